@@ -1,0 +1,1 @@
+"""The stages a shard passes through: read, detect, select, annotate, commit."""

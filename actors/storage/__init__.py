@@ -1,0 +1,1 @@
+"""Where results go: objects, their names, their tables and the record that makes them count."""

@@ -1,0 +1,1 @@
+"""The shipped configuration files, importable so that an installed package finds them."""

@@ -1,0 +1,1 @@
+"""The jobs of the `shopframe` command, one module a subcommand."""
