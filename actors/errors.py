@@ -7,8 +7,8 @@
     │   └── OutputError      the output can't be written
     ├── ShardError           one shard can't be read or processed: the shard is recorded as failed
     ├── FrameError           one frame can't be read or decoded: the frame becomes a row with its reason
-    ├── PreconditionFailed   a conditional write lost: another attempt got there first
-    └── Stalled              no shard was committed within the deadline (exit code 3)
+    ├── PreconditionError    a conditional write lost: another attempt got there first
+    └── StalledError         no shard was committed within the deadline (exit code 3)
 
 Catch by type. Every message names the thing (file, shard, key or field), what is wrong with it
 and, where there is one, the remedy.
@@ -43,9 +43,9 @@ class FrameError(ShopframeError):
     """One frame can't be read or decoded; the others go on."""
 
 
-class PreconditionFailed(ShopframeError):
+class PreconditionError(ShopframeError):
     """A conditional write found another version of the object than it expected."""
 
 
-class Stalled(ShopframeError):
+class StalledError(ShopframeError):
     """No shard was committed within the deadline."""

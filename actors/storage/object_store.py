@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import Field
 
-from actors.errors import ConfigError, PreconditionFailed
+from actors.errors import ConfigError, PreconditionError
 from actors.section import Section
 
 
@@ -119,12 +119,12 @@ class ObjectStore:
         if _is_s3(self.fs):
             bucket, key, _ = self.fs.split_path(self.full(path))
             try:
-                reply = fsspec.asyn.sync(self.fs.loop, self._get_s3, bucket, key)
+                content, etag = fsspec.asyn.sync(self.fs.loop, self._get_s3, bucket, key)
             except ClientError as error:
                 if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404"):
                     raise FileNotFoundError(self.full(path)) from error
                 raise
-            return reply
+            return bytes(content), str(etag)
         content = self.read(path)
         return content, content_etag(content)
 
@@ -179,7 +179,7 @@ class ObjectStore:
             The identity to pass to `replace`.
 
         Raises:
-            PreconditionFailed: The object exists.
+            PreconditionError: The object exists.
         """
         if _is_s3(self.fs):
             return self._put_s3(path, content, {"IfNoneMatch": "*"})
@@ -189,19 +189,19 @@ class ObjectStore:
                 try:
                     os.link(temporary, target)
                 except FileExistsError as error:
-                    raise PreconditionFailed(f"{target} exists") from error
+                    raise PreconditionError(f"{target} exists") from error
             return content_etag(content)
         try:
             self.fs.pipe_file(self.full(path), content, mode="create")
         except FileExistsError as error:
-            raise PreconditionFailed(f"{self.full(path)} exists") from error
+            raise PreconditionError(f"{self.full(path)} exists") from error
         return content_etag(content)
 
     def replace(self, path: str, content: bytes, etag: str) -> str:
         """Overwrite an object that must still be the version `etag` (from `read_with_etag`).
 
         Raises:
-            PreconditionFailed: The object was changed or deleted since.
+            PreconditionError: The object was changed or deleted since.
         """
         if _is_s3(self.fs):
             return self._put_s3(path, content, {"IfMatch": etag})
@@ -209,9 +209,9 @@ class ObjectStore:
             try:
                 current = content_etag(self.read(path))
             except FileNotFoundError as error:
-                raise PreconditionFailed(f"{self.full(path)} was deleted") from error
+                raise PreconditionError(f"{self.full(path)} was deleted") from error
             if current != etag:
-                raise PreconditionFailed(f"{self.full(path)} was changed by another writer")
+                raise PreconditionError(f"{self.full(path)} was changed by another writer")
             self.write(path, content)
         return content_etag(content)
 
@@ -229,7 +229,7 @@ class ObjectStore:
             reply = self.fs.call_s3("put_object", Bucket=bucket, Key=key, Body=content, **condition)
         except OSError as error:
             if _is_lost_condition(error):
-                raise PreconditionFailed(f"{self.full(path)} was written by another") from error
+                raise PreconditionError(f"{self.full(path)} was written by another") from error
             raise
         return str(reply["ETag"])
 
