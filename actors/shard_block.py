@@ -1,0 +1,140 @@
+"""One shard as it travels through the job: one Ray Data block of one row.
+
+The row carries whole Arrow tables as IPC bytes. A shard can therefore not be split, merged or
+counted wrongly on the way, and every stage is a function from one block to one block.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from actors.records import Shard
+
+Work = Literal["detect", "annotate", "write"]
+"""Where to begin: from the frames; from the committed crops; or from committed annotations."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """One row of the plan.
+
+    Attributes:
+        shard: What to read.
+        work: Where to begin.
+        record_etag: Version of the commit record that this attempt replaces; None if there was none.
+        attempt: Number of this attempt at the shard over all runs, from 1.
+        previews: How many frames of the shard to draw.
+        retry_outcomes: With work "annotate": the outcomes to ask for again, or None for all persons.
+    """
+
+    shard: Shard
+    work: Work
+    record_etag: str | None = None
+    attempt: int = 1
+    previews: int = 0
+    retry_outcomes: tuple[str, ...] | None = None
+
+
+@dataclass(slots=True)
+class ShardBlock:
+    """What is known of a shard so far.
+
+    Attributes:
+        task: What was planned.
+        frames: FRAMES_SCHEMA, sorted by key; None until read.
+        persons: PERSONS_SCHEMA, sorted by frame key and person index; None until detected.
+        annotations: Annotator name to its table (see `actors.storage.tables`), one row a kept person.
+        previews: Frame key to an encoded image to draw on.
+        timings_s: Seconds spent by stage.
+        error: Why the shard failed; the later stages then pass it on to be recorded.
+    """
+
+    task: ShardTask
+    frames: pa.Table | None = None
+    persons: pa.Table | None = None
+    annotations: dict[str, pa.Table] = field(default_factory=dict)
+    previews: dict[str, bytes] = field(default_factory=dict)
+    timings_s: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+    def to_arrow(self) -> pa.Table:
+        """The block as a table of one row."""
+        row = {
+            "task": _task_to_json(self.task),
+            "members": self.task.shard.members,
+            "frames": _to_ipc(self.frames),
+            "persons": _to_ipc(self.persons),
+            "annotations": [{"name": n, "table": _to_ipc(t)} for n, t in self.annotations.items()],
+            "previews": [{"key": k, "image": v} for k, v in self.previews.items()],
+            "timings_s": json.dumps(self.timings_s),
+            "error": self.error,
+        }
+        return pa.Table.from_pylist([row], schema=_BLOCK_SCHEMA)
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table) -> ShardBlock:
+        """Read back what `to_arrow` wrote.
+
+        Raises:
+            ValueError: The table has not exactly one row.
+        """
+        if table.num_rows != 1:
+            raise ValueError(f"a block holds one shard, this one holds {table.num_rows}")
+        row = table.to_pylist()[0]
+        return cls(
+            task=_task_from_json(row["task"], row["members"]),
+            frames=_from_ipc(row["frames"]),
+            persons=_from_ipc(row["persons"]),
+            annotations={a["name"]: _from_ipc(a["table"]) for a in row["annotations"]},
+            previews={p["key"]: p["image"] for p in row["previews"]},
+            timings_s=json.loads(row["timings_s"]),
+            error=row["error"],
+        )
+
+
+_BLOCK_SCHEMA = pa.schema(
+    [
+        ("task", pa.string()),
+        ("members", pa.binary()),
+        ("frames", pa.large_binary()),
+        ("persons", pa.large_binary()),
+        ("annotations", pa.list_(pa.struct([("name", pa.string()), ("table", pa.large_binary())]))),
+        ("previews", pa.list_(pa.struct([("key", pa.string()), ("image", pa.large_binary())]))),
+        ("timings_s", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+
+
+def _task_to_json(task: ShardTask) -> str:
+    content: dict[str, Any] = dataclasses.asdict(task)
+    del content["shard"]["members"]
+    return json.dumps(content)
+
+
+def _task_from_json(text: str, members: bytes) -> ShardTask:
+    content = json.loads(text)
+    retry = content.pop("retry_outcomes")
+    shard = Shard(**content.pop("shard"), members=members)
+    return ShardTask(shard=shard, retry_outcomes=None if retry is None else tuple(retry), **content)
+
+
+def _to_ipc(table: pa.Table | None) -> bytes | None:
+    if table is None:
+        return None
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def _from_ipc(content: bytes | None) -> pa.Table | None:
+    if content is None:
+        return None
+    with pa.ipc.open_stream(content) as reader:
+        return reader.read_all()

@@ -1,0 +1,84 @@
+"""One person, one document."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from actors.attributes import AttributeSchema
+from actors.records import SCHEMA_VERSION
+from actors.storage import layout
+
+DOCUMENT_NAMES = {"smolvlm": "SmolVLM", "gemini": "GeminiVLM"}
+"""Annotator to its name in the documents, as the published prototype had it."""
+
+
+def person_documents(
+    frames: pa.Table,
+    persons: pa.Table,
+    annotations: Mapping[str, pa.Table],
+    schema: AttributeSchema,
+) -> Iterator[tuple[str, bytes]]:
+    """Path within the shard's folder and JSON bytes of every kept person, in the order of rows.
+
+    Args:
+        frames: FRAMES_SCHEMA.
+        persons: PERSONS_SCHEMA; dropped persons have no document.
+        annotations: Annotator name to its table, a row for every kept person.
+        schema: The attributes.
+    """
+    frame_rows = {row["frame_key"]: row for row in frames.to_pylist() if row["status"] == "ok"}
+    answers = {
+        name: {(row["frame_key"], row["person_index"]): row for row in table.to_pylist()}
+        for name, table in annotations.items()
+    }
+    for person in persons.drop_columns(["crop"]).to_pylist():
+        if not person["kept"]:
+            continue
+        frame = frame_rows[person["frame_key"]]
+        key = (person["frame_key"], person["person_index"])
+        captured_at = frame["captured_at"]
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "shard": person["shard_id"],
+            "frame": person["frame_key"],
+            "frame_size": [frame["width"], frame["height"]],
+            "camera": frame["camera"],
+            "captured_at": captured_at.isoformat() if captured_at else None,
+            "person_index": person["person_index"],
+            "bbox": [round(value, 6) for value in person["bbox"]],
+            "detection_score": round(person["score"], 6),
+            "annotations": {
+                DOCUMENT_NAMES[name]: _annotation(by_person[key], schema)
+                for name, by_person in answers.items()
+            },
+        }
+        text = json.dumps(document, ensure_ascii=False, indent=2)
+        yield layout.person_json_name(*key), text.encode()
+
+
+def _annotation(row: Mapping[str, Any], schema: AttributeSchema) -> dict[str, Any]:
+    document: dict[str, Any] = {"status": row["status"]}
+    if row["status"] == "ok":
+        document |= schema.nest({name: row[name] for name in schema.names})
+        confidence = {name: row[f"confidence_{name}"] for name in schema.names}
+        document["confidence"] = {k: round(v, 6) for k, v in confidence.items() if v is not None}
+        if row["reasoning"] is not None:
+            document["reasoning"] = row["reasoning"]
+    else:
+        document["reason"] = row["reason"]
+    return document | {name: row[name] for name in ("model", "model_version", "prompt_sha256")}
+
+
+def to_tar(documents: Iterator[tuple[str, bytes]]) -> bytes:
+    """The documents as one tar; equal documents give equal bytes."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, content in documents:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return sink.getvalue()
