@@ -16,13 +16,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
+import aiohttp
 import fsspec
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import Field
+from s3fs.errors import translate_boto_error
 
 from actors.errors import ConfigError, PreconditionError
 from actors.section import Section
+
+STORAGE_ERRORS = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
+"""What a store raises when it can't be reached or refuses: not all of it is an OSError."""
 
 
 class StorageSettings(Section):
@@ -60,7 +65,7 @@ class ObjectStore:
     """
 
     def __init__(self, uri: str, settings: StorageSettings | None = None) -> None:
-        self.uri = uri.rstrip("/") or "/"
+        self.uri = uri if uri.endswith("://") else uri.rstrip("/") or "/"
         self.settings = settings or StorageSettings()
 
     def __reduce__(self) -> tuple[type["ObjectStore"], tuple[str, StorageSettings]]:
@@ -97,7 +102,7 @@ class ObjectStore:
     @cached_property
     def root(self) -> str:
         """The URI without its protocol, as the filesystem wants it."""
-        return str(self.fs._strip_protocol(self.uri))
+        return str(self.fs._strip_protocol(self.uri)).rstrip("/")
 
     @property
     def is_local(self) -> bool:
@@ -106,13 +111,34 @@ class ObjectStore:
 
     def full(self, path: str) -> str:
         """Path as the filesystem wants it."""
-        return f"{self.root}/{path}" if path else self.root
+        return f"{self.root}/{path}" if path else self.root or self.fs.root_marker
+
+    def uri_of(self, path: str) -> str:
+        """Where an object is, for anyone on any machine; local ones as an absolute path."""
+        full = self.full(path)
+        return full if self.is_local else str(self.fs.unstrip_protocol(full))
+
+    def parent(self) -> tuple["ObjectStore", str]:
+        """The folder that this URI lies in, and its name there."""
+        folder, _, name = self.root.rpartition("/")
+        uri = folder or "/" if self.is_local else str(self.fs.unstrip_protocol(folder))
+        return ObjectStore(uri, self.settings), name
 
     # --- reading ---
 
     def read(self, path: str) -> bytes:
         """Whole content. Raises FileNotFoundError."""
         return bytes(self.fs.cat_file(self.full(path)))
+
+    def read_start(self, path: str, size_bytes: int) -> bytes:
+        """The first bytes of an object, all of it if it is shorter. Raises FileNotFoundError."""
+        try:
+            return bytes(self.fs.cat_file(self.full(path), start=0, end=size_bytes))
+        except OSError as error:
+            # S3 answers a range of an empty object with an error.
+            if _error_code(error) in ("InvalidRange", "416"):
+                return b""
+            raise
 
     def read_with_etag(self, path: str) -> tuple[bytes, str]:
         """Content and the identity to pass to `replace`. Raises FileNotFoundError."""
@@ -141,20 +167,51 @@ class ObjectStore:
         """Whether there is an object, or a folder, of this name."""
         return bool(self.fs.exists(self.full(path)))
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Every object under a folder, in the order of their paths; nothing if it isn't there.
+    def is_folder(self) -> bool:
+        """Whether the URI is a folder, a bucket or a prefix that holds something."""
+        try:
+            return bool(self.fs.info(self.full(""))["type"] == "directory")
+        except FileNotFoundError:
+            return False
 
-        Folders are visited one at a time, so memory holds one folder's listing.
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Every object under a folder: its own by name, then those of its folders by name.
+
+        Nothing if it isn't there. Folders are visited one at a time, so memory holds one listing.
+        Unlike fsspec's own `walk` and `find` this never takes a refusal for an empty folder.
+
+        Raises:
+            OSError: A folder can't be listed.
         """
-        root = self.full(prefix)
-        for folder, _, files in self.fs.walk(root, detail=True, topdown=True):
-            del folder
-            for info in sorted(files.values(), key=lambda f: str(f["name"])):
-                yield ObjectInfo(
-                    path=str(info["name"])[len(self.root) :].lstrip("/"),
-                    size_bytes=int(info["size"] or 0),
-                    etag=_listed_etag(info),
-                )
+        waiting = [self.full(prefix)]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                entries = sorted(self.fs.ls(folder, detail=True), key=lambda entry: str(entry["name"]))
+            except FileNotFoundError:
+                continue
+            yield from (self._to_info(entry) for entry in entries if _is_object(entry))
+            folders = [str(e["name"]).rstrip("/") for e in entries if e["type"] == "directory"]
+            waiting.extend(name for name in reversed(folders) if name != folder.rstrip("/"))
+
+    def glob(self, pattern: str) -> Iterator[ObjectInfo]:
+        """Objects that match, and those under folders that match, folder by folder.
+
+        Raises:
+            OSError: The folder that the pattern begins in isn't there or can't be listed.
+        """
+        self.fs.ls(self.full(""))
+        found = self.fs.glob(self.full(pattern), detail=True)
+        entries = [dict(entry) for entry in found.values()]
+        for entry in sorted(entries, key=lambda e: str(e["name"]).rpartition("/")):
+            if _is_object(entry):
+                yield self._to_info(entry)
+            elif entry["type"] == "directory":
+                yield from self.list(str(entry["name"])[len(self.root) :].strip("/"))
+
+    def _to_info(self, entry: dict[str, Any]) -> ObjectInfo:
+        path = str(entry["name"])[len(self.root) :].lstrip("/")
+        return ObjectInfo(path, int(entry["size"] or 0), _listed_etag(entry))
 
     def info(self, path: str) -> ObjectInfo:
         """One object as `list` gives it. Raises FileNotFoundError."""
@@ -225,13 +282,28 @@ class ObjectStore:
 
     def _put_s3(self, path: str, content: bytes, condition: dict[str, str]) -> str:
         bucket, key, _ = self.fs.split_path(self.full(path))
+        request = {"Bucket": bucket, "Key": key, "Body": content, **condition}
         try:
-            reply = self.fs.call_s3("put_object", Bucket=bucket, Key=key, Body=content, **condition)
-        except OSError as error:
-            if _is_lost_condition(error):
-                raise PreconditionError(f"{self.full(path)} was written by another") from error
-            raise
-        return str(reply["ETag"])
+            return str(fsspec.asyn.sync(self.fs.loop, self._put_once, request)["ETag"])
+        except ClientError as error:
+            if not _is_lost_condition(error):
+                raise translate_boto_error(error) from error
+            # A try whose answer was lost on the way may have been the one that won.
+            if error.response.get("ResponseMetadata", {}).get("RetryAttempts"):
+                try:
+                    found, etag = self.read_with_etag(path)
+                except FileNotFoundError:
+                    found, etag = b"", ""
+                if found == content:
+                    return etag
+            raise PreconditionError(f"{self.full(path)} was written by another") from error
+        except BotoCoreError as error:
+            raise ConnectionError(storage_error_text(error)) from error
+
+    async def _put_once(self, request: dict[str, Any]) -> dict[str, Any]:
+        # Past s3fs's own retries, which don't tell that there were any.
+        client = await self.fs.get_s3(request["Bucket"])
+        return dict(await client.put_object(**request))
 
     @contextmanager
     def _lock(self, path: str) -> Iterator[None]:
@@ -240,6 +312,7 @@ class ObjectStore:
             yield
             return
         lock = Path(self.full(path)).with_name(".lock")
+        lock.parent.mkdir(parents=True, exist_ok=True)
         with lock.open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
@@ -275,6 +348,15 @@ def storage_error_text(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def _error_code(error: BaseException) -> str | None:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ClientError):
+            return str(cause.response.get("Error", {}).get("Code", ""))
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
 def _listed_etag(info: dict[str, Any]) -> str:
     for name in ("ETag", "etag", "md5Hash", "content_md5"):
         if info.get(name):
@@ -283,17 +365,17 @@ def _listed_etag(info: dict[str, Any]) -> str:
     return f"{info['size']}-{modified}"
 
 
-def _is_lost_condition(error: BaseException) -> bool:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ClientError):
-            status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            code = cause.response.get("Error", {}).get("Code")
-            # 409 is what S3 says to the loser of two conditional writes in flight at once; 404
-            # answers If-Match on a deleted object.
-            return status in (404, 409, 412) or code == "PreconditionFailed"
-        cause = cause.__cause__ or cause.__context__
-    return False
+def _is_object(entry: dict[str, Any]) -> bool:
+    # Consoles make folders as empty objects whose name ends with "/".
+    return entry["type"] == "file" and not str(entry["name"]).endswith("/")
+
+
+def _is_lost_condition(error: ClientError) -> bool:
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    code = error.response.get("Error", {}).get("Code")
+    # 409 is what S3 says to the loser of two conditional writes in flight at once; NoSuchKey answers
+    # If-Match on a deleted object. A missing bucket is 404 too, and no lost race.
+    return status in (409, 412) or code in ("PreconditionFailed", "NoSuchKey")
 
 
 @contextmanager
