@@ -100,8 +100,8 @@ def check_sha256(weights: str, content: bytes, expected: str | None) -> str:
     found = hashlib.sha256(content).hexdigest()
     if expected is not None and found != expected.lower():
         raise WeightsError(
-            f"detector.sha256: expected {expected.lower()}, found {found} of {weights} ({len(content):,} bytes); "
-            "get the right file, or correct the checksum if this is the right one"
+            f"detector.sha256: expected {expected.lower()}, found {found} in {weights} "
+            f"({len(content):,} bytes); get the right file, or correct the checksum if this is the right one"
         )
     return found
 
