@@ -1,0 +1,349 @@
+"""The attributes that every annotator answers: one definition, and everything that follows from it.
+
+Prompt text, JSON schema, pydantic model, Arrow columns and validation are all derived from the
+`schema` section of the configuration, so an attribute added in YAML reaches all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import keyword
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+
+from actors.section import Section
+
+AttributeType = Literal["category", "boolean", "integer"]
+AttributeValue = bool | int | str | None
+
+NESTED_KEY = "attributes"
+"""Key of the JSON object that holds the nested attributes."""
+
+REASONING_KEY = "reasoning"
+REASONING_MAX_CHARS = 300
+
+_INTEGER_SPAN = 1000
+"""Most values of an integer: the guided decoder weighs every one of them."""
+
+_CATEGORY_VALUES = 127
+"""Most values of a category: what an int8 dictionary index can count."""
+
+# fmt: off
+_RESERVED = frozenset({
+    "shard", "shard_id", "frame", "frame_key", "frame_size", "person_index", "bbox", "score",
+    "detection_score", "kept", "drop_reason", "crop", "camera", "captured_at", "width", "height",
+    "annotations", "status", "reason", "reasoning", "model", "model_version", "prompt_sha256",
+    "confidence", "attributes", "schema_version",
+})
+# fmt: on
+"""Keys of the documents and columns of the tables that an attribute can't be called."""
+
+
+class AttributeSettings(Section):
+    """One attribute of a person."""
+
+    type: AttributeType = Field(
+        description="category (one of `values`), boolean, or integer (`min` to `max`)"
+    )
+    values: tuple[str, ...] | None = Field(None, description="Allowed values of a category, in order")
+    min: int | None = Field(None, description="Smallest value of an integer")
+    max: int | None = Field(None, description="Largest value of an integer")
+    nullable: bool = Field(False, description="Whether an integer may be null, for 'can't be told'")
+    nested: bool = Field(True, description='Whether it stands under "attributes" in the JSON answer')
+    description: str = Field("", description="What it means, for the prompt", max_length=500)
+
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> Self:
+        if self.type == "category":
+            self._check_category()
+        elif self.values is not None:
+            raise ValueError(f"values belong to a category, not to type {self.type}")
+        if self.type == "integer":
+            self._check_integer()
+        elif self.min is not None or self.max is not None or self.nullable:
+            raise ValueError(f"min, max and nullable belong to an integer, not to type {self.type}")
+        return self
+
+    def _check_category(self) -> None:
+        values = self.values or ()
+        if not 2 <= len(values) <= _CATEGORY_VALUES:
+            raise ValueError(f"a category needs 2 to {_CATEGORY_VALUES} values, this one has {len(values)}")
+        for value in values:
+            if not value or value != value.strip() or len(value) > 64 or not value.isprintable():
+                raise ValueError(
+                    f"value {value!r} must be 1 to 64 printable characters, without outer spaces"
+                )
+        repeated = sorted({value for value in values if values.count(value) > 1})
+        if repeated:
+            raise ValueError(f"value {repeated[0]!r} is given twice")
+
+    def _check_integer(self) -> None:
+        if self.min is None or self.max is None:
+            raise ValueError("an integer needs min and max")
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        if self.max - self.min > _INTEGER_SPAN or not -(2**15) <= self.min <= self.max < 2**15:
+            raise ValueError(f"min and max must be 16-bit integers at most {_INTEGER_SPAN} apart")
+
+
+def _default_attributes() -> dict[str, AttributeSettings | None]:
+    def category(*values: str, nested: bool, description: str) -> AttributeSettings:
+        return AttributeSettings(type="category", values=values, nested=nested, description=description)
+
+    def boolean(description: str) -> AttributeSettings:
+        return AttributeSettings(type="boolean", description=description)
+
+    ages = ("under 18", "18 to 28", "28 to 38", "38 to 48", "48 to 58", "58 and over", "unknown")
+    return {
+        "gender": category(
+            "male", "female", "unknown", nested=False, description="Apparent gender of the person"
+        ),
+        "age_group": category(*ages, nested=False, description="Apparent age in years"),
+        "exact_age": AttributeSettings(
+            type="integer",
+            min=0,
+            max=120,
+            nullable=True,
+            nested=False,
+            description="Best single guess of the age in years, null if it can't be told",
+        ),
+        "glasses": boolean("Wears eyeglasses or sunglasses"),
+        "cap": boolean("Wears a cap or a hat"),
+        "hood": boolean("Wears a hood over the head"),
+        "headscarf": boolean("Wears a headscarf"),
+        "mask": boolean("Wears a mask over mouth or nose"),
+        "occlusion": boolean("A part of the person is hidden by something or cut off by the image's edge"),
+        "facing_camera": boolean("The face is turned to the camera"),
+        "season_clothing": category(
+            "summer", "winter", "unknown", nested=True, description="Season that the clothing is made for"
+        ),
+    }
+
+
+class SchemaSettings(Section):
+    """What every annotator is asked about a person."""
+
+    attributes: dict[str, AttributeSettings | None] = Field(
+        default_factory=_default_attributes,
+        description="Attribute name to its definition; null drops one that an earlier file defined",
+    )
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Self:
+        for name, attribute in self.attributes.items():
+            if attribute is not None:
+                _check_name(name)
+        if not any(self.attributes.values()):
+            raise ValueError("attributes needs at least one attribute")
+        return self
+
+
+def _check_name(name: str) -> None:
+    if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name) or len(name) > 64:
+        raise ValueError(f"attributes.{name}: use letters, digits and _ as in a Python name")
+    taken = name in _RESERVED or name.startswith(("_", "model_", "confidence_")) or hasattr(BaseModel, name)
+    if taken:
+        raise ValueError(f"attributes.{name}: the name is taken by another column or key; choose another")
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute as it is used.
+
+    Attributes:
+        name: Its key in answers and its column.
+        type: Kind of value.
+        values: Every allowed value, in order; null last where allowed.
+        nested: Whether it stands under "attributes" in JSON.
+        description: What it means, or "".
+    """
+
+    name: str
+    type: AttributeType
+    values: tuple[AttributeValue, ...]
+    nested: bool
+    description: str
+
+    @property
+    def nullable(self) -> bool:
+        """Whether null is an answer."""
+        return None in self.values
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        """Type of its column: dictionary<int8, string>, bool or int16."""
+        if self.type == "category":
+            return pa.dictionary(pa.int8(), pa.string())
+        return pa.bool_() if self.type == "boolean" else pa.int16()
+
+    @property
+    def python_type(self) -> Any:
+        """Its annotation in the pydantic model, without coercion between types."""
+        if self.type == "category":
+            return Literal[self.values]
+        if self.type == "boolean":
+            return Annotated[bool, Field(strict=True)]
+        bounds = Annotated[int, Field(strict=True, ge=self.values[0], le=self._largest)]
+        return bounds | None if self.nullable else bounds
+
+    def prompt_line(self) -> str:
+        """One line of the prompt: name, allowed values, meaning."""
+        if self.type == "category":
+            allowed = "one of " + ", ".join(json.dumps(value, ensure_ascii=False) for value in self.values)
+        elif self.type == "boolean":
+            allowed = "true or false"
+        else:
+            allowed = f"an integer from {self.values[0]} to {self._largest}" + self.nullable * ", or null"
+        meaning = f" ({self.description})" if self.description else ""
+        return f'"{self.name}": {allowed}{meaning}'
+
+    @property
+    def _largest(self) -> AttributeValue:
+        return self.values[-2] if self.nullable else self.values[-1]
+
+
+class AttributeSchema:
+    """The attributes in the order of the answer: those at the top level, then the nested ones."""
+
+    def __init__(self, settings: SchemaSettings) -> None:
+        defined = [_attribute(n, s) for n, s in settings.attributes.items() if s is not None]
+        self._attributes = tuple(sorted(defined, key=lambda attribute: attribute.nested))
+
+    def __iter__(self) -> Iterator[Attribute]:
+        return iter(self._attributes)
+
+    def __len__(self) -> int:
+        return len(self._attributes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AttributeSchema) and self._attributes == other._attributes
+
+    def __hash__(self) -> int:
+        return hash(self._attributes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the attributes, in order."""
+        return tuple(attribute.name for attribute in self._attributes)
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of all that can change an answer, descriptions and order included."""
+        content = [[a.name, a.type, a.values, a.nested, a.description] for a in self._attributes]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def answer_model(self, reasoning: bool) -> type[BaseModel]:
+        """Pydantic model of an answer; unknown and missing keys are errors.
+
+        Args:
+            reasoning: Whether the answer also has a short text.
+        """
+        closed = ConfigDict(extra="forbid")
+        fields: dict[str, Any] = {a.name: _pydantic_field(a) for a in self if not a.nested}
+        nested: dict[str, Any] = {a.name: _pydantic_field(a) for a in self if a.nested}
+        if nested:
+            fields[NESTED_KEY] = (create_model("Attributes", __config__=closed, **nested), ...)
+        if reasoning:
+            text = Annotated[str, Field(max_length=REASONING_MAX_CHARS)]
+            fields[REASONING_KEY] = (text, Field(description="Why, in one short sentence"))
+        return create_model("Answer", __config__=closed, **fields)
+
+    def json_schema(self, reasoning: bool) -> dict[str, Any]:
+        """JSON schema of an answer, without references and titles."""
+        model = self.answer_model(reasoning)
+        schema = model.model_json_schema()
+        definitions = schema.pop("$defs", {})
+        inlined: dict[str, Any] = _inline(schema, definitions)
+        return inlined
+
+    def prompt_text(self) -> str:
+        """The fields and their allowed values, to stand in a prompt where it says `{schema}`."""
+        lines = [f"- {a.prompt_line()}" for a in self if not a.nested]
+        nested = [f"  - {a.prompt_line()}" for a in self if a.nested]
+        if nested:
+            lines += [f'- "{NESTED_KEY}": an object with', *nested]
+        return "\n".join(lines)
+
+    def arrow_fields(self, prefix: str = "") -> list[pa.Field]:
+        """One nullable column an attribute: an outcome other than "ok" has no values."""
+        return [pa.field(f"{prefix}{a.name}", a.arrow_type) for a in self]
+
+    def arrow_confidence_fields(self, prefix: str = "") -> list[pa.Field]:
+        """One nullable float32 column an attribute: probability (0..1) of the value chosen."""
+        return [pa.field(f"{prefix}confidence_{a.name}", pa.float32()) for a in self]
+
+    def parse(self, obj: Mapping[str, Any]) -> dict[str, AttributeValue]:
+        """Validate an answer and flatten it.
+
+        Args:
+            obj: The answer in the JSON document's form; a "reasoning" text may be in it.
+
+        Returns:
+            Attribute name to value, in the schema's order.
+
+        Raises:
+            ValueError: Naming the field and what is wrong with it.
+        """
+        model = self._with_reasoning if isinstance(obj, Mapping) and REASONING_KEY in obj else self._without
+        try:
+            answer = model.model_validate(obj).model_dump()
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_context=False)[0]
+            field = ".".join(str(part) for part in problem["loc"]) or "answer"
+            raise ValueError(f"{field}: {problem['msg']}") from None
+        flat = answer | answer.get(NESTED_KEY, {})
+        return {name: flat[name] for name in self.names}
+
+    def nest(self, values: Mapping[str, AttributeValue]) -> dict[str, Any]:
+        """Flat values to the JSON document's form: what `parse` reads."""
+        document: dict[str, Any] = {a.name: values[a.name] for a in self if not a.nested}
+        nested = {a.name: values[a.name] for a in self if a.nested}
+        return {**document, NESTED_KEY: nested} if nested else document
+
+    def __getstate__(self) -> tuple[Attribute, ...]:
+        # The cached models are classes made at run time, which don't pickle.
+        return self._attributes
+
+    def __setstate__(self, state: tuple[Attribute, ...]) -> None:
+        self._attributes = state
+
+    @cached_property
+    def _without(self) -> type[BaseModel]:
+        return self.answer_model(reasoning=False)
+
+    @cached_property
+    def _with_reasoning(self) -> type[BaseModel]:
+        return self.answer_model(reasoning=True)
+
+
+def _attribute(name: str, settings: AttributeSettings) -> Attribute:
+    values: tuple[AttributeValue, ...]
+    if settings.type == "category":
+        values = settings.values or ()
+    elif settings.type == "boolean":
+        values = (True, False)
+    else:
+        values = (*range(settings.min or 0, (settings.max or 0) + 1), *([None] if settings.nullable else []))
+    return Attribute(name, settings.type, values, settings.nested, settings.description)
+
+
+def _pydantic_field(attribute: Attribute) -> tuple[Any, Any]:
+    return (attribute.python_type, Field(description=attribute.description or None))
+
+
+def _inline(node: Any, definitions: Mapping[str, Any]) -> Any:
+    """Some readers of JSON schema (servers of models among them) don't follow references."""
+    if isinstance(node, list):
+        return [_inline(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        return _inline(definitions[node["$ref"].rpartition("/")[2]], definitions)
+    # "title" is dropped where it is pydantic's own text, never where an attribute is called so.
+    return {k: _inline(v, definitions) for k, v in node.items() if not (k == "title" and isinstance(v, str))}
