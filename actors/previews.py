@@ -23,6 +23,7 @@ _MIN_SIDE_PX = 480
 _MIN_TEXT_PX = 13
 _TEXT_SHARE = 0.016
 _MAX_LABEL_SHARE = 0.45
+_MAX_STEPS_AWAY = 8
 _BACKDROP = 0.35
 _JPEG_QUALITY = 88
 
@@ -159,7 +160,7 @@ def draw_zones(image: np.ndarray, settings: RoiSettings, camera: str | None) -> 
     for zone, outline in zip(zones, corners, strict=True):
         shaded = drawn.copy()
         cv2.fillPoly(shaded, [outline], _ZONES[zone.mode])
-        drawn = cv2.addWeighted(shaded, 0.25, drawn, 0.75, 0)
+        drawn = cv2.addWeighted(shaded, 0.2, drawn, 0.8, 0)
     for zone, outline in zip(zones, corners, strict=True):
         cv2.polylines(drawn, [outline], True, _ZONES[zone.mode], line_px, cv2.LINE_AA)
     return drawn
@@ -200,8 +201,11 @@ def _draw_label(
     lines = lines[: max(1, (height - pad) // step)]
     wide = min(width, max(_text_width(line, font, text_px) for line in lines) + 3 * pad)
     high = min(height, len(lines) * step + pad)
-    left, top = _place(box, (wide, high), (width, height), taken)
+    (left, top), hidden = _place(box, (wide, high), (width, height), taken)
+    if hidden and colour == _DROPPED:
+        return  # the reason of one who doesn't count is not worth the label of one who does
     taken.append((left, top, left + wide, top + high))
+    _lead(canvas, (left, top, left + wide, top + high), box, colour)
     area = canvas[top : top + high, left : left + wide]
     area[:] = (area * _BACKDROP).astype(np.uint8)
     area[:, : max(1, pad // 2)] = colour
@@ -212,20 +216,36 @@ def _draw_label(
 
 def _place(
     box: _Rect, label: tuple[int, int], picture: tuple[int, int], taken: Sequence[_Rect]
-) -> tuple[int, int]:
-    """Left and top of a label: above the box, below it, or in it; the place that hides the least."""
+) -> tuple[tuple[int, int], int]:
+    """Where a label hides no other: above the box, below it, in it, or a few lines away.
+
+    Returns:
+        Left and top, and how many pixels of other labels are hidden all the same.
+    """
     left, top, right, bottom = box
     wide, high = label
     width, height = picture
-    best: tuple[int, int] | None = None
-    least = 0
-    for x in (left, right - wide):
-        for y in (top - high, bottom, top, bottom - high):
-            at = (min(max(x, 0), width - wide), min(max(y, 0), height - high))
-            hidden = sum(_shared((*at, at[0] + wide, at[1] + high), other) for other in taken)
-            if best is None or hidden < least:
-                best, least = at, hidden
-    return best or (0, 0)
+    best, least = (0, 0), -1
+    for away in range(_MAX_STEPS_AWAY):
+        shift = away * high
+        for y in (top - high - shift, bottom + shift, top + shift, bottom - high - shift):
+            for x in (left, right - wide):
+                at = (min(max(x, 0), width - wide), min(max(y, 0), height - high))
+                hidden = sum(_shared((*at, at[0] + wide, at[1] + high), other) for other in taken)
+                if least < 0 or hidden < least:
+                    best, least = at, hidden
+                if not hidden:
+                    return at, 0
+    return best, least
+
+
+def _lead(canvas: np.ndarray, label: _Rect, box: _Rect, colour: tuple[int, int, int]) -> None:
+    """A line from a label to its box, where the label had to be put away from it."""
+    x = min(max(label[0], box[0]), box[2])
+    if label[3] < box[1] - 2:
+        cv2.line(canvas, (x, label[3]), (x, box[1]), colour, 1, cv2.LINE_AA)
+    elif label[1] > box[3] + 2:
+        cv2.line(canvas, (x, box[3]), (x, label[1]), colour, 1, cv2.LINE_AA)
 
 
 def _shared(one: _Rect, other: _Rect) -> int:
