@@ -42,15 +42,15 @@ class SmolVLMSettings(Section):
     enabled: bool = Field(True, description="Whether SmolVLM is asked about every kept person")
     model: str = Field(
         "HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
-        description="Any SmolVLM or SmolVLM2: a name on the Hugging Face hub, or a folder that all workers see",
+        description="Any SmolVLM or SmolVLM2: a name on the Hugging Face hub or a folder all workers see",
     )
     revision: str | None = Field(
         None, description="Branch, tag or commit on the hub; its main branch by default"
     )
     prompt: str | None = Field(
         None,
-        description="Prompt file, by default the shipped prompts/smolvlm.txt; {schema} in it becomes the list "
-        "of attributes",
+        description="Prompt file, by default the shipped prompts/smolvlm.txt; {schema} in it becomes the "
+        "list of attributes",
     )
     batch_size: int = Field(
         16,
@@ -73,8 +73,8 @@ class SmolVLMSettings(Section):
         None,
         ge=32,
         le=1024,
-        description="Side of the square that a crop is scaled to, by default the model's own (512 for SmolVLM2 "
-        "256M and 500M); smaller is faster and sees less",
+        description="Side of the square that a crop is scaled to, by default the model's own (512 for "
+        "SmolVLM2 256M and 500M); smaller is faster and sees less",
     )
     split_image: bool = Field(
         False, description="Whether large crops are also shown as up to 16 tiles, at up to 17 times the cost"

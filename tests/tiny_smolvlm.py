@@ -6,25 +6,57 @@ Run as `python -m tests.tiny_smolvlm FOLDER` to make one by hand.
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-SIDE_PX = 64
-PATCH_PX = 16
-SCALE = 2
-IMAGE_TOKENS = (SIDE_PX // PATCH_PX // SCALE) ** 2
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """Sizes of a model; what isn't given is as the configuration classes have it."""
+
+    side_px: int
+    patch_px: int
+    scale: int
+    vision: dict[str, Any] = field(default_factory=dict)
+    text: dict[str, Any] = field(default_factory=dict)
+
+
+TINY = Architecture(
+    side_px=64,
+    patch_px=16,
+    scale=2,
+    vision={
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+    },
+    text={
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        # Wide enough that answers differ from crop to crop.
+        "initializer_range": 0.2,
+    },
+)
 
 _SPECIAL = ["<|endoftext|>", "<|im_start|>", "<end_of_utterance>", "<fake_token_around_image>", "<image>"]
 _SPECIAL += ["<global-img>", "<video>", *(f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7))]
 
 _CORPUS = [
-    '{"gender": "female", "age_group": "18 to 28", "exact_age": 23, "attributes": {"glasses": true, "cap": false}}',
-    "Describe the person in the image as one JSON object with exactly these keys: summer winter unknown null",
-    "under 18, 28 to 38, 38 to 48, 48 to 58, 58 and over, headscarf, occlusion, facing_camera, season_clothing",
+    '{"gender": "female", "age_group": "18 to 28", "exact_age": 23, "attributes": {"glasses": true, ',
+    '"cap": false, "season_clothing": "summer", "winter", "under 18", "58 and over", "unknown", null',
+    "Describe the person in the image as one JSON object with exactly these keys:",
+    "headscarf, occlusion, facing_camera, season_clothing, hood, mask, cap, male, reasoning",
 ]
 
 
 def make_tiny_smolvlm(folder: Path, seed: int = 0) -> Path:
-    """Write model, tokenizer and processor to a folder that `from_pretrained` reads.
+    """Write a tiny model, its tokenizer and its processor to a folder that `from_pretrained` reads.
 
     Args:
         folder: Made if missing.
@@ -33,6 +65,11 @@ def make_tiny_smolvlm(folder: Path, seed: int = 0) -> Path:
     Returns:
         The folder.
     """
+    return make_smolvlm(folder, TINY, seed)
+
+
+def make_smolvlm(folder: Path, architecture: Architecture, seed: int = 0) -> Path:
+    """The same for any architecture; a vocabulary larger than the tokenizer's stays unused."""
     import torch
     from transformers import (
         AutoModelForImageTextToText,
@@ -44,7 +81,6 @@ def make_tiny_smolvlm(folder: Path, seed: int = 0) -> Path:
     )
     from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
 
-    folder.mkdir(parents=True, exist_ok=True)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=_train_tokenizer(),
         bos_token="<|im_start|>",
@@ -52,54 +88,40 @@ def make_tiny_smolvlm(folder: Path, seed: int = 0) -> Path:
         pad_token="<|im_start|>",
         additional_special_tokens=_SPECIAL[3:],
     )
-    size = {"longest_edge": 4 * SIDE_PX}
-    tile = {"longest_edge": SIDE_PX}
+    size = {"longest_edge": 4 * architecture.side_px}
+    tile = {"longest_edge": architecture.side_px}
     processor = SmolVLMProcessor(
         SmolVLMImageProcessor(size=size, max_image_size=tile),
         tokenizer,
         SmolVLMVideoProcessor(size=size, max_image_size=tile),
-        image_seq_len=IMAGE_TOKENS,
+        image_seq_len=(architecture.side_px // architecture.patch_px // architecture.scale) ** 2,
         chat_template=DEFAULT_CHAT_TEMPLATE,
     )
-    token = tokenizer.convert_tokens_to_ids
+    token: Any = tokenizer.convert_tokens_to_ids
+    special = {
+        "bos_token_id": token("<|im_start|>"),
+        "eos_token_id": token("<end_of_utterance>"),
+        "pad_token_id": token("<|im_start|>"),
+    }
+    pixels = {"image_size": architecture.side_px, "patch_size": architecture.patch_px}
     config = SmolVLMConfig(
-        vision_config={
-            "hidden_size": 48,
-            "intermediate_size": 96,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 3,
-            "image_size": SIDE_PX,
-            "patch_size": PATCH_PX,
-        },
-        text_config={
-            "model_type": "llama",
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": 4096,
-            "bos_token_id": token("<|im_start|>"),
-            "eos_token_id": token("<end_of_utterance>"),
-            "pad_token_id": token("<|im_start|>"),
-            # Wide enough that answers differ from crop to crop.
-            "initializer_range": 0.2,
-        },
-        scale_factor=SCALE,
+        vision_config={**pixels, **architecture.vision},
+        text_config={"model_type": "llama", "vocab_size": len(tokenizer), **special, **architecture.text},
+        scale_factor=architecture.scale,
         image_token_id=token("<image>"),
-        pad_token_id=token("<|im_start|>"),
+        pad_token_id=special["pad_token_id"],
         tie_word_embeddings=False,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForImageTextToText.from_config(config)
+        model = AutoModelForImageTextToText.from_config(config)  # type: ignore[no-untyped-call]
+    folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
 
 
-def _train_tokenizer() -> object:
+def _train_tokenizer() -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())

@@ -1,0 +1,182 @@
+"""How fast is the guided annotator, against three references measured in the same run?
+
+    a  batched `generate` of 160 tokens, same type and batch size     at least 1.5 times its persons/s
+    b  one crop at a time with the processor's defaults (17 tiles)    at least 8 times
+    c  vision tower and prefill alone, nothing answered               at least 0.75 of it
+
+The model has the architecture of SmolVLM2-256M and random weights, so this needs no download; the
+time of a pass doesn't depend on the weights. `c` is measured behind an empty prompt, which is
+stricter than what a run without the shared prefix would have to prefill.
+
+    python -m benchmarks.vlm [--batch 8] [--dtype float32] [--device cuda] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from actors.attributes import AttributeSchema, SchemaSettings
+from actors.smolvlm import SmolVLMAnnotator, SmolVLMSettings, resolve_smolvlm
+from tests.tiny_smolvlm import TINY, Architecture, make_smolvlm
+
+SMOLVLM2_256M = Architecture(
+    side_px=512,
+    patch_px=16,
+    scale=4,
+    vision={
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+    },
+    text={
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "head_dim": 64,
+        "vocab_size": 49280,
+        "max_position_embeddings": 8192,
+        "rope_theta": 100000.0,
+    },
+)
+_GENERATED_TOKENS = 160
+
+
+class Bench:
+    """One model on one device, and the ways to ask it."""
+
+    def __init__(self, folder: Path, batch: int, dtype: str, device: str) -> None:
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        gpus = 1 if device == "cuda" else 0
+        settings = SmolVLMSettings.model_validate(
+            {"model": str(folder), "batch_size": batch, "dtype": dtype, "gpus_per_actor": gpus}
+        )
+        schema = AttributeSchema(SchemaSettings())
+        resolved = resolve_smolvlm(settings, schema)
+        self._device = device
+        self._prompt = resolved.prompt
+        self._annotator = SmolVLMAnnotator(settings, resolved, schema)
+        self._processor: Any = AutoProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
+        model: Any = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=getattr(torch, resolved.dtype), attn_implementation="sdpa"
+        )
+        self._model = model.to(device).eval()
+
+    def guided(self, crops: list[bytes]) -> None:
+        """What the job runs."""
+        answers = self._annotator.annotate(crops)
+        assert [answer.status for answer in answers] == ["ok"] * len(crops)
+
+    def generate(self, crops: list[bytes], tiles: bool = False) -> None:
+        """Free generation of an answer's length."""
+        inputs = self._inputs(crops, self._prompt, tiles)
+        length = {"max_new_tokens": _GENERATED_TOKENS, "min_new_tokens": _GENERATED_TOKENS}
+        self._model.generate(**inputs, **length, do_sample=False)
+
+    @torch.inference_mode()
+    def prefill(self, crops: list[bytes]) -> None:
+        """Vision tower and the image's tokens through the text model."""
+        logits = self._model(**self._inputs(crops, "", tiles=False), logits_to_keep=1).logits
+        logits.argmax().item()
+
+    def image_count(self, crop: bytes) -> int:
+        """Tiles that the processor's defaults make of a crop."""
+        return int(self._inputs([crop], "", tiles=True)["pixel_values"].shape[1])
+
+    def _inputs(self, crops: list[bytes], prompt: str, tiles: bool) -> Any:
+        images = [[Image.open(io.BytesIO(crop)).convert("RGB")] for crop in crops]
+        content = [{"type": "text", "text": prompt}, {"type": "image"}]
+        text = self._processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        resizing = {} if tiles else {"do_image_splitting": False, "do_resize": False}
+        inputs = self._processor(
+            text=[text] * len(crops), images=images, return_tensors="pt", images_kwargs=resizing
+        )
+        return inputs.to(self._device, self._model.dtype)
+
+
+def crops_of_people(count: int) -> list[bytes]:
+    """JPEG crops of smooth noise, 240 x 200 px."""
+    rng = np.random.default_rng(0)
+    crops = []
+    for _ in range(count):
+        pixels = rng.integers(0, 255, (24, 20, 3), dtype=np.uint8)
+        sink = io.BytesIO()
+        Image.fromarray(pixels).resize((200, 240)).save(sink, "JPEG")
+        crops.append(sink.getvalue())
+    return crops
+
+
+def seconds(work: Callable[[], None], rounds: int, warm_up: bool = True) -> float:
+    """Median wall time of a call."""
+    if warm_up:
+        work()
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a tiny model: shows that it runs, measures nothing"
+    )
+    given = parser.parse_args()
+    crops = crops_of_people(given.batch)
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        bench = Bench(
+            make_smolvlm(Path(folder), TINY if given.quick else SMOLVLM2_256M),
+            given.batch,
+            given.dtype,
+            given.device,
+        )
+        tiles = bench.image_count(crops[0])
+        prefill_s = seconds(lambda: bench.prefill(crops), given.rounds) / given.batch
+        guided_s = seconds(lambda: bench.guided(crops), given.rounds) / given.batch
+        generate_s = seconds(lambda: bench.generate(crops), given.rounds, warm_up=False) / given.batch
+        single_s = seconds(lambda: bench.generate(crops[:1], tiles=True), 1, warm_up=False)
+    print(f"{given.device}, {given.dtype}, batch {given.batch}, {torch.get_num_threads()} threads; s a crop:")
+    print(f"  guided                                {guided_s:8.3f}")
+    for name, reference_s, wanted in (
+        (f"a  generate, {_GENERATED_TOKENS} tokens, batched", generate_s, 1.5),
+        (f"b  generate, one crop, {tiles} tiles", single_s, 8),
+        ("c  vision and prefill alone", prefill_s, 0.75),
+    ):
+        ratio = reference_s / guided_s
+        verdict = "reached" if ratio >= wanted else "MISSED"
+        print(
+            f"  {name:36}  {reference_s:8.3f}   guided is {ratio:5.2f} times as fast; wanted {wanted}: {verdict}"
+        )
+
+
+if __name__ == "__main__":
+    main()
