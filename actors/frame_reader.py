@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import IO, Any, cast
 
@@ -33,6 +32,7 @@ from actors.samples import (
     sidecar_too_large,
     size_error,
 )
+from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import (
     STORAGE_ERRORS,
     ObjectStore,
@@ -51,9 +51,6 @@ _RANDOM_ACCESS: dict[str, Any] = {
     "cache_options": {"maxblocks": 8},
 }
 """A zip's sidecars and Parquet's columns lie apart: the last eight blocks of 4 MiB are kept."""
-
-_PARALLEL_READS = 8
-"""Loose images fetched at once: a GET takes 10 to 50 ms, of which the bytes are the smallest part."""
 
 
 def read_frames(shard: Shard, settings: InputSettings, storage: StorageSettings) -> Iterator[Frame]:
@@ -189,20 +186,14 @@ def _read_images(shard: Shard, settings: InputSettings, store: ObjectStore) -> I
     names = list_members(shard.members)
     sidecars = {file_key(name): name for name in names if is_sidecar(name)} if settings.sidecars else {}
     seen = SeenKeys()
-    pending: deque[Future[Frame]] = deque()
-    with ThreadPoolExecutor(_PARALLEL_READS) as pool:
-        try:
-            for name in filter(is_image, names):
-                key = file_key(name)
-                error = seen.duplicate_error(key, name)
-                sidecar = sidecars.get(key)
-                pending.append(pool.submit(_read_image, store, name, sidecar, error, settings))
-                if len(pending) >= _PARALLEL_READS:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+
+    def read(name: str) -> Frame:
+        return _read_image(store, name, sidecars.get(file_key(name)), errors.pop(name), settings)
+
+    errors: dict[str, str | None] = {}
+    for name in filter(is_image, names):
+        errors[name] = seen.duplicate_error(file_key(name), name)
+    yield from map_ahead(read, list(errors))
 
 
 def _read_image(

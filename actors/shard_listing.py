@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 
 from actors.errors import InputError
 from actors.frame_reader import pack_members
@@ -103,7 +104,7 @@ class _Listing:
     def _shards(self) -> Iterator[Shard]:
         store = ObjectStore(self.uri, self.storage)
         if store.is_folder():
-            yield from self._folder(store, "", store.list())
+            yield from self._folder(store, store.list())
         elif _GLOB_CHARACTERS.isdisjoint(self.uri) or store.exists(""):
             yield from self._single_file(store)
         else:
@@ -123,19 +124,12 @@ class _Listing:
         store = ObjectStore(
             "/".join(parts[:first]) or ("/" if self.uri.startswith("/") else "."), self.storage
         )
-        yield from self._folder(store, "", store.glob("/".join(parts[first:])))
+        yield from self._folder(store, store.glob("/".join(parts[first:])))
 
-    def _folder(self, store: ObjectStore, folder: str, objects: Iterable[ObjectInfo]) -> Iterator[Shard]:
+    def _folder(self, store: ObjectStore, objects: Iterable[ObjectInfo]) -> Iterator[Shard]:
         """Shards of objects that come folder by folder."""
-        together: list[ObjectInfo] = []
-        for info in objects:
-            parent = info.path.rpartition("/")[0]
-            if parent != folder:
-                yield from self._files(store, folder, together)
-                folder, together = parent, []
-            if not any(is_hidden(part) for part in info.path.split("/")):
-                together.append(info)
-        yield from self._files(store, folder, together)
+        for folder, infos in by_folder(objects):
+            yield from self._files(store, folder, infos)
 
     def _files(
         self, store: ObjectStore, folder: str, infos: list[ObjectInfo], forced: ShardFormat | None = None
@@ -189,6 +183,25 @@ def format_of(path: str) -> ShardFormat | None:
     return "images" if is_image(path) else None
 
 
+def by_folder(objects: Iterable[ObjectInfo]) -> Iterator[tuple[str, list[ObjectInfo]]]:
+    """Folder and what lies directly in it, hidden files and folders left out.
+
+    Args:
+        objects: Folder by folder, as `ObjectStore.list` gives them.
+    """
+    for folder, infos in groupby(objects, lambda info: info.path.rpartition("/")[0]):
+        if any(part.startswith(".") for part in folder.split("/")):
+            continue
+        yield folder, [info for info in infos if not is_hidden(info.path)]
+
+
+def with_sidecars(infos: Iterable[ObjectInfo]) -> Iterator[tuple[ObjectInfo, ObjectInfo | None]]:
+    """Every image among one folder's files, with the sidecar beside it."""
+    files = list(infos)
+    sidecars = {file_key(info.path): info for info in files if is_sidecar(info.path)}
+    return ((info, sidecars.get(file_key(info.path))) for info in files if is_image(info.path))
+
+
 def _without_suffix(path: str) -> str:
     suffix = next((s for s in sorted(_SHARD_SUFFIXES, key=len, reverse=True) if path.lower().endswith(s)), "")
     return path[: len(path) - len(suffix or extension(path))]
@@ -203,9 +216,8 @@ def _group_name(folder: str) -> str:
 
 def _group(loose: list[ObjectInfo], size: int) -> Iterator[list[ObjectInfo]]:
     """So many images at a time in the order of their names, each with its sidecar."""
-    sidecars = {file_key(info.path): info for info in loose if is_sidecar(info.path)}
-    images = [info for info in loose if not is_sidecar(info.path)]
-    for start in range(0, len(images), size):
-        group = images[start : start + size]
-        keys = dict.fromkeys(file_key(info.path) for info in group)
-        yield group + [sidecars[key] for key in keys if key in sidecars]
+    images = with_sidecars(loose)
+    while group := list(islice(images, size)):
+        # Two images of one key share their sidecar.
+        sidecars = {sidecar.path: sidecar for _, sidecar in group if sidecar is not None}
+        yield [*(image for image, _ in group), *sidecars.values()]

@@ -8,6 +8,7 @@ and If-Match; on a local disk they are made of fsync, link, rename and a file lo
 import fcntl
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,18 +17,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-import aiohttp
 import fsspec
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import Field
 from s3fs.errors import translate_boto_error
 
 from actors.errors import ConfigError, PreconditionError
 from actors.section import Section
+from actors.storage.store_errors import STORAGE_ERRORS, error_code, storage_error_text
 
-STORAGE_ERRORS = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
-"""What a store raises when it can't be reached or refuses: not all of it is an OSError."""
+__all__ = [
+    "STORAGE_ERRORS",
+    "ObjectInfo",
+    "ObjectStore",
+    "StorageSettings",
+    "content_etag",
+    "storage_error_text",
+]
 
 
 class StorageSettings(Section):
@@ -136,7 +143,7 @@ class ObjectStore:
             return bytes(self.fs.cat_file(self.full(path), start=0, end=size_bytes))
         except OSError as error:
             # S3 answers a range of an empty object with an error.
-            if _error_code(error) in ("InvalidRange", "416"):
+            if error_code(error) in ("InvalidRange", "416"):
                 return b""
             raise
 
@@ -228,6 +235,18 @@ class ObjectStore:
                 os.replace(temporary, target)
             return
         self.fs.pipe_file(self.full(path), content)
+
+    def upload(self, path: str, source: Path) -> None:
+        """Create or overwrite an object with a local file's content, whole or not at all."""
+        if not self.is_local:
+            self.fs.put_file(str(source), self.full(path))
+            return
+        target = Path(self.full(path))
+        with _temporary_file(target, b"") as temporary:
+            shutil.copyfile(source, temporary)
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            os.replace(temporary, target)
 
     def create(self, path: str, content: bytes) -> str:
         """Write an object that must not exist yet; of competing writers one wins.
@@ -321,40 +340,6 @@ class ObjectStore:
 def content_etag(content: bytes) -> str:
     """Identity of a content on stores that have none of their own: its SHA-256, hexadecimal."""
     return hashlib.sha256(content).hexdigest()
-
-
-def storage_error_text(error: BaseException) -> str:
-    """One line on why a store refused, without anything secret, and what to do about it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, NoCredentialsError):
-            return (
-                "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-                "or storage.anon=true for a public bucket"
-            )
-        if isinstance(cause, ClientError):
-            code = cause.response.get("Error", {}).get("Code", "")
-            if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "AccessDenied"):
-                return (
-                    f"the store refused the credentials or the permission ({code}): check "
-                    "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's policy"
-                )
-            return f"the store answered {code or 'an error'}"
-        if isinstance(cause, BotoCoreError):
-            return f"the store can't be reached: {type(cause).__name__}; check storage.endpoint_url"
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(error, PermissionError):
-        return "permission denied"
-    return f"{type(error).__name__}: {error}"
-
-
-def _error_code(error: BaseException) -> str | None:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ClientError):
-            return str(cause.response.get("Error", {}).get("Code", ""))
-        cause = cause.__cause__ or cause.__context__
-    return None
 
 
 def _listed_etag(info: dict[str, Any]) -> str:

@@ -1,0 +1,63 @@
+"""What stores raise, and what to tell the user about it."""
+
+from __future__ import annotations
+
+import aiohttp
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+
+STORAGE_ERRORS = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
+"""What a store raises when it can't be reached or refuses: not all of it is an OSError."""
+
+_REFUSALS = frozenset(
+    {
+        "403",
+        "401",
+        "AccessDenied",
+        "AllAccessDisabled",
+        "ExpiredToken",
+        "Forbidden",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "SignatureDoesNotMatch",
+    }
+)
+
+
+def storage_error_text(error: BaseException) -> str:
+    """One line on why a store refused, without anything secret, and what to do about it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, NoCredentialsError | PartialCredentialsError):
+            return (
+                "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+                "or storage.anon=true for a public bucket"
+            )
+        if isinstance(cause, ClientError):
+            return _answer_text(str(cause.response.get("Error", {}).get("Code", "")))
+        if isinstance(cause, BotoCoreError | aiohttp.ClientError):
+            return f"the store can't be reached: {type(cause).__name__}; check storage.endpoint_url"
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, PermissionError):
+        return "permission denied"
+    return f"{type(error).__name__}: {error}"
+
+
+def _answer_text(code: str) -> str:
+    if code in _REFUSALS:
+        return (
+            f"the store refused the credentials or the permission ({code}): check "
+            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's policy"
+        )
+    if code == "NoSuchBucket":
+        return "there is no such bucket"
+    return f"the store answered {code or 'an error'}"
+
+
+def error_code(error: BaseException) -> str | None:
+    """The code that S3 answered, or None if it is no answer of S3."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ClientError):
+            return str(cause.response.get("Error", {}).get("Code", ""))
+        cause = cause.__cause__ or cause.__context__
+    return None

