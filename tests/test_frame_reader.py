@@ -1,0 +1,625 @@
+"""One bad thing stays one bad thing: what the reader makes of odd and broken shards, in every format."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+import zipfile
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from actors import tar_stream
+from actors.errors import ShardError
+from actors.frame_reader import InputSettings, list_members, pack_members, read_frames
+from actors.records import Frame, Shard
+from actors.shard_parts import split_shard
+from actors.storage.object_store import ObjectStore, StorageSettings
+from tests import bad_inputs as bad
+
+STORAGE = StorageSettings(retries=1, timeout_s=10)
+SUFFIXES = {"webdataset": ".tar", "zip": ".zip", "parquet": ".parquet"}
+
+
+def shard_of(path: Path, content: bytes, kind: str = "webdataset") -> Shard:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return Shard(path.stem, str(path), kind, "etag", len(content))
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads a shard made of bytes, whole."""
+
+    def read_bytes(content: bytes, kind: str = "webdataset", suffix: str | None = None, **options):
+        shard = shard_of(tmp_path / f"shard{suffix or SUFFIXES[kind]}", content, kind)
+        return list(read_frames(shard, InputSettings(**options), STORAGE))
+
+    return read_bytes
+
+
+def read_until_error(shard: Shard, **options) -> tuple[list[Frame], str]:
+    """The frames before the shard failed, and why it did."""
+    found: list[Frame] = []
+    with pytest.raises(ShardError) as raised:
+        found.extend(read_frames(shard, InputSettings(**options), STORAGE))
+    assert str(raised.value).startswith(shard.uri)
+    return found, str(raised.value)
+
+
+# --- broken shards ---
+
+
+@pytest.mark.parametrize("name", bad.BAD_TARS)
+def test_a_broken_tar_fails_the_shard_after_the_frames_before_the_damage(name: str, tmp_path):
+    build, reason, good = bad.BAD_TARS[name]
+    found, error = read_until_error(shard_of(tmp_path / "x.tar", build()))
+    assert reason in error
+    assert [frame.key for frame in found] == [f"frame-{i:03d}" for i in range(good)]
+    assert all(frame.error is None for frame in found)
+
+
+def test_a_tar_cut_at_any_byte_never_passes_as_whole(tmp_path):
+    content = bad.tar({f"{i}.jpg": bytes([i + 1]) * 700 for i in range(3)})
+    end = bad.tar_member_offsets(content)[-1] + 512 + 1024
+    for length in range(0, end + 512, 37):
+        shard = shard_of(tmp_path / "x.tar", content[:length])
+        found, _ = read_until_error(shard)
+        assert all(frame.data == bytes([int(frame.key) + 1]) * 700 for frame in found)
+
+
+@pytest.mark.parametrize("at", [0, 100, 148, 156, 257, 345])
+def test_a_flipped_byte_in_any_header_field_is_noticed(at: int, tmp_path):
+    content = bad.tar(bad.frames(4))
+    for offset in bad.tar_member_offsets(content):
+        shard = shard_of(tmp_path / "x.tar", bad.with_flipped_byte(content, offset + at))
+        read_until_error(shard)
+
+
+@pytest.mark.parametrize("name", bad.BAD_GZIPPED_TARS)
+def test_a_broken_gzipped_tar_fails_the_shard(name: str, tmp_path):
+    build, reason = bad.BAD_GZIPPED_TARS[name]
+    _, error = read_until_error(shard_of(tmp_path / "x.tar.gz", build()))
+    assert reason in error
+
+
+@pytest.mark.parametrize("name", bad.BAD_ZIPS)
+def test_a_broken_zip_fails_the_shard(name: str, tmp_path):
+    build, reason = bad.BAD_ZIPS[name]
+    found, error = read_until_error(shard_of(tmp_path / "x.zip", build(), "zip"))
+    assert reason in error
+    assert not found
+
+
+@pytest.mark.parametrize("name", bad.BAD_PARQUETS)
+def test_a_broken_parquet_file_fails_the_shard(name: str, tmp_path):
+    build, reason = bad.BAD_PARQUETS[name]
+    found, error = read_until_error(shard_of(tmp_path / "x.parquet", build(), "parquet"))
+    assert reason in error
+    assert not found
+
+
+@pytest.mark.parametrize("setting", ["key_column", "camera_column", "captured_at_column"])
+def test_a_configured_column_that_is_missing_fails_the_shard(setting: str, tmp_path):
+    shard = shard_of(tmp_path / "x.parquet", bad.parquet({"image": [bad.jpeg()]}), "parquet")
+    _, error = read_until_error(shard, **{setting: "nowhere"})
+    assert f"has no column 'nowhere'; set input.{setting} to one of: image" in error
+
+
+@pytest.mark.parametrize("kind", SUFFIXES)
+def test_an_object_that_went_away_fails_the_shard(kind: str, tmp_path):
+    shard = Shard("x", str(tmp_path / "gone"), kind, "etag", 100)
+    _, error = read_until_error(shard)
+    assert "no longer there" in error
+
+
+def test_a_damaged_row_group_fails_the_shard_after_the_ones_before(tmp_path):
+    images = [bad.jpeg(seed=i, width=200, height=200) for i in range(40)]
+    content = bytearray(bad.parquet({"image": images}, row_group_size=10))
+    content[len(content) // 2 : len(content) // 2 + 20_000] = bytes(20_000)
+    found, _ = read_until_error(shard_of(tmp_path / "x.parquet", bytes(content), "parquet"))
+    assert 10 <= len(found) < 40
+
+
+# --- good shards ---
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_tar_gives_its_frames_in_order_with_their_sidecars(tar_format: int, read):
+    found = read(bad.tar(bad.frames_with_sidecars(4), tar_format))
+    assert [frame.key for frame in found] == [f"frame-{i:03d}" for i in range(4)]
+    assert [frame.data for frame in found] == list(bad.frames(4).values())
+    assert [frame.camera for frame in found] == ["cam-0", "cam-1", "cam-0", "cam-1"]
+    assert found[3].captured_at == datetime(2024, 5, 1, 10, 0, 3, tzinfo=UTC)
+    assert all(frame.error is None and frame.note is None for frame in found)
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tgz"])
+def test_a_gzipped_tar_is_read_like_a_tar(suffix: str, read):
+    assert read(bad.tar_gz(bad.frames_with_sidecars(4)), suffix=suffix) == read(bad.good_tar(4))
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_zip_gives_the_frames_of_a_tar(compression: int, read):
+    files = bad.frames_with_sidecars(4)
+    assert read(bad.zipped(files, compression), "zip") == read(bad.tar(files))
+
+
+def test_sidecars_may_come_first_in_a_tar_and_anywhere_in_a_zip(read):
+    files = list(bad.frames_with_sidecars(3).items())
+    first = [files[i] for i in (1, 0, 3, 2, 5, 4)]
+    last = sorted(files, key=lambda file: file[0].endswith(".json"))
+    expected = read(bad.tar(files))
+    assert read(bad.tar(first)) == expected
+    assert read(bad.zipped(last), "zip") == expected
+
+
+def test_a_parquet_file_gives_a_frame_a_row_with_its_columns(read):
+    images = list(bad.frames(3).values())
+    times = [datetime(2024, 1, 1, 12, tzinfo=UTC), None, datetime(2024, 1, 2, 12, 30, tzinfo=UTC)]
+    content = bad.parquet(
+        {
+            "image": images,
+            "camera": ["a", None, "b"],
+            "captured_at": pa.array(times, pa.timestamp("ns", "UTC")),
+        }
+    )
+    found = read(content, "parquet")
+    assert [frame.data for frame in found] == images
+    assert [frame.key for frame in found] == ["000000000", "000000001", "000000002"]
+    assert [frame.camera for frame in found] == ["a", None, "b"]
+    assert [frame.captured_at for frame in found] == times
+    assert all(type(frame.captured_at) in (datetime, type(None)) for frame in found)
+
+
+@pytest.mark.parametrize("column", ["binary", "large_binary", "binary_view", "struct"])
+def test_images_in_parquet_may_be_bytes_of_any_arrow_type_or_hugging_face_structs(column: str, read):
+    images = list(bad.frames(3).values())
+    if column == "struct":
+        array = pa.array([{"bytes": data, "path": f"{i}.jpg"} for i, data in enumerate(images)])
+    else:
+        array = pa.array(images, getattr(pa, column)())
+    assert [frame.data for frame in read(bad.parquet({"image": array}), "parquet")] == images
+
+
+def test_parquet_columns_may_have_any_name(read):
+    content = bad.parquet({"jpg": [bad.jpeg()], "id": [17], "cam": ["x"], "ts": [1_700_000_000]})
+    names = {"image_column": "jpg", "key_column": "id", "camera_column": "cam", "captured_at_column": "ts"}
+    (frame,) = read(content, "parquet", **names)
+    assert (frame.key, frame.camera) == ("17", "x")
+    assert frame.captured_at == datetime.fromtimestamp(1_700_000_000, UTC)
+
+
+def test_loose_images_are_read_in_the_order_of_their_names_with_sidecars(tmp_path):
+    files = bad.frames_with_sidecars(20)
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    shard = Shard("x", str(tmp_path), "images", "etag", 1, members=pack_members(list(files)))
+    found = list(read_frames(shard, InputSettings(), STORAGE))
+    assert [frame.key for frame in found] == [f"frame-{i:03d}" for i in range(20)]
+    assert [frame.data for frame in found] == list(bad.frames(20).values())
+    assert {frame.camera for frame in found} == {"cam-0", "cam-1"}
+
+
+def test_memory_and_local_paths_give_the_same_frames(read):
+    content = bad.good_tar(3)
+    store = ObjectStore("memory://reader")
+    store.write("a.tar", content)
+    shard = Shard("a", "memory://reader/a.tar", "webdataset", "etag", len(content))
+    assert list(read_frames(shard, InputSettings(), STORAGE)) == read(content)
+
+
+# --- frames with something wrong ---
+
+
+def images_shard(tmp_path: Path, files: dict[str, bytes]) -> Shard:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    return Shard("x", str(tmp_path), "images", "etag", 1, members=pack_members(list(files)))
+
+
+def frames_in_each_format(tmp_path: Path, files: dict[str, bytes], **options) -> dict[str, list[Frame]]:
+    """The same files as a tar, a zip and loose images."""
+    shards = {
+        "webdataset": shard_of(tmp_path / "s" / "x.tar", bad.tar(files)),
+        "zip": shard_of(tmp_path / "s" / "x.zip", bad.zipped(files), "zip"),
+        "images": images_shard(tmp_path, files),
+    }
+    chosen = InputSettings(**options)
+    return {kind: list(read_frames(shard, chosen, STORAGE)) for kind, shard in shards.items()}
+
+
+def test_an_empty_image_and_one_over_the_limit_are_errors_and_the_rest_is_read(tmp_path):
+    files = {"a.jpg": bad.jpeg(), "b.jpg": b"", "c.jpg": bytes(5000), "d.jpg": bad.jpeg(seed=2)}
+    for kind, found in frames_in_each_format(tmp_path, files, max_image_bytes=4999).items():
+        assert [frame.key for frame in found] == ["a", "b", "c", "d"], kind
+        assert [frame.data for frame in found] == [files["a.jpg"], None, None, files["d.jpg"]], kind
+        assert found[1].error == "empty (0 bytes)"
+        assert found[2].error.startswith(
+            "too large: 5000 bytes, more than input.max_image_bytes allows (4999)"
+        )
+
+
+def test_two_images_of_one_key_give_an_error_on_the_later(tmp_path):
+    files = {"a.jpg": bad.jpeg(), "a.png": bad.png(), "b.jpg": bad.jpeg()}
+    for kind, found in frames_in_each_format(tmp_path, files).items():
+        assert [frame.key for frame in found] == ["a", "a", "b"], kind
+        assert found[1].error == "duplicate key: a.png has the key of a.jpg before it", kind
+        assert found[1].data is None
+        assert [frame.error for frame in (found[0], found[2])] == [None, None]
+
+
+def test_a_name_that_comes_twice_gives_an_error_on_the_later(read):
+    files = [("a.jpg", bad.jpeg()), ("b.jpg", bad.jpeg()), ("a.jpg", bad.jpeg(seed=1))]
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        zipped = bad.zipped(files)
+    for found in (read(bad.tar(files)), read(zipped, "zip")):
+        assert [frame.error is None for frame in found] == [True, True, False]
+        assert found[0].data == files[0][1]
+    rows = {"image": [content for _, content in files], "key": [name for name, _ in files]}
+    found = read(bad.parquet(rows), "parquet", key_column="key")
+    assert found[2].error == "duplicate key: row 2 has the key of row 0 before it"
+
+
+ODD_NAMES = {
+    "../../etc/passwd.jpg": "../../etc/passwd",
+    "/absolute/a.jpg": "/absolute/a",
+    "./dotted/b.jpg": "dotted/b",
+    "with space.JPG": "with space",
+    "日本/カメラ.jpg": "日本/カメラ",
+    "new\nline.jpeg": "new\nline",
+    "x" * 200 + ".webp": "x" * 200,
+}
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "zip"])
+def test_odd_names_are_kept_as_keys_and_never_used_as_paths(kind: str, read, tmp_path):
+    files = dict.fromkeys(ODD_NAMES, bad.jpeg())
+    found = read(bad.tar(files) if kind == "webdataset" else bad.zipped(files), kind)
+    assert [frame.key for frame in found] == list(ODD_NAMES.values())
+    assert all(frame.data == bad.jpeg() for frame in found)
+
+
+def test_names_that_are_not_utf_8_become_keys_that_are(read):
+    content = bad.tar({"caf\udce9.jpg": bad.jpeg()})
+    (frame,) = read(content)
+    assert frame.key == "caf\\xe9"
+
+
+def test_a_webdataset_key_ends_at_the_first_dot(read):
+    files = {"dir.v1/cam.left.jpg": bad.jpeg(), "dir.v1/cam.json": b'{"camera": "c"}'}
+    (frame,) = read(bad.tar(files))
+    assert (frame.key, frame.camera) == ("dir.v1/cam", "c")
+
+
+def test_resource_forks_folders_and_links_are_no_frames(read):
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        folder = tarfile.TarInfo("dir.jpg")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+        for name, content in (("._a.jpg", b"fork"), ("a.jpg", bad.jpeg()), ("._a.json", b"fork")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        sidecar = tarfile.TarInfo("a.json")
+        sidecar.size = 15
+        archive.addfile(sidecar, io.BytesIO(b'{"camera": "c"}'))
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+            link = tarfile.TarInfo("link.jpg")
+            link.type, link.linkname = kind, "a.jpg"
+            archive.addfile(link)
+    (frame,) = read(sink.getvalue())
+    assert (frame.key, frame.data, frame.camera) == ("a", bad.jpeg(), "c")
+    files = {"dir.jpg/": b"", "__MACOSX/._a.jpg": b"fork", "a.jpg": bad.jpeg()}
+    assert [frame.key for frame in read(bad.zipped(files), "zip")] == ["a"]
+
+
+BAD_SIDECARS = {
+    b"not json": "not JSON",
+    b"": "not JSON",
+    b"\xff\xfe\x00": "not JSON",
+    b"[" * 100_000: "not JSON",
+    b"[1, 2]": "holds a list, not an object",
+    b'{"camera": {"id": 1}}': "camera is a dict, not text",
+    b'{"camera": true}': "camera is a bool, not text",
+    b'{"captured_at": "yesterday"}': "captured_at 'yesterday' is neither ISO 8601 nor seconds",
+    b'{"captured_at": 1700000000000000}': "is neither",
+    b'{"captured_at": NaN}': "is neither",
+    b'{"captured_at": 1e400}': "is neither",
+    b'{"captured_at": "0001-01-01T00:00:00+23:00"}': "is neither",
+    b"{}" + b" " * 2**20: "are no sidecar",
+}
+
+
+@pytest.mark.parametrize("content", BAD_SIDECARS, ids=[c[:30].decode("latin-1") for c in BAD_SIDECARS])
+def test_a_sidecar_that_makes_no_sense_is_noted_and_the_frame_is_read(content: bytes, tmp_path):
+    files = {"a.jpg": bad.jpeg(), "a.json": content, "b.jpg": bad.jpeg(seed=1)}
+    for kind, found in frames_in_each_format(tmp_path, files).items():
+        assert [frame.data is not None for frame in found] == [True, True], kind
+        assert BAD_SIDECARS[content] in found[0].note, kind
+        assert found[0].note.startswith("sidecar a.json"), kind
+        assert found[0].camera is None
+        assert found[0].captured_at is None
+        assert found[1].note is None
+
+
+TIMES = {
+    '"2024-05-01T12:00:00+02:00"': datetime(2024, 5, 1, 10, tzinfo=UTC),
+    '"2024-05-01T10:00:00Z"': datetime(2024, 5, 1, 10, tzinfo=UTC),
+    '"2024-05-01 10:00:00"': datetime(2024, 5, 1, 10, tzinfo=UTC),
+    '"2024-05-01"': datetime(2024, 5, 1, tzinfo=UTC),
+    "1714557600": datetime(2024, 5, 1, 10, tzinfo=UTC),
+    "1714557600.25": datetime(2024, 5, 1, 10, 0, 0, 250_000, tzinfo=UTC),
+}
+
+
+@pytest.mark.parametrize("text", TIMES)
+def test_times_come_out_in_utc(text: str, read):
+    found = read(bad.tar({"a.jpg": bad.jpeg(), "a.json": f'{{"captured_at": {text}}}'.encode()}))
+    assert found[0].captured_at == TIMES[text]
+    assert found[0].note is None
+
+
+def test_lone_surrogates_in_a_sidecar_can_be_written_to_tables(read):
+    (frame,) = read(bad.tar({"a.jpg": bad.jpeg(), "a.json": rb'{"camera": "cam\ud800"}'}))
+    assert frame.camera == r"cam\ud800"
+    pa.array([frame.camera])
+
+
+def test_sidecars_can_be_left_out(tmp_path):
+    for found in frames_in_each_format(tmp_path, bad.frames_with_sidecars(2), sidecars=False).values():
+        assert [frame.camera for frame in found] == [None, None]
+
+
+def test_null_images_are_errors_and_the_other_rows_are_read(read):
+    image = bad.jpeg()
+    plain = read(bad.parquet({"image": pa.array([image, None, b""], pa.binary())}), "parquet")
+    assert [frame.error for frame in plain] == [None, "the row has no image (null)", "empty (0 bytes)"]
+    structs = [{"bytes": image, "path": None}, {"bytes": None, "path": "s3://elsewhere/1.jpg"}, None]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    found = read(bad.parquet({"image": pa.array(structs, kind)}), "parquet")
+    assert found[0].data == image
+    assert found[1].error == "the row has no image bytes, only a path (s3://elsewhere/1.jpg)"
+    assert found[2].error == "the row has no image (null)"
+
+
+def test_an_empty_key_column_falls_back_to_the_number_of_the_row(read):
+    content = bad.parquet({"image": [bad.jpeg(), bad.jpeg(), bad.jpeg()], "key": ["a", None, ""]})
+    found = read(content, "parquet", key_column="key")
+    assert [frame.key for frame in found] == ["a", "000000001", "000000002"]
+    assert [frame.error for frame in found] == [None, None, None]
+    assert found[1].note == "row 1: column 'key' is empty, the row's number is the key"
+
+
+def test_encrypted_and_damaged_zip_entries_and_bombs_are_errors_of_their_frames(read):
+    found = read(bad.encrypted_zip(bad.frames_with_sidecars(2)), "zip")
+    assert [frame.error for frame in found] == ["encrypted in the zip; pack it without a password"] * 2
+    assert all("encrypted" in frame.note for frame in found)
+    content = bad.zipped(bad.frames(3))
+    damaged = bad.with_flipped_byte(content, content.find(bad.jpeg(seed=1)) + 300)
+    found = read(damaged, "zip")
+    assert [frame.error is None for frame in found] == [True, False, True]
+    assert found[1].error.startswith("damaged in the zip: Bad CRC-32")
+    (bomb,) = read(bad.zip_bomb(), "zip")
+    assert bomb.error.startswith("too large: 209715200 bytes")
+
+
+def test_loose_images_that_are_gone_or_unreadable_are_errors_of_their_frames(tmp_path):
+    files = bad.frames(3)
+    shard = images_shard(tmp_path, files)
+    (tmp_path / "frame-000.jpg").unlink()
+    (tmp_path / "frame-001.jpg").unlink()
+    (tmp_path / "frame-001.jpg").mkdir()
+    found = list(read_frames(shard, InputSettings(), STORAGE))
+    assert [frame.error is None for frame in found] == [False, False, True]
+    assert "no longer there" in found[0].error
+
+
+def test_member_names_survive_packing():
+    names = ["b.jpg", "a b.jpg", "日本.png", "caf\udce9.jpg"]
+    assert list_members(pack_members(names)) == sorted(names)
+
+
+# --- parts ---
+
+
+def read_parts(shard: Shard, max_bytes: int) -> tuple[list[Frame], list[str]]:
+    """Frames of all parts one after another, and why parts failed."""
+    found: list[Frame] = []
+    errors = []
+    for part in split_shard(shard, max_bytes, STORAGE):
+        try:
+            found.extend(read_frames(part, InputSettings(), STORAGE))
+        except ShardError as error:
+            errors.append(str(error))
+    return found, errors
+
+
+@pytest.fixture(params=[4096, 65_536])
+def look_back(request, monkeypatch):
+    """Small files would otherwise always be scanned from their beginning."""
+    monkeypatch.setattr(tar_stream, "_LOOK_BACK_BYTES", request.param)
+
+
+_EXTENSIONS = st.sampled_from(["jpg", "json", "txt", "png"])
+
+
+@st.composite
+def tar_files(draw) -> list[tuple[str, bytes]]:
+    """Samples of 1 to 4 members of odd sizes, with long names and empty members among them."""
+    files = []
+    for index in range(draw(st.integers(1, 12))):
+        stem = f"{index:03d}" + "n" * draw(st.sampled_from([0, 0, 0, 90, 150, 300]))
+        for extension in draw(st.lists(_EXTENSIONS, min_size=1, max_size=4, unique=True)):
+            size = draw(st.sampled_from([0, 1, 511, 512, 513, 1500, 5000, 20_000]))
+            content = b"{}" if extension == "json" else bytes([index % 250 + 1]) * size
+            files.append((f"{stem}.{extension}", content))
+    return files
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    files=tar_files(),
+    tar_format=st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+    max_bytes=st.integers(512, 30_000),
+)
+def test_the_parts_of_a_tar_have_every_frame_once_in_order(
+    files, tar_format: int, max_bytes: int, tmp_path, look_back
+):
+    if tar_format == tarfile.USTAR_FORMAT:
+        files = [(name[-60:], content) for name, content in files if len(name) < 60]
+    if not any(name.endswith(("jpg", "png")) for name, _ in files):
+        return
+    shard = shard_of(tmp_path / "x.tar", bad.tar(files, tar_format))
+    whole = list(read_frames(shard, InputSettings(), STORAGE))
+    found, errors = read_parts(shard, max_bytes)
+    assert found == whole
+    assert all("contains no images" in error for error in errors)
+
+
+@pytest.mark.parametrize("max_bytes", [4096, 10_000, 33_333, 100_000])
+def test_the_parts_of_a_tar_of_frames_are_the_tar(max_bytes: int, tmp_path, look_back):
+    shard = shard_of(tmp_path / "x.tar", bad.good_tar(30))
+    whole = list(read_frames(shard, InputSettings(), STORAGE))
+    assert read_parts(shard, max_bytes) == (whole, [])
+    assert len(whole) == 30
+    assert all(frame.camera for frame in whole)
+
+
+def test_a_cut_tar_fails_in_the_part_that_is_cut_only(tmp_path):
+    content = bad.good_tar(30)
+    shard = shard_of(tmp_path / "x.tar", content[: len(content) * 2 // 3])
+    *parts, last = split_shard(shard, 10_000, STORAGE)
+    assert parts
+    assert all(list(read_frames(part, InputSettings(), STORAGE)) for part in parts)
+    read_until_error(last)
+
+
+def test_a_damaged_header_fails_its_part(tmp_path, look_back):
+    content = bad.tar(bad.frames(30))
+    offsets = bad.tar_member_offsets(content)
+    for broken in range(1, 30):
+        shard = shard_of(tmp_path / "x.tar", bad.with_flipped_byte(content, offsets[broken] + 3))
+        found, errors = read_parts(shard, 10_000)
+        assert len(errors) in (1, 2)
+        assert len(found) < 30
+
+
+def test_a_tar_within_a_tar_is_never_read_as_frames_of_the_outer_without_a_word(tmp_path):
+    inner = bad.tar(bad.frames(200))
+    files = [("a.jpg", bad.jpeg()), ("b.bin", inner), ("c.jpg", bad.jpeg(seed=1))]
+    shard = shard_of(tmp_path / "x.tar", bad.tar(files))
+    _, errors = read_parts(shard, 100_000)
+    assert any("set input.max_shard_bytes above the size" in error for error in errors)
+
+
+def test_an_old_tar_without_magic_is_read_whole_and_refused_in_parts(tmp_path):
+    content = bytearray(bad.tar(bad.frames(10), tarfile.USTAR_FORMAT))
+    for offset in bad.tar_member_offsets(bytes(content)):
+        content[offset + 257 : offset + 265] = bytes(8)
+        content[offset + 148 : offset + 156] = b" " * 8
+        checksum = sum(content[offset : offset + 512])
+        content[offset + 148 : offset + 156] = b"%06o\0 " % checksum
+    shard = shard_of(tmp_path / "x.tar", bytes(content))
+    assert len(list(read_frames(shard, InputSettings(), STORAGE))) == 10
+    first = next(iter(split_shard(shard, 10_000, STORAGE)))
+    with pytest.raises(ShardError, match=r"set input\.max_shard_bytes above the size"):
+        list(read_frames(first, InputSettings(), STORAGE))
+
+
+@pytest.mark.parametrize("max_bytes", [4096, 7000, 50_000])
+def test_the_parts_of_a_zip_are_the_zip(max_bytes: int, tmp_path):
+    files = list(bad.frames_with_sidecars(30).items())
+    files.sort(key=lambda file: file[0].endswith(".json"))
+    files.insert(40, ("frame-003.png", bad.png()))
+    shard = shard_of(tmp_path / "x.zip", bad.zipped(files), "zip")
+    whole = list(read_frames(shard, InputSettings(), STORAGE))
+    assert read_parts(shard, max_bytes) == (whole, [])
+    assert [frame.error for frame in whole if frame.error] == [
+        "duplicate key: frame-003.png has the key of frame-003.jpg before it"
+    ]
+
+
+@pytest.mark.parametrize("max_bytes", [4096, 20_000, 50_000])
+@pytest.mark.parametrize("row_group_size", [1, 7, 30])
+def test_the_parts_of_a_parquet_file_are_the_file(max_bytes: int, row_group_size: int, tmp_path):
+    content = bad.parquet({"image": list(bad.frames(30).values())}, row_group_size)
+    shard = shard_of(tmp_path / "x.parquet", content, "parquet")
+    whole = list(read_frames(shard, InputSettings(), STORAGE))
+    assert read_parts(shard, max_bytes) == (whole, [])
+    assert [frame.key for frame in whole] == [f"{i:09d}" for i in range(30)]
+    parts = len(list(split_shard(shard, max_bytes, STORAGE)))
+    assert (parts > 1) == (row_group_size < 30 and max_bytes < len(content))
+
+
+# --- from a bucket ---
+
+
+def test_frames_from_a_bucket_are_those_from_the_disk(bucket: str, tmp_path):
+    files = bad.frames_with_sidecars(30)
+    contents = {
+        "a.tar": ("webdataset", bad.tar(files)),
+        "a.tar.gz": ("webdataset", bad.tar_gz(files)),
+        "a.zip": ("zip", bad.zipped(files)),
+        "a.parquet": ("parquet", bad.parquet({"image": list(bad.frames(30).values())})),
+    }
+    store = ObjectStore(bucket, STORAGE)
+    for name, (kind, content) in contents.items():
+        store.write(f"in/{name}", content)
+        local = shard_of(tmp_path / name, content, kind)
+        remote = replace(local, uri=f"{bucket}/in/{name}")
+        expected = list(read_frames(local, InputSettings(), STORAGE))
+        assert list(read_frames(remote, InputSettings(), STORAGE)) == expected, name
+        for part in split_shard(remote, 20_000, STORAGE):
+            on_disk = replace(part, uri=local.uri)
+            assert list(read_frames(part, InputSettings(), STORAGE)) == list(
+                read_frames(on_disk, InputSettings(), STORAGE)
+            )
+
+
+def test_loose_images_from_a_bucket_include_empty_and_missing_ones(bucket: str):
+    store = ObjectStore(f"{bucket}/images", STORAGE)
+    files = {**bad.frames_with_sidecars(12), "odd name+%20#1.jpg": bad.jpeg(), "z.jpg": b""}
+    for name, content in files.items():
+        store.write(name, content)
+    members = pack_members([*files, "never.jpg"])
+    shard = Shard("x", store.uri, "images", "etag", 1, members=members)
+    found = {frame.key: frame for frame in read_frames(shard, InputSettings(max_image_bytes=5000), STORAGE)}
+    assert len(found) == 15
+    assert found["z"].error == "empty (0 bytes)"
+    assert "no longer there" in found["never"].error
+    assert found["odd name+%20#1"].data == bad.jpeg()
+    assert found["frame-005"].camera == "cam-1"
+
+
+def test_a_store_that_is_down_fails_the_shard_and_tells_no_secret(bucket: str, monkeypatch):
+    storage = StorageSettings(endpoint_url="http://127.0.0.1:9", retries=0, timeout_s=2)
+    for kind, members in (("webdataset", b""), ("images", pack_members(["a.jpg"]))):
+        shard = Shard("x", f"{bucket}/a.tar", kind, "etag", 10, members=members)
+        with pytest.raises(ShardError, match=r"can't be reached.*check storage\.endpoint_url") as raised:
+            list(read_frames(shard, InputSettings(), storage))
+        assert "only-for-loopback" not in str(raised.value)
+
+
+def test_a_wrong_secret_fails_the_shard_with_the_remedy(bucket: str, monkeypatch):
+    content = bad.good_tar(2)
+    ObjectStore(bucket, STORAGE).write("a.tar", content)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
+    ObjectStore(bucket, STORAGE).fs.clear_instance_cache()
+    shard = Shard("a", f"{bucket}/a.tar", "webdataset", "etag", len(content))
+    with pytest.raises(ShardError, match="AWS_ACCESS_KEY_ID") as raised:
+        list(read_frames(shard, InputSettings(), STORAGE))
+    assert not re.search("wrong-secret|only-for-loopback", str(raised.value))
+
+
+def test_a_bucket_that_is_not_there_fails_the_shard(s3_environment):
+    shard = Shard("a", "s3://no-such-bucket-here/a.tar", "webdataset", "etag", 10)
+    with pytest.raises(ShardError, match="no longer there"):
+        list(read_frames(shard, InputSettings(), STORAGE))
