@@ -56,8 +56,8 @@ class GuidedDecoder:
         """Run the shared prefix once.
 
         Args:
-            model: SmolVLMForConditionalGeneration or Idefics3ForConditionalGeneration, with attention
-                implementation "sdpa", in eval mode.
+            model: SmolVLMForConditionalGeneration or Idefics3ForConditionalGeneration, in eval mode, its
+                text model with attention implementation GROUPED_ATTENTION.
             grammar: What to answer.
             prefix: Token ids that every prompt begins with, before its image.
             reasoning: Writes the reasoning, where it is wanted.
@@ -127,8 +127,10 @@ class GuidedDecoder:
         return _Batch(self._buffer, rows, self._device)
 
     def _run_prefix(self, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
+        columns = ids.shape[1]
+        causal = torch.ones(1, 1, columns, columns, dtype=torch.bool, device=self._device).tril()
         with torch.inference_mode():
-            cache = self._text(input_ids=ids, use_cache=True).past_key_values
+            cache = self._text(input_ids=ids, attention_mask=causal, use_cache=True).past_key_values
             return [(layer.keys, layer.values) for layer in cache.layers]
 
     def _embed_tail(self, ids: Tensor, pixel_values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Keys and values of the text model in one buffer that every batch uses again."""
+"""The text model's keys and values in one buffer that every batch uses again, and attention over it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+GROUPED_ATTENTION = "shopframe_grouped"
+"""Attention implementation to load the text model with."""
 
 KeysValues = Sequence[tuple[Tensor, Tensor]]
 """For each layer keys and values, (rows, heads, columns, head width) each."""
@@ -88,3 +93,38 @@ def _with_prefix(prefix: Tensor, rows: int, columns: int) -> Tensor:
     buffer = torch.empty(rows, heads, columns, size, dtype=prefix.dtype, device=prefix.device)
     buffer[:, :, :width] = prefix
     return buffer
+
+
+def grouped_attention(
+    _module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float | None = None,
+    **_kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention in which query heads that share a key head are stacked, not the key heads repeated.
+
+    With a mask, the library's own attention copies all keys and values once for every query head at
+    every layer and pass, which with short passes over a long prompt costs more than the attention.
+
+    Args:
+        query: (rows, query heads, queries, width).
+        key: (rows, key heads, columns, width).
+        value: As `key`.
+        attention_mask: (rows, 1, queries, columns), bool or additive.
+        scaling: Of the products; 1/sqrt(width) by default.
+
+    Returns:
+        (rows, queries, query heads, width), and no weights.
+    """
+    rows, heads, queries, width = query.shape
+    groups = key.shape[1]
+    stacked = query.reshape(rows, groups, heads // groups * queries, width)
+    mask = attention_mask.repeat(1, 1, heads // groups, 1)
+    attended = scaled_dot_product_attention(stacked, key, value, attn_mask=mask, scale=scaling)
+    return attended.reshape(rows, heads, queries, width).transpose(1, 2), None
+
+
+AttentionInterface.register(GROUPED_ATTENTION, grouped_attention)

@@ -206,10 +206,13 @@ class SmolVLMAnnotator:
         """
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers.utils import logging as transformers_logging
 
         from actors.guided_decoding import GuidedDecoder
+        from actors.key_values import GROUPED_ATTENTION
         from actors.reasoning import ReasoningWriter
 
+        transformers_logging.disable_progress_bar()
         self._settings = settings
         self._batch_size = settings.batch_size
         device = "cuda" if settings.gpus_per_actor > 0 else "cpu"
@@ -217,18 +220,24 @@ class SmolVLMAnnotator:
             self._processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
                 resolved.source, revision=resolved.revision
             )
-            model: Any = AutoModelForImageTextToText.from_pretrained(
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
                 resolved.source,
                 revision=resolved.revision,
                 dtype=getattr(torch, resolved.dtype),
-                attn_implementation="sdpa",
+                attn_implementation={"text_config": GROUPED_ATTENTION, "vision_config": "sdpa"},
+                output_loading_info=True,
             )
+            model, loading = loaded
             model = model.to(device).eval()
         except (OSError, ValueError, RuntimeError) as error:
             raise WeightsError(
                 f"smolvlm.model: {resolved.source} can't be loaded on this machine: {error}; if it is a "
                 "folder, every worker must see it"
             ) from error
+        if loading["missing_keys"]:
+            # The library fills what a file lacks with random numbers and goes on.
+            missing = ", ".join(sorted(loading["missing_keys"])[:3])
+            raise WeightsError(f"smolvlm.model: {resolved.source} lacks weights: {missing}")
         self._configure_processor(model, resolved.image_size_px)
         tokenizer = self._processor.tokenizer
         grammar = answer_grammar(schema, lambda text: tokenizer.encode(text, add_special_tokens=False))

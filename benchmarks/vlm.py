@@ -174,7 +174,7 @@ def main() -> None:
         ratio = reference_s / guided_s
         verdict = "reached" if ratio >= wanted else "MISSED"
         print(
-            f"  {name:36}  {reference_s:8.3f}   guided is {ratio:5.2f} times as fast; wanted {wanted}: {verdict}"
+            f"  {name:36}  {reference_s:8.3f}   guided {ratio:5.2f} times as fast; wanted {wanted}: {verdict}"
         )
 
 
