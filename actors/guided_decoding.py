@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear, pad
 
 from actors.answer_grammar import AnswerGrammar, Slot
 from actors.attributes import AttributeValue
@@ -170,7 +171,7 @@ class GuidedDecoder:
                 use_cache=True,
             ).last_hidden_state
             batch.keep(ids.shape[1])
-            ids, running = texts.next_tokens(hidden[:, -1].float() @ self._head.T)
+            ids, running = texts.next_tokens(linear(hidden[:, -1].float(), self._head))
             if not running.any():
                 break
             batch.append_tokens(running)
@@ -246,8 +247,9 @@ class _SlotTensors:
         hidden = hidden.float()
         if len(self.node_depths) == 0:
             # One token decides, so the sum over the vocabulary cancels: only the edges are needed.
-            return torch.softmax(hidden[:, 0] @ head[self.edge_tokens].T @ self.routes.T, dim=1)
-        logits = hidden @ head.T
+            return torch.softmax(linear(hidden[:, 0], head[self.edge_tokens]) @ self.routes.T, dim=1)
+        # Flat: over three dimensions the product falls back to a slow batched kernel.
+        logits = linear(hidden.flatten(0, 1), head).view(*hidden.shape[:2], -1)
         edges = logits[:, self.edge_nodes, self.edge_tokens] - logits.logsumexp(-1)[:, self.edge_nodes]
         return torch.softmax(edges @ self.routes.T, dim=1)
 
@@ -260,6 +262,7 @@ class _Batch:
         self.rows = rows
         self.value_ids = torch.zeros(rows, 0, dtype=torch.long, device=device)
         self._device = device
+        self._dtype = buffer.dtype
         self._valid = torch.ones(rows, buffer.capacity[1], dtype=torch.bool, device=device)
         self._length = torch.full((rows,), buffer.used, device=device)
         self._padded = torch.ones(rows, 0, dtype=torch.bool, device=device)
@@ -276,7 +279,7 @@ class _Batch:
     def layout(
         self, columns: int, node_depths: Tensor | None = None, node_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Positions (rows, queries) and attention mask (rows, 1, queries, columns) of the next pass.
+        """Positions (rows, queries) and additive mask (rows, 1, queries, columns) of the next pass.
 
         Args:
             columns: Tokens in sequence, the padded value first.
@@ -298,8 +301,13 @@ class _Batch:
             positions = torch.cat([positions, self._length[:, None] + node_depths - 1], dim=1)
             seen = self._valid[:, None, : used + columns].expand(-1, nodes, -1)
             below = torch.cat([seen, node_mask.expand(self.rows, -1, -1)], dim=2)
-            mask = torch.cat([torch.nn.functional.pad(mask, (0, nodes)), below], dim=1)
-        return positions, mask[:, None]
+            mask = torch.cat([pad(mask, (0, nodes)), below], dim=1)
+        return positions, self._additive(mask)
+
+    def _additive(self, mask: Tensor) -> Tensor:
+        # Every layer would turn a bool mask into this.
+        blocked = torch.zeros(mask.shape, dtype=self._dtype, device=mask.device)
+        return blocked.masked_fill_(~mask, float("-inf"))[:, None]
 
     def keep(self, columns: int) -> None:
         """Keep so many of the columns that the last pass wrote; the rest is written over."""

@@ -39,6 +39,7 @@ class KeyValueBuffer(Cache):
         """
         super().__init__(layers=[_BufferLayer(self, *kv, rows, columns) for kv in prefix])
         self.capacity = (rows, columns)
+        self.dtype = prefix[0][0].dtype
         self.prefix_columns = prefix[0][0].shape[-2]
         self.begin(rows)
 

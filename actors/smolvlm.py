@@ -212,7 +212,7 @@ class SmolVLMAnnotator:
         from actors.key_values import GROUPED_ATTENTION
         from actors.reasoning import ReasoningWriter
 
-        transformers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._settings = settings
         self._batch_size = settings.batch_size
         device = "cuda" if settings.gpus_per_actor > 0 else "cpu"
