@@ -1,16 +1,19 @@
 """What an encoded image says of itself, and whether all of it is there, without decoding it.
 
 OpenCV decodes half an image without a word and fills the rest with grey, so completeness is checked
-here, on the structure of the file: about 0.1 ms for a JPEG of 1920x1080.
+here, on the structure of the file: 0.1 to 0.2 ms for a JPEG of
+1920x1080, a hundredth of what decoding it takes.
 """
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from actors.errors import FrameError
 
@@ -98,7 +101,8 @@ _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BETWEEN_SCANS = frozenset({0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)})
 
 # Within entropy-coded data 0xFF is followed by 0x00 or by a restart marker; 0xFF repeats as filler.
-_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_ENDS_PIXELS = np.ones(256, bool)
+_ENDS_PIXELS[[0x00, 0xFF, *range(0xD0, 0xD8)]] = False
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
@@ -137,17 +141,25 @@ def _segment_length(data: bytes, at: int) -> int:
 
 def _check_jpeg(data: bytes) -> None:
     _, at = _jpeg_header(data, frozenset({_SOS}))
+    markers = _marker_offsets(data, at)
     while True:
         at += 2 + _segment_length(data, at)
-        found = _NEXT_MARKER.search(data, at)
-        if found is None:
+        following = int(np.searchsorted(markers, at))
+        if following == len(markers):
             raise FrameError(f"truncated JPEG: ends after {len(data)} bytes without an end-of-image marker")
-        at = found.start()
+        at = int(markers[following])
         marker = data[at + 1]
         if marker == _EOI:
             return
         if marker not in _BETWEEN_SCANS:
             raise FrameError(f"damaged JPEG: marker {marker:02x} within its pixels at byte {at}")
+
+
+def _marker_offsets(data: bytes, start: int) -> NDArray[np.intp]:
+    """Where markers that end a scan may be, sorted; vectorised, for it looks at every byte."""
+    content = np.frombuffer(data, np.uint8)
+    found = np.flatnonzero(content[start:-1] == 0xFF) + start
+    return found[_ENDS_PIXELS[content[found + 1]]]
 
 
 # --- PNG ---
