@@ -28,14 +28,8 @@ from actors.errors import ConfigError, PreconditionError
 from actors.section import Section
 from actors.storage.store_errors import STORAGE_ERRORS, error_code, storage_error_text
 
-__all__ = [
-    "STORAGE_ERRORS",
-    "ObjectInfo",
-    "ObjectStore",
-    "StorageSettings",
-    "content_etag",
-    "storage_error_text",
-]
+__all__ = ["STORAGE_ERRORS", "ObjectInfo", "ObjectStore", "StorageSettings", "content_etag"]
+__all__ += ["storage_error_text"]
 
 
 class StorageSettings(Section):
@@ -58,8 +52,8 @@ class ObjectInfo:
     etag: str
 
 
-class _LostCondition(Exception):  # noqa: N818  it is an outcome, and never leaves this file
-    """Another writer's object is there."""
+class _LostCondition(Exception):  # noqa: N818
+    """Another writer's object is there: an outcome, which never leaves this file."""
 
 
 def _is_s3(fs: fsspec.AbstractFileSystem) -> bool:
