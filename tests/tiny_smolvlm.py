@@ -6,6 +6,7 @@ Run as `python -m tests.tiny_smolvlm FOLDER` to make one by hand.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,18 @@ def make_tiny_smolvlm(folder: Path, seed: int = 0) -> Path:
     return make_smolvlm(folder, TINY, seed)
 
 
-def make_smolvlm(folder: Path, architecture: Architecture, seed: int = 0) -> Path:
-    """The same for any architecture; a vocabulary larger than the tokenizer's stays unused."""
+def make_smolvlm(folder: Path, architecture: Architecture, seed: int = 0, corpus: Sequence[str] = ()) -> Path:
+    """The same for any architecture.
+
+    Args:
+        folder: Made if missing.
+        architecture: A vocabulary larger than the tokenizer's stays unused.
+        seed: Of the weights.
+        corpus: More text to train the tokenizer on, whose words then are one token each.
+
+    Returns:
+        The folder.
+    """
     import torch
     from transformers import (
         AutoModelForImageTextToText,
@@ -83,7 +94,7 @@ def make_smolvlm(folder: Path, architecture: Architecture, seed: int = 0) -> Pat
     from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
 
     tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=_train_tokenizer(),
+        tokenizer_object=_train_tokenizer([*_CORPUS, *corpus]),
         bos_token="<|im_start|>",
         eos_token="<end_of_utterance>",
         pad_token="<|im_start|>",
@@ -121,7 +132,7 @@ def make_smolvlm(folder: Path, architecture: Architecture, seed: int = 0) -> Pat
     return folder
 
 
-def _train_tokenizer() -> Any:
+def _train_tokenizer(corpus: list[str]) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -131,12 +142,12 @@ def _train_tokenizer() -> Any:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=600,
+        vocab_size=600 if corpus == _CORPUS else 2000,
         special_tokens=_SPECIAL,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_CORPUS * 4, trainer)
+    tokenizer.train_from_iterator(corpus * 4, trainer)
     return tokenizer
 
 
