@@ -97,7 +97,6 @@ class ResolvedDetector:
         exporter: Package and version that read the checkpoint.
         person: Index of the class.
         stride: Input sides are multiples of this many pixels.
-        end2end: Whether the network suppresses duplicates by itself.
         fingerprint: SHA-256 of everything that was asked for and changes boxes. Of precision, "auto"
             says that either will do, so going on from another kind of machine redoes nothing.
         files: The network in the backend's format.
@@ -110,7 +109,6 @@ class ResolvedDetector:
     exporter: str
     person: int
     stride: int
-    end2end: bool
     fingerprint: str
     files: tuple[bytes, ...] = field(repr=False)
 
@@ -151,7 +149,6 @@ def resolve_detector(settings: DetectorSettings, storage: StorageSettings) -> Re
         exporter=model.exporter,
         person=person,
         stride=model.stride,
-        end2end=model.end2end,
         fingerprint=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest(),
         files=model.files,
     )
@@ -216,7 +213,6 @@ class PersonDetector:
                 confidence=settings.confidence,
                 iou=settings.iou,
                 most=settings.max_detections,
-                end2end=resolved.end2end,
             )
             return to_frame(boxes, letterbox, height, width)
 

@@ -53,14 +53,12 @@ class ExportedModel:
         files: File contents: XML and weights (openvino), ONNX (onnx) or checkpoint (torch).
         names: Class index to name.
         stride: Input sides are multiples of this many pixels.
-        end2end: Whether the network suppresses duplicates by itself.
         exporter: Package and version that loaded the checkpoint.
     """
 
     files: tuple[bytes, ...]
     names: dict[int, str]
     stride: int
-    end2end: bool
     exporter: str
 
 
@@ -252,7 +250,6 @@ def _read_files(folder: Path, backend: Backend) -> ExportedModel:
         files=tuple((folder / name).read_bytes() for name in _FILES[backend]),
         names={int(index): name for index, name in info["names"].items()},
         stride=info["stride"],
-        end2end=info["end2end"],
         exporter=info["exporter"],
     )
 

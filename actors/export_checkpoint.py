@@ -7,7 +7,7 @@ detector needs once the network is exported. Run by file name, so it imports not
     python export_checkpoint.py export CHECKPOINT openvino|onnx|torch FOLDER
 
 Either leaves its files in FOLDER, and exits with 0; or writes FOLDER/error.txt, one line that says
-why not, and exits with 1. `export` writes `info.json`: task, class names, stride, end2end, exporter.
+why not, and exits with 1. `export` writes `info.json`: task, class names, stride, exporter.
 """
 
 import json
@@ -55,7 +55,6 @@ def export(checkpoint: Path, backend: str, folder: Path) -> str | None:
             "task": network.task,
             "names": {int(k): str(v) for k, v in network.names.items()},
             "stride": max(32, int(network.stride.max())),
-            "end2end": bool(getattr(network, "end2end", False)),
             "exporter": f"ultralytics {ultralytics.__version__}",
         }
     except Exception as error:  # noqa: BLE001  whatever unpickling a foreign file runs into
