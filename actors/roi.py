@@ -34,6 +34,8 @@ max_persons           `max_persons` others of its frame had a higher score
 
 _SLACK = 1e-6
 """Share of the frame that a float32 box may be off: equal heights must not be told apart by rounding."""
+_OVERLAP_SLACK = 1e-5
+"""Likewise of a box's own area."""
 
 Point = tuple[float, float]
 
@@ -230,7 +232,7 @@ class _Region:
             return np.asarray(shapely.intersects_xy(self.outline, foot_x, bbox[:, 3]), bool)
         boxes = shapely.box(bbox[:, 0], bbox[:, 1], bbox[:, 2], bbox[:, 3])
         shared = shapely.area(shapely.intersection(boxes, self.outline))
-        enough = shared >= self.min_overlap * shapely.area(boxes) - _SLACK**2
+        enough = shared >= (self.min_overlap - _OVERLAP_SLACK) * shapely.area(boxes)
         return np.asarray(enough & (shared > 0), bool)
 
 
