@@ -39,8 +39,8 @@ class Shard:
         format: How to read it.
         etag: Identity of the input: changes when, and only when, the input bytes may have.
         size_bytes: Stored size of the shard (of the part, if it is one).
-        start: First position of a part: a byte offset of a tar header, a Parquet row group or a zip
-            entry; 0 for a whole object.
+        start: First position of a part: of a Parquet file a row group, of a zip an entry, of a tar a byte
+            (the part holds the samples that begin from there on); 0 for a whole object.
         stop: Position after the last, or None for "to the end".
         members: For `images`, the file names relative to `uri`, sorted and zlib-compressed,
             separated by NUL; empty otherwise.

@@ -39,6 +39,20 @@ class ShardTask:
     previews: int = 0
     retry_outcomes: tuple[str, ...] | None = None
 
+    def to_row(self) -> dict[str, Any]:
+        """The task as a row of the plan."""
+        content: dict[str, Any] = dataclasses.asdict(self)
+        members = content["shard"].pop("members")
+        return {"task": json.dumps(content), "members": members}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> ShardTask:
+        """Read back what `to_row` wrote."""
+        content = json.loads(row["task"])
+        retry = content.pop("retry_outcomes")
+        shard = Shard(**content.pop("shard"), members=row["members"])
+        return cls(shard=shard, retry_outcomes=None if retry is None else tuple(retry), **content)
+
 
 @dataclass(slots=True)
 class ShardBlock:
@@ -49,6 +63,7 @@ class ShardBlock:
         frames: FRAMES_SCHEMA, sorted by key; None until read.
         persons: PERSONS_SCHEMA, sorted by frame key and person index; None until detected.
         annotations: Annotator name to its table (see `actors.storage.tables`), one row a kept person.
+        annotated: Names of the annotators that were asked in this attempt.
         previews: Frame key to an encoded image to draw on.
         timings_s: Seconds spent by stage.
         error: Why the shard failed; the later stages then pass it on to be recorded.
@@ -58,6 +73,7 @@ class ShardBlock:
     frames: pa.Table | None = None
     persons: pa.Table | None = None
     annotations: dict[str, pa.Table] = field(default_factory=dict)
+    annotated: list[str] = field(default_factory=list)
     previews: dict[str, bytes] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
     error: str | None = None
@@ -65,11 +81,11 @@ class ShardBlock:
     def to_arrow(self) -> pa.Table:
         """The block as a table of one row."""
         row = {
-            "task": _task_to_json(self.task),
-            "members": self.task.shard.members,
+            **self.task.to_row(),
             "frames": _to_ipc(self.frames),
             "persons": _to_ipc(self.persons),
             "annotations": [{"name": n, "table": _to_ipc(t)} for n, t in self.annotations.items()],
+            "annotated": self.annotated,
             "previews": [{"key": k, "image": v} for k, v in self.previews.items()],
             "timings_s": json.dumps(self.timings_s),
             "error": self.error,
@@ -78,7 +94,7 @@ class ShardBlock:
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> ShardBlock:
-        """Read back what `to_arrow` wrote.
+        """Read back what `to_arrow` wrote, or begin with a row of the plan.
 
         Raises:
             ValueError: The table has not exactly one row.
@@ -86,11 +102,14 @@ class ShardBlock:
         if table.num_rows != 1:
             raise ValueError(f"a block holds one shard, this one holds {table.num_rows}")
         row = table.to_pylist()[0]
+        if table.column_names == ["task", "members"]:
+            return cls(ShardTask.from_row(row))
         return cls(
-            task=_task_from_json(row["task"], row["members"]),
+            task=ShardTask.from_row(row),
             frames=_from_ipc(row["frames"]),
             persons=_from_ipc(row["persons"]),
             annotations={a["name"]: _from_ipc(a["table"]) for a in row["annotations"]},
+            annotated=row["annotated"],
             previews={p["key"]: p["image"] for p in row["previews"]},
             timings_s=json.loads(row["timings_s"]),
             error=row["error"],
@@ -104,24 +123,12 @@ _BLOCK_SCHEMA = pa.schema(
         ("frames", pa.large_binary()),
         ("persons", pa.large_binary()),
         ("annotations", pa.list_(pa.struct([("name", pa.string()), ("table", pa.large_binary())]))),
+        ("annotated", pa.list_(pa.string())),
         ("previews", pa.list_(pa.struct([("key", pa.string()), ("image", pa.large_binary())]))),
         ("timings_s", pa.string()),
         ("error", pa.string()),
     ]
 )
-
-
-def _task_to_json(task: ShardTask) -> str:
-    content: dict[str, Any] = dataclasses.asdict(task)
-    del content["shard"]["members"]
-    return json.dumps(content)
-
-
-def _task_from_json(text: str, members: bytes) -> ShardTask:
-    content = json.loads(text)
-    retry = content.pop("retry_outcomes")
-    shard = Shard(**content.pop("shard"), members=members)
-    return ShardTask(shard=shard, retry_outcomes=None if retry is None else tuple(retry), **content)
 
 
 def _to_ipc(table: pa.Table | None) -> bytes | None:

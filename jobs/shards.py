@@ -254,3 +254,9 @@ def _refuse_leftovers(target: ObjectStore, count: int) -> None:
             f"{target.uri}: {len(leftovers)} shards of an earlier packing are left ({leftovers[0]} to "
             f"{leftovers[-1]}) and would count twice; delete them"
         )
+
+
+if __name__ == "__main__":
+    from jobs.cli import main_of
+
+    main_of("shards")

@@ -72,6 +72,11 @@ def preview_path(shard_id: str, frame_key: str) -> str:
     return f"previews/{shard_id}.{object_name(frame_key)}.jpg"
 
 
+def dry_run_path(shard_id: str, frame_key: str) -> str:
+    """A frame with zones and verdicts drawn, before a run."""
+    return f"previews/dry-run/{shard_id}.{object_name(frame_key)}.jpg"
+
+
 def consolidated_path(first_shard_id: str) -> str:
     """The consolidated rows of a run of shards that begins with `first_shard_id`."""
     return f"{CONSOLIDATED}/{first_shard_id}.parquet"

@@ -1,0 +1,268 @@
+"""`shopframe annotate`: settings, plan, graph, report, exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import ray
+from rich.console import Console
+
+from actors.annotate_shard import SmolVLMShardAnnotator
+from actors.attempt_tracker import Snapshot, start_tracker
+from actors.attributes import AttributeSchema
+from actors.committer import Committer
+from actors.detect_shard import ShardDetector
+from actors.detector import ResolvedDetector, resolve_detector
+from actors.errors import ConfigError, OutputError, StalledError
+from actors.shard_listing import list_shards
+from actors.smolvlm import ResolvedSmolVLM, resolve_smolvlm
+from actors.stages import StageContext
+from actors.storage import layout
+from actors.storage.commit_record import fingerprint_of, read_records
+from actors.storage.object_store import ObjectStore
+from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
+from jobs.consolidate import consolidate
+from jobs.dry_run import draw_roi
+from jobs.graph import Pools, run_graph
+from jobs.plan import Committed, Plan, Scope, make_plan
+from jobs.progress import ProgressDisplay, print_summary, watch
+from jobs.ray_session import plan_pools, ray_session
+from jobs.run_log import iso_now, log, run_log
+from jobs.settings import LoadedSettings, Settings
+from jobs.status import Totals, output_status
+
+EXIT_DONE, EXIT_SOME_FAILED, EXIT_STALLED = 0, 1, 3
+
+_PACKAGES = (
+    "ray",
+    "torch",
+    "torchvision",
+    "transformers",
+    "ultralytics-opencv-headless",
+    "openvino",
+    "onnxruntime",
+    "opencv-python-headless",
+    "xgrammar",
+    "pyarrow",
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Resolved:
+    """What the settings come to before any work: models found and checked, fingerprints of the stages."""
+
+    schema: AttributeSchema
+    detector: ResolvedDetector
+    smolvlm: ResolvedSmolVLM | None
+    fingerprints: dict[str, str]
+
+
+def annotate(loaded: LoadedSettings, scope: Scope, annotator: str | None, dry_run: bool) -> int:
+    """Annotate whatever of the input is not done yet; returns the exit code.
+
+    Args:
+        loaded: The settings; `input.uri` and `output.uri` are needed.
+        scope: How much to do again.
+        annotator: With scope "annotator": whose answers.
+        dry_run: Only draw what the ROI makes of a sample of frames.
+
+    Raises:
+        ConfigError: Before any work, when settings, weights, input or output won't do.
+    """
+    settings = loaded.settings
+    if not settings.input.uri:
+        raise ConfigError("input.uri: missing; give --input with a folder, bucket prefix or shard")
+    if not settings.output.uri:
+        raise ConfigError("output.uri: missing; give --output with a folder or bucket prefix")
+    output = ObjectStore(settings.output.uri, settings.storage)
+    _check_writable(output)
+    console = Console(soft_wrap=False)
+    with run_log(output) as terminal:
+        log.info("start", extra={"input": settings.input.uri, "version": version("shopframe")})
+        try:
+            resolved = _resolve(settings)
+            if dry_run:
+                drawn = draw_roi(settings, resolved.detector, output)
+                console.print(f"drew the ROI and its verdicts on {len(drawn)} frames:")
+                console.print("\n".join(output.uri_of(path) for path in drawn), soft_wrap=True)
+                return EXIT_DONE
+            plan = _plan(settings, output, resolved, scope, annotator)
+            run = _run(settings, resolved, plan, output, terminal)
+        except BaseException as error:
+            log.error("stopped: %s: %s", type(error).__name__, error)
+            raise
+        if settings.output.consolidate:
+            consolidate(output, resolved.schema)
+        status = output_status(output)
+        output.write(layout.PROGRESS, json.dumps({**status, "run": run}, indent=2).encode())
+        log.info("end", extra={"run": run, "shards": status["shards"]})
+    print_summary(console, status, run)
+    return EXIT_SOME_FAILED if run["shards_failed"] else EXIT_DONE
+
+
+def _check_writable(output: ObjectStore) -> None:
+    probe = ".shopframe-probe"
+    try:
+        output.write(probe, b"")
+        output.delete([probe])
+    except STORAGE_ERRORS as error:
+        raise OutputError(f"output.uri: can't write to {output.uri}: {storage_error_text(error)}") from error
+
+
+def _resolve(settings: Settings) -> _Resolved:
+    schema = AttributeSchema(settings.attributes)
+    detector = resolve_detector(settings.detector, settings.storage)
+    smolvlm = resolve_smolvlm(settings.smolvlm, schema) if settings.smolvlm.enabled else None
+    reading = settings.input.model_dump(mode="json", exclude={"uri", "format", "max_shard_bytes"})
+    selecting = settings.roi.model_dump(mode="json")
+    fingerprints = {
+        "detect": fingerprint_of(
+            detector.fingerprint,
+            reading,
+            selecting,
+            settings.crops.model_dump(),
+            settings.run.max_failed_frames,
+        ),
+        "person_json": fingerprint_of(settings.output.person_json),
+    }
+    if smolvlm is not None:
+        fingerprints["smolvlm"] = smolvlm.fingerprint
+    return _Resolved(schema, detector, smolvlm, fingerprints)
+
+
+def _plan(
+    settings: Settings, output: ObjectStore, resolved: _Resolved, scope: Scope, annotator: str | None
+) -> Plan:
+    known = [name for name in resolved.fingerprints if name not in ("detect", "person_json")]
+    if annotator is not None and annotator not in known:
+        raise ConfigError(
+            f"--retry-annotator {annotator}: not an enabled annotator (enabled: {', '.join(known) or 'none'})"
+        )
+    committed = {record.shard_id: Committed.of(record, etag) for record, etag in read_records(output)}
+    shards = list_shards(settings.input, settings.storage)
+    plan = make_plan(shards, committed, resolved.fingerprints, scope, annotator, settings.output.previews)
+    if plan.superseded:
+        log.warning("superseded by other parts of the same input", extra={"shards": plan.superseded[:20]})
+        output.delete(layout.commit_path(shard_id) for shard_id in plan.superseded)
+    content = {
+        "shopframe": version("shopframe"),
+        "started_at": iso_now(),
+        "config": settings.as_dict(),
+        "fingerprints": resolved.fingerprints,
+        "plan": {"shards": plan.shards, "to_do": len(plan.tasks), "skipped": plan.skipped},
+        "models": _models(resolved),
+        "packages": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        "python": platform.python_version(),
+    }
+    output.write(layout.RUN, json.dumps(content, indent=2).encode())
+    log.info("plan", extra={"shards": plan.shards, "to_do": len(plan.tasks), "skipped": plan.skipped})
+    return plan
+
+
+def _models(resolved: _Resolved) -> dict[str, Any]:
+    detector = resolved.detector
+    models: dict[str, Any] = {
+        "detector": {
+            "weights": detector.weights,
+            "sha256": detector.weights_sha256,
+            "backend": detector.backend,
+            "precision": detector.precision,
+        }
+    }
+    if resolved.smolvlm is not None:
+        vlm = resolved.smolvlm
+        models["smolvlm"] = {
+            "model": vlm.model,
+            "version": vlm.model_version,
+            "dtype": vlm.dtype,
+            "prompt_sha256": vlm.prompt_sha256,
+        }
+    return models
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _run(
+    settings: Settings, resolved: _Resolved, plan: Plan, output: ObjectStore, terminal: Any
+) -> dict[str, Any]:
+    started = time.monotonic()
+    totals = Totals()
+    if plan.tasks:
+        with (
+            ray_session(settings) as (cpus, gpus),
+            ProgressDisplay(terminal, len(plan.tasks)) as display,
+        ):
+            pools = plan_pools(settings, cpus, gpus)
+            context = StageContext(start_tracker(), settings.run.max_attempts)
+            summaries = run_graph(plan.tasks, context, pools, *_stages(settings, resolved, output, pools))
+            for summary in watch(
+                summaries,
+                _snapshots(context),
+                display,
+                settings.run.stall_warning_s,
+                settings.run.stall_fail_s,
+            ):
+                totals.add(summary)
+                display.add(summary)
+                log.info("shard", extra=dataclasses.asdict(summary) | {"counts": summary.counts.model_dump()})
+    finished = sum(totals.shards.values())
+    if finished != len(plan.tasks):
+        raise StalledError(
+            f"{len(plan.tasks) - finished} of {len(plan.tasks)} shards left the job without an outcome; "
+            "they are not committed: run the same command again"
+        )
+    return {
+        "shards_done": totals.shards["done"] + totals.shards["superseded"],
+        "shards_failed": totals.shards["failed"] + totals.shards["unrecorded"],
+        "shards_skipped": plan.skipped,
+        "frames": totals.frames["total"],
+        "persons": totals.persons["kept"],
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _stages(
+    settings: Settings, resolved: _Resolved, output: ObjectStore, pools: Pools
+) -> tuple[ShardDetector, SmolVLMShardAnnotator | None, Committer]:
+    detector = ShardDetector(
+        input=settings.input,
+        storage=settings.storage,
+        detector=settings.detector,
+        resolved=resolved.detector,
+        roi=settings.roi,
+        crops=settings.crops,
+        max_failed_frames=settings.run.max_failed_frames,
+    )
+    annotator = None
+    if resolved.smolvlm is not None:
+        threads = max(1, (os.cpu_count() or 1) // pools.annotators)
+        annotator = SmolVLMShardAnnotator(settings.smolvlm, resolved.smolvlm, resolved.schema, threads)
+    return detector, annotator, Committer(output, settings.output, resolved.schema, resolved.fingerprints)
+
+
+def _snapshots(context: StageContext) -> Any:
+    def snapshot() -> Snapshot:
+        try:
+            found: Snapshot = ray.get(context.tracker.snapshot.remote(), timeout=5)
+        except (ray.exceptions.RayError, TimeoutError):
+            return Snapshot()
+        return found
+
+    return snapshot
+
+
+if __name__ == "__main__":
+    from jobs.cli import main_of
+
+    main_of("annotate")

@@ -1,0 +1,119 @@
+"""`processing.log`: JSON lines of the run, with whatever Ray and native libraries say beside it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+from pythonjsonlogger.json import JsonFormatter
+
+from actors.storage import layout
+from actors.storage.object_store import ObjectStore
+from actors.storage.store_errors import STORAGE_ERRORS
+
+log = logging.getLogger("shopframe")
+
+_UPLOAD_EVERY_S = 30.0
+_LONGEST_LOG_BYTES = 64 << 20
+
+
+@contextmanager
+def run_log(store: ObjectStore) -> Iterator[TextIO]:
+    """Log everything of the run to the output, and keep the terminal for people.
+
+    Standard error is taken over: what libraries write there, Python or native, becomes log lines.
+    The log of earlier runs is kept, up to 64 MiB.
+
+    Yields:
+        A stream to the terminal's standard error.
+    """
+    with tempfile.TemporaryDirectory(prefix="shopframe-") as folder:
+        path = Path(store.full(layout.LOG)) if store.is_local else Path(folder) / layout.LOG
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not store.is_local:
+            with suppress(FileNotFoundError):
+                path.write_bytes(store.read(layout.LOG))
+        if path.exists() and path.stat().st_size > _LONGEST_LOG_BYTES:
+            path.unlink()
+        handler = logging.FileHandler(path, encoding="utf-8")
+        handler.setFormatter(
+            JsonFormatter(
+                "{asctime}{levelname}{name}{message}",
+                style="{",
+                rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+            )
+        )
+        root = logging.getLogger()
+        before, level = root.handlers[:], root.level
+        root.handlers[:] = [handler]
+        root.setLevel(logging.INFO)
+        stop = threading.Event()
+        uploader = threading.Thread(target=_upload, args=(store, path, stop), daemon=True)
+        if not store.is_local:
+            uploader.start()
+        try:
+            with _stderr_to_log() as terminal:
+                yield terminal
+        finally:
+            stop.set()
+            root.handlers[:], root.level = before, level
+            handler.close()
+            if not store.is_local:
+                uploader.join()
+
+
+def _upload(store: ObjectStore, path: Path, stop: threading.Event) -> None:
+    sent = -1
+    while True:
+        last = stop.wait(_UPLOAD_EVERY_S)
+        if path.stat().st_size != sent:
+            content = path.read_bytes()
+            # The log is for people; a store that is out of reach is reported by the commits.
+            with suppress(*STORAGE_ERRORS):
+                store.write(layout.LOG, content)
+                sent = len(content)
+        if last:
+            return
+
+
+@contextmanager
+def _stderr_to_log() -> Iterator[TextIO]:
+    native = logging.getLogger("native")
+    sys.stderr.flush()
+    terminal_fd = os.dup(2)
+    reading, writing = os.pipe()
+    os.dup2(writing, 2)
+    os.close(writing)
+
+    def pump() -> None:
+        with os.fdopen(reading, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.strip():
+                    native.info(line.rstrip())
+
+    thread = threading.Thread(target=pump, name="stderr-to-log", daemon=True)
+    thread.start()
+    terminal = os.fdopen(os.dup(terminal_fd), "w", encoding="utf-8", buffering=1)
+    try:
+        yield terminal
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal_fd, 2)
+        os.close(terminal_fd)
+        # A child that outlives the run still holds the pipe: don't wait for it.
+        thread.join(timeout=1)
+        with suppress(ValueError):
+            terminal.flush()
+
+
+def iso_now() -> str:
+    """Now, UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,249 @@
+"""YAML files and command-line overrides to one validated, frozen `Settings`, with provenance."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from actors.attributes import SchemaSettings
+from actors.committer import OutputSettings
+from actors.crops import CropSettings
+from actors.detector import DetectorSettings
+from actors.errors import ConfigError
+from actors.frame_reader import InputSettings
+from actors.roi import RoiSettings
+from actors.section import Section
+from actors.smolvlm import SmolVLMSettings
+from actors.storage.object_store import StorageSettings
+
+CONF = Path(str(files("conf")))
+
+
+class GeminiSettings(Section):
+    """The second annotator, which this version doesn't have yet."""
+
+    enabled: Literal[False] = Field(
+        False, description="Whether crops are sent to Gemini; this version only accepts false"
+    )
+
+
+class RaySettings(Section):
+    """Where the job runs."""
+
+    address: str | None = Field(
+        None,
+        description="Ray cluster (host:port, ray://..., auto); by default RAY_ADDRESS, then a Ray of its "
+        "own on this machine",
+    )
+    num_cpus: int | None = Field(
+        None, ge=1, description="Cores that a Ray of its own may use; by default all of this machine"
+    )
+    object_store_bytes: int = Field(
+        1 << 30, ge=100 << 20, description="Most memory for shards between stages, of a Ray of its own"
+    )
+    runtime_env: dict[str, Any] = Field(
+        default_factory=dict, description="Ray runtime environment, given on to the cluster as it is"
+    )
+
+
+class RunSettings(Section):
+    """When to give up: on a shard, or on the run."""
+
+    stall_warning_s: float = Field(
+        600, gt=0, description="Without a committed shard for this long, say what is stuck"
+    )
+    stall_fail_s: float = Field(
+        3600, gt=0, description="Without a committed shard for this long, stop with exit code 3"
+    )
+    max_failed_frames: float = Field(
+        0.9, ge=0, le=1, description="Share of a shard's frames that may fail before the shard fails"
+    )
+    max_attempts: int = Field(
+        3, ge=1, le=20, description="How often a shard may kill its worker in one run before it fails"
+    )
+
+    @model_validator(mode="after")
+    def _warn_before_failing(self) -> Self:
+        if self.stall_fail_s <= self.stall_warning_s:
+            raise ValueError("stall_fail_s must be longer than stall_warning_s")
+        return self
+
+
+class Settings(Section):
+    """The whole configuration, one section for each part of the job."""
+
+    input: InputSettings = InputSettings()
+    output: OutputSettings = OutputSettings()
+    detector: DetectorSettings = DetectorSettings()
+    roi: RoiSettings = RoiSettings()
+    crops: CropSettings = CropSettings()
+    attributes: SchemaSettings = Field(default_factory=SchemaSettings, alias="schema")
+    smolvlm: SmolVLMSettings = SmolVLMSettings()
+    gemini: GeminiSettings = GeminiSettings()
+    ray: RaySettings = RaySettings()
+    storage: StorageSettings = StorageSettings()
+    run: RunSettings = RunSettings()
+
+    @model_validator(mode="after")
+    def _output_is_not_input(self) -> Self:
+        source, target = self.input.uri, self.output.uri
+        if source and target and source.rstrip("/") == target.rstrip("/"):
+            raise ValueError(
+                f"input.uri and output.uri are the same ({source}); give the output its own place"
+            )
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        """The effective values as they would be written in YAML."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSettings:
+    """Settings, and for every key that was given, the file or option that gave it last."""
+
+    settings: Settings
+    sources: dict[str, str]
+
+
+def load_settings(
+    config: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    options: Mapping[str, tuple[str, Any]] | None = None,
+) -> LoadedSettings:
+    """Lay `conf/default.yaml`, the files, the `--set` overrides and named options over each other.
+
+    Mappings are merged key by key; anything else, lists included, replaces what was there.
+
+    Args:
+        config: YAML files, later ones over earlier ones; a name that isn't a file is looked for
+            among the shipped ones.
+        overrides: "key.path=value" with the value in YAML.
+        options: Key path to (name of the command-line option, value); None values are ignored.
+
+    Raises:
+        ConfigError: Naming the file or option, the key, what is wrong and what to do.
+    """
+    merged: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for path in (CONF / "default.yaml", *map(_find_config, config)):
+        _merge(merged, _read_yaml(path), sources, str(path))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {override}: write it as key.path=value")
+        _merge(merged, _nest(key.strip(), _parse_value(override, text)), sources, f"--set {key.strip()}")
+    for key, (option, value) in (options or {}).items():
+        if value is not None:
+            _merge(merged, _nest(key, value), sources, option)
+    try:
+        return LoadedSettings(Settings.model_validate(merged), sources)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, sources)) from None
+
+
+def describe(loaded: LoadedSettings) -> Iterator[tuple[str, Any, str, str]]:
+    """Key path, effective value, where it came from and what it means, of every setting."""
+    for name, field in Settings.model_fields.items():
+        section = field.alias or name
+        values = getattr(loaded.settings, name)
+        for key, described in type(values).model_fields.items():
+            path = f"{section}.{key}"
+            value = values.model_dump(mode="json")[key]
+            given = [s for k, s in loaded.sources.items() if k == path or k.startswith(path + ".")]
+            yield path, value, ", ".join(dict.fromkeys(given)) or "built in", described.description or ""
+
+
+def _find_config(name: str) -> Path:
+    for candidate in (Path(name), CONF / Path(name).name, CONF / f"{Path(name).name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    shipped = ", ".join(sorted(p.name for p in CONF.glob("*.yaml")))
+    raise ConfigError(f"--config {name}: no such file (shipped: {shipped})")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {str(error).replace(os.linesep, ' ')}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds a {type(content).__name__}, not sections with keys")
+    return content
+
+
+def _parse_value(override: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML") from error
+
+
+def _nest(path: str, value: Any) -> dict[str, Any]:
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return dict(value)
+
+
+def _merge(
+    base: dict[str, Any], over: Mapping[str, Any], sources: dict[str, str], source: str, prefix: str = ""
+) -> None:
+    for key, value in over.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value, sources, source, f"{path}.")
+            continue
+        base[key] = value if not isinstance(value, Mapping) else {}
+        for stale in [k for k in sources if k.startswith(f"{path}.")]:
+            del sources[stale]
+        sources[path] = source
+        if isinstance(value, Mapping):
+            _merge(base[key], value, sources, source, f"{path}.")
+
+
+def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
+    lines = []
+    for problem in error.errors(include_url=False, include_context=False):
+        location = [str(part) for part in problem["loc"]]
+        path = ".".join(location)
+        source = _source_of(location, sources)
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "unknown key" + _suggestion(location)
+        elif problem["type"] != "value_error" and not isinstance(problem["input"], dict):
+            message = f"{message} (it is {problem['input']!r})"
+        lines.append(": ".join(part for part in (source, path, message) if part))
+    return "\n".join(lines)
+
+
+def _source_of(location: Sequence[str], sources: Mapping[str, str]) -> str:
+    for length in range(len(location), 0, -1):
+        found = sources.get(".".join(location[:length]))
+        if found:
+            return found
+    return ""
+
+
+def _suggestion(location: Sequence[str]) -> str:
+    model: type[BaseModel] = Settings
+    for part in location[:-1]:
+        named = {f.alias or n: f for n, f in model.model_fields.items()}
+        annotation = named[part].annotation if part in named else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return ""
+        model = annotation
+    known = [f.alias or n for n, f in model.model_fields.items()]
+    close = difflib.get_close_matches(location[-1], known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known keys: {', '.join(known)}"
