@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from typing import Literal, Self
 
 import numpy as np
@@ -146,9 +145,10 @@ class PersonBoxes:
     score: np.ndarray
 
     def __post_init__(self) -> None:
-        columns = (self.frame, self.camera, self.bbox, self.frame_height_px, self.score)
-        if any(len(a) != len(b) for a, b in pairwise(columns)):
-            raise ValueError(f"columns of different lengths: {[len(c) for c in columns]}")
+        arrays = (self.frame, self.bbox, self.frame_height_px, self.score)
+        lengths = [len(self.camera), *(len(array) for array in arrays)]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"columns of different lengths: {lengths}")
 
     def __len__(self) -> int:
         return len(self.frame)
