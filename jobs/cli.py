@@ -168,11 +168,14 @@ def main(arguments: list[str] | None = None) -> None:
         code = _say("interrupted; committed shards are intact: run the same command again", EXIT_INTERRUPTED)
     except typer.Exit as done:
         code = done.exit_code
+    except typer.TyperException as error:
+        code = _say(getattr(error, "format_message", error.__str__)(), EXIT_CONFIG)
     except Exception as error:
-        click_error = getattr(error, "format_message", None)
-        if click_error is None:
+        from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
+
+        if not isinstance(error, STORAGE_ERRORS):
             raise
-        code = _say(click_error(), EXIT_CONFIG)
+        code = _say(f"input or output: {storage_error_text(error)}", EXIT_CONFIG)
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads of Ray and of native libraries may not end by themselves after an interrupted run.
