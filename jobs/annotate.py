@@ -86,6 +86,7 @@ def annotate(loaded: LoadedSettings, scope: Scope, annotator: str | None, dry_ru
     with run_log(output) as terminal:
         log.info("start", extra={"input": settings.input.uri, "version": version("shopframe")})
         try:
+            print("checking models, input and output", file=terminal)
             resolved = _resolve(settings)
             if dry_run:
                 drawn = draw_roi(settings, resolved.detector, output)
@@ -199,6 +200,7 @@ def _run(
     started = time.monotonic()
     totals = Totals()
     if plan.tasks:
+        print(f"{plan.shards:,} shards in the input, {len(plan.tasks):,} to do; starting Ray", file=terminal)
         with (
             ray_session(settings) as (cpus, gpus),
             ProgressDisplay(terminal, len(plan.tasks)) as display,

@@ -15,6 +15,8 @@ from jobs.settings import LoadedSettings, describe, load_settings
 
 EXIT_CONFIG, EXIT_INTERRUPTED = 2, 130
 
+_INTERRUPTED = "interrupted; committed shards are intact: run the same command again"
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -160,12 +162,14 @@ def main(arguments: list[str] | None = None) -> None:
     code: int
     try:
         code = app(arguments, standalone_mode=False) or 0
+        if code == EXIT_INTERRUPTED:  # typer's own answer to Ctrl-C
+            _say(_INTERRUPTED, code)
     except (ConfigError, ShardError) as error:
         code = _say(error, EXIT_CONFIG)
     except StalledError as error:
         code = _say(error, 3)
     except KeyboardInterrupt:
-        code = _say("interrupted; committed shards are intact: run the same command again", EXIT_INTERRUPTED)
+        code = _say(_INTERRUPTED, EXIT_INTERRUPTED)
     except typer.Exit as done:
         code = done.exit_code
     except typer.TyperException as error:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import fsspec
 import pytest
 
 from tests.servers.seaweedfs import S3Server, find_weed, seaweedfs
+
+if TYPE_CHECKING:
+    from tests.job import Models
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 
@@ -70,3 +74,15 @@ def frames_dir(shared: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("the shared folder has no frames/images")
     return folder
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """An untrained detector and an untrained SmolVLM, for runs whose answers don't matter."""
+    from tests.job import Models
+    from tests.random_checkpoint import save_random_checkpoint
+    from tests.tiny_smolvlm import make_tiny_smolvlm
+
+    folder = tmp_path_factory.mktemp("models")
+    smolvlm = make_tiny_smolvlm(folder / "smolvlm")
+    return Models(save_random_checkpoint(folder / "random.pt"), smolvlm, folder / "cache")
