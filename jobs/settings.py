@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_serializer, model_validator
 
 from actors.attributes import SchemaSettings
 from actors.committer import OutputSettings
@@ -52,6 +52,12 @@ class RaySettings(Section):
     runtime_env: dict[str, Any] = Field(
         default_factory=dict, description="Ray runtime environment, given on to the cluster as it is"
     )
+
+    @field_serializer("runtime_env")
+    def _without_secrets(self, runtime_env: dict[str, Any]) -> dict[str, Any]:
+        if "env_vars" not in runtime_env:
+            return runtime_env
+        return {**runtime_env, "env_vars": dict.fromkeys(runtime_env["env_vars"], "(not shown)")}
 
 
 class RunSettings(Section):
@@ -95,9 +101,10 @@ class Settings(Section):
     @model_validator(mode="after")
     def _output_is_not_input(self) -> Self:
         source, target = self.input.uri, self.output.uri
-        if source and target and source.rstrip("/") == target.rstrip("/"):
+        if source and target and f"{target.rstrip('/')}/".startswith(f"{source.rstrip('/')}/"):
             raise ValueError(
-                f"input.uri and output.uri are the same ({source}); give the output its own place"
+                f"output.uri ({target}) is input.uri or lies inside it, so that results would be read as "
+                "input; give the output its own place"
             )
         return self
 
