@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,14 @@ def _set(key: str, value: object) -> list[str]:
 
 def start(*arguments: object, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """Start `shopframe` in a process group of its own."""
+    return start_command([sys.executable, "-m", "jobs.cli", *arguments], environment)
+
+
+def start_command(
+    command: Sequence[object], environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
+        [*map(str, command)],
         cwd=REPO_ROOT,
         env={**os.environ, **(environment or {})},
         stdout=subprocess.PIPE,
@@ -93,8 +99,8 @@ def records(output: Path) -> dict[str, dict[str, Any]]:
 
 
 def bytes_of(output: Path, folder: str) -> dict[str, bytes]:
-    """Path within the output to content, of every file in one of its folders."""
-    found = sorted(p for p in (output / folder).rglob("*") if p.is_file())
+    """Path within the output to content, of every file in one of its folders, hidden ones left out."""
+    found = sorted(p for p in (output / folder).rglob("[!.]*") if p.is_file())
     return {str(path.relative_to(output)): path.read_bytes() for path in found}
 
 
