@@ -1,0 +1,345 @@
+"""How fast and how large is the job that only detects, against two loops measured in the same run?
+
+    a  the prototype's way: one process, ultralytics on torch, image by image from a folder,
+       a crop and a JSON a person                                      at least 2.8 times its frames/s
+    b  a bare loop: cv2 decodes, the same network finds people; as many processes and threads as the
+       job has detectors, no Ray, nothing checked, cut out or written   at least 0.85 of its frames/s
+
+The job is the command as users run it, with the default settings and without annotators, from tars to
+committed shards. Start-up is left out of all three. Of the job, that is the time until as many shards
+are committed as it has detectors; the rate is of the shards after those, up to the last commit. Where
+detectors are apart then, some work of the next shards is already done, and as much is missing while
+the first of them is out of work at the end. `a` and `b` process one frame before the clock starts, and
+`b` has its files in memory.
+
+Frames are 1920x1080 JPEGs: photographs scaled until they cover that size, and cut to it. Rounds
+alternate between the three and the best of each counts, for other processes of the machine only ever
+slow one down.
+
+Memory is the kernel's peak of resident pages, and for the object store the pages that were ever
+touched. It is taken of the same runs, and of a run of many shards of a single tiny frame, where the
+driver's part a shard would show.
+
+    python -m benchmarks.detect [--frames DIR] [--weights FILE] [--rounds 3] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import io
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import cv2
+import numpy as np
+
+from actors.detector import PersonDetector, ResolvedDetector, resolve_detector
+from actors.records import Shard
+from jobs.plan import make_plan
+from jobs.ray_session import plan_pools
+from jobs.settings import Settings, load_settings
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+_WIDTH, _HEIGHT = 1920, 1080
+_MIB = 1 << 20
+_POLL_S = 0.1
+_PLANNED = 20_000
+
+
+@dataclass(slots=True)
+class Peaks:
+    """Most memory of each kind of process, in bytes."""
+
+    driver: int = 0
+    detector: int = 0
+    object_store: int = 0
+
+    def add(self, other: Peaks) -> None:
+        """Take the larger of each."""
+        self.driver = max(self.driver, other.driver)
+        self.detector = max(self.detector, other.detector)
+        self.object_store = max(self.object_store, other.object_store)
+
+
+@dataclass(frozen=True, slots=True)
+class JobRun:
+    """One run of the job: its rate after start-up, and what it needed."""
+
+    frames_s: float
+    shards_s: float
+    peaks: Peaks
+
+
+def make_frames(photographs: Path, folder: Path, most: int) -> list[Path]:
+    """Photographs as camera frames in a folder."""
+    folder.mkdir()
+    made = []
+    for path in sorted(photographs.glob("*.jpg"))[:most]:
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image is None:
+            continue
+        scale = max(_WIDTH / image.shape[1], _HEIGHT / image.shape[0])
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        top, left = (image.shape[0] - _HEIGHT) // 2, (image.shape[1] - _WIDTH) // 2
+        made.append(folder / path.name)
+        cv2.imwrite(str(made[-1]), image[top : top + _HEIGHT, left : left + _WIDTH])
+    if not made:
+        raise SystemExit(f"--frames {photographs}: holds no .jpg files")
+    return made
+
+
+def make_shards(frames: list[Path], folder: Path, shards: int, frames_per_shard: int) -> None:
+    """Tars of the frames, again and again."""
+    folder.mkdir()
+    for shard in range(shards):
+        with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
+            for index in range(frames_per_shard):
+                source = frames[(shard * frames_per_shard + index) % len(frames)]
+                tar.add(source, f"{index:05d}-{source.name}")
+
+
+def make_tiny_shards(folder: Path, shards: int) -> None:
+    """Tars of one grey frame."""
+    folder.mkdir()
+    content = cv2.imencode(".jpg", np.full((64, 64, 3), 114, np.uint8))[1].tobytes()
+    for shard in range(shards):
+        with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
+            member = tarfile.TarInfo("frame.jpg")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def run_job(source: Path, output: Path, weights: Path, detectors: int) -> JobRun:
+    """The command, watched from outside."""
+    command = [sys.executable, "-m", "jobs.annotate", "--input", str(source), "--output", str(output)]
+    command += ["--set", f"detector.weights={weights}", "--set", "smolvlm.enabled=false"]
+    peaks = Peaks()
+    with tempfile.TemporaryFile() as said:
+        job = subprocess.Popen(command, cwd=_REPOSITORY, stdout=said, stderr=said)
+        while job.poll() is None:
+            peaks.add(_peaks_of(job.pid))
+            time.sleep(_POLL_S)
+        if job.returncode:
+            said.seek(0)
+            raise SystemExit(f"the job failed:\n{said.read().decode(errors='replace')}")
+    committed = sorted((p.stat().st_mtime, p) for p in (output / "commits").glob("*.json"))
+    if len(committed) <= detectors:
+        raise SystemExit(f"{len(committed)} shards are too few for {detectors} detectors")
+    taken = committed[-1][0] - committed[detectors - 1][0]
+    counted = [json.loads(path.read_bytes())["counts"]["frames_ok"] for _, path in committed[detectors:]]
+    return JobRun(sum(counted) / taken, len(counted) / taken, peaks)
+
+
+def _peaks_of(driver: int) -> Peaks:
+    """Memory of a running job up to now. Processes come and go meanwhile; a vanished one is left out."""
+    peaks = Peaks(driver=_peak_resident(driver))
+    for pid in _descendants(driver):
+        with suppress(OSError):
+            title = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+            # Ray writes the name of what a worker runs over its command line.
+            if b"DetectStage" in title:
+                peaks.detector = max(peaks.detector, _peak_resident(pid))
+            elif title.endswith(b"raylet"):
+                peaks.object_store = _object_store_bytes(pid)
+    return peaks
+
+
+def _peak_resident(pid: int) -> int:
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in children.read_text().split():
+                yield int(child)
+                yield from _descendants(int(child))
+
+
+def _object_store_bytes(raylet: int) -> int:
+    """Pages of the store's file, which Ray keeps open without a name."""
+    total = 0
+    for link in Path(f"/proc/{raylet}/fd").iterdir():
+        with suppress(OSError):
+            if "plasma" in os.readlink(link) and "/dev/shm" in os.readlink(link):
+                total += link.stat().st_blocks * 512
+    return total
+
+
+def prototype_rate(frames: list[Path], weights: Path, output: Path) -> float:
+    """Frames a second of `a`, in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_run_prototype, frames, weights, output).result()
+
+
+def _run_prototype(frames: list[Path], weights: Path, output: Path) -> float:
+    os.environ.update(YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false", YOLO_OFFLINE="1")
+    from ultralytics.models import YOLO
+
+    output.mkdir(parents=True)
+    model: Any = YOLO(str(weights))
+    model.predict(str(frames[0]), classes=[0], verbose=False)
+    started = time.perf_counter()
+    for path in frames:
+        result = model.predict(str(path), classes=[0], verbose=False)[0]
+        for index, (x1, y1, x2, y2, score, _) in enumerate(result.boxes.data.tolist()):
+            name = f"{path.stem}-{index}"
+            crop = result.orig_img[int(y1) : int(y2) + 1, int(x1) : int(x2) + 1]
+            cv2.imwrite(str(output / f"{name}.jpg"), crop)
+            document = {"frame": path.name, "bbox": [x1, y1, x2, y2], "score": score}
+            (output / f"{name}.json").write_text(json.dumps(document, indent=2))
+    return len(frames) / (time.perf_counter() - started)
+
+
+def bare_rate(
+    frames: list[Path], settings: Settings, resolved: ResolvedDetector, processes: int, each: int
+) -> float:
+    """Frames a second of `b`: all processes begin together, and the last one ends the time."""
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(processes, context) as pool:
+        together = manager.Barrier(processes)
+        running = [
+            pool.submit(_run_bare, frames, settings, resolved, each, together) for _ in range(processes)
+        ]
+        times = [future.result() for future in running]
+    return processes * each / (max(stop for _, stop in times) - min(start for start, _ in times))
+
+
+def _run_bare(
+    frames: list[Path], settings: Settings, resolved: ResolvedDetector, count: int, together: Barrier
+) -> tuple[float, float]:
+    contents = [np.frombuffer(path.read_bytes(), np.uint8) for path in frames]
+    detector = PersonDetector(settings.detector, resolved)
+    detector.detect([_decode(contents[0])])
+    together.wait()
+    started = time.monotonic()  # of the machine, not of the process: comparable between them
+    for index in range(count):
+        detector.detect([_decode(contents[index % len(contents)])])
+    return started, time.monotonic()
+
+
+def _decode(content: np.ndarray) -> np.ndarray:
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR)
+    assert image is not None
+    return image
+
+
+def plan_bytes_per_shard() -> float:
+    """What a shard to do takes in the driver's memory, in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_measure_plan).result()
+
+
+def _measure_plan() -> float:
+    def shards() -> Iterator[Shard]:
+        for index in range(_PLANNED):
+            name = f"camera-{index % 100:03d}/2026-11-23/part-{index:06d}"
+            uri = f"s3://archive-of-frames/{name}.tar"
+            yield Shard(f"{name.replace('/', '_')}-{index:08x}", uri, "webdataset", f"{index:032x}", 2 << 20)
+
+    def resident() -> int:
+        gc.collect()
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGESIZE")
+
+    before = resident()
+    plan = make_plan(shards(), {}, {"detect": "0" * 64, "person_json": "0" * 64}, previews=12)
+    after = resident()
+    assert len(plan.tasks) == _PLANNED
+    return (after - before) / _PLANNED
+
+
+def _verdict(is_reached: bool, is_quick: bool) -> str:
+    return "too short to tell" if is_quick else "reached" if is_reached else "MISSED"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    shared = _REPOSITORY.parent / "shared"
+    parser.add_argument(
+        "--frames", type=Path, default=shared / "frames" / "images", help="folder of photographs (.jpg)"
+    )
+    parser.add_argument("--weights", type=Path, default=shared / "models" / "yolov8n.pt")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shards", type=int, default=14)
+    parser.add_argument("--frames-per-shard", type=int, default=64)
+    parser.add_argument("--tiny-shards", type=int, default=300, help="shards of the run of many; 0: none")
+    parser.add_argument("--quick", action="store_true", help="shows that it runs, measures nothing")
+    given = parser.parse_args()
+    if given.quick:
+        given.rounds, given.shards, given.frames_per_shard, given.tiny_shards = 1, 4, 8, 8
+    weights = given.weights.resolve()
+    overrides = [f"detector.weights={weights}", "smolvlm.enabled=false"]
+    settings = load_settings((), overrides).settings
+    resolved = resolve_detector(settings.detector, settings.storage)
+    detectors = plan_pools(settings, len(os.sched_getaffinity(0)), None).detectors
+    each = given.shards * given.frames_per_shard // detectors // 2
+    job, prototype, bare = [], [], []
+    peaks = Peaks()
+    with tempfile.TemporaryDirectory(prefix="shopframe-") as name:
+        folder = Path(name)
+        frames = make_frames(given.frames, folder / "frames", 8 if given.quick else 128)
+        make_shards(frames, folder / "shards", given.shards, given.frames_per_shard)
+        for turn in range(given.rounds):
+            run = run_job(folder / "shards", folder / f"job-{turn}", weights, detectors)
+            job.append(run.frames_s)
+            peaks.add(run.peaks)
+            bare.append(bare_rate(frames, settings, resolved, detectors, each))
+            prototype.append(prototype_rate(frames, weights, folder / f"prototype-{turn}"))
+            print(f"round {turn + 1}: job {job[-1]:.1f}, bare {bare[-1]:.1f}, prototype {prototype[-1]:.1f}")
+        tiny = None
+        if given.tiny_shards:
+            make_tiny_shards(folder / "tiny", given.tiny_shards)
+            tiny = run_job(folder / "tiny", folder / "job-tiny", weights, detectors)
+    print(
+        f"{resolved.backend}, {resolved.precision}, {detectors} detectors of {settings.detector.threads} "
+        f"threads, {given.shards} shards of {given.frames_per_shard} frames; "
+        f"frames/s, best of {given.rounds}:"
+    )
+    print(f"  job                          {max(job):8.1f}")
+    for title, rate, wanted in (
+        ("a  prototype's way", max(prototype), 2.8),
+        ("b  bare loop", max(bare), 0.85),
+    ):
+        ratio = max(job) / rate
+        verdict = _verdict(ratio >= wanted, given.quick)
+        print(f"  {title:27}  {rate:8.1f}   job {ratio:5.2f} times as fast; wanted {wanted}: {verdict}")
+    print("peak memory, MiB:")
+    bounds = (
+        ("driver", peaks.driver, 700e6),
+        ("driver, many tiny shards", tiny.peaks.driver if tiny else 0, 700e6),
+        ("one detector", peaks.detector, 1.5e9),
+        ("object store", peaks.object_store, settings.ray.object_store_bytes),
+    )
+    for title, used, allowed in bounds:
+        if used:
+            verdict = "reached" if used <= allowed else "MISSED"
+            print(f"  {title:27}  {used / _MIB:8.0f}   wanted at most {allowed / _MIB:.0f}: {verdict}")
+    if tiny:
+        print(f"many shards: {given.tiny_shards} of one 64x64 frame, {tiny.shards_s:.1f} shards/s")
+    print(f"plan: {plan_bytes_per_shard():.0f} bytes of the driver a shard, of {_PLANNED:,} planned")
+
+
+if __name__ == "__main__":
+    main()
