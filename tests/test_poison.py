@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+import pytest
+
 from tests import job
 from tests.conftest import REPO_ROOT
 from tests.job import Models
@@ -12,6 +14,8 @@ POISON = """
 import os
 import signal
 import sys
+
+import pytest
 
 from actors.detect_shard import ShardDetector
 from jobs import annotate
@@ -30,6 +34,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.timeout(900)
 def test_a_shard_that_kills_its_worker_fails_alone(models: Models, tmp_path):
     source, output, script = tmp_path / "in", tmp_path / "out", tmp_path / "poisoned.py"
     job.write_shards(source, "abc")

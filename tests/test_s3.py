@@ -12,6 +12,8 @@ from tests import job
 from tests.job import Models
 from tests.servers.seaweedfs import S3Server
 
+pytestmark = pytest.mark.timeout(900)
+
 
 def test_a_run_from_bucket_to_bucket_commits_everything_and_keeps_the_secret(
     bucket: str, s3: S3Server, models: Models, tmp_path
