@@ -1,0 +1,41 @@
+"""A setting reopens exactly the stages whose results depend on it."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.annotate import _resolve
+from jobs.settings import load_settings
+from tests.job import Models
+
+
+def fingerprints(models: Models, *overrides: str) -> dict[str, str]:
+    given = [option for option in models.options() if option != "--set"]
+    return _resolve(load_settings((), [*given, *overrides]).settings).fingerprints
+
+
+@pytest.fixture(scope="module")
+def base(models: Models) -> dict[str, str]:
+    return fingerprints(models)
+
+
+@pytest.mark.parametrize(
+    ("override", "changed"),
+    [
+        ("roi.max_persons=1", {"detect"}),
+        ("roi.dynamic.ratio=0.1", {"detect"}),
+        ("detector.confidence=0.5", {"detect"}),
+        ("crops.padding=0.2", {"detect"}),
+        ("input.max_image_pixels=1000", {"detect"}),
+        ("output.person_json=tar", {"person_json"}),
+        ("schema.attributes.hood=null", {"smolvlm"}),
+        ("smolvlm.reasoning=true", {"smolvlm"}),
+        ("smolvlm.batch_size=3", set()),
+        ("detector.actors=2", set()),
+        ("run.stall_fail_s=10000", set()),
+        ("output.previews=1", set()),
+    ],
+)
+def test_a_setting_changes_the_fingerprints_of_what_depends_on_it(models, base, override, changed):
+    after = fingerprints(models, override)
+    assert {name for name in base if after[name] != base[name]} == changed
