@@ -320,15 +320,17 @@ class SmolVLMAnnotator:
                 yield start, [future.result() for future in batch]
 
     def _prepare_one(self, crop: bytes) -> _Prepared | Annotation:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
+        from PIL.JpegImagePlugin import JpegImageFile
 
         try:
-            with Image.open(io.BytesIO(crop)) as opened:
+            # Crops are JPEGs of our own making. Image.open would try every format, and a process that
+            # has imported ultralytics even tries to import decoders that aren't installed.
+            with JpegImageFile(io.BytesIO(crop)) as opened:
                 image = opened.convert("RGB")
-        except UnidentifiedImageError:
-            # Its own text names an address in memory, which would differ from run to run.
+        except SyntaxError:
             return Annotation("error", "the crop can't be decoded: not an image")
-        except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, TypeError, Image.DecompressionBombError) as error:
             return Annotation("error", f"the crop can't be decoded: {error}")
         inputs = self._processor(text=self._text, images=[image], return_tensors="pt")
         return _Prepared(tuple(inputs["input_ids"][0].tolist()), inputs["pixel_values"][0])
