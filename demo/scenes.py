@@ -1,0 +1,202 @@
+"""Simulated frames of store cameras, with the truth about every person in them.
+
+    python -m demo.scenes --output DIR --frames N --seed S
+
+writes WebDataset shards to DIR/shards and the truth to DIR/truth.parquet. The same seed gives the same
+pictures. `people.py` says how each attribute is drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.attributes import AttributeSchema, SchemaSettings
+from actors.storage.layout import object_name
+from demo.cameras import CAMERA_NAMES, FRAME_HEIGHT, FRAME_WIDTH
+from demo.composition import OCCLUDED_BELOW, Placed, compose
+from demo.episodes import EPISODE_FRAMES, make_episode
+
+SHARDS_FOLDER = "shards"
+TRUTH_FILE = "truth.parquet"
+"""Beside the shards' folder and not in it, where the job would take the table for input."""
+
+_JPEG_QUALITY = 85
+
+TRUTH_SCHEMA = pa.schema(
+    [
+        pa.field("shard_id", pa.string(), nullable=False),
+        pa.field("frame_key", pa.string(), nullable=False),
+        pa.field("track_id", pa.string(), nullable=False),
+        pa.field("bbox", pa.list_(pa.float32(), 4), nullable=False),
+        pa.field("visible", pa.float32(), nullable=False),
+        *(field.with_nullable(False) for field in AttributeSchema(SchemaSettings()).arrow_fields()),
+    ]
+)
+"""One row a person: shard and frame as the job names them, the box in shares (0..1) of the frame, the
+visible share of the figure, and one column an attribute of the default schema. A frame without rows
+shows nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScenePerson:
+    """The truth about one person of a scene.
+
+    Attributes:
+        bbox: x1, y1, x2, y2 of the smallest box about their visible pixels, as shares (0..1) of the frame.
+        track_id: The same person in other frames of the camera has the same.
+        visible: Share (0..1) of the figure that shows.
+        attributes: Every attribute of the default schema by name. `occlusion` is `visible` below 0.8.
+    """
+
+    bbox: tuple[float, float, float, float]
+    track_id: str
+    visible: float
+    attributes: dict[str, bool | str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One frame with its truth.
+
+    Attributes:
+        key: Unique among the frames of a seed.
+        image: (540, 960, 3) uint8, BGR.
+        camera: Name of the camera.
+        captured_at: When, in UTC.
+        persons: Everyone in the picture, from the nearest to the farthest.
+    """
+
+    key: str
+    image: np.ndarray
+    camera: str
+    captured_at: datetime
+    persons: tuple[ScenePerson, ...]
+
+
+def generate_scenes(seed: int, frames: int) -> Iterator[Scene]:
+    """Frames of the four cameras in turn, four consecutive ones of a camera at a time.
+
+    A scene depends on the seed and its position alone: asking for more frames changes none of them.
+
+    Args:
+        seed: Which store, 0 or more; different seeds have different people.
+        frames: How many.
+    """
+    for index in range(frames):
+        block, step = divmod(index, EPISODE_FRAMES)
+        number, camera_index = divmod(block, len(CAMERA_NAMES))
+        episode = make_episode(seed, camera_index, number)
+        # A fourth number keeps this stream apart from the episode's own.
+        rng = np.random.default_rng((seed, camera_index, number, step + 1))
+        image, placed = compose(episode, step, rng)
+        yield Scene(
+            key=f"{index:06d}-{episode.camera.name}",
+            image=image,
+            camera=episode.camera.name,
+            captured_at=episode.captured_at(step),
+            persons=tuple(_truth(person) for person in placed),
+        )
+
+
+def write_shards(output: Path, seed: int, frames: int, frames_per_shard: int) -> None:
+    """Write DIR/shards/scenes-00000.tar and so on, and DIR/truth.parquet.
+
+    The same arguments give the same bytes. A tar holds `<key>.jpg` and `<key>.json` (`camera`,
+    `captured_at`) of each frame.
+
+    Args:
+        output: Folder, made if missing; files of the same names are overwritten.
+        seed: As in `generate_scenes`.
+        frames: How many frames in all.
+        frames_per_shard: How many in one tar.
+
+    Raises:
+        ValueError: `frames_per_shard` is below 1.
+    """
+    if frames_per_shard < 1:
+        raise ValueError(f"frames_per_shard is {frames_per_shard}; give 1 or more")
+    folder = output / SHARDS_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = generate_scenes(seed, frames)
+    rows: list[dict[str, Any]] = []
+    for number in range(-(-frames // frames_per_shard)):
+        name = f"scenes-{number:05d}"
+        rows += _write_tar(folder / f"{name}.tar", object_name(name), islice(scenes, frames_per_shard))
+    pq.write_table(pa.Table.from_pylist(rows, TRUTH_SCHEMA), output / TRUTH_FILE)
+
+
+def _write_tar(path: Path, shard_id: str, scenes: Iterable[Scene]) -> Iterator[dict[str, Any]]:
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for scene in scenes:
+            facts = {"camera": scene.camera, "captured_at": scene.captured_at.isoformat()}
+            _add(tar, f"{scene.key}.jpg", encode_jpeg(scene))
+            _add(tar, f"{scene.key}.json", json.dumps(facts).encode())
+            for person in scene.persons:
+                yield {
+                    "shard_id": shard_id,
+                    "frame_key": scene.key,
+                    "track_id": person.track_id,
+                    "bbox": person.bbox,
+                    "visible": person.visible,
+                    **person.attributes,
+                }
+
+
+def encode_jpeg(scene: Scene) -> bytes:
+    """The scene's picture as its shard holds it."""
+    _, encoded = cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return encoded.tobytes()
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+def _truth(placed: Placed) -> ScenePerson:
+    rows, columns = np.flatnonzero(placed.mask.any(axis=1)), np.flatnonzero(placed.mask.any(axis=0))
+    standing = placed.standing
+    return ScenePerson(
+        bbox=(
+            float(columns[0] / FRAME_WIDTH),
+            float(rows[0] / FRAME_HEIGHT),
+            float((columns[-1] + 1) / FRAME_WIDTH),
+            float((rows[-1] + 1) / FRAME_HEIGHT),
+        ),
+        track_id=standing.track_id,
+        visible=placed.visible,
+        attributes={
+            **standing.appearance.attributes(),
+            "occlusion": placed.visible < OCCLUDED_BELOW,
+            "facing_camera": standing.pose.facing,
+        },
+    )
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m demo.scenes", description="Write simulated store frames")
+    parser.add_argument("--output", type=Path, required=True, help="folder for shards/ and truth.parquet")
+    parser.add_argument("--frames", type=int, default=200, help="how many frames")
+    parser.add_argument("--seed", type=int, default=0, help="which store")
+    parser.add_argument("--frames-per-shard", type=int, default=50)
+    given = parser.parse_args()
+    write_shards(given.output, given.seed, given.frames, given.frames_per_shard)
+
+
+if __name__ == "__main__":
+    _main()
