@@ -1,0 +1,148 @@
+"""What an error that Gemini answered means: wait, try again, stop, or it lies in this request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+
+from actors.errors import GeminiRefusedError, RateLimitedError, TransientError
+
+GeminiError = GeminiRefusedError | RateLimitedError | TransientError
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One request that was refused for what it holds; others may be answered.
+
+    Attributes:
+        reason: What the server said.
+    """
+
+    reason: str
+
+
+_LONGEST_MESSAGE = 300
+
+_KEY_REASONS = frozenset({"API_KEY_INVALID", "API_KEY_SERVICE_BLOCKED", "API_KEY_IP_ADDRESS_BLOCKED"})
+"""`ErrorInfo.reason` of a key that doesn't work, which comes with status 400 or 403."""
+
+_REMEDIES = {
+    HTTPStatus.UNAUTHORIZED: "set GEMINI_API_KEY to a valid key (aistudio.google.com/apikey)",
+    HTTPStatus.PAYMENT_REQUIRED: "check the project's billing",
+    HTTPStatus.FORBIDDEN: "the key in GEMINI_API_KEY may not use this model or API; check its restrictions",
+    HTTPStatus.NOT_FOUND: "check gemini.model, gemini.base_url and gemini.api_version",
+}
+_PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, 425, 499})
+"""4xx that are no fault of the request; 499 is Google's CANCELLED."""
+
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)s$")
+
+
+def meaning_of(
+    code: int, details: Any, headers: Mapping[str, str], asked: str, scrub: Scrubber
+) -> GeminiError | Refusal:
+    """What to do about an error response.
+
+    Args:
+        code: HTTP status, or the code in the body of a 200.
+        details: The error's JSON: `{"error": {"code", "message", "status", "details"}}`, or anything.
+        headers: Of the response.
+        asked: What was asked for, to name in the message.
+        scrub: Takes secrets out of text.
+
+    Returns:
+        An error to raise, or a refusal where this one request is at fault.
+    """
+    error = _error_of(details)
+    message = scrub(" ".join(str(error.get("message") or "no message").split()))[:_LONGEST_MESSAGE]
+    said = f"{asked}: Gemini answered {code} {error.get('status') or ''}".rstrip() + f": {message}"
+    retry_after_s = _retry_after_s(error, headers)
+    if code == HTTPStatus.TOO_MANY_REQUESTS:
+        return _rate_limit(said, error, retry_after_s)
+    if code >= HTTPStatus.INTERNAL_SERVER_ERROR or code in _PASSING or code < HTTPStatus.BAD_REQUEST:
+        return TransientError(said, retry_after_s)
+    if any(info.get("reason") in _KEY_REASONS for info in _details(error, "ErrorInfo")):
+        return GeminiRefusedError(f"{said}; {_REMEDIES[HTTPStatus.UNAUTHORIZED]}")
+    if code in _REMEDIES:
+        return GeminiRefusedError(f"{said}; {_REMEDIES[HTTPStatus(code)]}")
+    if error.get("status") == "FAILED_PRECONDITION":
+        return GeminiRefusedError(f"{said}; check the project's billing and region")
+    fields = [str(v.get("field")) for v in _violations(error, "BadRequest", "fieldViolations")]
+    if any(not field.startswith("contents") for field in fields):
+        # What stands outside the contents is the same in every request.
+        return GeminiRefusedError(f"{said}; check the gemini section for what the model doesn't take")
+    return Refusal(said)
+
+
+class Scrubber:
+    """Takes a secret out of text, however it was quoted there."""
+
+    def __init__(self, secret: str) -> None:
+        self._pattern = re.compile(re.escape(secret)) if secret else None
+
+    def __call__(self, text: str) -> str:
+        """The text with the secret replaced by ***."""
+        return self._pattern.sub("***", text) if self._pattern else text
+
+    def __repr__(self) -> str:
+        return "Scrubber(***)"
+
+
+def _rate_limit(said: str, error: Mapping[str, Any], retry_after_s: float | None) -> GeminiError:
+    violations = list(_violations(error, "QuotaFailure", "violations"))
+    if any(str(violation.get("quotaValue")) == "0" for violation in violations):
+        return GeminiRefusedError(
+            f"{said}; the project has no quota at all for this model: choose another gemini.model or plan"
+        )
+    quota_ids = [str(violation.get("quotaId") or "") for violation in violations]
+    # The delay doesn't tell them apart: less than a minute was seen for both.
+    of_day = [quota_id for quota_id in quota_ids if "PerDay" in quota_id]
+    quota_id = next(iter(of_day or quota_ids), "") or None
+    return RateLimitedError(said, bool(of_day), retry_after_s, quota_id)
+
+
+def _retry_after_s(error: Mapping[str, Any], headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait: RetryInfo says it with fractions, the header in whole seconds or as a date."""
+    for info in _details(error, "RetryInfo"):
+        matched = _DURATION.match(str(info.get("retryDelay")))
+        if matched:
+            return float(matched.group(1))
+    value = next((v.strip() for name, v in headers.items() if name.lower() == "retry-after"), "")
+    if re.fullmatch(r"\d+(\.\d+)?", value):
+        return float(value)
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        return None
+    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+
+
+def _error_of(details: Any) -> Mapping[str, Any]:
+    if isinstance(details, list) and details:
+        details = details[0]
+    if not isinstance(details, Mapping):
+        return {"message": details} if isinstance(details, str) else {}
+    error = details.get("error", details)
+    return error if isinstance(error, Mapping) else {"message": error}
+
+
+def _details(error: Mapping[str, Any], kind: str) -> Iterator[Mapping[str, Any]]:
+    details = error.get("details")
+    for detail in details if isinstance(details, list) else []:
+        if isinstance(detail, Mapping) and str(detail.get("@type", "")).endswith(f".{kind}"):
+            yield detail
+
+
+def _violations(error: Mapping[str, Any], kind: str, key: str) -> Iterator[Mapping[str, Any]]:
+    for detail in _details(error, kind):
+        violations = detail.get(key)
+        for violation in violations if isinstance(violations, list) else []:
+            if isinstance(violation, Mapping):
+                yield violation
