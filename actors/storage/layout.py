@@ -77,6 +77,11 @@ def dry_run_path(shard_id: str, frame_key: str) -> str:
     return f"previews/dry-run/{shard_id}.{object_name(frame_key)}.jpg"
 
 
+def quota_path(key_id: str, model: str) -> str:
+    """The ledger of what was spent with an API key (`key_id` is a hash of it) and a model."""
+    return f"quota/{key_id}.{object_name(model.removeprefix('models/'))}.json"
+
+
 def consolidated_path(first_shard_id: str) -> str:
     """The consolidated rows of a run of shards that begins with `first_shard_id`."""
     return f"{CONSOLIDATED}/{first_shard_id}.parquet"
