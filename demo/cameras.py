@@ -22,7 +22,7 @@ CAMERA_NAMES = ("entrance", "aisle", "shelves", "till")
 FAR_Y, NEAR_Y = 285.0, 520.0
 """Rows of the frame in which the soles of people farthest away and of those nearest are."""
 
-_FAR_ADULT_PX, _NEAR_ADULT_PX = 165.0, 320.0
+_FAR_ADULT_PX, _NEAR_ADULT_PX = 180.0, 320.0
 
 _PRODUCTS: tuple[Colour, ...] = (
     (92, 120, 176), (150, 132, 84), (112, 160, 120), (168, 160, 150), (96, 96, 140), (120, 176, 190),

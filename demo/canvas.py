@@ -76,7 +76,8 @@ class Canvas:
 
     def picture(self) -> np.ndarray:
         """What was drawn: (height, width, 4) uint8 BGR and opacity, colours multiplied by opacity."""
-        return np.asarray(cv2.resize(self._pixels, self._size, interpolation=cv2.INTER_AREA))
+        reduced: np.ndarray = np.asarray(cv2.resize(self._pixels, self._size, interpolation=cv2.INTER_AREA))
+        return reduced
 
     def _fixed(self, points: Sequence[Point]) -> np.ndarray:
         moved = (np.array(points, np.float64) - self._corner) * self._scale

@@ -19,11 +19,14 @@ EPISODE_FRAMES = 4
 
 _OPENING = datetime(2024, 5, 1, 8, 0, tzinfo=UTC)
 _EPISODE_S, _FRAME_S = 300, 1
-_MOST_PEOPLE = 7
-"""Drawn for an episode; some are left out of a frame where too much of them would be hidden."""
+_PEOPLE_SHARES = (0.04, 0.10, 0.14, 0.18, 0.20, 0.18, 0.16)
+"""Of episodes with 0, 1, ... 6 people; some are left out of frames where too much of them would be hidden."""
 
-_BEHIND_SHARE = 0.42
-_CUT_OFF_SHARE = 0.12
+_BEHIND_SHARE, _CUT_OFF_SHARE, _BESIDE_SHARE = 0.25, 0.07, 0.08
+"""Of people who stand behind furniture, too close to the camera to be seen whole, and wherever it is,
+perhaps before or behind others. The rest keep clear of the others."""
+
+_TRIES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +82,13 @@ def make_episode(seed: int, camera_index: int, number: int) -> Episode:
     rng = np.random.default_rng((seed, camera_index, number))
     name = CAMERA_NAMES[camera_index]
     view = camera(name)
-    tracks = [
-        _track(rng, view, f"{name}-{seed}-{number:05d}-{person}")
-        for person in range(int(rng.integers(_MOST_PEOPLE + 1)))
-    ]
+    people = int(rng.choice(len(_PEOPLE_SHARES), p=_PEOPLE_SHARES))
+    tracks: list[list[Standing | None]] = []
+    taken: list[np.ndarray] = []
+    for person in range(people):
+        start, pace = _path(rng, view, taken)
+        taken.append(start)
+        tracks.append(_track(rng, f"{name}-{seed}-{number:05d}-{person}", start, pace))
     return Episode(
         camera=view,
         began_at=_OPENING + timedelta(seconds=number * _EPISODE_S + camera_index * 10),
@@ -95,27 +101,36 @@ def make_episode(seed: int, camera_index: int, number: int) -> Episode:
     )
 
 
-def _track(rng: np.random.Generator, view: Camera, track_id: str) -> list[Standing | None]:
-    """One person frame by frame; None before they come and after they leave."""
-    appearance = draw_appearance(rng)
+def _path(rng: np.random.Generator, view: Camera, taken: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Where someone stands first, given where others do, and the step to the next frame: (x, y), pixels."""
     place = rng.random()
-    pace = np.array([rng.uniform(-45, 45), rng.uniform(-12, 12)])
     if place < _BEHIND_SHARE:
         piece = view.furniture[rng.integers(len(view.furniture))]
-        start = np.array([rng.uniform(piece.left + 30, piece.right - 30), piece.base_y - rng.uniform(6, 22)])
-        pace = np.array([rng.uniform(-20, 20), 0.0])
+        low, high = (piece.left + 30, piece.base_y - 22), (piece.right - 30, piece.base_y - 6)
+        pace = rng.uniform((-20, 0), (20, 0))
     elif place < _BEHIND_SHARE + _CUT_OFF_SHARE:
-        start = np.array([rng.uniform(60, FRAME_WIDTH - 60), rng.uniform(600, 640)])
-        pace[1] = 0
+        low, high = (60, 590), (FRAME_WIDTH - 60, 640)
+        pace = rng.uniform((-45, 0), (45, 0))
     else:
-        start = np.array([rng.uniform(20, FRAME_WIDTH - 20), rng.uniform(FAR_Y, NEAR_Y)])
+        low, high = (20, FAR_Y), (FRAME_WIDTH - 20, NEAR_Y)
+        pace = rng.uniform((-45, -12), (45, 12))
+    tries = 1 if place > 1 - _BESIDE_SHARE else _TRIES
+    starts = rng.uniform(low, high, (tries, 2))
+    clearances = [min((abs(start[0] - other[0]) for other in taken), default=0.0) for start in starts]
+    return starts[int(np.argmax(clearances))], pace
+
+
+def _track(
+    rng: np.random.Generator, track_id: str, start: np.ndarray, pace: np.ndarray
+) -> list[Standing | None]:
+    """One person frame by frame; None before they come and after they leave."""
+    appearance = draw_appearance(rng)
     facing = bool(rng.random() < 0.5)
-    first, last = (int(rng.integers(2)), EPISODE_FRAMES - int(rng.integers(2)))
+    first, end = int(rng.integers(2)), EPISODE_FRAMES - int(rng.integers(2))
     found: list[Standing | None] = []
     for step in range(EPISODE_FRAMES):
         facing ^= bool(rng.random() < 0.15)
-        stride = float(rng.uniform(-1, 1))
-        x, y = start + step * pace
-        here = first <= step < last
-        found.append(Standing(track_id, appearance, Pose(facing, stride), x, y) if here else None)
+        pose = Pose(facing, stride=float(rng.uniform(-1, 1)))
+        x, y = (float(value) for value in start + step * pace)
+        found.append(Standing(track_id, appearance, pose, x, y) if first <= step < end else None)
     return found

@@ -115,8 +115,9 @@ def _draw_torso(canvas: Canvas, person: Appearance) -> None:
         canvas.polygon(mirrored(outer), person.clothes)
         if not winter:
             canvas.polygon(mirrored([skirt, (hem_x, hem)]), age)
-        for y in (0.38, 0.44, 0.50, 0.56):
-            canvas.ellipse((0, y), (0.019, 0.019), _WHITE)
+        # Beside the sash, which would hide them.
+        for button in ((0.055, 0.38), (0.06, 0.44), (-0.045, 0.47), (-0.045, 0.53), (-0.045, 0.59)):
+            canvas.ellipse(button, (0.02, 0.02), _WHITE)
     if winter:
         canvas.polygon(mirrored([(hem_x, hem - 0.05), (hem_x + 0.005, hem)]), _WHITE)
     canvas.polygon([(-0.12, 0.335), (-0.02, 0.335), (0.115, 0.56), (0.115, 0.63), (0.06, 0.63)], age)

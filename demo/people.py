@@ -92,8 +92,8 @@ class Appearance:
 
     @property
     def stature(self) -> float:
-        """Height as a share of an adult's: 0.76 at six years, 1 from 18 on."""
-        return float(np.interp(self.age, (6, 18), (0.76, 1.0)))
+        """Height as a share of an adult's: 0.8 at six years, 1 from 18 on."""
+        return float(np.interp(self.age, (6, 18), (0.8, 1.0)))
 
     def attributes(self) -> dict[str, bool | str | int]:
         """Values of the default schema, less `occlusion` and `facing_camera`, which a frame decides."""
