@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from actors.attributes import AttributeSchema
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, SCHEMA_VERSION
 from actors.storage import layout
-from actors.storage.commit_record import CommitRecord, read_records
+from actors.storage.commit_record import CommitRecord
 from actors.storage.object_store import ObjectStore
+from actors.storage.record_index import read_records
 from actors.storage.tables import annotations_schema
 
 _SHARDS_PER_FILE = 64

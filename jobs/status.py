@@ -10,8 +10,8 @@ from typing import Any
 from actors.errors import ConfigError
 from actors.records import OUTCOMES
 from actors.storage import layout
-from actors.storage.commit_record import read_records
 from actors.storage.object_store import ObjectStore
+from actors.storage.record_index import read_records
 
 _FAILURES_SHOWN = 5
 
@@ -61,15 +61,19 @@ def read_run(store: ObjectStore) -> dict[str, Any]:
         raise ConfigError(f"{store.full(layout.RUN)}: not JSON; run shopframe annotate again") from error
 
 
-def output_status(store: ObjectStore) -> dict[str, Any]:
+def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any]:
     """The state of an output, from its commit records; the number of planned shards from `run.json`.
+
+    Args:
+        store: The output.
+        keep_index: As for `read_records`.
 
     Raises:
         ConfigError: There is no run in this place.
     """
     run = read_run(store)
     totals = Totals()
-    for record, _ in read_records(store):
+    for record, _ in read_records(store, keep_index):
         totals.add(record)
     done, failed = totals.shards["done"], totals.shards["failed"]
     total = max(int(run["plan"]["shards"]), done + failed)

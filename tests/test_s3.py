@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from actors.storage.commit_record import read_records
 from actors.storage.object_store import ObjectStore, StorageSettings
+from actors.storage.record_index import read_records
 from tests import job
 from tests.job import Models
 from tests.servers.seaweedfs import S3Server

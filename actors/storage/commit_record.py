@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,8 +13,6 @@ from actors.errors import OutputError, PreconditionError
 from actors.records import SCHEMA_VERSION
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
-
-_READERS = 32
 
 
 class _Frozen(BaseModel):
@@ -137,27 +133,20 @@ def read_record(store: ObjectStore, shard_id: str) -> tuple[CommitRecord, str] |
         content, etag = store.read_with_etag(path)
     except FileNotFoundError:
         return None
+    return parse_record(store.full(path), content), etag
+
+
+def parse_record(name: str, content: bytes) -> CommitRecord:
+    """A record from its JSON; `name` says in an error where it came from.
+
+    Raises:
+        OutputError: The record is not one that this version can read.
+    """
     try:
-        return CommitRecord.model_validate_json(content), etag
+        return CommitRecord.model_validate_json(content)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         raise OutputError(
-            f"{store.full(path)}: not a commit record of this version: {problem['loc']}: "
+            f"{name}: not a commit record of this version: {problem['loc']}: "
             f"{problem['msg']}; delete the record to do the shard again"
         ) from error
-
-
-def read_records(store: ObjectStore) -> Iterator[tuple[CommitRecord, str]]:
-    """Every record with its etag, in the order of shard ids, a bounded number in memory.
-
-    Raises:
-        OutputError: A record is not one that this version can read.
-    """
-    listing = (layout.shard_id_of(o.path) for o in store.list(layout.COMMITS))
-    ids = [shard_id for shard_id in listing if shard_id is not None]
-    with ThreadPoolExecutor(_READERS) as pool:
-        for start in range(0, len(ids), 4 * _READERS):
-            chunk = ids[start : start + 4 * _READERS]
-            for found in pool.map(lambda shard_id: read_record(store, shard_id), chunk):
-                if found is not None:
-                    yield found

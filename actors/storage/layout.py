@@ -8,6 +8,7 @@ PROGRESS = "progress.json"
 LOG = "processing.log"
 COMMITS = "commits"
 CONSOLIDATED = "consolidated"
+EVALUATION = "evaluation"
 
 _LONGEST_NAME = 120
 
@@ -35,6 +36,10 @@ def shard_id_of(path: str) -> str | None:
     """The shard whose commit record is at `path`, or None if it is something else."""
     match = re.fullmatch(rf"{COMMITS}/([^/.][^/]*)\.json", path)
     return match[1] if match else None
+
+
+COMMIT_INDEX = f"{COMMITS}/_index.parquet"
+"""A copy of all commit records in one object; derived, and checked against the listing."""
 
 
 def frames_path(shard_id: str, attempt_id: str) -> str:
