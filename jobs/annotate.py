@@ -24,12 +24,13 @@ from actors.shard_listing import list_shards
 from actors.smolvlm import ResolvedSmolVLM, resolve_smolvlm
 from actors.stages import StageContext
 from actors.storage import layout
-from actors.storage.commit_record import fingerprint_of, read_records
+from actors.storage.commit_record import fingerprint_of
 from actors.storage.object_store import ObjectStore
+from actors.storage.record_index import read_records
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 from jobs.consolidate import consolidate
 from jobs.dry_run import draw_roi
-from jobs.graph import Pools, run_graph
+from jobs.graph import Pools, Stages, run_graph
 from jobs.plan import Committed, Plan, Scope, make_plan
 from jobs.progress import ProgressDisplay, print_summary, watch
 from jobs.ray_session import plan_pools, ray_session
@@ -100,7 +101,7 @@ def annotate(loaded: LoadedSettings, scope: Scope, annotator: str | None, dry_ru
             raise
         if settings.output.consolidate:
             consolidate(output, resolved.schema)
-        status = output_status(output)
+        status = output_status(output, keep_index=True)
         output.write(layout.PROGRESS, json.dumps({**status, "run": run}, indent=2).encode())
         log.info("end", extra={"run": run, "shards": status["shards"]})
     print_summary(console, status, run)
@@ -145,7 +146,9 @@ def _plan(
         raise ConfigError(
             f"--retry-annotator {annotator}: not an enabled annotator (enabled: {', '.join(known) or 'none'})"
         )
-    committed = {record.shard_id: Committed.of(record, etag) for record, etag in read_records(output)}
+    committed = {
+        record.shard_id: Committed.of(record, etag) for record, etag in read_records(output, keep_index=True)
+    }
     shards = list_shards(settings.input, settings.storage)
     plan = make_plan(shards, committed, resolved.fingerprints, scope, annotator, settings.output.previews)
     if plan.superseded:
@@ -201,23 +204,16 @@ def _run(
     totals = Totals()
     if plan.tasks:
         print(f"{plan.shards:,} shards in the input, {len(plan.tasks):,} to do; starting Ray", file=terminal)
-        with (
-            ray_session(settings) as (cpus, gpus),
-            ProgressDisplay(terminal, len(plan.tasks)) as display,
-        ):
-            pools = plan_pools(settings, cpus, gpus)
-            context = StageContext(start_tracker(), settings.run.max_attempts)
-            summaries = run_graph(plan.tasks, context, pools, *_stages(settings, resolved, output, pools))
-            for summary in watch(
-                summaries,
-                _snapshots(context),
-                display,
-                settings.run.stall_warning_s,
-                settings.run.stall_fail_s,
-            ):
-                totals.add(summary)
-                display.add(summary)
-                log.info("shard", extra=dataclasses.asdict(summary) | {"counts": summary.counts.model_dump()})
+        try:
+            _run_tasks(settings, resolved, plan, output, terminal, totals)
+        except ray.exceptions.RayError as error:
+            log.exception("Ray gave up")
+            done = sum(totals.shards.values())
+            raise StalledError(
+                f"Ray could not go on after {done} of {len(plan.tasks)} shards: {_last_line(error)}; what "
+                f"was committed stays, details are in {output.uri_of(layout.LOG)}: mend that and run the "
+                "same command again"
+            ) from error
     finished = sum(totals.shards.values())
     if finished != len(plan.tasks):
         raise StalledError(
@@ -234,9 +230,30 @@ def _run(
     }
 
 
-def _stages(
-    settings: Settings, resolved: _Resolved, output: ObjectStore, pools: Pools
-) -> tuple[ShardDetector, SmolVLMShardAnnotator | None, Committer]:
+def _run_tasks(
+    settings: Settings, resolved: _Resolved, plan: Plan, output: ObjectStore, terminal: Any, totals: Totals
+) -> None:
+    with ray_session(settings) as (cpus, gpus), ProgressDisplay(terminal, len(plan.tasks)) as display:
+        stages = _stages(settings, resolved, output, plan_pools(settings, cpus, gpus))
+        for summary in watch(
+            run_graph(plan.tasks, stages),
+            _snapshots(stages.context),
+            display,
+            settings.run.stall_warning_s,
+            settings.run.stall_fail_s,
+        ):
+            totals.add(summary)
+            display.add(summary)
+            log.info("shard", extra=dataclasses.asdict(summary) | {"counts": summary.counts.model_dump()})
+
+
+def _last_line(error: BaseException) -> str:
+    """Ray's messages are whole tracebacks of workers, whose last line names the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _stages(settings: Settings, resolved: _Resolved, output: ObjectStore, pools: Pools) -> Stages:
     detector = ShardDetector(
         input=settings.input,
         storage=settings.storage,
@@ -250,7 +267,13 @@ def _stages(
     if resolved.smolvlm is not None:
         threads = max(1, (os.cpu_count() or 1) // pools.annotators)
         annotator = SmolVLMShardAnnotator(settings.smolvlm, resolved.smolvlm, resolved.schema, threads)
-    return detector, annotator, Committer(output, settings.output, resolved.schema, resolved.fingerprints)
+    return Stages(
+        context=StageContext(start_tracker(), settings.run.max_attempts),
+        pools=pools,
+        detector=detector,
+        annotator=annotator,
+        committer=Committer(output, settings.output, resolved.schema, resolved.fingerprints),
+    )
 
 
 def _snapshots(context: StageContext) -> Any:

@@ -15,7 +15,6 @@ from actors.committer import Committer, ShardSummary
 from actors.detect_shard import ShardDetector
 from actors.shard_block import ShardTask
 from actors.stages import AnnotateStage, DetectStage, StageContext, commit_stage, summary_from_json
-from actors.storage.object_store import ObjectStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,41 +45,38 @@ _WAVE = 4096
 and costs one start of the actors."""
 
 
-def run_graph(
-    tasks: Sequence[ShardTask],
-    context: StageContext,
-    pools: Pools,
-    detector: ShardDetector,
-    annotator: SmolVLMShardAnnotator | None,
-    committer: Committer,
-) -> Iterator[ShardSummary]:
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What the run does with a shard, and with how many workers."""
+
+    context: StageContext
+    pools: Pools
+    detector: ShardDetector
+    annotator: SmolVLMShardAnnotator | None
+    committer: Committer
+
+
+def run_graph(tasks: Sequence[ShardTask], stages: Stages) -> Iterator[ShardSummary]:
     """Run the plan; yields a summary a shard, as they are committed.
 
     A shard is one block of one row all the way. Nothing splits it, so a worker that dies costs the
     blocks that it held and Ray runs just those again.
     """
     for start in range(0, len(tasks), _WAVE):
-        yield from _run_wave(tasks[start : start + _WAVE], context, pools, detector, annotator, committer)
+        yield from _run_wave(tasks[start : start + _WAVE], stages)
 
 
-def _run_wave(
-    tasks: Sequence[ShardTask],
-    context: StageContext,
-    pools: Pools,
-    detector: ShardDetector,
-    annotator: SmolVLMShardAnnotator | None,
-    committer: Committer,
-) -> Iterator[ShardSummary]:
+def _run_wave(tasks: Sequence[ShardTask], stages: Stages) -> Iterator[ShardSummary]:
     data_context = ray.data.DataContext.get_current()
     data_context.target_max_block_size = None
     data_context.enable_progress_bars = False
     data_context.print_on_execution_start = False
     data_context.execution_options.preserve_order = False
-    output: ObjectStore = committer.store
+    pools = stages.pools
     rows = [task.to_row() for task in tasks]
     blocks = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         DetectStage,
-        fn_constructor_args=(context, detector, output),
+        fn_constructor_args=(stages.context, stages.detector, stages.committer.store),
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,
@@ -88,10 +84,10 @@ def _run_wave(
         num_cpus=1,
         num_gpus=pools.detector_gpus,
     )
-    if annotator is not None:
+    if stages.annotator is not None:
         blocks = blocks.map_batches(
             AnnotateStage,
-            fn_constructor_args=(context, annotator),
+            fn_constructor_args=(stages.context, stages.annotator),
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,
@@ -100,7 +96,7 @@ def _run_wave(
             num_gpus=pools.annotator_gpus,
         )
     summaries = blocks.map_batches(
-        partial(commit_stage, context=context, committer=committer),
+        partial(commit_stage, context=stages.context, committer=stages.committer),
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,
