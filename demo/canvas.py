@@ -76,12 +76,12 @@ class Canvas:
 
     def picture(self) -> np.ndarray:
         """What was drawn: (height, width, 4) uint8 BGR and opacity, colours multiplied by opacity."""
-        reduced: np.ndarray = np.asarray(cv2.resize(self._pixels, self._size, interpolation=cv2.INTER_AREA))
-        return reduced
+        return np.asarray(cv2.resize(self._pixels, self._size, interpolation=cv2.INTER_AREA))
 
     def _fixed(self, points: Sequence[Point]) -> np.ndarray:
         moved = (np.array(points, np.float64) - self._corner) * self._scale
-        return np.rint(moved * 2**_SHIFT).astype(np.int32)
+        fixed: np.ndarray = np.rint(moved * 2**_SHIFT).astype(np.int32)
+        return fixed
 
     def _thickness(self, width: float) -> int:
         return max(1, round(width * self._scale))
