@@ -41,7 +41,18 @@ class OutputError(ConfigError):
 
 
 class GeminiRefusedError(ConfigError):
-    """Gemini refuses the key, the model or the settings: no request would be answered."""
+    """Gemini refuses the key, the model or the settings: no request would be answered.
+
+    Attributes:
+        code: HTTP status that was answered, where that was the reason.
+    """
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, int | None]]:
+        return type(self), (str(self), self.code)
 
 
 class ShardError(ShopframeError):

@@ -59,6 +59,12 @@ class GeminiClient:
     """Holds the connections to one server; to be built where it is used, for it doesn't pickle.
 
     Any number of calls may be under way at once: how many is the caller's to limit.
+
+    Attributes:
+        settings: Server, model and how to ask.
+        resolved: The prompt.
+        schema: What each answer must fit.
+        scrub: Takes the key out of text, where a server's words go further than the errors raised here.
     """
 
     def __init__(
@@ -86,7 +92,7 @@ class GeminiClient:
         self.settings = settings
         self.resolved = resolved
         self.schema = schema
-        self._scrub = Scrubber(key)
+        self.scrub = Scrubber(key)
         self._refused_in_a_row = 0
         self._warned_of: set[str] = set()
         options = types.HttpOptions(
@@ -192,12 +198,12 @@ class GeminiClient:
         except errors.APIError as error:
             # After an error in the body of a 200, the SDK has no response.
             headers = getattr(error.response, "headers", None) or {}
-            return meaning_of(error.code, error.details, headers, asked, self._scrub)
+            return meaning_of(error.code, error.details, headers, asked, self.scrub)
         except TimeoutError:
             return TransientError(f"{asked}: Gemini did not answer within {self.settings.timeout_s:g} s")
         except (aiohttp.ClientError, OSError) as error:
             why = (error.strerror if isinstance(error, OSError) else str(error)) or "no detail"
-            said = self._scrub(f"{type(error).__name__}: {why}")
+            said = self.scrub(f"{type(error).__name__}: {why}")
             return TransientError(f"{asked}: {self.settings.base_url} can't be reached: {said}")
         except (json.JSONDecodeError, UnicodeDecodeError, ValidationError):
             return TransientError(f"{asked}: Gemini's response can't be read")
@@ -219,7 +225,7 @@ class GeminiClient:
             body,
             response.headers or {},
             asked,
-            self._scrub,
+            self.scrub,
         )
 
     def _refused(self, request: PackedRequest, refusal: Refusal) -> GeminiAnswer:

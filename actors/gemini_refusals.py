@@ -67,15 +67,15 @@ def meaning_of(
     if code >= HTTPStatus.INTERNAL_SERVER_ERROR or code in _PASSING or code < HTTPStatus.BAD_REQUEST:
         return TransientError(said, retry_after_s)
     if any(info.get("reason") in _KEY_REASONS for info in _details(error, "ErrorInfo")):
-        return GeminiRefusedError(f"{said}; {_REMEDIES[HTTPStatus.UNAUTHORIZED]}")
+        return GeminiRefusedError(f"{said}; {_REMEDIES[HTTPStatus.UNAUTHORIZED]}", code)
     if code in _REMEDIES:
-        return GeminiRefusedError(f"{said}; {_REMEDIES[HTTPStatus(code)]}")
+        return GeminiRefusedError(f"{said}; {_REMEDIES[HTTPStatus(code)]}", code)
     if error.get("status") == "FAILED_PRECONDITION":
-        return GeminiRefusedError(f"{said}; check the project's billing and region")
+        return GeminiRefusedError(f"{said}; check the project's billing and region", code)
     fields = [str(v.get("field")) for v in _violations(error, "BadRequest", "fieldViolations")]
     if any(not field.startswith("contents") for field in fields):
         # What stands outside the contents is the same in every request.
-        return GeminiRefusedError(f"{said}; check the gemini section for what the model doesn't take")
+        return GeminiRefusedError(f"{said}; check the gemini section for what the model doesn't take", code)
     return Refusal(said)
 
 
@@ -97,12 +97,15 @@ def _rate_limit(said: str, error: Mapping[str, Any], retry_after_s: float | None
     violations = list(_violations(error, "QuotaFailure", "violations"))
     if any(str(violation.get("quotaValue")) == "0" for violation in violations):
         return GeminiRefusedError(
-            f"{said}; the project has no quota at all for this model: choose another gemini.model or plan"
+            f"{said}; the project has no quota at all for this model: choose another gemini.model or plan",
+            HTTPStatus.TOO_MANY_REQUESTS,
         )
     quota_ids = [str(violation.get("quotaId") or "") for violation in violations]
     # The delay doesn't tell them apart: less than a minute was seen for both.
     of_day = [quota_id for quota_id in quota_ids if "PerDay" in quota_id]
     quota_id = next(iter(of_day or quota_ids), "") or None
+    if quota_id:
+        said += f" ({quota_id})"
     return RateLimitedError(said, bool(of_day), retry_after_s, quota_id)
 
 

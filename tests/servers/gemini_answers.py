@@ -1,0 +1,196 @@
+"""Answers of the Gemini server: a function of each image's bytes and of the response schema, nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+
+class BadRequestError(Exception):
+    """A request that the server refuses with 400; `field` names what is wrong, where it is not the image."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One image of a request.
+
+    Attributes:
+        id: The last word of the text right before it, which its answer echoes.
+        sha256: Of its bytes.
+        tokens: What it counts as.
+    """
+
+    id: str | None
+    sha256: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """A generateContent request as the server understood it."""
+
+    images: list[Asked]
+    schema: dict[str, Any] | None
+    input_tokens: int
+
+    @property
+    def ids(self) -> list[str]:
+        return [image.id for image in self.images if image.id is not None]
+
+
+def read_request(body: Any) -> Request:
+    """Read a body in camelCase or snake_case, or both mixed, with either alphabet of base64.
+
+    Raises:
+        BadRequestError: As Google would refuse it.
+    """
+    body = camel(body)
+    if not isinstance(body, dict) or not body.get("contents"):
+        raise BadRequestError("* GenerateContentRequest.contents: contents is not specified", "contents")
+    config = body.get("generationConfig") or {}
+    unknown = set(config) - _CONFIG_KEYS
+    if unknown:
+        name = sorted(unknown)[0]
+        raise BadRequestError(
+            f"Invalid JSON payload received. Unknown name \"{name}\" at 'generation_config': "
+            "Cannot find field.",
+            "generation_config",
+        )
+    images: list[Asked] = []
+    characters, last_text = 0, ""
+    for content in body["contents"]:
+        for part in content["parts"]:
+            if "text" in part:
+                last_text = part["text"]
+                characters += len(last_text)
+            else:
+                images.append(_image(part["inlineData"], last_text, config.get("mediaResolution")))
+    schema = config.get("responseJsonSchema") or config.get("responseSchema")
+    characters += len(json.dumps(schema)) if schema else 0
+    return Request(images, schema, math.ceil(characters / 4) + sum(image.tokens for image in images))
+
+
+def answer_text(request: Request) -> str:
+    """JSON that fits the schema: about each image in a list, or about the only image."""
+    schema = request.schema
+    if schema is None:
+        return "A text without a schema."
+    found = _list_of_persons(schema)
+    if found is None:
+        return json.dumps(_value(schema, request.images[0].sha256 if request.images else "", ""))
+    key, items, id_key = found
+    answers = []
+    for image in request.images:
+        answer = _value(items, image.sha256, "")
+        if id_key:
+            answer[id_key] = image.id
+        answers.append(answer)
+    return json.dumps({key: answers})
+
+
+def list_key(request: Request) -> str | None:
+    """Name of the answer's list, where the schema asks for one."""
+    found = _list_of_persons(request.schema or {})
+    return found[0] if found else None
+
+
+def camel(node: Any, inside_schema: bool = False) -> Any:
+    """Keys in camelCase, as Google's parser takes both; what stands in a schema is left alone."""
+    if isinstance(node, list):
+        return [camel(item, inside_schema) for item in node]
+    if not isinstance(node, dict) or inside_schema:
+        return node
+    changed = {}
+    for key, value in node.items():
+        name = re.sub(r"_([a-z])", lambda match: match.group(1).upper(), key)
+        changed[name] = camel(value, name in ("responseJsonSchema", "responseSchema"))
+    return changed
+
+
+def _image(data: dict[str, Any], text_before: str, resolution: str | None) -> Asked:
+    encoded = data["data"].replace("-", "+").replace("_", "/")
+    try:
+        content = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+        with Image.open(io.BytesIO(content)) as image:
+            width, height = image.size
+    except (ValueError, UnidentifiedImageError):
+        raise BadRequestError("Unable to process input image. Please retry or report in ...") from None
+    words = text_before.split()
+    return Asked(
+        words[-1] if words else None,
+        hashlib.sha256(content).hexdigest(),
+        _tokens(width, height, resolution),
+    )
+
+
+def _tokens(width: int, height: int, resolution: str | None) -> int:
+    # ai.google.dev/gemini-api/docs/tokens, and the values of media_resolution in google-genai.
+    if resolution in ("MEDIA_RESOLUTION_LOW", "MEDIA_RESOLUTION_MEDIUM"):
+        return 64 if resolution.endswith("LOW") else 256
+    if width <= 384 and height <= 384:
+        return 258
+    unit = max(1, int(min(width, height) / 1.5))
+    return 258 * math.ceil(width / unit) * math.ceil(height / unit)
+
+
+def _list_of_persons(schema: dict[str, Any]) -> tuple[str, dict[str, Any], str | None] | None:
+    """Name of the list, schema of its items and name of their id, if the answer is one list."""
+    properties = schema.get("properties", {})
+    for key, value in properties.items():
+        if len(properties) == 1 and value.get("type") == "array":
+            items = value["items"]
+            names = [name for name in items["properties"] if name == "id" or name.endswith("_id")]
+            return key, items, names[0] if names else None
+    return None
+
+
+def _value(schema: dict[str, Any], sha256: str, path: str) -> Any:
+    """One value that the schema allows, chosen by image and place."""
+    draw = int(hashlib.sha256(f"{sha256}{path}".encode()).hexdigest(), 16)
+    if "anyOf" in schema:
+        return _value(schema["anyOf"][draw % len(schema["anyOf"])], sha256, f"{path}|")
+    if "enum" in schema:
+        return schema["enum"][draw % len(schema["enum"])]
+    kind = schema.get("type")
+    if kind == "object":
+        return {k: _value(v, sha256, f"{path}.{k}") for k, v in schema["properties"].items()}
+    if kind == "boolean":
+        return bool(draw % 2)
+    if kind == "integer":
+        low, high = schema.get("minimum", 0), schema.get("maximum", 100)
+        return low + draw % (high - low + 1)
+    if kind == "null":
+        return None
+    if kind == "string":
+        return f"as in image {sha256[:8]}"
+    raise BadRequestError(f"generation_config.response_json_schema: type {kind!r}", "generation_config")
+
+
+_CONFIG_KEYS = frozenset(
+    {
+        "temperature",
+        "topP",
+        "topK",
+        "candidateCount",
+        "maxOutputTokens",
+        "stopSequences",
+        "seed",
+        "responseMimeType",
+        "responseSchema",
+        "responseJsonSchema",
+        "thinkingConfig",
+        "mediaResolution",
+    }
+)

@@ -1,0 +1,343 @@
+"""A server that speaks the Gemini API on loopback, keeps a quota, and fails by script.
+
+It speaks as much as google-genai uses here: generateContent, countTokens, models, files and batches. Answers
+depend on the images' bytes and the response schema alone. In a test it runs in a thread of its own:
+
+    with gemini_server(requests_per_minute=10, faults=[Fault("safety")]) as server:
+        ... server.base_url, server.key ... server.journal
+
+and as a process, driven by HTTP through /_server/:
+
+    python -m tests.servers.gemini_server --port 8123 --rpm 10 --rpd 60
+
+Requests that were admitted count against the quota, whatever became of them; refused ones don't.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import itertools
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from threading import Event, Thread
+from typing import Any
+
+from aiohttp import web
+
+from tests.servers.gemini_answers import BadRequestError, Request, answer_text, read_request
+from tests.servers.gemini_batches import GeminiBatches
+from tests.servers.gemini_clock import Limits, Quota, ServerClock, pacific_day
+from tests.servers.gemini_faults import ERRORS, SPOILED, Fault, FaultScript, Reply, error, rate_limited
+
+KEY = "AIza-only-for-loopback"
+MODEL = "gemini-2.5-flash"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request as the server saw it.
+
+    Attributes:
+        at: When, in the server's time.
+        where: "online", "batch" (a line of a job) or "count".
+        key_sha256: Of the API key.
+        model: Asked for.
+        ids: Of the images, as they stood before them.
+        images: sha256 of each image.
+        tokens: Input tokens.
+        status: HTTP status that was answered; 0 where the connection was dropped or the client left.
+        fault: That struck, if any.
+        counted: Whether the quota counts it.
+    """
+
+    at: float
+    where: str
+    key_sha256: str
+    model: str
+    ids: tuple[str, ...]
+    images: tuple[str, ...]
+    tokens: int
+    status: int
+    fault: str | None
+    counted: bool
+
+
+class GeminiServer:
+    """State and handlers; `gemini_server` runs it."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        clock: ServerClock,
+        faults: list[Fault],
+        keys: tuple[str, ...] = (KEY,),
+        models: tuple[str, ...] = (MODEL,),
+        batch_delay_s: float = 0.0,
+    ) -> None:
+        self.limits = limits
+        self.clock = clock
+        self.script = FaultScript(faults)
+        self.keys = keys
+        self.models = models
+        self.key = keys[0]
+        self.base_url = ""
+        self.journal: list[Seen] = []
+        self._quotas: dict[tuple[str, str], Quota] = {}
+        self._numbers = itertools.count(1)
+        self._stopping = asyncio.Event()
+        self.batches = GeminiBatches(self, batch_delay_s)
+
+    @property
+    def counted(self) -> list[Seen]:
+        """Requests that the quota counts."""
+        return [seen for seen in self.journal if seen.counted]
+
+    def counted_by_day(self) -> dict[str, int]:
+        """Pacific day to requests that the quota counts."""
+        days: dict[str, int] = {}
+        for seen in self.counted:
+            day = pacific_day(seen.at).isoformat()
+            days[day] = days.get(day, 0) + 1
+        return days
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=64 << 20, middlewares=[self._checks])
+        app.router.add_post("/{version}/models/{model}:generateContent", self._generate)
+        app.router.add_post("/{version}/models/{model}:countTokens", self._count_tokens)
+        app.router.add_get("/{version}/models/{model}", self._model)
+        app.router.add_get("/_server/journal", self._get_journal)
+        app.router.add_route("*", "/_server/clock", self._set_clock)
+        app.router.add_post("/_server/faults", self._add_faults)
+        self.batches.add_routes(app)
+        return app
+
+    @web.middleware
+    async def _checks(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Version, key and model, before anything else."""
+        if request.path.startswith("/_server/"):
+            return await handler(request)
+        version = request.match_info.get("version", "v1beta")
+        if version not in ("v1beta", "v1"):
+            return Reply(404, "<html>404. That's an error.</html>").http()
+        key = key_of(request)
+        # What was begun with a key goes on with the secret of its URL alone.
+        if key not in self.keys and "upload_id" not in request.query:
+            return ERRORS["invalid_key"](Fault("invalid_key"), key).http()
+        model = request.match_info.get("model")
+        if model is not None and model not in self.models:
+            message = f"models/{model} is not found for API version {version}."
+            return error(404, "NOT_FOUND", message).http()
+        try:
+            return await handler(request)
+        except BadRequestError as refused:
+            return bad_request(refused).http()
+
+    async def _generate(self, http: web.Request) -> web.StreamResponse:
+        request = read_request(await http.json())
+        key, model = key_of(http), http.match_info["model"]
+        quota = self._quotas.setdefault((key, model), Quota(self.limits))
+        now = self.clock.now()
+
+        def note(status: int, fault: Fault | None = None, counted: bool = True) -> None:
+            self.note(now, "online", key, model, request, status, fault, counted)
+
+        fault = self.script.next(request, "online")
+        if fault and fault.kind.startswith(("rate_", "no_quota")):
+            reply = ERRORS[fault.kind](fault, key)
+            note(reply.status, fault, counted=False)
+            return reply.http()
+        violations = quota.violations(now, request.input_tokens)
+        if violations:
+            note(429, counted=False)
+            found = [
+                {"quotaMetric": v.quota_metric, "quotaId": v.quota_id, "quotaValue": str(v.limit)}
+                for v in violations
+            ]
+            return rate_limited(found, max(v.retry_after_s for v in violations)).http()
+        quota.count(now, request.input_tokens)
+        if fault and fault.kind in ("hang", "drop"):
+            note(0, fault)
+            if fault.kind == "hang":
+                await self._hang(fault)
+            if http.transport:
+                http.transport.abort()
+            return web.Response()
+        reply = self.reply_to(request, model, key, fault)
+        note(reply.status, fault)
+        return reply.http()
+
+    def reply_to(self, request: Request, model: str, key: str, fault: Fault | None) -> Reply:
+        """The answer to a request that was admitted, spoiled by the fault if there is one."""
+        if fault and fault.kind in ERRORS:
+            return ERRORS[fault.kind](fault, key)
+        text = answer_text(request)
+        output = -(-len(text) // 4)
+        body: dict[str, Any] = {
+            "candidates": [
+                {"content": {"parts": [{"text": text}], "role": "model"}, "finishReason": "STOP", "index": 0}
+            ],
+            "usageMetadata": {
+                "promptTokenCount": request.input_tokens,
+                "candidatesTokenCount": output,
+                "totalTokenCount": request.input_tokens + output,
+            },
+            "modelVersion": model,
+            "responseId": f"response-{next(self._numbers)}",
+        }
+        if fault:
+            SPOILED[fault.kind](body, request)
+        return Reply(200, body)
+
+    def note(
+        self,
+        at: float,
+        where: str,
+        key: str,
+        model: str,
+        request: Request,
+        status: int,
+        fault: Fault | None,
+        counted: bool,
+    ) -> None:
+        """Write a request down."""
+        self.journal.append(
+            Seen(
+                at,
+                where,
+                hashlib.sha256(key.encode()).hexdigest(),
+                model,
+                tuple(request.ids),
+                tuple(image.sha256 for image in request.images),
+                request.input_tokens,
+                status,
+                fault.kind if fault else None,
+                counted,
+            )
+        )
+
+    async def _hang(self, fault: Fault) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), fault.seconds)
+        except TimeoutError:
+            return
+
+    async def _count_tokens(self, http: web.Request) -> web.StreamResponse:
+        request = read_request(await http.json())
+        key, model = key_of(http), http.match_info["model"]
+        fault = self.script.next(request, "count")
+        reply = ERRORS[fault.kind](fault, key) if fault else Reply(200, {"totalTokens": request.input_tokens})
+        self.note(self.clock.now(), "count", key, model, request, reply.status, fault, counted=False)
+        return reply.http()
+
+    async def _model(self, http: web.Request) -> web.StreamResponse:
+        name = http.match_info["model"]
+        return web.json_response({"name": f"models/{name}", "version": "001", "displayName": name})
+
+    async def _get_journal(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response([asdict(seen) for seen in self.journal])
+
+    async def _set_clock(self, http: web.Request) -> web.StreamResponse:
+        """GET tells the time; POST takes {"advance": s} or {"start": epoch, "speed": x}."""
+        if http.method == "POST":
+            change = await http.json()
+            self.clock.advance(change.pop("advance", 0.0))
+            if change:
+                self.clock.set(**change)
+        return web.json_response(self.clock.state())
+
+    async def _add_faults(self, http: web.Request) -> web.StreamResponse:
+        """POST takes a list of faults as JSON objects and adds them behind those that are left."""
+        self.script.faults += [Fault(**fault) for fault in await http.json()]
+        return web.json_response({"left": self.script.left})
+
+    async def serve(self, port: int, ready: Callable[[], None], stop: Event) -> None:
+        """Listen until `stop` is set."""
+        runner = web.AppRunner(self.app(), access_log=None, shutdown_timeout=1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", port)
+        await site.start()
+        self.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        ready()
+        try:
+            await asyncio.to_thread(stop.wait)
+        finally:
+            # Whoever interrupts this must not wait for the thread that waits.
+            stop.set()
+            self._stopping.set()
+            await runner.cleanup()
+
+
+def key_of(request: web.Request) -> str:
+    return request.headers.get("x-goog-api-key") or request.query.get("key", "")
+
+
+def bad_request(refused: BadRequestError) -> Reply:
+    details = None
+    if refused.field:
+        violation = {"field": refused.field, "description": str(refused)}
+        details = [{"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]}]
+    return error(400, "INVALID_ARGUMENT", str(refused), details)
+
+
+@contextmanager
+def gemini_server(
+    *,
+    requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
+    requests_per_day: int | None = None,
+    faults: list[Fault] | None = None,
+    clock: ServerClock | None = None,
+    port: int = 0,
+    **options: Any,
+) -> Iterator[GeminiServer]:
+    """Run a server in a thread; `options` are those of `GeminiServer`."""
+    limits = Limits(requests_per_minute, tokens_per_minute, requests_per_day)
+    server = GeminiServer(limits, clock or ServerClock(), faults or [], **options)
+    ready, stop = Event(), Event()
+    thread = Thread(target=lambda: asyncio.run(server.serve(port, ready.set, stop)), daemon=True)
+    thread.start()
+    try:
+        if not ready.wait(30):
+            raise RuntimeError("the Gemini server did not start")
+        yield server
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A local server that speaks the Gemini API")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--rpm", type=int, help="requests a minute")
+    parser.add_argument("--tpm", type=int, help="input tokens a minute")
+    parser.add_argument("--rpd", type=int, help="requests a day")
+    parser.add_argument("--model", action="append", help=f"model to serve, repeatable; {MODEL} by default")
+    parser.add_argument("--key", default=KEY, help="the only API key it takes")
+    parser.add_argument("--speed", type=float, default=1.0, help="of its clock; 0 stands still")
+    parser.add_argument("--start", type=float, help="of its clock, seconds since the epoch; now by default")
+    parser.add_argument("--batch-delay", type=float, default=0.0, help="seconds a batch job takes")
+    parser.add_argument("--faults", default="[]", help='JSON, such as [{"kind": "safety", "times": 3}]')
+    options = parser.parse_args()
+    server = GeminiServer(
+        Limits(options.rpm, options.tpm, options.rpd),
+        ServerClock(options.start, options.speed),
+        [Fault(**fault) for fault in json.loads(options.faults)],
+        (options.key,),
+        tuple(options.model or (MODEL,)),
+        options.batch_delay,
+    )
+
+    def say() -> None:
+        print(f"gemini.base_url={server.base_url} GEMINI_API_KEY={options.key}", flush=True)
+
+    asyncio.run(server.serve(options.port, say, Event()))
+
+
+if __name__ == "__main__":
+    main()
