@@ -129,10 +129,11 @@ def current(ledger: Ledger, now: float) -> Ledger:
 
 
 def _not_ahead(lease: Lease, now: float, today: date) -> Lease:
-    day = min(lease.day, today)
     ahead = lease.sent_by > now + LEASE_S + ARRIVAL_MARGIN_S
+    if not ahead and lease.day <= today:
+        return lease
     sent_by = now + LEASE_S if ahead else lease.sent_by
-    return lease.model_copy(update={"day": day, "sent_by": sent_by})
+    return lease.model_copy(update={"day": min(lease.day, today), "sent_by": sent_by})
 
 
 def _matters(lease: Lease, now: float) -> bool:
