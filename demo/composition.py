@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import cast
 
 import cv2
@@ -128,10 +129,14 @@ def _paint(view: Camera, layers: list[_Layer]) -> np.ndarray:
 
 def _paint_shadow(image: np.ndarray, standing: Standing) -> None:
     unit_px = adult_height_px(standing.foot_y) * standing.appearance.stature
-    shadow = image.copy()
-    centre = (round(standing.foot_x), round(standing.foot_y))
-    cv2.ellipse(shadow, centre, (round(0.17 * unit_px), round(0.045 * unit_px)), 0, 0, 360, (40, 40, 40), -1)
-    cv2.addWeighted(shadow, 0.35, image, 0.65, 0, dst=image)
+    x, y = round(standing.foot_x), round(standing.foot_y)
+    wide, high = round(0.17 * unit_px), round(0.045 * unit_px)
+    top, left = max(0, y - high), max(0, x - wide)
+    floor = image[top : y + high + 1, left : x + wide + 1]
+    if floor.size:
+        shadow = floor.copy()
+        cv2.ellipse(shadow, (x - left, y - top), (wide, high), 0, 0, 360, (40, 40, 40), -1)
+        floor[:] = cv2.addWeighted(shadow, 0.35, floor, 0.65, 0)
 
 
 def _windows(layer: _Layer) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
@@ -146,20 +151,21 @@ def _windows(layer: _Layer) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
 
 
 def _develop(image: np.ndarray, episode: Episode, rng: np.random.Generator) -> np.ndarray:
-    """What a camera makes of it: light, a soft lens, noise, and the JPEG of its own recorder."""
-    light = episode.brightness * rng.uniform(0.97, 1.03)
-    tint = np.array([1 - 0.05 * episode.warmth, 1.0, 1 + 0.05 * episode.warmth])
-    bright = image * (_vignette() * light)[:, :, None] * tint.astype(np.float32)
-    soft = cv2.GaussianBlur(bright.astype(np.float32), (3, 3), 0.6)
+    """What a camera makes of it: a soft lens, light, noise, and the JPEG of its own recorder."""
+    soft = cv2.GaussianBlur(image, (3, 3), 0.6)
+    light = _vignette() * np.float32(episode.brightness * rng.uniform(0.97, 1.03))
+    tint = (1 - 0.05 * episode.warmth, 1.0, 1 + 0.05 * episode.warmth)
+    lit = cv2.multiply(soft, cv2.merge([light * np.float32(factor) for factor in tint]), dtype=cv2.CV_32F)
     grain = rng.standard_normal(image.shape[:2], np.float32) * np.float32(rng.uniform(2, 6))
-    noisy = np.clip(soft + grain[:, :, None], 0, 255).astype(np.uint8)
+    noisy = cv2.add(lit, cv2.merge([grain] * 3), dtype=cv2.CV_8U)
     quality = int(rng.integers(70, 90))
     _, encoded = cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return cast("np.ndarray", cv2.imdecode(encoded, cv2.IMREAD_COLOR))
 
 
+@cache
 def _vignette() -> np.ndarray:
     x = np.linspace(-1, 1, FRAME_WIDTH, dtype=np.float32)
     y = np.linspace(-1, 1, FRAME_HEIGHT, dtype=np.float32)[:, None]
-    shade: np.ndarray = 1 - 0.12 * (x**2 + y**2) / 2
+    shade: np.ndarray = 1 - np.float32(0.06) * (x**2 + y**2)
     return shade

@@ -106,7 +106,7 @@ def _path(rng: np.random.Generator, view: Camera, taken: list[np.ndarray]) -> tu
     place = rng.random()
     if place < _BEHIND_SHARE:
         piece = view.furniture[rng.integers(len(view.furniture))]
-        low, high = (piece.left + 30, piece.base_y - 22), (piece.right - 30, piece.base_y - 6)
+        low, high = (piece.left + 30, piece.base_y - 26), (piece.right - 30, piece.base_y - 12)
         pace = rng.uniform((-20, 0), (20, 0))
     elif place < _BEHIND_SHARE + _CUT_OFF_SHARE:
         low, high = (60, 590), (FRAME_WIDTH - 60, 640)

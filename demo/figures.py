@@ -68,10 +68,11 @@ def _draw_legs(canvas: Canvas, person: Appearance, stride: float) -> None:
     age = age_colour(person.age)
     for side in (-1, 1):
         lift = 0.025 * side * stride
-        hip, foot = (side * 0.06, 0.62), (side * 0.085, 0.965 - abs(lift) + lift)
+        hip, foot = (side * 0.06, 0.62), (side * 0.085, 0.955 - abs(lift) + lift)
         if person.season == "winter":
             canvas.line([hip, foot], age, 0.10, outline=True)
-            ankle = (foot[0], foot[1] - 0.07)
+            foot = (foot[0], foot[1] - 0.02)
+            ankle = (foot[0], foot[1] - 0.06)
             canvas.line([ankle, foot], INK, 0.125, outline=True)
             canvas.line(
                 [(ankle[0] - 0.05, ankle[1] - 0.02), (ankle[0] + 0.05, ankle[1] - 0.02)], _WHITE, 0.035
