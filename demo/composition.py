@@ -40,7 +40,7 @@ class Placed:
     visible: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Layer:
     """A cut-out of the frame: `picture` is opaque where `opaque`, its corner is at (left, top)."""
 
