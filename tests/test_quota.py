@@ -69,6 +69,19 @@ def test_a_request_that_was_not_sent_is_given_back(tmp_path):
     asyncio.run(run())
 
 
+def test_what_one_holder_gives_back_another_can_use_at_once(tmp_path):
+    async def run() -> None:
+        clock = SimulatedClock()
+        holder, other = quota(str(tmp_path), clock), quota(str(tmp_path), clock)
+        first = await take(holder)
+        await take_all(other)
+        await holder.release(first)
+        await holder.return_unused()
+        await take(other)
+
+    asyncio.run(run())
+
+
 def test_a_request_that_can_never_be_sent_is_refused_at_once(tmp_path):
     holder = quota(str(tmp_path), SimulatedClock())
     with pytest.raises(ConfigError, match=r"gemini\.tokens_per_minute=250000.*gemini\.persons_per_request"):
@@ -289,6 +302,18 @@ def test_after_a_clock_is_set_back_by_a_year_a_window_later_all_is_well(tmp_path
 
 def await_any(holder: Quota) -> Reservation:
     return Reservation("some", 0, holder.clock.now(), 1)
+
+
+def test_a_lease_ends_when_the_clock_is_set_back(tmp_path):
+    async def run() -> None:
+        clock = SimulatedClock()
+        holder = quota(str(tmp_path), clock, LARGE)
+        last = [await take(holder) for _ in range(33)][-1]
+        assert (await take(holder)).lease_id == last.lease_id
+        clock.time -= 3600
+        assert (await take(holder)).lease_id != last.lease_id
+
+    asyncio.run(run())
 
 
 def test_what_was_spent_after_midnight_counts_when_the_clock_goes_back_before_it(tmp_path):
