@@ -128,7 +128,10 @@ class Quota:
                 await self._correct(held)
 
     async def release(self, reservation: Reservation) -> None:
-        """Give a request back that was surely not sent, not even in part."""
+        """Give a request back that was surely not sent, not even in part.
+
+        Do so within a minute: one that has left the window stays counted for its day.
+        """
         async with self._lock:
             held = self._held.get(reservation.lease_id)
             if held is not None and held.tokens.pop(reservation.number, None) is not None:
