@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,8 @@ from jobs.graph import Pools
 from jobs.settings import Settings
 
 log = logging.getLogger("shopframe")
+
+_REACHABLE_S = 10.0
 
 
 @contextmanager
@@ -39,6 +42,8 @@ def ray_session(settings: Settings) -> Iterator[tuple[float, float]]:
         # gets room for them beside a detector on every core.
         options["num_cpus"] = math.ceil(plan_pools(settings, cores, None).cpus) + 1
         options["object_store_memory"] = settings.ray.object_store_bytes
+    else:
+        _check_reachable(address)
     environment = dict(settings.ray.runtime_env)
     if address != "local" and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
         environment.setdefault("py_modules", [actors, jobs, conf])
@@ -58,6 +63,20 @@ def ray_session(settings: Settings) -> Iterator[tuple[float, float]]:
         yield float(cpus), float(resources.get("GPU", 0.0))
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself goes on trying for minutes, without a word."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHABLE_S).close()
+    except OSError as error:
+        raise ConfigError(
+            f"ray.address: can't use {address}: {error}; start the cluster, or take the address (and "
+            "RAY_ADDRESS) away to run on this machine"
+        ) from error
 
 
 def plan_pools(settings: Settings, cpus: float, gpus: float | None) -> Pools:

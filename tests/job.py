@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,29 @@ def start_command(
 def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     stdout, stderr = process.communicate(timeout=240)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
+    """Until the condition holds or the process ends; gives what the condition gave last."""
+    deadline = time.monotonic() + 240
+    while not (found := condition()) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found or condition()
+
+
+def workers(driver: int, stage: str) -> list[int]:
+    """Process ids of the actors of a stage, of a job that has started its own Ray."""
+    titles, parents = {}, {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            titles[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue
+    found = {driver}
+    while grown := {child for child, parent in parents.items() if parent in found} - found:
+        found |= grown
+    return sorted(pid for pid in found if f"MapBatches({stage})" in titles.get(pid, ""))
 
 
 def shopframe(*arguments: object, environment: Mapping[str, str] | None = None):

@@ -34,16 +34,6 @@ def assert_same_rows(output: Path, expected: Path) -> None:
         assert ours.to_pylist() == theirs.to_pylist(), kind
 
 
-def wait_for(condition, process, within_s: float = 240) -> bool:
-    """Until the condition holds or the process ends; says whether it holds."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline and process.poll() is None:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return bool(condition())
-
-
 def test_a_driver_killed_over_and_over_loses_and_repeats_nothing(undisturbed, tmp_path):
     output = tmp_path / "out"
     rng = random.Random(5)
@@ -53,7 +43,7 @@ def test_a_driver_killed_over_and_over_loses_and_repeats_nothing(undisturbed, tm
         process = job.start(
             "annotate", "--input", undisturbed.source, "--output", output, *undisturbed.options
         )
-        wait_for(lambda wanted=wanted: len(list((output / "commits").glob("*.json"))) >= wanted, process)
+        job.wait_for(lambda wanted=wanted: len(list((output / "commits").glob("*.json"))) >= wanted, process)
         time.sleep(rng.uniform(0, 0.3))
         os.kill(process.pid, signal.SIGKILL)
         job.finish(process)
@@ -68,31 +58,12 @@ def test_a_driver_killed_over_and_over_loses_and_repeats_nothing(undisturbed, tm
     assert_same_rows(output, undisturbed.output)
 
 
-def children(pid: int) -> dict[int, str]:
-    """Process id to title of everything that a process started."""
-    titles, parents = {}, {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            titles[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
-            continue
-    found = {pid}
-    while grown := {child for child, parent in parents.items() if parent in found} - found:
-        found |= grown
-    return {child: titles[child] for child in found - {pid}}
-
-
 def test_a_detector_that_is_killed_is_replaced(undisturbed, tmp_path):
     output = tmp_path / "out"
     process = job.start("annotate", "--input", undisturbed.source, "--output", output, *undisturbed.options)
-
-    def detectors() -> list[int]:
-        return [pid for pid, title in children(process.pid).items() if "MapBatches(DetectStage)" in title]
-
-    assert wait_for(detectors, process)
-    victim = detectors()[0]
-    os.kill(victim, signal.SIGKILL)
+    detectors = job.wait_for(lambda: job.workers(process.pid, "DetectStage"), process)
+    assert detectors
+    os.kill(detectors[0], signal.SIGKILL)
     done = job.finish(process)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same_rows(output, undisturbed.output)
