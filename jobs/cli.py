@@ -101,6 +101,38 @@ def consolidate(output: Output = None, config: Config = None, overrides: Set = N
 
 
 @app.command()
+def evaluate(
+    truth: Annotated[str, typer.Option("--truth", help="Parquet with one row a known person.")],
+    output: Output = None,
+    report: Annotated[
+        str | None,
+        typer.Option("--report", help="Where the evaluation goes; by default <output>/evaluation."),
+    ] = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Frames that the truth does not name show nobody.")
+    ] = False,
+    config: Config = None,
+    overrides: Set = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Measure the committed output against a truth table."""
+    from rich.console import Console
+
+    from actors.storage import layout
+    from actors.storage.object_store import ObjectStore
+    from jobs.evaluate import evaluate as run
+    from jobs.evaluation.terminal import print_evaluation
+
+    store = _output_of(_load(config, overrides, None, output))
+    place = ObjectStore(report or f"{store.uri}/{layout.EVALUATION}", store.settings)
+    found, files = run(store, truth, place, complete)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), indent=2))
+    else:
+        print_evaluation(Console(), found, files)
+
+
+@app.command()
 def shards(
     images: Annotated[str, typer.Option("--images", help="Folder or prefix of images.")],
     output: Annotated[str, typer.Option("--output", help="Where the tars go.")],

@@ -1,0 +1,127 @@
+"""Answers against known values, one attribute at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from sklearn.metrics import f1_score, mean_absolute_error
+
+from actors.attributes import Attribute, AttributeValue
+from jobs.evaluation.proportion import Proportion
+from jobs.evaluation.reliability import Reliability, reliability
+
+
+@dataclass(frozen=True, slots=True)
+class ClassAccuracy:
+    """Answers of a category or a boolean, value by value.
+
+    Attributes:
+        values: Those that occur in truth or answers: the schema's in its order, then others, from shards
+            that were annotated with another schema.
+        counts: `counts[i][j]` persons are truly `values[i]` and were answered `values[j]`.
+        f1: F1 score of each of `values`, taken as the one looked for.
+        macro_f1: Mean of `f1`.
+    """
+
+    values: list[AttributeValue]
+    counts: list[list[int]]
+    f1: list[float]
+    macro_f1: float
+
+
+@dataclass(frozen=True, slots=True)
+class NumberAccuracy:
+    """Answers of an integer.
+
+    Attributes:
+        null_answers: Answers of "can't be told": wrong, and left out of the rest.
+        mean_absolute_error: In the attribute's unit; None if all answers are null.
+        mean_error: Answer minus truth: above 0 where answers are too high.
+        pairs: (truth, answer, persons) for each pair that occurs, in order.
+    """
+
+    null_answers: int
+    mean_absolute_error: float | None
+    mean_error: float | None
+    pairs: list[tuple[int, int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeAccuracy:
+    """One annotator's answers about one attribute, over the persons found whose value is known.
+
+    Attributes:
+        type: category, boolean or integer.
+        answered: Share of these persons with an answer; any outcome but ok is none.
+        accuracy: Share of the answers that are right; of an integer, to the unit.
+        majority: The accuracy of giving everyone the most frequent true value; None without answers.
+        classes: Of a category or a boolean; None without answers.
+        numbers: Of an integer; None without answers.
+        reliability: None where no answer carries a confidence.
+    """
+
+    type: str
+    answered: Proportion
+    accuracy: Proportion
+    majority: float | None
+    classes: ClassAccuracy | None
+    numbers: NumberAccuracy | None
+    reliability: Reliability | None
+
+
+def attribute_accuracy(attribute: Attribute, truth: pa.ChunkedArray, answers: pa.Table) -> AttributeAccuracy:
+    """Compare the answers about an attribute with the truth.
+
+    Args:
+        attribute: Which.
+        truth: [n], null where not known.
+        answers: n rows with `status`, the attribute, and `confidence_<name>`.
+    """
+    known = truth.is_valid()
+    answered = pc.and_(known, pc.fill_null(pc.equal(answers["status"], "ok"), False))
+    if not attribute.nullable:  # of a shard that was annotated before the attribute was added
+        answered = pc.and_(answered, answers[attribute.name].is_valid())
+    true = truth.filter(answered).to_pylist()
+    said = answers[attribute.name].filter(answered).to_pylist()
+    right = np.array([t == s for t, s in zip(true, said, strict=True)], np.bool_)
+    confidence = answers[f"confidence_{attribute.name}"].filter(answered)
+    sure = np.asarray(confidence.is_valid().to_numpy(), np.bool_)
+    is_number = attribute.type == "integer"
+    return AttributeAccuracy(
+        type=attribute.type,
+        answered=Proportion.of(len(true), pc.sum(known).as_py() or 0),
+        accuracy=Proportion.of(int(right.sum()), len(true)),
+        majority=max(Counter(true).values()) / len(true) if true else None,
+        classes=_classes(attribute, true, said) if true and not is_number else None,
+        numbers=_numbers(true, said) if true and is_number else None,
+        reliability=reliability(confidence.drop_null().to_numpy().astype(np.float64), right[sure]),
+    )
+
+
+def _classes(attribute: Attribute, true: list[AttributeValue], said: list[AttributeValue]) -> ClassAccuracy:
+    present = {*true, *said}
+    values = [value for value in attribute.values if value in present]
+    values += sorted(present - {*values}, key=str)
+    persons = Counter(zip(true, said, strict=True))
+    f1 = f1_score(true, said, labels=values, average=None, zero_division=0.0)
+    return ClassAccuracy(
+        values=values,
+        counts=[[persons[t, s] for s in values] for t in values],
+        f1=f1.tolist(),
+        macro_f1=float(f1.mean()),
+    )
+
+
+def _numbers(true: list[int], said: list[int | None]) -> NumberAccuracy:
+    pairs = [(t, s) for t, s in zip(true, said, strict=True) if s is not None]
+    truths, guesses = np.array(pairs, np.int64).reshape(-1, 2).T
+    return NumberAccuracy(
+        null_answers=len(said) - len(pairs),
+        mean_absolute_error=float(mean_absolute_error(truths, guesses)) if pairs else None,
+        mean_error=float((guesses - truths).mean()) if pairs else None,
+        pairs=[(*pair, persons) for pair, persons in sorted(Counter(pairs).items())],
+    )
