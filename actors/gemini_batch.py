@@ -31,7 +31,8 @@ BatchState = Literal["pending", "running", "succeeded", "failed", "cancelled", "
 _MIME_TYPE = "application/jsonl"
 _NAME_PREFIX = "shopframe-"
 _PAGE = 100
-_NOT_FOUND = 404
+_GONE = (403, 404)
+"""What the server answers of a job or file that it no longer has, or that another project has."""
 
 _DOWNLOAD_TIMEOUT_S = 3600
 """For a whole file of results, which may be a gigabyte."""
@@ -180,7 +181,7 @@ async def find_job(client: GeminiClient, name: str) -> BatchJob | None:
 
 
 async def look_at(client: GeminiClient, job: BatchJob) -> BatchJob | None:
-    """The job as it is now, or None if the server no longer has it.
+    """The job as it is now, or None if the server doesn't have it, or not for this key.
 
     Raises:
         RateLimitedError, TransientError, GeminiRefusedError: As `GeminiClient.ask`.
@@ -188,7 +189,7 @@ async def look_at(client: GeminiClient, job: BatchJob) -> BatchJob | None:
     try:
         return _job(await client.call(client.sdk.batches.get(name=job.name), job.name))
     except GeminiRefusedError as error:
-        if error.code == _NOT_FOUND:
+        if error.code in _GONE:
             return None
         raise
 
@@ -202,13 +203,17 @@ async def cancel(client: GeminiClient, job: BatchJob) -> None:
     await client.call(client.sdk.batches.cancel(name=job.name), job.name)
 
 
-async def download(client: GeminiClient, job: BatchJob, target: Path) -> None:
+async def download(client: GeminiClient, job: BatchJob, target: Path) -> bool:
     """Write the file of answers of a job that succeeded.
 
     Args:
         client: Of the project that the job belongs to.
         job: With a `responses_file`.
         target: Overwritten.
+
+    Returns:
+        False if the server no longer has the file: it keeps files for two days
+        (ai.google.dev/gemini-api/docs/files).
 
     Raises:
         RateLimitedError, TransientError, GeminiRefusedError: As `GeminiClient.ask`.
@@ -219,14 +224,18 @@ async def download(client: GeminiClient, job: BatchJob, target: Path) -> None:
     if job.responses_file is None:
         raise ValueError(f"{job.name} has no file of answers; it is {job.state}")
     options = types.HttpOptions(timeout=_DOWNLOAD_TIMEOUT_S * 1000)
-    await client.call(
-        client.sdk.files.download(
-            file=job.responses_file,
-            destination=str(target),
-            config=types.DownloadFileConfig(http_options=options),
-        ),
-        job.responses_file,
+    downloading = client.sdk.files.download(
+        file=job.responses_file,
+        destination=str(target),
+        config=types.DownloadFileConfig(http_options=options),
     )
+    try:
+        await client.call(downloading, job.responses_file)
+    except GeminiRefusedError as error:
+        if error.code in _GONE:
+            return False
+        raise
+    return True
 
 
 def read_results(

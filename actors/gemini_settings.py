@@ -56,7 +56,10 @@ class GeminiBatch(Section):
 
     max_requests: int = Field(10_000, ge=1, description="Most requests of one batch job")
     max_file_bytes: int = Field(
-        1 << 30, ge=1 << 20, le=2 << 30, description="Largest file of requests; Google takes up to 2 GB"
+        256 << 20,
+        ge=1 << 20,
+        le=2 << 30,
+        description="Largest file of requests, whose crops are held in memory; Google takes up to 2 GB",
     )
     max_enqueued_tokens: int = Field(
         3_000_000,
@@ -132,6 +135,13 @@ class GeminiSettings(Section):
     media_resolution: Literal["auto", "low", "medium", "high"] = Field(
         "auto", description="Detail in which crops are read; low costs 64 tokens a crop and sees less"
     )
+    max_side_px: int | None = Field(
+        384,
+        ge=16,
+        le=4096,
+        description="Longest side of a crop as it is sent; above 384 Google counts up to ten times the "
+        "tokens. null sends crops as they are",
+    )
     answer_tokens: int = Field(
         512, ge=64, le=8192, description="Most output tokens for one person; an answer is cut above"
     )
@@ -172,7 +182,8 @@ class GeminiSettings(Section):
 
     @model_validator(mode="after")
     def _a_request_fits(self) -> Self:
-        least = 258 * self.persons_per_request
+        # Whatever its size, an image takes at least as many (ai.google.dev/gemini-api/docs/tokens).
+        least = self.persons_per_request * (64 if self.media_resolution == "low" else 256)
         if self.tokens_per_minute is not None and least > self.tokens_per_minute:
             raise ValueError(
                 f"persons_per_request {self.persons_per_request} needs more than {least} tokens, above "
@@ -220,6 +231,7 @@ def resolve_gemini(settings: GeminiSettings, schema: AttributeSchema) -> Resolve
         "temperature": settings.temperature,
         "thinking_budget": settings.thinking_budget,
         "media_resolution": settings.media_resolution,
+        "max_side_px": settings.max_side_px,
         "reasoning": settings.reasoning,
     }
     fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

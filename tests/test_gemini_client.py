@@ -224,6 +224,20 @@ def test_a_dropped_connection_is_transient_and_asked_once():
     assert len(server.journal) == 1
 
 
+def test_a_connection_that_is_dropped_when_used_again_is_not_asked_twice_either():
+    """aiohttp repeats what may be repeated on a connection that it kept; a request that is paid for may not."""
+
+    async def thrice(opened: GeminiClient):
+        await opened.ask(single())
+        with pytest.raises(TransientError):
+            await opened.ask(packed(2))
+        await opened.ask(single())
+
+    with gemini_server(faults=[Fault("drop", min_crops=2)]) as server:
+        asking(server.base_url, server.key, thrice)
+        assert [len(seen.images) for seen in server.journal] == [1, 2, 1]
+
+
 def test_a_server_that_is_not_there_is_transient():
     with gemini_server() as server:
         pass
