@@ -46,8 +46,8 @@ def draw_figure(person: Appearance, pose: Pose, adult_px: float) -> np.ndarray:
         adult_px: Height of an adult at this place, in pixels; the person's own is `stature` times that.
 
     Returns:
-        (height, width, 4) uint8, BGR multiplied by opacity, and opacity. The soles' middle is at half
-        the width and `1 / (FIGURE_BOTTOM - FIGURE_TOP)` below `-FIGURE_TOP` likewise.
+        (height, width, 4) uint8, BGR multiplied by opacity, and opacity. It is FIGURE_BOTTOM - FIGURE_TOP
+        of the person's heights high; between the soles is half its width and 1 - FIGURE_TOP heights down.
     """
     unit_px = adult_px * person.stature
     canvas = Canvas(unit_px, -FIGURE_SIDE, FIGURE_SIDE, FIGURE_TOP, FIGURE_BOTTOM)

@@ -40,15 +40,15 @@ TRUTH_SCHEMA = pa.schema(
     [
         pa.field("shard_id", pa.string(), nullable=False),
         pa.field("frame_key", pa.string(), nullable=False),
-        pa.field("track_id", pa.string(), nullable=False),
-        pa.field("bbox", pa.list_(pa.float32(), 4), nullable=False),
-        pa.field("visible", pa.float32(), nullable=False),
-        *(field.with_nullable(False) for field in AttributeSchema(SchemaSettings()).arrow_fields()),
+        pa.field("track_id", pa.string()),
+        pa.field("bbox", pa.list_(pa.float32(), 4)),
+        pa.field("visible", pa.float32()),
+        *AttributeSchema(SchemaSettings()).arrow_fields(),
     ]
 )
 """One row a person: shard and frame as the job names them, the box in shares (0..1) of the frame, the
-visible share of the figure, and one column an attribute of the default schema. A frame without rows
-shows nobody."""
+visible share of the figure, and one column an attribute of the default schema. A frame that shows nobody
+has one row with nulls for all but its key, as `shopframe evaluate` has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +140,17 @@ def write_shards(output: Path, seed: int, frames: int, frames_per_shard: int) ->
 
 
 def _write_tar(path: Path, shard_id: str, scenes: Iterable[Scene]) -> Iterator[dict[str, Any]]:
-    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+    with tarfile.open(path, "w") as tar:
         for scene in scenes:
             facts = {"camera": scene.camera, "captured_at": scene.captured_at.isoformat()}
             _add(tar, f"{scene.key}.jpg", encode_jpeg(scene))
             _add(tar, f"{scene.key}.json", json.dumps(facts).encode())
+            frame: dict[str, Any] = {"shard_id": shard_id, "frame_key": scene.key}
+            if not scene.persons:
+                yield frame
             for person in scene.persons:
                 yield {
-                    "shard_id": shard_id,
-                    "frame_key": scene.key,
+                    **frame,
                     "track_id": person.track_id,
                     "bbox": person.bbox,
                     "visible": person.visible,

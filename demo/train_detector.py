@@ -1,6 +1,6 @@
 """Train the demo's detector: YOLOv8n's architecture, one class, from scratch, on simulated scenes.
 
-    python -m demo.train_detector [--output demo/models] [--images 1200] [--epochs 20] [--seed 0]
+    python -m demo.train_detector [--output demo/models] [--images 1000] [--epochs 10] [--seed 0]
 
 writes detector.pt (half precision, without optimizer) and detector.json (how it was made and how well
 it does on a store it was not trained on). On one machine the same options give the same weights. Nothing
@@ -161,9 +161,9 @@ def _save(trained: Path, target: Path) -> None:
 def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m demo.train_detector", description="Train the detector")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "models")
-    parser.add_argument("--images", type=int, default=1200, help=f"{FRAME_WIDTH}x{FRAME_HEIGHT} scenes")
-    parser.add_argument("--test-images", type=int, default=400)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--images", type=int, default=1000, help=f"{FRAME_WIDTH}x{FRAME_HEIGHT} scenes")
+    parser.add_argument("--test-images", type=int, default=300)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     train_detector(**vars(parser.parse_args()))

@@ -28,6 +28,7 @@ from demo.scenes import Scene, generate_scenes, write_shards
 from tests.conftest import REPO_ROOT
 
 SEED = 3
+FRAMES = 18
 SCHEMA = AttributeSchema(SchemaSettings())
 STORAGE = StorageSettings(retries=1, timeout_s=10)
 
@@ -39,9 +40,9 @@ def scenes() -> list[Scene]:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the command writes: 10 frames in shards of 4."""
+    """What the command writes: some frames in shards of 4, one of which shows nobody."""
     output = tmp_path_factory.mktemp("scenes")
-    options = ["--output", output, "--frames", 10, "--seed", SEED, "--frames-per-shard", 4]
+    options = ["--output", output, "--frames", FRAMES, "--seed", SEED, "--frames-per-shard", 4]
     done = subprocess.run(
         [sys.executable, "-m", "demo.scenes", *map(str, options)],
         cwd=REPO_ROOT,
@@ -250,9 +251,9 @@ def test_a_face_is_seen_from_the_front_only():
 def test_the_jobs_reader_reads_the_shards(written, scenes):
     settings = InputSettings(uri=str(written / "shards"))
     shards = list(list_shards(settings, STORAGE))
-    assert [shard.shard_id for shard in shards] == ["scenes-00000", "scenes-00001", "scenes-00002"]
+    assert [shard.shard_id for shard in shards] == [f"scenes-{n:05d}" for n in range(5)]
     read = [frame for shard in shards for frame in read_frames(shard, settings, STORAGE)]
-    assert [frame.key for frame in read] == [scene.key for scene in scenes[:10]]
+    assert [frame.key for frame in read] == [scene.key for scene in scenes[:FRAMES]]
     for frame, scene in zip(read, scenes, strict=False):
         assert (frame.error, frame.note) == (None, None)
         assert (frame.camera, frame.captured_at) == (scene.camera, scene.captured_at)
@@ -270,8 +271,11 @@ def test_the_truth_joins_the_frames_of_the_shards(written, scenes):
     table = pq.read_table(written / "truth.parquet")
     assert set(SCHEMA.names) <= set(table.column_names)
     rows = table.to_pylist()
-    assert {(row["shard_id"], row["frame_key"]) for row in rows} <= frames
-    expected = [(scene.key, person) for scene in scenes[:10] for person in scene.persons]
+    assert {(row["shard_id"], row["frame_key"]) for row in rows} == frames
+    for row in rows:
+        assert (row["bbox"] is None) == (row["frame_key"] in {s.key for s in scenes if not s.persons})
+    rows = [row for row in rows if row["bbox"] is not None]
+    expected = [(scene.key, person) for scene in scenes[:FRAMES] for person in scene.persons]
     assert len(rows) == len(expected) > 0
     for row, (key, person) in zip(rows, expected, strict=True):
         assert (row["frame_key"], row["track_id"]) == (key, person.track_id)
@@ -280,9 +284,9 @@ def test_the_truth_joins_the_frames_of_the_shards(written, scenes):
 
 
 def test_writing_again_gives_the_same_bytes(written, tmp_path):
-    write_shards(tmp_path, SEED, 10, 4)
+    write_shards(tmp_path, SEED, FRAMES, 4)
     files = [path.relative_to(written) for path in sorted(written.rglob("*")) if path.is_file()]
-    assert len(files) == 4
+    assert len(files) == 6
     for path in files:
         assert (tmp_path / path).read_bytes() == (written / path).read_bytes(), path
 
