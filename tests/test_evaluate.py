@@ -252,6 +252,20 @@ def test_answers_go_to_the_person_whose_box_matches_and_not_by_order(output, eva
     assert (hood["accuracy"]["hits"], hood["accuracy"]["n"]) == (2, 2)
 
 
+def test_shards_that_were_annotated_with_another_schema(output, evaluated):
+    rows = labelled(output, [said(gender="unknown"), said()], gender=["male"] * 2, backpack=[True] * 2)
+    run_json = json.loads(output.read("run.json"))
+    attributes = run_json["config"]["schema"]["attributes"]
+    attributes["gender"]["values"] = ["female", "male"]
+    attributes["backpack"] = {"type": "boolean"}
+    output.write("run.json", json.dumps(run_json).encode())
+    found = evaluated(rows)["annotators"]["smolvlm"]["attributes"]
+    assert found["gender"]["classes"]["values"] == ["male", "unknown"]
+    assert found["gender"]["classes"]["counts"] == [[1, 1], [0, 0]]
+    assert (found["backpack"]["answered"]["hits"], found["backpack"]["answered"]["n"]) == (0, 2)
+    assert found["backpack"]["classes"] is None
+
+
 def test_columns_that_are_absent_empty_or_of_no_use_are_said(output, evaluated, run, tmp_path):
     rows = labelled(output, [said()], gender=["male"], cap=[None], track=["t"])
     found = evaluated(rows)

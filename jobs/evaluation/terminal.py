@@ -28,7 +28,8 @@ def print_evaluation(console: Console, evaluation: Evaluation, files: list[str])
     for name, annotator in evaluation.annotators.items():
         outcomes = ", ".join(f"{n:,} {outcome}" for outcome, n in annotator.outcomes.items())
         console.print(_attributes(f"{name}: {outcomes or 'nobody'}", annotator.attributes))
-    console.print(Text(_LEGEND))
+    if any(annotator.attributes for annotator in evaluation.annotators.values()):
+        console.print(Text(_LEGEND))
     for line in _left_out(evaluation):
         console.print(Text(line), soft_wrap=True)
     for uri in files:
@@ -69,7 +70,7 @@ def _counts(evaluation: Evaluation) -> Table:
 
 
 def _detection(evaluation: Evaluation) -> Table:
-    title = f"detection (matched at IoU {evaluation.match_iou}; whatever was written counts)"
+    title = f"detection (matched at IoU {evaluation.match_iou}; all: with those the ROI dropped)"
     table = _table(title, "of", "detections", "AP50", "AP50-95", "precision", "recall", "95%")
     for name, found in evaluation.detection.items():
         table.add_row(
