@@ -225,7 +225,7 @@ def test_a_dropped_connection_is_transient_and_asked_once():
 
 
 def test_a_connection_that_is_dropped_when_used_again_is_not_asked_twice_either():
-    """aiohttp repeats what may be repeated on a connection that it kept; a request that is paid for may not."""
+    """aiohttp repeats a GET on a connection that it kept; a request that is paid for may not be."""
 
     async def thrice(opened: GeminiClient):
         await opened.ask(single())
@@ -408,6 +408,17 @@ def test_thoughts_are_counted_and_not_read():
     assert answer.usage + TokenUsage(1, 2, 3) == TokenUsage(
         answer.usage.input + 1, answer.usage.output + 2, 10
     )
+
+
+def test_the_length_of_an_answer_is_limited_by_person():
+    """The server's answers with a reason are longer than 64 tokens and shorter than 512."""
+    cut, _ = ask(None, single(), reasoning=True, answer_tokens=64)
+    assert [a.status for a in cut.annotations.values()] == ["truncated"]
+    assert cut.usage.output == 64
+    whole, _ = ask(None, packed(32), reasoning=True)
+    assert {a.status for a in whole.annotations.values()} == {"ok"}
+    free, _ = ask(None, single(), reasoning=True, answer_tokens=64, thinking_budget=-1)
+    assert {a.status for a in free.annotations.values()} == {"ok"}
 
 
 def test_a_blocked_request_still_counts_its_tokens():

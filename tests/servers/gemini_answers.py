@@ -44,6 +44,7 @@ class Request:
     images: list[Asked]
     schema: dict[str, Any] | None
     input_tokens: int
+    max_output_tokens: int | None = None
 
     @property
     def ids(self) -> list[str]:
@@ -79,7 +80,8 @@ def read_request(body: Any) -> Request:
                 images.append(_image(part["inlineData"], last_text, config.get("mediaResolution")))
     schema = config.get("responseJsonSchema") or config.get("responseSchema")
     characters += len(json.dumps(schema)) if schema else 0
-    return Request(images, schema, math.ceil(characters / 4) + sum(image.tokens for image in images))
+    input_tokens = math.ceil(characters / 4) + sum(image.tokens for image in images)
+    return Request(images, schema, input_tokens, config.get("maxOutputTokens"))
 
 
 def answer_text(request: Request) -> str:

@@ -183,6 +183,8 @@ ERRORS: dict[str, Callable[[Fault, str], Reply]] = {
 def _finish(reason: str, keep_text: bool = False) -> Callable[[dict[str, Any], Request], None]:
     def spoil(body: dict[str, Any], _: Request) -> None:
         body["candidates"][0]["finishReason"] = reason
+        if reason == "CONTINUATION":
+            body["candidates"][0]["continuationToken"] = "Z28gb24="
         if not keep_text:
             del body["candidates"][0]["content"]
 

@@ -176,11 +176,13 @@ class GeminiServer:
         """The answer to a request that was admitted, spoiled by the fault if there is one."""
         if fault and fault.kind in ERRORS:
             return ERRORS[fault.kind](fault, key)
-        text = answer_text(request)
-        output = -(-len(text) // 4)
+        text, finish = answer_text(request), "STOP"
+        output, most = -(-len(text) // 4), request.max_output_tokens
+        if most is not None and output > most:
+            text, output, finish = text[: 4 * most], most, "MAX_TOKENS"
         body: dict[str, Any] = {
             "candidates": [
-                {"content": {"parts": [{"text": text}], "role": "model"}, "finishReason": "STOP", "index": 0}
+                {"content": {"parts": [{"text": text}], "role": "model"}, "finishReason": finish, "index": 0}
             ],
             "usageMetadata": {
                 "promptTokenCount": request.input_tokens,
