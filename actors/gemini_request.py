@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from actors.attributes import AttributeSchema
+from actors.attributes import REASONING_KEY, AttributeSchema
 from actors.crop_packing import PackedRequest
 from actors.gemini_settings import ID_KEY, GeminiSettings, ResolvedGemini
 
@@ -36,6 +36,8 @@ def response_json_schema(schema: AttributeSchema, reasoning: bool) -> dict[str, 
         **person["properties"],
     }
     person["required"] = [ID_KEY, *person["required"]]
+    # Not among the keywords that Gemini lists as supported; the prompt says it, and the answer is cut to it.
+    person["properties"].get(REASONING_KEY, {}).pop("maxLength", None)
     return {
         "type": "object",
         "properties": {PERSONS_KEY: {"type": "array", "items": person}},

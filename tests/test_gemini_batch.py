@@ -262,6 +262,27 @@ def test_a_line_that_would_fail_again_is_split_or_an_error(tmp_path):
     assert [a.status for a in found[alone.key].annotations.values()] == ["error"]
 
 
+def test_answers_under_each_others_keys_are_noticed(tmp_path):
+    """Jobs were seen to do that (github.com/googleapis/python-genai/issues/1909): the ids tell."""
+    several, alone = requests_of(8), requests_of(3, per_request=1)
+    requests = [*several, *alone[:2]]
+
+    async def run(opened: GeminiClient):
+        job = await finished(opened, await submitted(opened, tmp_path, requests))
+        assert await download(opened, job, tmp_path / "answers.jsonl")
+
+    with gemini_server() as server:
+        asking(server.base_url, server.key, run)
+    lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_bytes().splitlines()]
+    swapped = {several[0].key: several[1].key, alone[0].key: alone[1].key}
+    swapped |= {theirs: ours for ours, theirs in swapped.items()}
+    moved = [json.dumps({**line, "key": swapped[line["key"]]}).encode() for line in lines]
+    found = dict(read_results(moved, requests, SCHEMA, str))
+    assert all("echo" in str(found[request].split_reason) for request in several)
+    for request in alone[:2]:
+        assert [a.status for a in found[request].annotations.values()] == ["invalid"]
+
+
 def test_lines_that_cannot_be_read_lose_nobody():
     requests = requests_of(8)
     secret = "AIza-secret"

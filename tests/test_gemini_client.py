@@ -210,6 +210,20 @@ def test_an_overloaded_server_says_how_long_to_wait():
     assert error.retry_after_s == 7.0
 
 
+def test_any_number_of_requests_may_be_under_way_at_once():
+    async def together(opened: GeminiClient):
+        return await asyncio.gather(*(opened.ask(request) for request in pack(crops(48), 3, seed=0)))
+
+    with gemini_server() as server:
+        answers = asking(server.base_url, server.key, together)
+        assert len(server.journal) == 16
+    found = {key: annotation for answer in answers for key, annotation in answer.annotations.items()}
+    assert sorted(found) == sorted(crop.key for crop in crops(48))
+    assert {annotation.status for annotation in found.values()} == {"ok"}
+    # As they go to a journal or to another process.
+    assert pickle.loads(pickle.dumps(answers)) == answers
+
+
 def test_a_server_that_hangs_is_given_up():
     error, server = error_of(Fault("hang"), single(), timeout_s=0.5)
     assert isinstance(error, TransientError)

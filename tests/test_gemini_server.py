@@ -275,6 +275,7 @@ def test_unknown_keys_and_models_are_refused_before_the_quota(path, key, status)
         ({"contents": []}, "contents is not specified"),
         (body(b"not an image"), "process input image"),
         ({**body(jpeg(1)), "generationConfig": {"topX": 1}}, 'Unknown name "topX"'),
+        (body(jpeg(1), schema={"anyOf": [{"type": "string", "maxLength": 3}]}), "keyword maxLength"),
     ],
 )
 def test_what_google_refuses_is_refused(content, message):

@@ -79,6 +79,7 @@ def read_request(body: Any) -> Request:
             else:
                 images.append(_image(part["inlineData"], last_text, config.get("mediaResolution")))
     schema = config.get("responseJsonSchema") or config.get("responseSchema")
+    _check_keywords(schema or {})
     characters += len(json.dumps(schema)) if schema else 0
     input_tokens = math.ceil(characters / 4) + sum(image.tokens for image in images)
     return Request(images, schema, input_tokens, config.get("maxOutputTokens"))
@@ -147,6 +148,18 @@ def _tokens(width: int, height: int, resolution: str | None) -> int:
     return 258 * math.ceil(width / unit) * math.ceil(height / unit)
 
 
+def _check_keywords(schema: dict[str, Any]) -> None:
+    """Refuse what Gemini's schemas don't list as supported; it may in truth pass over some of it."""
+    unknown = set(schema) - _SCHEMA_KEYWORDS
+    if unknown:
+        raise BadRequestError(
+            f"unsupported keyword {sorted(unknown)[0]}", "generation_config.response_schema"
+        )
+    items = [schema["items"]] if "items" in schema else []
+    for inner in [*schema.get("properties", {}).values(), *schema.get("anyOf", []), *items]:
+        _check_keywords(inner)
+
+
 def _list_of_persons(schema: dict[str, Any]) -> tuple[str, dict[str, Any], str | None] | None:
     """Name of the list, schema of its items and name of their id, if the answer is one list."""
     properties = schema.get("properties", {})
@@ -194,5 +207,28 @@ _CONFIG_KEYS = frozenset(
         "responseJsonSchema",
         "thinkingConfig",
         "mediaResolution",
+    }
+)
+
+# As google-genai lists them at GenerateContentConfig.response_json_schema.
+_SCHEMA_KEYWORDS = frozenset(
+    {
+        "type",
+        "format",
+        "title",
+        "description",
+        "enum",
+        "items",
+        "prefixItems",
+        "minItems",
+        "maxItems",
+        "minimum",
+        "maximum",
+        "anyOf",
+        "oneOf",
+        "properties",
+        "additionalProperties",
+        "required",
+        "propertyOrdering",
     }
 )
