@@ -1,7 +1,8 @@
-"""True answers as the token sequences that guided decoding would run on the way to them."""
+"""The prompt and true answers as tokens: the sequences that guided decoding runs."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from actors.answer_grammar import AnswerGrammar, answer_grammar
 from actors.attributes import AttributeSchema
 
 IGNORED = -100
-"""Target of a token that isn't learned, as torch's cross entropy has it."""
+"""Target of padding, as torch's cross entropy has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,49 +60,42 @@ def prompt_tokens(processor: Any, schema: AttributeSchema, prompt: str) -> Promp
     )
 
 
-def write_answer(grammar: AnswerGrammar, values: Sequence[int]) -> tuple[list[int], list[int]]:
-    """One answer's tokens and which of them are learned.
+def write_answers(
+    tokenizer: Any, schema: AttributeSchema, values: Sequence[Sequence[int]]
+) -> tuple[Tensor, Tensor]:
+    """Answers of a batch as their tokens, from behind the prompt to the end of the utterance.
 
-    Learned are the tokens that a value is scored by: its own and, where another value begins with it
-    ("1" and "12"), the forced one that closes it.
-
-    Args:
-        grammar: Of the answer.
-        values: For each slot the index of its value.
-
-    Returns:
-        Token ids, and as many targets: the same ids, or IGNORED. What is forced behind the last value
-        is left out.
-    """
-    ids: list[int] = []
-    targets: list[int] = []
-    closed = 0
-    for slot, value in zip(grammar.slots, values, strict=True):
-        ids += slot.forced
-        targets += [*slot.forced[:closed], *[IGNORED] * (len(slot.forced) - closed)]
-        path = slot.paths[value]
-        ids += path
-        targets += path
-        closed = len(slot.routes[value]) - len(path)
-    return ids, targets
-
-
-def write_batch(grammar: AnswerGrammar, values: Tensor, padding: int) -> tuple[Tensor, Tensor]:
-    """Answers of a batch, padded on the right.
+    The JSON is tokenised as a whole, which gives the very tokens that guided decoding forces and chooses.
+    All of them are learned: guided decoding needs only the values, but a model that has also learned
+    the text between them writes the same answer without any guide, and so can vouch for the guide.
 
     Args:
-        grammar: Of the answers.
-        values: (rows, slots) int64.
-        padding: Token id to pad with; never learned.
+        tokenizer: Of the model.
+        schema: The attributes.
+        values: For each row and attribute the index of its value.
 
     Returns:
-        Token ids and targets, (rows, longest) int64 each.
+        Token ids, padded on the right, and targets: the same with IGNORED for padding, (rows, longest)
+        int64 each.
     """
-    answers = [write_answer(grammar, row) for row in values.tolist()]
-    longest = max(len(ids) for ids, _ in answers)
-    ids = torch.full((len(answers), longest), padding)
+    answers = [
+        tokenizer.encode(write_answer(schema, row) + tokenizer.eos_token, add_special_tokens=False)
+        for row in values
+    ]
+    longest = max(map(len, answers))
+    ids = torch.full((len(answers), longest), tokenizer.pad_token_id)
     targets = torch.full((len(answers), longest), IGNORED)
-    for row, (tokens, learned) in enumerate(answers):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        targets[row, : len(tokens)] = torch.tensor(learned)
+    for row, answer in enumerate(answers):
+        ids[row, : len(answer)] = targets[row, : len(answer)] = torch.tensor(answer)
     return ids, targets
+
+
+def write_answer(schema: AttributeSchema, values: Sequence[int]) -> str:
+    """One answer as it follows the prompt: a space and JSON on one line.
+
+    Args:
+        schema: The attributes.
+        values: For each attribute the index of its value.
+    """
+    named = {a.name: a.values[index] for a, index in zip(schema, values, strict=True)}
+    return " " + json.dumps(schema.nest(named), ensure_ascii=False)
