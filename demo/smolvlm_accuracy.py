@@ -83,7 +83,7 @@ def accuracy(
 
     Returns:
         By attribute: 0..1 for categories and booleans, in the attribute's unit for integers, where null
-        counts as wrong by the attribute's whole range.
+        counts as wrong by as much as there are values.
     """
     found = {}
     for attribute, column in zip(schema, truth.T, strict=True):
@@ -92,9 +92,11 @@ def accuracy(
             for answer, i in zip(answers, column, strict=True)
         ]
         if attribute.type == "integer":
-            numbers = [value for value in attribute.values if value is not None]
-            worst = max(numbers) - min(numbers)
-            errors = [worst if value is None else abs(value - true) for value, true in pairs]
+            worst = len(attribute.values)
+            errors = [
+                abs(value - true) if isinstance(value, int) and isinstance(true, int) else worst
+                for value, true in pairs
+            ]
             found[attribute.name] = float(np.mean(errors))
         else:
             found[attribute.name] = float(np.mean([value == true for value, true in pairs]))

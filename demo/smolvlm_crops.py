@@ -86,6 +86,8 @@ def render_crops(
 ) -> LabelledCrops:
     """Cut people of several seeds and scale them to the model's input; what the folder has isn't redone.
 
+    Clear the folder after a change of the drawing: the files are known by seed and number alone.
+
     Args:
         folder: Where the arrays are kept, one file a seed, made if missing.
         seeds: Of the scenes.

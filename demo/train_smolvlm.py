@@ -125,7 +125,7 @@ def _fit(
             [cross_entropy(part, values[:, column]) for part, column in zip(parts, columns, strict=True)]
         ).sum()
         weight = recipe.summary_weight * max(0.0, 1 - 2 * step / recipe.steps)
-        (answer_loss + weight * summary_loss).backward()
+        (answer_loss + weight * summary_loss).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([*model.parameters(), *head.parameters()], 1.0)
         optimizer.step()
         optimizer.zero_grad()
