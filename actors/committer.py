@@ -17,6 +17,8 @@ from pydantic import Field
 
 from actors.attributes import AttributeSchema
 from actors.errors import PreconditionError
+from actors.gemini_settings import ResolvedGemini
+from actors.gemini_shard import ANNOTATOR, gemini_shard
 from actors.previews import preview_of_block
 from actors.records import FRAMES_SCHEMA
 from actors.section import Section
@@ -33,7 +35,7 @@ from actors.storage.commit_record import (
 )
 from actors.storage.object_store import ObjectStore
 from actors.storage.person_json import person_documents, to_tar
-from actors.storage.tables import to_parquet
+from actors.storage.tables import METERED, to_parquet
 
 _WRITERS = 16
 
@@ -76,12 +78,14 @@ class Committer:
         settings: What to write.
         schema: The attributes.
         fingerprints: Stage to the hash of all that its results depend on.
+        gemini: Set where Gemini is enabled: whom it was not asked about is then committed as pending.
     """
 
     store: ObjectStore
     settings: OutputSettings
     schema: AttributeSchema
     fingerprints: dict[str, str]
+    gemini: ResolvedGemini | None = None
 
     def commit(self, block: ShardBlock) -> ShardSummary:
         """Write the shard's objects, then its record, conditionally.
@@ -96,6 +100,8 @@ class Committer:
             return self._superseded(shard_id)
         attempt_id = new_attempt_id(block.task.attempt)
         failed = block.error is not None
+        if not failed and self.gemini is not None:
+            self._add_pending(block, previous[0] if previous else None, self.gemini)
         written = self._write_frames_only(block, attempt_id) if failed else self._write(block, attempt_id)
         carried = () if failed or previous is None else _carried(previous[0], block)
         record = CommitRecord(
@@ -107,6 +113,7 @@ class Committer:
             fingerprints=self._fingerprints(block, previous[0] if previous else None),
             counts=count(block),
             annotators={} if failed else count_outcomes(block.annotations),
+            cost_usd={} if failed else sum_costs(block.annotations),
             objects=(*carried, *written),
             timings_s={**block.timings_s, "commit": round(time.perf_counter() - started, 3)},
             committed_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -121,6 +128,12 @@ class Committer:
             self._delete_replaced(previous[0], record)
         self._delete_stale_documents(block)
         return ShardSummary(shard_id, record.state, record.counts, record.annotators, record.error)
+
+    def _add_pending(self, block: ShardBlock, previous: CommitRecord | None, gemini: ResolvedGemini) -> None:
+        known = self._fingerprints(block, previous).get(ANNOTATOR)
+        if ANNOTATOR not in block.annotations or known != gemini.fingerprint:
+            block.annotations[ANNOTATOR] = gemini_shard(block, None).table(self.schema, gemini)
+            block.annotated.append(ANNOTATOR)
 
     def _write(self, block: ShardBlock, attempt_id: str) -> list[CommittedObject]:
         shard_id = block.task.shard.shard_id
@@ -231,6 +244,15 @@ def count_outcomes(annotations: dict[str, pa.Table]) -> dict[str, dict[str, int]
     }
 
 
+def sum_costs(annotations: dict[str, pa.Table]) -> dict[str, float]:
+    """Annotator paid by the token to the estimated price of its answers in US dollars."""
+    return {
+        name: round(pc.sum(table["cost_usd"]).as_py() or 0.0, 9)
+        for name, table in annotations.items()
+        if name in METERED
+    }
+
+
 def _all_failed(frames: pa.Table, error: str) -> pa.Table:
     """A failed shard has no output, so no frame of it is ok."""
     rows = [
@@ -245,7 +267,7 @@ def _carried(previous: CommitRecord, block: ShardBlock) -> tuple[CommittedObject
     if block.task.work == "detect":
         return ()
     replaced = {"json", *(f"annotations/{name}" for name in block.annotated)}
-    if block.annotated:
+    if set(block.annotated) - {ANNOTATOR}:
         replaced.add("preview")
     return tuple(o for o in previous.objects if o.kind not in replaced)
 

@@ -15,25 +15,26 @@ from rich.console import Console
 
 from actors.annotate_shard import SmolVLMShardAnnotator
 from actors.attempt_tracker import Snapshot, start_tracker
-from actors.attributes import AttributeSchema
 from actors.committer import Committer
 from actors.detect_shard import ShardDetector
-from actors.detector import ResolvedDetector, resolve_detector
+from actors.drain_shard import SETTLED
 from actors.errors import ConfigError, OutputError, StalledError
 from actors.shard_listing import list_shards
-from actors.smolvlm import ResolvedSmolVLM, resolve_smolvlm
 from actors.stages import StageContext
 from actors.storage import layout
-from actors.storage.commit_record import fingerprint_of
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
+from jobs.backlog import RETRY_KEEPS, Backlog, read_backlog
 from jobs.consolidate import consolidate
 from jobs.dry_run import draw_roi
+from jobs.gemini import GeminiDisplay
+from jobs.gemini_stage import GeminiRun, make_stage
 from jobs.graph import Pools, Stages, run_graph
 from jobs.plan import Committed, Plan, Scope, make_plan
 from jobs.progress import ProgressDisplay, print_summary, watch
 from jobs.ray_session import plan_pools, ray_session
+from jobs.resolve import Resolved, models_of, resolve
 from jobs.run_log import iso_now, log, run_log
 from jobs.settings import LoadedSettings, Settings
 from jobs.status import Totals, output_status
@@ -50,18 +51,9 @@ _PACKAGES = (
     "onnxruntime",
     "opencv-python-headless",
     "xgrammar",
+    "google-genai",
     "pyarrow",
 )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Resolved:
-    """What the settings come to before any work: models found and checked, fingerprints of the stages."""
-
-    schema: AttributeSchema
-    detector: ResolvedDetector
-    smolvlm: ResolvedSmolVLM | None
-    fingerprints: dict[str, str]
 
 
 def annotate(loaded: LoadedSettings, scope: Scope, annotator: str | None, dry_run: bool) -> int:
@@ -88,14 +80,15 @@ def annotate(loaded: LoadedSettings, scope: Scope, annotator: str | None, dry_ru
         log.info("start", extra={"input": settings.input.uri, "version": version("shopframe")})
         try:
             print("checking models, input and output", file=terminal)
-            resolved = _resolve(settings)
+            resolved = resolve(settings)
             if dry_run:
                 drawn = draw_roi(settings, resolved.detector, output)
                 console.print(f"drew the ROI and its verdicts on {len(drawn)} frames:")
                 console.print("\n".join(output.uri_of(path) for path in drawn), soft_wrap=True)
                 return EXIT_DONE
             plan = _plan(settings, output, resolved, scope, annotator)
-            run = _run(settings, resolved, plan, output, terminal)
+            backlog = _backlog(settings, output, resolved, plan, scope, annotator)
+            run = _run(settings, resolved, plan, backlog, output, terminal)
         except BaseException as error:
             log.error("stopped: %s: %s", type(error).__name__, error)
             raise
@@ -105,7 +98,7 @@ def annotate(loaded: LoadedSettings, scope: Scope, annotator: str | None, dry_ru
         output.write(layout.PROGRESS, json.dumps({**status, "run": run}, indent=2).encode())
         log.info("end", extra={"run": run, "shards": status["shards"]})
     print_summary(console, status, run)
-    return EXIT_SOME_FAILED if run["shards_failed"] else EXIT_DONE
+    return EXIT_SOME_FAILED if run["shards_failed"] or run["gemini"]["failed"] else EXIT_DONE
 
 
 def _check_writable(output: ObjectStore) -> None:
@@ -117,29 +110,8 @@ def _check_writable(output: ObjectStore) -> None:
         raise OutputError(f"output.uri: can't write to {output.uri}: {storage_error_text(error)}") from error
 
 
-def _resolve(settings: Settings) -> _Resolved:
-    schema = AttributeSchema(settings.attributes)
-    detector = resolve_detector(settings.detector, settings.storage)
-    smolvlm = resolve_smolvlm(settings.smolvlm, schema) if settings.smolvlm.enabled else None
-    reading = settings.input.model_dump(mode="json", exclude={"uri", "format", "max_shard_bytes"})
-    selecting = settings.roi.model_dump(mode="json")
-    fingerprints = {
-        "detect": fingerprint_of(
-            detector.fingerprint,
-            reading,
-            selecting,
-            settings.crops.model_dump(),
-            settings.run.max_failed_frames,
-        ),
-        "person_json": fingerprint_of(settings.output.person_json),
-    }
-    if smolvlm is not None:
-        fingerprints["smolvlm"] = smolvlm.fingerprint
-    return _Resolved(schema, detector, smolvlm, fingerprints)
-
-
 def _plan(
-    settings: Settings, output: ObjectStore, resolved: _Resolved, scope: Scope, annotator: str | None
+    settings: Settings, output: ObjectStore, resolved: Resolved, scope: Scope, annotator: str | None
 ) -> Plan:
     known = [name for name in resolved.fingerprints if name not in ("detect", "person_json")]
     if annotator is not None and annotator not in known:
@@ -160,7 +132,7 @@ def _plan(
         "config": settings.as_dict(),
         "fingerprints": resolved.fingerprints,
         "plan": {"shards": plan.shards, "to_do": len(plan.tasks), "skipped": plan.skipped},
-        "models": _models(resolved),
+        "models": models_of(resolved),
         "packages": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
         "python": platform.python_version(),
     }
@@ -169,25 +141,23 @@ def _plan(
     return plan
 
 
-def _models(resolved: _Resolved) -> dict[str, Any]:
-    detector = resolved.detector
-    models: dict[str, Any] = {
-        "detector": {
-            "weights": detector.weights,
-            "sha256": detector.weights_sha256,
-            "backend": detector.backend,
-            "precision": detector.precision,
-        }
-    }
-    if resolved.smolvlm is not None:
-        vlm = resolved.smolvlm
-        models["smolvlm"] = {
-            "model": vlm.model,
-            "version": vlm.model_version,
-            "dtype": vlm.dtype,
-            "prompt_sha256": vlm.prompt_sha256,
-        }
-    return models
+def _backlog(
+    settings: Settings,
+    output: ObjectStore,
+    resolved: Resolved,
+    plan: Plan,
+    scope: Scope,
+    annotator: str | None,
+) -> Backlog | None:
+    """Gemini's part of the run; shards that are to be done locally first are not in it yet."""
+    if resolved.gemini is None:
+        return None
+    keep = RETRY_KEEPS if annotator == "gemini" else SETTLED
+    local = {task.shard.shard_id for task in plan.tasks}
+    waits = scope in ("missing", "force") or annotator == "gemini"
+    waiting = read_backlog(output, resolved.gemini, keep) if waits else []
+    ready = [shard for shard in waiting if shard.shard_id not in local]
+    return Backlog(output, settings.gemini, resolved.gemini, keep, ready, bool(local))
 
 
 def _version(package: str) -> str | None:
@@ -198,14 +168,20 @@ def _version(package: str) -> str | None:
 
 
 def _run(
-    settings: Settings, resolved: _Resolved, plan: Plan, output: ObjectStore, terminal: Any
+    settings: Settings,
+    resolved: Resolved,
+    plan: Plan,
+    backlog: Backlog | None,
+    output: ObjectStore,
+    terminal: Any,
 ) -> dict[str, Any]:
     started = time.monotonic()
     totals = Totals()
-    if plan.tasks:
+    gemini = GeminiRun()
+    if plan.tasks or (backlog is not None and backlog.ready):
         print(f"{plan.shards:,} shards in the input, {len(plan.tasks):,} to do; starting Ray", file=terminal)
         try:
-            _run_tasks(settings, resolved, plan, output, terminal, totals)
+            gemini = _run_tasks(settings, resolved, plan, backlog, output, terminal, totals)
         except ray.exceptions.RayError as error:
             log.exception("Ray gave up")
             done = sum(totals.shards.values())
@@ -226,15 +202,26 @@ def _run(
         "shards_skipped": plan.skipped,
         "frames": totals.frames["total"],
         "persons": totals.persons["kept"],
+        "gemini": gemini.as_dict(),
         "seconds": round(time.monotonic() - started, 1),
     }
 
 
 def _run_tasks(
-    settings: Settings, resolved: _Resolved, plan: Plan, output: ObjectStore, terminal: Any, totals: Totals
-) -> None:
+    settings: Settings,
+    resolved: Resolved,
+    plan: Plan,
+    backlog: Backlog | None,
+    output: ObjectStore,
+    terminal: Any,
+    totals: Totals,
+) -> GeminiRun:
     with ray_session(settings) as (cpus, gpus), ProgressDisplay(terminal, len(plan.tasks)) as display:
         stages = _stages(settings, resolved, output, plan_pools(settings, cpus, gpus))
+        gemini = None
+        if backlog is not None:
+            gemini = make_stage(settings.gemini, backlog.resolved, resolved.schema, stages.committer)
+            gemini.offer(backlog.at_once())
         for summary in watch(
             run_graph(plan.tasks, stages),
             _snapshots(stages.context),
@@ -245,6 +232,13 @@ def _run_tasks(
             totals.add(summary)
             display.add(summary)
             log.info("shard", extra=dataclasses.asdict(summary) | {"counts": summary.counts.model_dump()})
+            if gemini is not None and backlog is not None:
+                gemini.offer(backlog.committed(summary))
+                gemini.advance()
+        if gemini is None or backlog is None:
+            return GeminiRun()
+        gemini.offer(backlog.afterwards())
+        return gemini.finish(GeminiDisplay(display.say))
 
 
 def _last_line(error: BaseException) -> str:
@@ -253,7 +247,7 @@ def _last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def _stages(settings: Settings, resolved: _Resolved, output: ObjectStore, pools: Pools) -> Stages:
+def _stages(settings: Settings, resolved: Resolved, output: ObjectStore, pools: Pools) -> Stages:
     detector = ShardDetector(
         input=settings.input,
         storage=settings.storage,
@@ -272,7 +266,7 @@ def _stages(settings: Settings, resolved: _Resolved, output: ObjectStore, pools:
         pools=pools,
         detector=detector,
         annotator=annotator,
-        committer=Committer(output, settings.output, resolved.schema, resolved.fingerprints),
+        committer=Committer(output, settings.output, resolved.schema, resolved.fingerprints, resolved.gemini),
     )
 
 

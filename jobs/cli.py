@@ -65,6 +65,22 @@ def annotate(
 
 
 @app.command()
+def gemini(output: Output = None, config: Config = None, overrides: Set = None) -> None:
+    """Ask Gemini about whoever waits, under the quota, without any local work."""
+    from jobs.gemini import drain
+    from jobs.status import read_run
+
+    run = read_run(_output_of(_load(config, overrides, None, output)))
+    # The run's own settings, so that nobody is asked again for want of a --config; Ray's and the
+    # store's are those of this machine.
+    earlier = {key: value for key, value in run["config"].items() if key not in ("ray", "storage")}
+    options = {"output.uri": ("--output", output)}
+    raise typer.Exit(
+        drain(load_settings(config or (), overrides or (), options, ("run.json", earlier)).settings)
+    )
+
+
+@app.command()
 def status(
     output: Output = None,
     config: Config = None,

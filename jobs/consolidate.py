@@ -112,8 +112,9 @@ def _schema(schema: AttributeSchema, annotators: list[str]) -> pa.Schema:
     fields = [PERSONS_SCHEMA.field(name) for name in _KEYS]
     fields += [FRAMES_SCHEMA.field(name) for name in _FRAME_COLUMNS]
     fields += [PERSONS_SCHEMA.field(name) for name in _PERSON_COLUMNS]
-    answers = [f for f in annotations_schema(schema) if f.name not in _KEYS]
-    fields += [f.with_name(f"{a}_{f.name}").with_nullable(True) for a in annotators for f in answers]
+    for annotator in annotators:
+        answers = [f for f in annotations_schema(schema, annotator) if f.name not in _KEYS]
+        fields += [f.with_name(f"{annotator}_{f.name}").with_nullable(True) for f in answers]
     return pa.schema(fields, metadata={"schema_version": SCHEMA_VERSION})
 
 

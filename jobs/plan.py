@@ -14,6 +14,9 @@ Scope = Literal["missing", "failed", "annotator", "force"]
 """missing: all that isn't done; failed: only failed shards; annotator: only answers that one annotator
 still owes; force: everything again."""
 
+NOT_LOCAL_ANNOTATORS = ("detect", "person_json", "gemini")
+"""Stages that are no annotators, and the annotator whose backlog is worked off by itself."""
+
 RETRYABLE = ("error", "pending")
 """Outcomes that a plain rerun asks for again. An invalid answer would come out the same."""
 
@@ -123,7 +126,7 @@ def _what_to_do(
         return "detect", None
     if record.input_etag != shard.etag or record.fingerprints.get("detect") != fingerprints["detect"]:
         return "detect", None
-    annotators = [name for name in fingerprints if name not in ("detect", "person_json")]
+    annotators = [name for name in fingerprints if name not in NOT_LOCAL_ANNOTATORS]
     if any(record.fingerprints.get(name) != fingerprints[name] for name in annotators):
         return "annotate", None
     if any(record.annotators.get(name, {}).get(o) for name in annotators for o in RETRYABLE):
@@ -136,7 +139,7 @@ def _what_to_do(
 def _owed_by(
     record: Committed | None, annotator: str, fingerprints: Mapping[str, str]
 ) -> tuple[Work, tuple[str, ...] | None] | None:
-    if record is None or record.state != "done":
+    if record is None or record.state != "done" or annotator in NOT_LOCAL_ANNOTATORS:
         return None
     owed = tuple(o for o, n in record.annotators.get(annotator, {}).items() if n and o != "ok")
     if not owed:

@@ -183,6 +183,9 @@ def print_summary(console: Console, status: dict[str, Any], run: dict[str, Any])
     for name, text in _summary_rows(status, run):
         table.add_row(name, text)
     console.print(table)
+    stopped = run.get("gemini", {}).get("stopped")
+    if stopped:
+        console.print(Text(f"gemini stopped: {stopped['reason']}"), soft_wrap=True)
     for failure in status["failures"]:
         console.print(Text(f"failed: {failure['shard']}: {failure['error']}"), soft_wrap=True)
     console.print(Text(f"next: {status['next']}"), soft_wrap=True)
@@ -218,4 +221,17 @@ def _summary_rows(status: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple
     for name, outcomes in status["annotators"].items():
         given = {outcome: n for outcome, n in outcomes.items() if n} or {"ok": 0}
         parts = " + ".join(f"{n:,} {outcome}" for outcome, n in given.items())
-        yield name, f"{sum(outcomes.values()):,} = {parts}"
+        cost = status["cost_usd"].get(name)
+        paid = f"; about ${cost:.4f} so far" if cost else ""
+        yield name, f"{sum(outcomes.values()):,} = {parts}{paid}"
+    quota = status["quota"]
+    if quota is not None:
+        left = "no daily limit" if quota["left_today"] is None else f"{quota['left_today']:,} left today"
+        yield (
+            "quota",
+            (
+                f"{quota['model']}: {quota['spent_today']:,} requests spent today, {left}, resets at "
+                f"{quota['resets_at']}; {quota['persons_waiting']:,} persons wait, "
+                + (f"{quota['days_left']} resets at this quota" if quota["days_left"] else "today is enough")
+            ),
+        )

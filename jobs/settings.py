@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_serializer, model_validator
@@ -19,20 +19,13 @@ from actors.crops import CropSettings
 from actors.detector import DetectorSettings
 from actors.errors import ConfigError
 from actors.frame_reader import InputSettings
+from actors.gemini_settings import GeminiSettings
 from actors.roi import RoiSettings
 from actors.section import Section
 from actors.smolvlm import SmolVLMSettings
 from actors.storage.object_store import StorageSettings
 
 CONF = Path(str(files("conf")))
-
-
-class GeminiSettings(Section):
-    """The second annotator, which this version doesn't have yet."""
-
-    enabled: Literal[False] = Field(
-        False, description="Whether crops are sent to Gemini; this version only accepts false"
-    )
 
 
 class RaySettings(Section):
@@ -125,6 +118,7 @@ def load_settings(
     config: Sequence[str] = (),
     overrides: Sequence[str] = (),
     options: Mapping[str, tuple[str, Any]] | None = None,
+    base: tuple[str, dict[str, Any]] | None = None,
 ) -> LoadedSettings:
     """Lay `conf/default.yaml`, the files, the `--set` overrides and named options over each other.
 
@@ -135,13 +129,18 @@ def load_settings(
             among the shipped ones.
         overrides: "key.path=value" with the value in YAML.
         options: Key path to (name of the command-line option, value); None values are ignored.
+        base: Where it is from and a configuration to lay over the default first: that of an earlier run.
 
     Raises:
         ConfigError: Naming the file or option, the key, what is wrong and what to do.
     """
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    for path in (CONF / "default.yaml", *map(_find_config, config)):
+    default = CONF / "default.yaml"
+    _merge(merged, _read_yaml(default), sources, str(default))
+    if base is not None:
+        _merge(merged, base[1], sources, base[0])
+    for path in map(_find_config, config):
         _merge(merged, _read_yaml(path), sources, str(path))
     for override in overrides:
         key, equals, text = override.partition("=")

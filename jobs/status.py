@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.errors import ConfigError
+from actors.quota import QuotaLimits, SystemClock
+from actors.quota_status import read_status
 from actors.records import OUTCOMES
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
+from jobs.backlog import waiting_of
 
 _FAILURES_SHOWN = 5
+_LIMITS = ("requests_per_minute", "tokens_per_minute", "requests_per_day")
 
 
 @dataclass(slots=True)
@@ -29,6 +33,7 @@ class Totals:
     persons: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     annotators: dict[str, Counter[str]] = field(default_factory=dict)
+    cost_usd: Counter[str] = field(default_factory=Counter)
     failures: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, shard: Any) -> None:
@@ -41,6 +46,8 @@ class Totals:
         self.dropped.update(counts.dropped)
         for name, outcomes in shard.annotators.items():
             self.annotators.setdefault(name, Counter()).update(outcomes)
+        for name, cost in getattr(shard, "cost_usd", {}).items():
+            self.cost_usd[name] += cost
         if shard.error is not None and len(self.failures) < _FAILURES_SHOWN:
             self.failures.append({"shard": shard.shard_id, "error": shard.error})
 
@@ -73,8 +80,10 @@ def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any
     """
     run = read_run(store)
     totals = Totals()
+    waiting = 0
     for record, _ in read_records(store, keep_index):
         totals.add(record)
+        waiting += waiting_of(record, run.get("fingerprints", {}).get("gemini", ""))
     done, failed = totals.shards["done"], totals.shards["failed"]
     total = max(int(run["plan"]["shards"]), done + failed)
     status = {
@@ -87,9 +96,33 @@ def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any
             name: {outcome: counts[outcome] for outcome in OUTCOMES}
             for name, counts in sorted(totals.annotators.items())
         },
+        "cost_usd": {name: round(cost, 6) for name, cost in sorted(totals.cost_usd.items())},
+        "quota": _quota(store, run, waiting),
         "failures": totals.failures,
     }
     return status | {"next": what_next(status)}
+
+
+def _quota(store: ObjectStore, run: dict[str, Any], waiting: int) -> dict[str, Any] | None:
+    """How Gemini's quota stands, if the last run used it."""
+    model, config = run.get("models", {}).get("gemini"), run["config"].get("gemini", {})
+    if model is None:
+        return None
+    limits = QuotaLimits(**{name: config[name] for name in _LIMITS})
+    path = layout.quota_path(model["key_id"], model["model"])
+    found = read_status(store, path, limits, SystemClock().now())
+    requests = -(-waiting // config["persons_per_request"])
+    return {
+        "model": model["model"],
+        "persons_waiting": waiting,
+        "spent_today": found.spent_today,
+        "left_today": found.left_today,
+        "resets_at": found.resets_at.isoformat(timespec="minutes"),
+        "spent_this_minute": found.window_requests,
+        "requests_per_minute": found.requests_per_minute,
+        "held_until": None if found.held_until is None else found.held_until.isoformat(timespec="seconds"),
+        "days_left": found.days_left(requests),
+    }
 
 
 def what_next(status: dict[str, Any]) -> str:
@@ -102,7 +135,14 @@ def what_next(status: dict[str, Any]) -> str:
             f"{shards['failed']} shards failed: mend what `failures` says, then shopframe annotate ... "
             f"--output {output} --retry-failed"
         )
+    if status["quota"] is not None and status["quota"]["persons_waiting"]:
+        quota = status["quota"]
+        when = "now" if quota["left_today"] != 0 else f"after {quota['resets_at']}"
+        waiting = f"{quota['persons_waiting']:,} persons wait for Gemini"
+        return f"{waiting}: shopframe gemini --output {output} ({when})"
     for name, outcomes in status["annotators"].items():
+        if name == "gemini":
+            continue
         owed = sum(n for outcome, n in outcomes.items() if outcome in ("error", "pending"))
         if owed:
             return f"{owed} persons wait for {name}: shopframe annotate ... --retry-annotator {name}"

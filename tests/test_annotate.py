@@ -6,8 +6,10 @@ import json
 from collections import Counter
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 
+from actors.storage.tables import from_parquet, to_parquet
 from tests import job
 from tests.job import Models
 
@@ -130,3 +132,70 @@ def test_an_annotator_that_owes_nothing_is_not_asked_again(first):
     assert all(set(r["annotators"]["smolvlm"]) <= {"ok"} for r in job.records(first.output).values())
     job.annotate(first.source, first.output, *first.options, "--retry-annotator", "smolvlm")
     assert job.bytes_of(first.output, "commits") == before
+
+
+def test_owed_answers_are_asked_for_again_and_nobody_elses(first):
+    """As after a model that ran out of memory on two crops."""
+    job.annotate(first.source, first.output, *first.options)
+    before = job.records(first.output)
+    rows = job.table(first.output, "annotations/smolvlm").to_pylist()
+    owing = next(name for name, record in before.items() if record["counts"]["kept"] >= 3)
+    entry = next(e for e in before[owing]["objects"] if e["kind"] == "annotations/smolvlm")
+    path = first.output / entry["path"]
+    answers = from_parquet(path.read_bytes())
+    owed = [
+        dict.fromkeys(row)
+        | {name: row[name] for name in (*job.ROW_KEYS, "model", "model_version", "prompt_sha256")}
+        | {"status": "error", "reason": "out of memory"}
+        if index < 2
+        else row
+        for index, row in enumerate(answers.to_pylist())
+    ]
+    path.write_bytes(to_parquet(pa.Table.from_pylist(owed, answers.schema)))
+    record_path = first.output / f"commits/{owing}.json"
+    kept = before[owing]["counts"]["kept"]
+    outcomes = {"annotators": {"smolvlm": {"error": 2, "ok": kept - 2}}}
+    record_path.write_text(json.dumps(before[owing] | outcomes))
+
+    status = json.loads(job.shopframe("status", "--output", first.output, "--json").stdout)
+    assert status["annotators"]["smolvlm"]["error"] == 2
+    assert "--retry-annotator smolvlm" in status["next"]
+    job.annotate(first.source, first.output, *first.options, "--retry-annotator", "smolvlm")
+    after = job.records(first.output)
+    assert {name for name in after if after[name] != before[name]} == {owing}
+    assert after[owing]["annotators"] == before[owing]["annotators"]
+    assert after[owing]["attempt"] == before[owing]["attempt"] + 1
+    assert job.table(first.output, "annotations/smolvlm").to_pylist() == rows
+
+
+def test_a_changed_zone_detects_again_and_its_drops_are_counted(first):
+    before, debris = job.records(first.output), job.debris(first.output)
+    zone = "[{mode: include, rectangle: [0, 0, 1, 0.5]}]"
+    job.annotate(first.source, first.output, *first.options, "--set", f"roi.static={zone}")
+    after = job.records(first.output)
+    for name, record in after.items():
+        assert record["attempt"] == before[name]["attempt"] + 1
+        assert record["counts"]["detected"] == before[name]["counts"]["detected"]
+    dropped = Counter(job.table(first.output, "persons")["drop_reason"].to_pylist())
+    assert dropped["outside_include_zone"] > 0
+    assert (
+        sum(r["counts"]["dropped"].get("outside_include_zone", 0) for r in after.values())
+        == dropped["outside_include_zone"]
+    )
+    assert len(job.bytes_of(first.output, "json")) == sum(r["counts"]["kept"] for r in after.values())
+    assert job.debris(first.output) == debris
+
+
+def test_force_does_everything_again_with_the_same_result(first):
+    job.annotate(first.source, first.output, *first.options)
+    before, debris = job.records(first.output), job.debris(first.output)
+    rows = job.consolidated(first.output)
+    documents = job.bytes_of(first.output, "json")
+    job.annotate(first.source, first.output, *first.options, "--force")
+    after = job.records(first.output)
+    assert {name: r["attempt"] for name, r in after.items()} == {
+        name: r["attempt"] + 1 for name, r in before.items()
+    }
+    assert job.consolidated(first.output) == rows
+    assert job.bytes_of(first.output, "json") == documents
+    assert job.debris(first.output) == debris

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.annotate import _resolve
+from jobs.resolve import resolve
 from jobs.settings import load_settings
 from tests.job import Models
 
 
 def fingerprints(models: Models, *overrides: str) -> dict[str, str]:
     given = [option for option in models.options() if option != "--set"]
-    return _resolve(load_settings((), [*given, *overrides]).settings).fingerprints
+    return resolve(load_settings((), [*given, *overrides]).settings).fingerprints
 
 
 @pytest.fixture(scope="module")

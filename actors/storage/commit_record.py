@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from actors.errors import OutputError, PreconditionError
-from actors.records import SCHEMA_VERSION
+from actors.records import SCHEMA_VERSION, ShardFormat
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 
@@ -23,7 +23,7 @@ class InputIdentity(_Frozen):
     """Which input the record is about: `etag` changes when the input does."""
 
     uri: str
-    format: str
+    format: ShardFormat
     etag: str
     size_bytes: int
     start: int
@@ -60,7 +60,8 @@ class CommitRecord(_Frozen):
     """The truth about one shard.
 
     `fingerprints` holds, by stage (detect, smolvlm, person_json), the hash of all settings and
-    model weights that the stage's result depends on.
+    model weights that the stage's result depends on. `cost_usd` is the estimated price of the answers of
+    each annotator that is paid by the token.
     """
 
     schema_version: str = SCHEMA_VERSION
@@ -72,6 +73,7 @@ class CommitRecord(_Frozen):
     fingerprints: dict[str, str] = Field(default_factory=dict)
     counts: Counts = Counts()
     annotators: dict[str, dict[str, int]] = Field(default_factory=dict)
+    cost_usd: dict[str, float] = Field(default_factory=dict)
     objects: tuple[CommittedObject, ...] = ()
     timings_s: dict[str, float] = Field(default_factory=dict)
     committed_at: str = ""

@@ -87,6 +87,29 @@ def quota_path(key_id: str, model: str) -> str:
     return f"quota/{key_id}.{object_name(model.removeprefix('models/'))}.json"
 
 
+def journal_folder(shard_id: str) -> str:
+    """What Gemini has answered about the persons of a shard, an object a request."""
+    return f"gemini/journal/{shard_id}"
+
+
+def journal_path(shard_id: str, request_key: str) -> str:
+    """The answers of one request about the persons of a shard."""
+    return f"{journal_folder(shard_id)}/{request_key}.json"
+
+
+def egress_path(day: str, name: str) -> str:
+    """Who was sent to Gemini with one request; `day` is that of UTC, as 2026-01-31."""
+    return f"gemini/egress/{day}/{name}.json"
+
+
+BATCHES = "gemini/batches"
+
+
+def batch_path(name: str) -> str:
+    """What was submitted as one job of the Batch API."""
+    return f"{BATCHES}/{name}.json"
+
+
 def consolidated_path(first_shard_id: str) -> str:
     """The consolidated rows of a run of shards that begins with `first_shard_id`."""
     return f"{CONSOLIDATED}/{first_shard_id}.parquet"

@@ -17,10 +17,22 @@ _KEYS = [
 ]
 
 
-def annotations_schema(schema: AttributeSchema) -> pa.Schema:
+METERED = ("gemini",)
+"""Annotators that are paid by the token."""
+
+_METER = [
+    pa.field("input_tokens", pa.float32()),
+    pa.field("output_tokens", pa.float32()),
+    pa.field("cost_usd", pa.float64()),
+]
+
+
+def annotations_schema(schema: AttributeSchema, annotator: str = "") -> pa.Schema:
     """Schema of `annotations/<annotator>/`: one row a kept person.
 
-    Keys, outcome, provenance, then one column an attribute and one `confidence_<name>` for each.
+    Keys, outcome, provenance, then one column an attribute and one `confidence_<name>` for each. Of
+    those paid by the token also the person's equal share of the request's tokens and of its estimated
+    price in US dollars.
     """
     return pa.schema(
         [
@@ -33,6 +45,7 @@ def annotations_schema(schema: AttributeSchema) -> pa.Schema:
             *schema.arrow_fields(),
             *schema.arrow_confidence_fields(),
             pa.field("reasoning", pa.string()),
+            *(_METER if annotator in METERED else ()),
         ],
         metadata={"schema_version": SCHEMA_VERSION},
     )
@@ -42,7 +55,8 @@ def annotations_table(
     persons: pa.Table,
     annotations: Sequence[Annotation],
     schema: AttributeSchema,
-    provenance: Mapping[str, str],
+    provenance: Mapping[str, object] | Sequence[Mapping[str, object]],
+    annotator: str = "",
 ) -> pa.Table:
     """Join answers to the kept persons that they are about.
 
@@ -50,14 +64,18 @@ def annotations_table(
         persons: The kept rows of PERSONS_SCHEMA.
         annotations: One a row of `persons`, in the same order.
         schema: The attributes.
-        provenance: `model`, `model_version` and `prompt_sha256`.
+        provenance: `model`, `model_version`, `prompt_sha256`, and the columns of the metered; one for
+            all, or one a row.
+        annotator: Who answered, where that adds columns.
 
     Raises:
-        ValueError: There are not as many annotations as persons.
+        ValueError: There are not as many annotations, or as much provenance, as persons.
     """
     keys = persons.select(["shard_id", "frame_key", "person_index"]).to_pylist()
     rows = []
-    for key, annotation in zip(keys, annotations, strict=True):
+    if isinstance(provenance, Mapping):
+        provenance = [provenance] * len(annotations)
+    for key, annotation, source in zip(keys, annotations, provenance, strict=True):
         confidence = {f"confidence_{name}": value for name, value in annotation.confidence.items()}
         rows.append(
             {
@@ -65,12 +83,12 @@ def annotations_table(
                 "status": annotation.status,
                 "reason": annotation.reason,
                 "reasoning": annotation.reasoning,
-                **provenance,
+                **source,
                 **annotation.values,
                 **confidence,
             }
         )
-    return pa.Table.from_pylist(rows, schema=annotations_schema(schema))
+    return pa.Table.from_pylist(rows, schema=annotations_schema(schema, annotator))
 
 
 def to_parquet(table: pa.Table) -> bytes:
