@@ -27,6 +27,7 @@ from actors.storage.record_index import read_records
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 from jobs.backlog import RETRY_KEEPS, Backlog, read_backlog
 from jobs.consolidate import consolidate
+from jobs.demo import check_scenes
 from jobs.dry_run import draw_roi
 from jobs.gemini import GeminiDisplay
 from jobs.gemini_stage import GeminiRun, make_stage
@@ -73,6 +74,7 @@ def annotate(loaded: LoadedSettings, scope: Scope, annotator: str | None, dry_ru
         raise ConfigError("input.uri: missing; give --input with a folder, bucket prefix or shard")
     if not settings.output.uri:
         raise ConfigError("output.uri: missing; give --output with a folder or bucket prefix")
+    check_scenes(loaded)
     output = ObjectStore(settings.output.uri, settings.storage)
     _check_writable(output)
     console = Console(soft_wrap=False)

@@ -183,6 +183,8 @@ def print_summary(console: Console, status: dict[str, Any], run: dict[str, Any])
     for name, text in _summary_rows(status, run):
         table.add_row(name, text)
     console.print(table)
+    if status["models"]["notice"] is not None:
+        console.print(Text(status["models"]["notice"]), soft_wrap=True)
     stopped = run.get("gemini", {}).get("stopped")
     if stopped:
         console.print(Text(f"gemini stopped: {stopped['reason']}"), soft_wrap=True)

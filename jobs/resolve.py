@@ -12,6 +12,7 @@ from actors.gemini_settings import ResolvedGemini, resolve_gemini
 from actors.quota import key_id_of
 from actors.smolvlm import ResolvedSmolVLM, resolve_smolvlm
 from actors.storage.commit_record import fingerprint_of
+from jobs.demo import demo_models, notice_of
 from jobs.settings import Settings
 
 
@@ -61,15 +62,18 @@ def resolve(settings: Settings) -> Resolved:
 
 
 def models_of(resolved: Resolved) -> dict[str, Any]:
-    """What `run.json` says of the models."""
+    """What `run.json` says of the models: each by its stage, and whether there is one of the demo's."""
     detector = resolved.detector
+    of_demo = demo_models(detector, resolved.smolvlm)
     models: dict[str, Any] = {
+        "demo": bool(of_demo),
+        "notice": notice_of(of_demo),
         "detector": {
             "weights": detector.weights,
             "sha256": detector.weights_sha256,
             "backend": detector.backend,
             "precision": detector.precision,
-        }
+        },
     }
     if resolved.smolvlm is not None:
         vlm = resolved.smolvlm

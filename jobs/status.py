@@ -79,6 +79,7 @@ def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any
         ConfigError: There is no run in this place.
     """
     run = read_run(store)
+    models = run.get("models", {})
     totals = Totals()
     waiting = 0
     for record, _ in read_records(store, keep_index):
@@ -98,6 +99,7 @@ def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any
         },
         "cost_usd": {name: round(cost, 6) for name, cost in sorted(totals.cost_usd.items())},
         "quota": _quota(store, run, waiting),
+        "models": {"demo": models.get("demo", False), "notice": models.get("notice")},
         "failures": totals.failures,
     }
     return status | {"next": what_next(status)}
