@@ -113,12 +113,13 @@ class ShardDrainer:
         shard_id = task.shard_id
         try:
             block, shard = self.load(task)
-            known = len(shard.found)
+            known = len(shard.rows)
             chosen = None if task.chosen is None else frozenset(task.chosen)
             waiting = shard.waiting(chosen)
             asked = ask([AskedCrop(shard_id, crop) for _, crop in waiting]) if waiting else Asked({}, None)
             shard.take_answers(asked.entries)
             left = len(shard.waiting())
+            answered = shard.persons.num_rows - left - known
             summary = None
             if not shard.waiting(chosen):
                 summary = self._commit(block, shard)
@@ -128,7 +129,7 @@ class ShardDrainer:
             return Drained(shard_id, error=str(error))
         except STORAGE_ERRORS as error:
             return Drained(shard_id, error=storage_error_text(error))
-        return Drained(shard_id, summary, len(shard.found) - known, left, asked.stop)
+        return Drained(shard_id, summary, answered, left, asked.stop)
 
     def _commit(self, block: ShardBlock, shard: GeminiShard) -> ShardSummary:
         block.annotations[ANNOTATOR] = shard.table(self.schema, self.resolved)

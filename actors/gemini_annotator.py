@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,6 +33,7 @@ from actors.gemini_answer import GeminiAnswer
 from actors.gemini_client import GeminiClient, read_api_key
 from actors.gemini_egress import AskedCrop, egress_of, record_egress
 from actors.gemini_settings import GeminiSettings, ResolvedGemini
+from actors.gemini_shard import answered
 from actors.gemini_tokens import cost_usd, estimate_input_tokens
 from actors.quota import Clock, NotNow, Quota, QuotaLimits, Reservation, SystemClock, key_id_of
 from actors.records import Annotation
@@ -44,6 +45,9 @@ log = logging.getLogger(__name__)
 
 _LINGER_S = 0.3
 """How long an incomplete request waits for persons of other shards, in real seconds."""
+
+_RECENT = 20_000
+"""Crops of this run whose answers are remembered for equal crops of other shards."""
 
 _FAILED_IN_A_ROW = 3
 """Requests that failed for a passing reason, retries included, after which it is not passing."""
@@ -145,6 +149,7 @@ class GeminiAnnotator:
         self._quota = Quota(store, key_id, resolved.model, limits, self._clock)
         self._window = asyncio.Semaphore(settings.max_in_flight)
         self._waiting: list[_Waiting] = []
+        self._recent: OrderedDict[str, asyncio.Future[JournalEntry]] = OrderedDict()
         self._arrived = asyncio.Event()
         self._dispatching: asyncio.Task[None] | None = None
         self._sending: set[asyncio.Task[None]] = set()
@@ -155,23 +160,37 @@ class GeminiAnnotator:
     async def ask(self, crops: Sequence[AskedCrop]) -> Asked:
         """Answers to as many of the crops as quota and budget allow; returns when there are no more.
 
-        Crops of the same bytes are asked about once.
+        Crops of the same bytes are asked about once, whichever shard they are from.
         """
         loop = asyncio.get_running_loop()
         if self._dispatching is None:
             self._dispatching = loop.create_task(self._dispatch())
+        if self._stop is not None or not crops:
+            return Asked({}, self._stop)
         by_digest = {crop_sha256(asked.crop.jpeg): asked for asked in crops}
-        waiting = {digest: _Waiting(asked, loop.create_future()) for digest, asked in by_digest.items()}
-        if self._stop is None and waiting:
-            self._waiting.extend(waiting.values())
-            self._arrived.set()
-            await asyncio.wait([entry.done for entry in waiting.values()])
-        entries = {
-            digest: entry.done.result()
-            for digest, entry in waiting.items()
-            if entry.done.done() and not entry.done.cancelled()
-        }
-        return Asked(entries, self._stop if len(entries) < len(waiting) else None)
+        answers: dict[str, asyncio.Future[JournalEntry]] = {}
+        equal: dict[str, AskedCrop] = {}
+        for digest, asked in by_digest.items():
+            recent = self._recent.get(digest)
+            if recent is None or recent.cancelled():
+                recent = self._recent[digest] = loop.create_future()
+                self._waiting.append(_Waiting(asked, recent))
+            else:
+                equal[digest] = asked
+            answers[digest] = recent
+        while len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
+        self._arrived.set()
+        await asyncio.wait(answers.values())
+        entries = {digest: done.result() for digest, done in answers.items() if not done.cancelled()}
+        for digest, asked in equal.items():
+            if digest in entries:
+                entries[digest] = entries[digest].for_an_equal_crop()
+                # Its shard has a journal of its own.
+                await asyncio.to_thread(
+                    write_journal, self._store, asked.shard_id, digest[:32], [entries[digest]]
+                )
+        return Asked(entries, self._stop if len(entries) < len(answers) else None)
 
     async def begin(self) -> None:
         """A run begins: what stopped the one before, and what it spent, is no matter of this one."""
@@ -326,16 +345,11 @@ class GeminiAnnotator:
     def _entry(
         self, annotation: Annotation, waiting: _Waiting, answer: GeminiAnswer, share: int
     ) -> JournalEntry:
-        usage = answer.usage
-        return JournalEntry(
-            crop_sha256=crop_sha256(waiting.asked.crop.jpeg),
-            fingerprint=self._resolved.fingerprint,
-            annotation=annotation,
-            model=self._resolved.model,
-            model_version=answer.model_version or self._resolved.model,
-            prompt_sha256=self._resolved.prompt_sha256,
-            request_id=answer.response_id,
-            input_tokens=usage.input / share,
-            output_tokens=(usage.output + usage.thinking) / share,
-            cost_usd=cost_usd(usage, self._settings.prices) / share,
+        return answered(
+            annotation,
+            crop_sha256(waiting.asked.crop.jpeg),
+            answer,
+            share,
+            cost_usd(answer.usage, self._settings.prices),
+            self._resolved,
         )

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from actors.attributes import AttributeSchema
 from actors.crop_packing import Crop
+from actors.gemini_answer import GeminiAnswer
 from actors.gemini_settings import GeminiCameras, ResolvedGemini
 from actors.records import Annotation
 from actors.shard_block import ShardBlock
@@ -46,7 +47,7 @@ class GeminiShard:
         """Persons without an outcome, with their crops; of `chosen` alone, where given."""
         return [
             (person, crop)
-            for person, crop in self._crops()
+            for person, crop in self.crops_by_person()
             if person not in self.rows and person not in self.found and (chosen is None or person in chosen)
         ]
 
@@ -81,7 +82,8 @@ class GeminiShard:
         rows = [self.rows.get((row["frame_key"], row["person_index"]), row) for row in table.to_pylist()]
         return pa.Table.from_pylist(rows, table.schema)
 
-    def _crops(self) -> list[tuple[Person, Crop]]:
+    def crops_by_person(self) -> list[tuple[Person, Crop]]:
+        """All kept persons with their crops; a crop's key names its shard, frame and person."""
         columns = self.persons.select(["frame_key", "person_index", "crop"]).to_pylist()
         return [
             (
@@ -119,6 +121,39 @@ def gemini_shard(block: ShardBlock, keep: Collection[str] | None) -> GeminiShard
             if row["status"] in keep
         }
     return shard
+
+
+def answered(
+    annotation: Annotation,
+    crop_digest: str,
+    answer: GeminiAnswer,
+    share: int,
+    cost_usd: float,
+    resolved: ResolvedGemini,
+) -> JournalEntry:
+    """One person's part of what a request brought.
+
+    Args:
+        annotation: The outcome.
+        crop_digest: Of the committed crop.
+        answer: Of the request.
+        share: Persons that the request's tokens and cost are shared by.
+        cost_usd: Of the whole request.
+        resolved: Model and prompt.
+    """
+    usage = answer.usage
+    return JournalEntry(
+        crop_sha256=crop_digest,
+        fingerprint=resolved.fingerprint,
+        annotation=annotation,
+        model=resolved.model,
+        model_version=answer.model_version or resolved.model,
+        prompt_sha256=resolved.prompt_sha256,
+        request_id=answer.response_id,
+        input_tokens=usage.input / share,
+        output_tokens=(usage.output + usage.thinking) / share,
+        cost_usd=cost_usd / share,
+    )
 
 
 def unsent(annotation: Annotation, resolved: ResolvedGemini) -> JournalEntry:

@@ -15,6 +15,7 @@ from actors.committer import Committer
 from actors.drain_shard import Drained, DrainTask, ShardDrainer
 from actors.errors import ConfigError
 from actors.gemini_annotator import Asked, GeminiAnnotator, Stop
+from actors.gemini_batches import BatchRun, GeminiBatches
 from actors.gemini_egress import AskedCrop
 from actors.gemini_settings import GeminiSettings, ResolvedGemini
 from actors.quota import Clock
@@ -90,11 +91,13 @@ class GeminiStage:
     Args:
         annotator: Handle of the throttled actor.
         drainer: What works off a shard.
+        is_batch: Whether the annotator is one of batch mode.
     """
 
-    def __init__(self, annotator: Any, drainer: ShardDrainer) -> None:
+    def __init__(self, annotator: Any, drainer: ShardDrainer, is_batch: bool = False) -> None:
         self.done = GeminiRun()
         self._annotator = annotator
+        self._is_batch = is_batch
         self._worker: Any = (
             ray.remote(_DrainWorker)
             .options(num_cpus=0, max_concurrency=_AT_ONCE, max_restarts=-1, max_task_retries=2)
@@ -117,8 +120,12 @@ class GeminiStage:
     def advance(self, timeout_s: float = 0.0) -> list[Drained]:
         """Begin what can begin, and take what is finished; waits so long for the first.
 
-        Once the stage has stopped, shards in work end by themselves and no others begin.
+        Once the stage has stopped, shards in work end by themselves and no others begin. In batch mode
+        nothing begins before all shards are known.
         """
+        return [] if self._is_batch else self._advance(timeout_s)
+
+    def _advance(self, timeout_s: float) -> list[Drained]:
         while self._offered and len(self._running) < _AT_ONCE and self.done.stop is None:
             self._running.append(self._worker.drain.remote(self._offered.popleft()))
         if not self._running:
@@ -138,11 +145,23 @@ class GeminiStage:
             said: Called now and then with what was done and how many shards are left.
             poll_s: How often.
         """
+        stop = self._run_batches(said, poll_s) if self._is_batch and self._offered else None
         while self._running or (self._offered and self.done.stop is None):
-            self.advance(poll_s)
+            self._advance(poll_s)
             said(self.done, len(self._running) + len(self._offered))
         ray.get(self._annotator.finish.remote())
+        # Kept back until now: what a stopped batch had brought is committed all the same.
+        self.done.stop = self.done.stop or stop
         return self.done
+
+    def _run_batches(self, said: Callable[[GeminiRun, int], None], poll_s: float) -> Stop | None:
+        running = self._annotator.run.remote(list(self._offered))
+        while not ray.wait([running], timeout=poll_s)[0]:
+            said(self.done, len(self._offered))
+        batches: BatchRun = ray.get(running)
+        if batches.stop is not None:
+            log.warning("gemini stops: %s: %s", batches.stop.kind, batches.stop.reason)
+        return batches.stop
 
     def _count(self, drained: Drained) -> None:
         self.done.answered += drained.answered
@@ -163,8 +182,11 @@ def make_stage(
     clock: Clock | None = None,
 ) -> GeminiStage:
     """The stage of a run, its actor started."""
-    annotator = start_annotator(settings, resolved, schema, committer.store, clock)
     drainer = ShardDrainer(committer, schema, resolved, settings.cameras)
+    if settings.mode == "batch":
+        remote = ray.remote(GeminiBatches).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        return GeminiStage(remote.remote(settings, drainer, clock), drainer, is_batch=True)
+    annotator = start_annotator(settings, resolved, schema, committer.store, clock)
     return GeminiStage(annotator, drainer)
 
 

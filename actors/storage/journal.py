@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from actors.errors import OutputError
 from actors.records import Annotation
@@ -45,6 +45,10 @@ class JournalEntry:
     input_tokens: float
     output_tokens: float
     cost_usd: float
+
+    def for_an_equal_crop(self) -> JournalEntry:
+        """The same answer for a crop of the same bytes, which cost nothing more."""
+        return replace(self, input_tokens=0.0, output_tokens=0.0, cost_usd=0.0)
 
     def provenance(self) -> dict[str, object]:
         """Columns of the annotations table that say where the answer is from and what it cost."""
