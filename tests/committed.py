@@ -32,6 +32,7 @@ class Found:
     bbox: Sequence[float]
     score: float = 0.5
     kept: bool = True
+    crop: bytes = b"crop"
     answers: Mapping[str, Annotation] = field(default_factory=dict)
 
 
@@ -44,7 +45,12 @@ def said(confidence: Mapping[str, float] | None = None, **values: Any) -> Annota
 
 def write_output(store: ObjectStore, shards: Mapping[str, Mapping[str, Sequence[Found] | str]]) -> None:
     """Commit shards of frames: frame key to its persons, or to why it failed."""
-    run = {"config": Settings().as_dict(), "plan": {"shards": len(shards)}}
+    run = {
+        "config": Settings().as_dict(),
+        "fingerprints": _FINGERPRINTS,
+        "models": {},
+        "plan": {"shards": len(shards)},
+    }
     store.write("run.json", json.dumps(run).encode())
     for shard_id, frames in shards.items():
         Committer(store, OutputSettings(), SCHEMA, _FINGERPRINTS).commit(_block(shard_id, frames))
@@ -71,7 +77,7 @@ def _block(shard_id: str, frames: Mapping[str, Sequence[Found] | str]) -> ShardB
                     "score": person.score,
                     "kept": person.kept,
                     "drop_reason": None if person.kept else "min_height",
-                    "crop": b"crop" if person.kept else None,
+                    "crop": person.crop if person.kept else None,
                 }
             )
     persons_table = pa.Table.from_pylist(person_rows, PERSONS_SCHEMA)

@@ -79,6 +79,11 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> An
 
 def workers(driver: int, stage: str) -> list[int]:
     """Process ids of the actors of a stage, of a job that has started its own Ray."""
+    return sorted(pid for pid, title in descendants(driver).items() if f"MapBatches({stage})" in title)
+
+
+def descendants(driver: int) -> dict[int, str]:
+    """Process ids of a process and all that it started, to their titles."""
     titles, parents = {}, {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -89,7 +94,7 @@ def workers(driver: int, stage: str) -> list[int]:
     found = {driver}
     while grown := {child for child, parent in parents.items() if parent in found} - found:
         found |= grown
-    return sorted(pid for pid in found if f"MapBatches({stage})" in titles.get(pid, ""))
+    return {pid: titles.get(pid, "") for pid in found}
 
 
 def shopframe(*arguments: object, environment: Mapping[str, str] | None = None):
