@@ -49,8 +49,10 @@ _LINGER_S = 0.3
 _RECENT = 20_000
 """Crops of this run whose answers are remembered for equal crops of other shards."""
 
-_FAILED_IN_A_ROW = 3
-"""Requests that failed for a passing reason, retries included, after which it is not passing."""
+_FAILED_IN_A_ROW = 5
+"""Requests that failed for a passing reason, retries included, none answered between, after which it is not
+passing: more than two crops at which the server always fails cause while their request is split, and few
+enough to leave most of a day's quota."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +237,8 @@ class GeminiAnnotator:
                 answer = await self._answer(request, by_key)
                 if answer.split_reason is not None:
                     log.info("request split: %s", answer.split_reason)
-                    requests = [*halves(request), *requests]
+                    # Behind the other half, whose answer tells a crop in trouble from a server in trouble.
+                    requests += halves(request)
         except _Stopped as stopped:
             self._stop = stopped.stop
         except (ShopframeError, *STORAGE_ERRORS) as error:
