@@ -249,10 +249,6 @@ class GeminiBatches:
     async def _submitted(self, state: BatchState, requests: Sequence[PackedRequest]) -> BatchJob | None:
         if not requests:
             return None
-        sent = [self._asked[crop.key] for request in requests for crop in request.crops]
-        record_egress(
-            self._store, egress_of(state.name, sent, self._drainer.resolved.model, self._clock.now())
-        )
         with tempfile.TemporaryDirectory(prefix="shopframe-batch-") as folder:
             lines = Path(folder, "requests.jsonl")
             with lines.open("wb") as file:
