@@ -188,6 +188,8 @@ def print_summary(console: Console, status: dict[str, Any], run: dict[str, Any])
     stopped = run.get("gemini", {}).get("stopped")
     if stopped:
         console.print(Text(f"gemini stopped: {stopped['reason']}"), soft_wrap=True)
+    for shard_id, error in run.get("gemini", {}).get("errors", {}).items():
+        console.print(Text(f"gemini: {shard_id}: {error}"), soft_wrap=True)
     for failure in status["failures"]:
         console.print(Text(f"failed: {failure['shard']}: {failure['error']}"), soft_wrap=True)
     console.print(Text(f"next: {status['next']}"), soft_wrap=True)
