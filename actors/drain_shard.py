@@ -101,7 +101,10 @@ class ShardDrainer:
         same = record.fingerprints.get(ANNOTATOR) == self.resolved.fingerprint
         waiting = gemini_shard(block, task.keep if same else None)
         waiting.refuse_cameras(self.cameras, self.resolved)
-        waiting.take_answers(read_journal(self.committer.store, task.shard_id, self.resolved.fingerprint))
+        answers = read_journal(self.committer.store, task.shard_id, self.resolved.fingerprint)
+        waiting.take_answers(
+            {c: entry for c, entry in answers.items() if entry.annotation.status in task.keep}
+        )
         return block, waiting
 
     def drain(self, task: DrainTask, ask: Callable[[Sequence[AskedCrop]], Asked]) -> Drained:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -37,7 +37,7 @@ from actors.gemini_shard import answered
 from actors.gemini_tokens import cost_usd, estimate_input_tokens
 from actors.quota import Clock, NotNow, Quota, QuotaLimits, Reservation, SystemClock, key_id_of
 from actors.records import Annotation
-from actors.storage.journal import JournalEntry, crop_sha256, write_journal
+from actors.storage.journal import JournalEntry, crop_sha256, read_journal, write_journal
 from actors.storage.object_store import ObjectStore
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 
@@ -158,6 +158,7 @@ class GeminiAnnotator:
         self._stop: Stop | None = None
         self._failed_in_a_row = 0
         self._spent_usd = 0.0
+        self._begun = False
 
     async def ask(self, crops: Sequence[AskedCrop]) -> Asked:
         """Answers to as many of the crops as quota and budget allow; returns when there are no more.
@@ -170,9 +171,12 @@ class GeminiAnnotator:
         if self._stop is not None or not crops:
             return Asked({}, self._stop)
         by_digest = {crop_sha256(asked.crop.jpeg): asked for asked in crops}
+        entries = await self._paid_before(by_digest)
         answers: dict[str, asyncio.Future[JournalEntry]] = {}
         equal: dict[str, AskedCrop] = {}
         for digest, asked in by_digest.items():
+            if digest in entries:
+                continue
             recent = self._recent.get(digest)
             if recent is None or recent.cancelled():
                 recent = self._recent[digest] = loop.create_future()
@@ -183,8 +187,9 @@ class GeminiAnnotator:
         while len(self._recent) > _RECENT:
             self._recent.popitem(last=False)
         self._arrived.set()
-        await asyncio.wait(answers.values())
-        entries = {digest: done.result() for digest, done in answers.items() if not done.cancelled()}
+        if answers:
+            await asyncio.wait(answers.values())
+        entries |= {digest: done.result() for digest, done in answers.items() if not done.cancelled()}
         for digest, asked in equal.items():
             if digest in entries:
                 entries[digest] = entries[digest].for_an_equal_crop()
@@ -192,13 +197,23 @@ class GeminiAnnotator:
                 await asyncio.to_thread(
                     write_journal, self._store, asked.shard_id, digest[:32], [entries[digest]]
                 )
-        return Asked(entries, self._stop if len(entries) < len(answers) else None)
+        return Asked(entries, self._stop if len(entries) < len(by_digest) else None)
 
     async def begin(self) -> None:
         """A run begins: what stopped the one before, and what it spent, is no matter of this one."""
         self._stop = None
         self._failed_in_a_row = 0
         self._spent_usd = 0.0
+        self._begun = True
+
+    async def _paid_before(self, asked: Mapping[str, AskedCrop]) -> dict[str, JournalEntry]:
+        """Answers to these crops that this actor got before it died; Ray makes the calls of then again."""
+        if self._begun:
+            return {}
+        found: dict[str, JournalEntry] = {}
+        for shard_id in sorted({crop.shard_id for crop in asked.values()}):
+            found |= await asyncio.to_thread(read_journal, self._store, shard_id, self._resolved.fingerprint)
+        return {digest: entry for digest, entry in found.items() if digest in asked}
 
     async def finish(self) -> None:
         """Write what the ledger doesn't have yet; to be called when there is no more to ask."""

@@ -76,8 +76,9 @@ def write_journal(
 def read_journal(store: ObjectStore, shard_id: str, fingerprint: str) -> dict[str, JournalEntry]:
     """Crop digest to the answer that was paid for, of a shard and a way of asking.
 
-    Errors are left out: they brought no answer. Where a crop was answered twice, the entry of the
-    object that is first by name counts, so that every reader takes the same.
+    Errors are left out: they brought no answer. Where a crop was answered twice, an "ok" counts before
+    other outcomes, and then the entry of the object that is first by name, so that every reader takes the
+    same.
 
     Raises:
         OutputError: An object is not one of the journal.
@@ -96,6 +97,9 @@ def read_journal(store: ObjectStore, shard_id: str, fingerprint: str) -> dict[st
                 f"{store.full(path)}: not a journal of answers; delete it, and its persons are asked again"
             ) from error
         for entry in entries:
-            if entry.fingerprint == fingerprint and entry.annotation.status not in ("error", "pending"):
-                found.setdefault(entry.crop_sha256, entry)
+            if entry.fingerprint != fingerprint or entry.annotation.status in ("error", "pending"):
+                continue
+            known = found.setdefault(entry.crop_sha256, entry)
+            if entry.annotation.status == "ok" != known.annotation.status:
+                found[entry.crop_sha256] = entry
     return found
