@@ -1,0 +1,75 @@
+"""Two jobs at once on one output, and a server that others wrote: the quota is kept, and nobody is lost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import datetime
+
+import pytest
+
+from tests import gemini_job, job
+from tests.servers.gemini_clock import ServerClock
+from tests.servers.gemini_server import gemini_server
+from tests.servers.llmock_process import llmock_process
+
+pytestmark = pytest.mark.timeout(900)
+
+SHARDS, A_SHARD, A_REQUEST = 12, 10, 4
+A_MINUTE, A_DAY = 12, 20
+NOON = datetime.fromisoformat("2026-06-10T12:00:00-07:00").timestamp()
+
+
+def test_two_jobs_share_the_quota_and_lose_nobody(tmp_path):
+    output = tmp_path / "out"
+    gemini_job.write_backlog(output, SHARDS, A_SHARD)
+    settings = {"requests_per_minute": A_MINUTE, "persons_per_request": A_REQUEST}
+    clock = ServerClock(NOON, speed=2)
+    with gemini_server(requests_per_minute=A_MINUTE, requests_per_day=A_DAY, clock=clock) as server:
+        both = [
+            gemini_job.start(output, server.base_url, clock="running", requests_per_day=A_DAY, **settings)
+            for _ in range(2)
+        ]
+        ended = [job.finish(process) for process in both]
+    assert [seen for seen in server.journal if seen.status != 200] == []
+    assert gemini_job.most_in_a_minute(server.counted) <= A_MINUTE
+    assert len(server.counted) == A_DAY
+    for done in ended:
+        check_end(done)
+    # What one of them was paid for, the other or the next run uses.
+    answered = set(gemini_job.answered(server.journal))
+    with gemini_server() as server:
+        gemini_job.gemini(output, server.base_url, requests_per_minute=1000, requests_per_day=1000)
+    assert gemini_job.outcomes(output) == {"ok": SHARDS * A_SHARD}
+    assert not answered & set(gemini_job.answered(server.journal))
+    assert len(answered) + len(gemini_job.answered(server.journal)) == SHARDS * A_SHARD
+
+
+def check_end(done: subprocess.CompletedProcess[str]) -> None:
+    """It went well, or says which shards another run has changed."""
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    said = " ".join(done.stdout.split())
+    assert "the day's quota is spent" in said
+    assert (done.returncode == 1) == ("its commit record was changed by another run" in said), said
+
+
+def test_llmock_refuses_nothing_when_its_limit_is_the_configured_one(tmp_path):
+    """Its bucket of 8 refills by one every 7.5 s; our windows are 62 s."""
+    output = tmp_path / "out"
+    gemini_job.write_backlog(output, 2, 8)
+    with llmock_process("--rpm", "8") as server:
+        gemini_job.gemini(
+            output,
+            server.base_url,
+            key="any",
+            model="gemini-2.5-pro",
+            requests_per_minute=8,
+            requests_per_day=None,
+            persons_per_request=1,
+        )
+        seen = [
+            entry for entry in server.get("requests")["requests"] if "generateContent" in json.dumps(entry)
+        ]
+    assert [entry["status"] for entry in seen] == [200] * 16
+    # It makes an id up, since the schema forces none.
+    assert gemini_job.outcomes(output) == {"invalid": 16}
