@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from actors.attributes import AttributeSchema
 from actors.errors import PreconditionError
 from actors.gemini_settings import ResolvedGemini
 from actors.gemini_shard import ANNOTATOR, gemini_shard
+from actors.kept_crops import KeepCrops, needs_crops, persons_parquet
 from actors.previews import preview_of_block
 from actors.records import FRAMES_SCHEMA
 from actors.section import Section
@@ -47,6 +49,12 @@ class OutputSettings(Section):
     person_json: Literal["files", "tar", "off"] = Field(
         "files", description="Per-person JSON: one object each, one tar a shard, or none"
     )
+    keep_crops: KeepCrops = Field(
+        "until_annotated",
+        description="How long crops of kept persons stay in persons/: until every enabled annotator has "
+        "answered (as long as none is enabled, too), always, or never. Whoever needs one that is gone cuts "
+        "it again from the input",
+    )
     previews: int = Field(
         12, ge=0, description="About how many frames of a run are drawn with boxes and labels"
     )
@@ -59,7 +67,8 @@ class ShardSummary:
     """What the driver learns of a shard.
 
     `state` is that of the record that counts now; "superseded" if another attempt won, and
-    "unrecorded" if not even the failure could be written (the shard is then still to do).
+    "unrecorded" if not even the failure could be written, or is no reason to give up what was
+    committed before (the shard is then still to do).
     """
 
     shard_id: str
@@ -98,19 +107,26 @@ class Committer:
         previous = read_record(self.store, shard_id)
         if (previous[1] if previous else None) != block.task.record_etag:
             return self._superseded(shard_id)
+        if block.committed_stands:
+            return ShardSummary(shard_id, "unrecorded", error=block.error)
         attempt_id = new_attempt_id(block.task.attempt)
         failed = block.error is not None
+        before = previous[0] if previous else None
         if not failed and self.gemini is not None:
-            self._add_pending(block, previous[0] if previous else None, self.gemini)
-        written = self._write_frames_only(block, attempt_id) if failed else self._write(block, attempt_id)
-        carried = () if failed or previous is None else _carried(previous[0], block)
+            self._add_pending(block, before, self.gemini)
+        fingerprints = self._fingerprints(block, before)
+        if failed:
+            written = self._write_frames_only(block, attempt_id)
+        else:
+            written = self._write(block, attempt_id, before, fingerprints)
+        carried = () if failed or before is None else _carried(before, block, written)
         record = CommitRecord(
             shard_id=shard_id,
             state="failed" if failed else "done",
             attempt=block.task.attempt,
             attempt_id=attempt_id,
             input=input_identity(block),
-            fingerprints=self._fingerprints(block, previous[0] if previous else None),
+            fingerprints=fingerprints,
             counts=count(block),
             annotators={} if failed else count_outcomes(block.annotations),
             cost_usd={} if failed else sum_costs(block.annotations),
@@ -124,8 +140,8 @@ class Committer:
         except PreconditionError:
             self.store.delete(o.path for o in written if attempt_id in o.path)
             return self._superseded(shard_id)
-        if previous is not None:
-            self._delete_replaced(previous[0], record)
+        if before is not None:
+            self._delete_replaced(before, record)
         self._delete_stale_documents(block)
         return ShardSummary(shard_id, record.state, record.counts, record.annotators, record.error)
 
@@ -135,14 +151,23 @@ class Committer:
             block.annotations[ANNOTATOR] = gemini_shard(block, None).table(self.schema, gemini)
             block.annotated.append(ANNOTATOR)
 
-    def _write(self, block: ShardBlock, attempt_id: str) -> list[CommittedObject]:
+    def _write(
+        self,
+        block: ShardBlock,
+        attempt_id: str,
+        previous: CommitRecord | None,
+        fingerprints: dict[str, str],
+    ) -> list[CommittedObject]:
         shard_id = block.task.shard.shard_id
         objects = []
         if block.task.work == "detect":
             frames_path = layout.frames_path(shard_id, attempt_id)
-            persons_path = layout.persons_path(shard_id, attempt_id)
             objects.append(self._put("frames", frames_path, to_parquet(block.frames)))
-            objects.append(self._put("persons", persons_path, to_parquet(block.persons)))
+        with_crops = needs_crops(self.settings.keep_crops, self.fingerprints, fingerprints, block.annotations)
+        persons = persons_parquet(block.persons, with_crops)
+        committed = previous.object("persons") if previous and block.task.work != "detect" else None
+        if committed is None or committed.sha256 != _sha256(persons):
+            objects.append(self._put("persons", layout.persons_path(shard_id, attempt_id), persons))
         for name in block.annotated:
             path = layout.annotations_path(name, shard_id, attempt_id)
             objects.append(self._put(f"annotations/{name}", path, to_parquet(block.annotations[name])))
@@ -214,6 +239,7 @@ def input_identity(block: ShardBlock) -> InputIdentity:
         size_bytes=shard.size_bytes,
         start=shard.start,
         stop=shard.stop,
+        members=base64.b64encode(shard.members).decode(),
     )
 
 
@@ -262,11 +288,13 @@ def _all_failed(frames: pa.Table, error: str) -> pa.Table:
     return pa.Table.from_pylist([{**row, "detected": 0, "kept": 0} for row in rows], FRAMES_SCHEMA)
 
 
-def _carried(previous: CommitRecord, block: ShardBlock) -> tuple[CommittedObject, ...]:
+def _carried(
+    previous: CommitRecord, block: ShardBlock, written: Iterable[CommittedObject]
+) -> tuple[CommittedObject, ...]:
     """Objects of the attempt before that are still right. Drawn labels aren't, after new answers."""
     if block.task.work == "detect":
         return ()
-    replaced = {"json", *(f"annotations/{name}" for name in block.annotated)}
+    replaced = {"json", *(o.kind for o in written)}
     if set(block.annotated) - {ANNOTATOR}:
         replaced.add("preview")
     return tuple(o for o in previous.objects if o.kind not in replaced)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -58,6 +59,24 @@ def cut_crop(image: np.ndarray, box_px: np.ndarray, settings: CropSettings) -> b
     if not done:
         raise FrameError(f"can't encode a {crop.shape[1]}x{crop.shape[0]} crop")
     return encoded.tobytes()
+
+
+def cut_person(image: np.ndarray, bbox: Sequence[float] | np.ndarray, settings: CropSettings) -> bytes:
+    """Cut a person out of a frame by the box as it is stored, so that later cuts give the same bytes.
+
+    Args:
+        image: (height, width, 3) uint8, BGR.
+        bbox: (4,) x1, y1, x2, y2 in shares of the frame, float32 or float64 of the same values.
+        settings: Padding, size and quality.
+
+    Returns:
+        JPEG bytes.
+
+    Raises:
+        FrameError: As for `cut_crop`.
+    """
+    height, width = image.shape[:2]
+    return cut_crop(image, np.asarray(bbox, np.float64) * [width, height, width, height], settings)
 
 
 def _span(low: float, high: float, limit: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from threading import Event, Thread
 import numpy as np
 import pyarrow as pa
 
-from actors.crops import CropSettings, cut_crop
+from actors.crops import CropSettings, cut_person
 from actors.detector import DetectorSettings, PersonDetector, ResolvedDetector
 from actors.errors import FrameError, ShardError
 from actors.frame_decoder import decode_frame
@@ -116,9 +116,9 @@ class ShardDetector:
                 found.drops = select_persons(self.roi, _boxes_of([found]))
             # With a wider scope the verdict comes with the shard's last frame; by then its pixels
             # are gone, so everybody is cut out and the dropped are forgotten later.
-            for index, drop in enumerate(found.drops):
-                if drop is None:
-                    found.crops[index] = cut_crop(image, boxes[index, :4], self.crops)
+            for index, bbox in enumerate(found.normalised()):
+                if found.drops[index] is None:
+                    found.crops[index] = cut_person(image, bbox, self.crops)
         except FrameError as error:
             failed.append(Frame(frame.key, None, frame.camera, frame.captured_at, str(error), frame.note))
             return None

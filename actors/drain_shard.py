@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from actors.gemini_egress import AskedCrop
 from actors.gemini_settings import GeminiCameras, ResolvedGemini
 from actors.gemini_shard import ANNOTATOR, GeminiShard, Person, gemini_shard
 from actors.records import Outcome, Shard
+from actors.recut import Recutter
 from actors.shard_block import ShardBlock, ShardTask
 from actors.stages import load_committed
 from actors.storage.commit_record import read_record
@@ -68,18 +70,21 @@ class ShardDrainer:
         schema: The attributes.
         resolved: Model and prompt.
         cameras: Whose crops may be sent.
+        recutter: Cuts crops that were not kept.
     """
 
     committer: Committer
     schema: AttributeSchema
     resolved: ResolvedGemini
     cameras: GeminiCameras
+    recutter: Recutter
 
     def load(self, task: DrainTask) -> tuple[ShardBlock, GeminiShard]:
         """The shard as it is committed, with what the journal knows beyond that.
 
         Raises:
-            ShardError: The shard isn't committed, or an object of it is missing.
+            ShardError: The shard isn't committed, an object of it is missing, or crops that were not kept
+                can't be cut again.
             OSError: The store can't be read.
         """
         found = read_record(self.committer.store, task.shard_id)
@@ -95,9 +100,10 @@ class ShardDrainer:
             source.size_bytes,
             source.start,
             source.stop,
+            base64.b64decode(source.members),
         )
         block = ShardBlock(ShardTask(shard, "annotate", record_etag=etag, attempt=record.attempt + 1))
-        load_committed(block, self.committer.store)
+        self.recutter.fill_crops(block, load_committed(block, self.committer.store))
         same = record.fingerprints.get(ANNOTATOR) == self.resolved.fingerprint
         waiting = gemini_shard(block, task.keep if same else None)
         waiting.refuse_cameras(self.cameras, self.resolved)

@@ -7,6 +7,7 @@
     │   ├── OutputError      the output can't be written
     │   └── GeminiRefusedError  Gemini refuses the key, the model or the settings: its stage stops
     ├── ShardError           one shard can't be read or processed: the shard is recorded as failed
+    │   └── RecutError       crops were not kept and can't be cut again: what is committed stands
     ├── FrameError           one frame can't be read or decoded: the frame becomes a row with its reason
     ├── RateLimitedError     Gemini's quota is spent for now: wait as it says
     ├── TransientError       Gemini can't be reached or has trouble of its own: try again later
@@ -57,6 +58,10 @@ class GeminiRefusedError(ConfigError):
 
 class ShardError(ShopframeError):
     """One shard can't be read or processed; the others go on."""
+
+
+class RecutError(ShardError):
+    """Crops of a committed shard were not kept and can't be cut again; what is committed of it stands."""
 
 
 class FrameError(ShopframeError):

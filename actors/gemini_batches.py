@@ -23,7 +23,15 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from actors.crop_packing import Crop, PackedRequest, halves, pack
 from actors.crop_shrinking import shrink_crop
 from actors.drain_shard import DrainTask, ShardDrainer
-from actors.errors import GeminiRefusedError, OutputError, RateLimitedError, ShopframeError, TransientError
+from actors.errors import (
+    GeminiRefusedError,
+    OutputError,
+    RateLimitedError,
+    RecutError,
+    ShardError,
+    ShopframeError,
+    TransientError,
+)
 from actors.gemini_annotator import Asked, Stop
 from actors.gemini_answer import GeminiAnswer
 from actors.gemini_batch import (
@@ -165,7 +173,11 @@ class GeminiBatches:
         """Crops without an answer, of equal ones the first; the others' shards get its answer too."""
         self._shards_of = {}
         for task in tasks:
-            _, shard = self._drainer.load(task)
+            try:
+                _, shard = self._drainer.load(task)
+            except ShardError as error:  # said again, and recorded, when the shard's turn to commit comes
+                log.warning("batch mode leaves out shard %s: %s", task.shard_id, error)
+                continue
             chosen = None if task.chosen is None else frozenset(task.chosen)
             for _, crop in shard.waiting(chosen):
                 shards = self._shards_of.get(crop_sha256(crop.jpeg))
@@ -332,7 +344,11 @@ class GeminiBatches:
         shards = {crop.shard_id for request in state.requests for crop in request}
         self._asked = {}
         for shard_id in sorted(shards):
-            _, shard = self._drainer.load(DrainTask(shard_id))
+            try:
+                _, shard = self._drainer.load(DrainTask(shard_id))
+            except RecutError as error:
+                log.warning("batch mode leaves out shard %s: %s", shard_id, error)
+                continue
             self._asked |= {crop.key: AskedCrop(shard_id, crop) for _, crop in shard.crops_by_person()}
         requests: list[PackedRequest] = []
         for crops in state.requests:

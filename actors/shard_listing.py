@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from itertools import groupby, islice
 
 from actors.errors import InputError
-from actors.frame_reader import pack_members
+from actors.frame_reader import list_members, pack_members
 from actors.input_settings import InputSettings
 from actors.records import Shard, ShardFormat
 from actors.samples import describe_extensions, extension, file_key, is_hidden, is_image, is_sidecar
-from actors.shard_parts import split_shard
+from actors.shard_parts import part_etag, split_shard
 from actors.storage.layout import object_name
+from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import (
     STORAGE_ERRORS,
     ObjectInfo,
@@ -163,15 +164,29 @@ class _Listing:
     def _image_groups(self, store: ObjectStore, folder: str, loose: list[ObjectInfo]) -> Iterator[Shard]:
         name = _group_name(folder)
         for number, group in enumerate(_group(loose, self.settings.frames_per_shard)):
-            identity = "\n".join(f"{i.path}\t{i.size_bytes}\t{i.etag}" for i in group)
             yield Shard(
                 shard_id=f"{name}-{number:05d}",
                 uri=store.uri_of(folder),
                 format="images",
-                etag=hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest(),
+                etag=_group_etag(group),
                 size_bytes=sum(info.size_bytes for info in group),
                 members=pack_members([info.path.rpartition("/")[2] for info in group]),
             )
+
+
+def current_etag(shard: Shard, storage: StorageSettings) -> str:
+    """What `Shard.etag` would be if its source were listed now.
+
+    Raises:
+        FileNotFoundError: The source, or one of a group's images, is gone.
+        OSError: The store failed.
+    """
+    store = ObjectStore(shard.uri, storage)
+    if shard.format == "images":
+        return _group_etag(map_ahead(store.info, list_members(shard.members)))
+    parent, name = store.parent()
+    etag = parent.info(name).etag
+    return etag if shard.start == 0 and shard.stop is None else part_etag(etag, shard.start, shard.stop)
 
 
 def format_of(path: str) -> ShardFormat | None:
@@ -212,6 +227,13 @@ def _group_name(folder: str) -> str:
         return "images"
     # A folder that is called like the group of the root gets another name than it.
     return object_name("./images" if folder == "images" else folder)
+
+
+def _group_etag(group: Iterable[ObjectInfo]) -> str:
+    """Identity of a group: of its files by name, whatever folder they are listed from."""
+    names = ((info.path.rpartition("/")[2], info) for info in group)
+    identity = "\n".join(sorted(f"{name}\t{info.size_bytes}\t{info.etag}" for name, info in names))
+    return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _group(loose: list[ObjectInfo], size: int) -> Iterator[list[ObjectInfo]]:

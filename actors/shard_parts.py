@@ -48,12 +48,16 @@ def split_shard(shard: Shard, max_bytes: int, storage: StorageSettings) -> Itera
         yield replace(
             shard,
             shard_id=f"{shard.shard_id}.part-{number:05d}",
-            # Another division of the same file is another input.
-            etag=f"{shard.etag}:{start}-{'' if stop is None else stop}",
+            etag=part_etag(shard.etag, start, stop),
             size_bytes=size_bytes,
             start=start,
             stop=stop,
         )
+
+
+def part_etag(etag: str, start: int, stop: int | None) -> str:
+    """Identity of a part of a file with this etag: another division of the same file is another input."""
+    return f"{etag}:{start}-{'' if stop is None else stop}"
 
 
 def _tar_bounds(shard: Shard, max_bytes: int) -> list[tuple[int, int | None, int]]:

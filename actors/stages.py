@@ -15,9 +15,10 @@ import ray
 from actors.annotate_shard import SmolVLMShardAnnotator
 from actors.committer import Committer, ShardSummary
 from actors.detect_shard import ShardDetector
-from actors.errors import ShardError
+from actors.errors import RecutError, ShardError
+from actors.recut import Recutter
 from actors.shard_block import ShardBlock
-from actors.storage.commit_record import Counts, read_record
+from actors.storage.commit_record import CommitRecord, Counts, read_record
 from actors.storage.object_store import ObjectStore
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 from actors.storage.tables import from_parquet
@@ -51,6 +52,7 @@ class StageContext:
                 work(block)
             except ShardError as error:
                 block.error = str(error)
+                block.committed_stands = isinstance(error, RecutError)
             except STORAGE_ERRORS as error:
                 block.error = f"{name}: {storage_error_text(error)}"
             except Exception as error:  # the boundary where one shard's trouble stays its own
@@ -64,10 +66,13 @@ class StageContext:
 class DetectStage:
     """Reads a shard and finds its people, or fetches what was committed of them before."""
 
-    def __init__(self, context: StageContext, detector: ShardDetector, output: ObjectStore) -> None:
+    def __init__(
+        self, context: StageContext, detector: ShardDetector, recutter: Recutter, output: ObjectStore
+    ) -> None:
         self._context = context
         self._detector = detector
         self._detector.saw = _Meter(context.tracker)
+        self._recutter = recutter
         self._output = output
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -77,8 +82,10 @@ class DetectStage:
     def _detect(self, block: ShardBlock) -> None:
         if block.task.work == "detect":
             self._detector.detect(block)
-        else:
-            load_committed(block, self._output)
+            return
+        record = load_committed(block, self._output)
+        if block.task.work == "annotate":
+            self._recutter.fill_crops(block, record)
 
 
 class AnnotateStage:
@@ -112,8 +119,8 @@ def commit_stage(batch: pa.Table, context: StageContext, committer: Committer) -
     return summary_to_arrow(summary)
 
 
-def load_committed(block: ShardBlock, output: ObjectStore) -> None:
-    """Fill a block from what its shard's commit record names.
+def load_committed(block: ShardBlock, output: ObjectStore) -> CommitRecord:
+    """Fill a block from what its shard's commit record names, and return the record.
 
     Raises:
         ShardError: The record is gone, was replaced, or names an object that isn't there.
@@ -136,6 +143,7 @@ def load_committed(block: ShardBlock, output: ObjectStore) -> None:
             block.annotations[annotator] = table
         else:
             setattr(block, kind, table)
+    return record
 
 
 def summary_to_arrow(summary: ShardSummary) -> pa.Table:

@@ -19,6 +19,7 @@ from actors.committer import Committer
 from actors.detect_shard import ShardDetector
 from actors.drain_shard import SETTLED
 from actors.errors import ConfigError, OutputError, StalledError
+from actors.recut import Recutter
 from actors.shard_listing import list_shards
 from actors.stages import StageContext
 from actors.storage import layout
@@ -222,7 +223,9 @@ def _run_tasks(
         stages = _stages(settings, resolved, output, plan_pools(settings, cpus, gpus))
         gemini = None
         if backlog is not None:
-            gemini = make_stage(settings.gemini, backlog.resolved, resolved.schema, stages.committer)
+            gemini = make_stage(
+                settings.gemini, backlog.resolved, resolved.schema, stages.committer, stages.recutter
+            )
             gemini.offer(backlog.at_once())
         for summary in watch(
             run_graph(plan.tasks, stages),
@@ -267,6 +270,7 @@ def _stages(settings: Settings, resolved: Resolved, output: ObjectStore, pools: 
         context=StageContext(start_tracker(), settings.run.max_attempts),
         pools=pools,
         detector=detector,
+        recutter=Recutter(settings.input, settings.storage, settings.crops, resolved.fingerprints["detect"]),
         annotator=annotator,
         committer=Committer(output, settings.output, resolved.schema, resolved.fingerprints, resolved.gemini),
     )

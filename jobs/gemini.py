@@ -11,11 +11,15 @@ from rich.console import Console
 
 from actors.attributes import AttributeSchema
 from actors.committer import Committer
+from actors.crops import CropSettings
 from actors.drain_shard import SETTLED
 from actors.errors import ConfigError
 from actors.gemini_client import read_api_key
 from actors.gemini_settings import ResolvedGemini, resolve_gemini
+from actors.input_settings import InputSettings
+from actors.kept_crops import NOT_ANNOTATORS
 from actors.quota import Clock
+from actors.recut import Recutter
 from actors.storage import layout
 from actors.storage.commit_record import fingerprint_of
 from actors.storage.object_store import ObjectStore
@@ -74,20 +78,23 @@ def drain(settings: Settings, clock: Clock | None = None) -> int:
     console = Console(soft_wrap=False)
     started = time.monotonic()
     with run_log(output) as terminal:
-        _note_model(output, settings, resolved)
+        run_json = _note_model(output, settings, resolved)
         waiting = read_backlog(output, resolved)
         backlog = Backlog(output, settings.gemini, resolved, SETTLED, waiting)
         persons = sum(shard.persons for shard in waiting)
         print(f"{persons:,} persons of {len(waiting):,} shards wait for Gemini", file=terminal)
         done = GeminiRun()
         if waiting:
+            asking = {k: v for k, v in run_json["fingerprints"].items() if k not in NOT_ANNOTATORS}
             fingerprints = {
+                **asking,
                 "gemini": resolved.fingerprint,
                 "person_json": fingerprint_of(settings.output.person_json),
             }
             committer = Committer(output, settings.output, schema, fingerprints, resolved)
             with ray_session(settings):
-                stage = make_stage(settings.gemini, resolved, schema, committer, clock)
+                recutter = _recutter(run_json, settings)
+                stage = make_stage(settings.gemini, resolved, schema, committer, recutter, clock)
                 stage.offer(backlog.at_once())
                 done = stage.finish(GeminiDisplay(lambda line: print(line, file=terminal, flush=True)))
         if settings.output.consolidate:
@@ -110,13 +117,25 @@ def drain(settings: Settings, clock: Clock | None = None) -> int:
     return EXIT_FAILED if done.failed else EXIT_DONE
 
 
-def _note_model(output: ObjectStore, settings: Settings, resolved: ResolvedGemini) -> None:
-    """`status` finds the quota by what `run.json` says."""
+def _recutter(run_json: dict[str, Any], settings: Settings) -> Recutter:
+    """Cuts as the run did that detected, whatever was given now."""
+    config = run_json["config"]
+    return Recutter(
+        InputSettings.model_validate(config["input"]),
+        settings.storage,
+        CropSettings.model_validate(config["crops"]),
+        run_json["fingerprints"].get("detect"),
+    )
+
+
+def _note_model(output: ObjectStore, settings: Settings, resolved: ResolvedGemini) -> dict[str, Any]:
+    """`status` finds the quota by what `run.json` says, which is returned."""
     run = read_run(output)
     run["models"]["gemini"] = gemini_model(resolved)
     run["fingerprints"]["gemini"] = resolved.fingerprint
     run["config"]["gemini"] = settings.as_dict()["gemini"]
     output.write(layout.RUN, json.dumps(run, indent=2).encode())
+    return run
 
 
 if __name__ == "__main__":

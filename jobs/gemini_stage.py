@@ -19,6 +19,7 @@ from actors.gemini_batches import BatchRun, GeminiBatches
 from actors.gemini_egress import AskedCrop
 from actors.gemini_settings import GeminiSettings, ResolvedGemini
 from actors.quota import Clock
+from actors.recut import Recutter
 from actors.storage.object_store import ObjectStore
 from jobs.run_log import log
 
@@ -179,10 +180,11 @@ def make_stage(
     resolved: ResolvedGemini,
     schema: AttributeSchema,
     committer: Committer,
+    recutter: Recutter,
     clock: Clock | None = None,
 ) -> GeminiStage:
     """The stage of a run, its actor started."""
-    drainer = ShardDrainer(committer, schema, resolved, settings.cameras)
+    drainer = ShardDrainer(committer, schema, resolved, settings.cameras, recutter)
     if settings.mode == "batch":
         remote = ray.remote(GeminiBatches).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
         return GeminiStage(remote.remote(settings, drainer, clock), drainer, is_batch=True)

@@ -13,6 +13,7 @@ import ray.data
 from actors.annotate_shard import SmolVLMShardAnnotator
 from actors.committer import Committer, ShardSummary
 from actors.detect_shard import ShardDetector
+from actors.recut import Recutter
 from actors.shard_block import ShardTask
 from actors.stages import AnnotateStage, DetectStage, StageContext, commit_stage, summary_from_json
 
@@ -52,6 +53,7 @@ class Stages:
     context: StageContext
     pools: Pools
     detector: ShardDetector
+    recutter: Recutter
     annotator: SmolVLMShardAnnotator | None
     committer: Committer
 
@@ -76,7 +78,7 @@ def _run_wave(tasks: Sequence[ShardTask], stages: Stages) -> Iterator[ShardSumma
     rows = [task.to_row() for task in tasks]
     blocks = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         DetectStage,
-        fn_constructor_args=(stages.context, stages.detector, stages.committer.store),
+        fn_constructor_args=(stages.context, stages.detector, stages.recutter, stages.committer.store),
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,

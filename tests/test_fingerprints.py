@@ -34,6 +34,7 @@ def base(models: Models) -> dict[str, str]:
         ("detector.actors=2", set()),
         ("run.stall_fail_s=10000", set()),
         ("output.previews=1", set()),
+        ("output.keep_crops=never", set()),
     ],
 )
 def test_a_setting_changes_the_fingerprints_of_what_depends_on_it(models, base, override, changed):

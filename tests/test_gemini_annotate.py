@@ -26,7 +26,8 @@ def annotate(
     source: Path, output: Path, *options: object, key: str | None = KEY, expect: int = 0
 ) -> CompletedProcess[str]:
     environment = {"GEMINI_API_KEY": key or ""}
-    done = job.shopframe("annotate", "--input", source, "--output", output, *options, environment=environment)
+    given = ["--input", source, "--output", output, "--set", "output.keep_crops=always", *options]
+    done = job.shopframe("annotate", *given, environment=environment)
     assert done.returncode == expect, done.stdout + done.stderr
     return done
 

@@ -20,7 +20,10 @@ class _Frozen(BaseModel):
 
 
 class InputIdentity(_Frozen):
-    """Which input the record is about: `etag` changes when the input does."""
+    """Which input the record is about: `etag` changes when the input does.
+
+    `members` is that of `Shard`, in base64: the files of a group of loose images, empty otherwise.
+    """
 
     uri: str
     format: ShardFormat
@@ -28,6 +31,7 @@ class InputIdentity(_Frozen):
     size_bytes: int
     start: int
     stop: int | None
+    members: str = ""
 
 
 class CommittedObject(_Frozen):
