@@ -52,6 +52,11 @@ def ray_session(settings: Settings) -> Iterator[tuple[float, float]]:
         ray.init(address=address, runtime_env=environment or None, **options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise ConfigError(f"ray.address: can't use {address}: {error}") from error
+    except Exception as error:
+        # Ray has no type of its own for a node that isn't up within half a minute.
+        if type(error) is not Exception:
+            raise
+        raise ConfigError(f"Ray did not start: {error}; is the machine very busy? Run again") from error
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     for name in ("ray", "ray.data"):
         logger = logging.getLogger(name)
