@@ -159,7 +159,6 @@ def test_the_demos_configuration_is_all_that_the_command_needs(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     output = tmp_path / "out/demo/annotated"
     assert_right(measured(output, tmp_path / "out/demo/scenes/truth.parquet"))
-    assert any(verdict[-1] is not None for verdict in verdicts_of(output))
 
     said = "demo models (detector, smolvlm)"
     assert said in done.stdout
