@@ -17,7 +17,7 @@ def test_a_stalled_job_names_what_is_stuck_and_a_rerun_finishes_it(models: Model
     source, output = tmp_path / "in", tmp_path / "out"
     job.write_shards(source, "ab")
     options = models.options(smolvlm=False)
-    deadlines = ["--set", "run.stall_warning_s=20", "--set", "run.stall_fail_s=25"]
+    deadlines = ["--set", "run.stall_warning_s=40", "--set", "run.stall_fail_s=50"]
     process = job.start("annotate", "--input", source, "--output", output, *options, *deadlines)
 
     stopped = job.wait_for(lambda: job.workers(process.pid, "DetectStage"), process)
