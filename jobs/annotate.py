@@ -19,6 +19,7 @@ from actors.committer import Committer
 from actors.detect_shard import ShardDetector
 from actors.drain_shard import SETTLED
 from actors.errors import ConfigError, OutputError, StalledError
+from actors.kept_crops import NOT_ANNOTATORS
 from actors.recut import Recutter
 from actors.shard_listing import list_shards
 from actors.stages import StageContext
@@ -116,7 +117,7 @@ def _check_writable(output: ObjectStore) -> None:
 def _plan(
     settings: Settings, output: ObjectStore, resolved: Resolved, scope: Scope, annotator: str | None
 ) -> Plan:
-    known = [name for name in resolved.fingerprints if name not in ("detect", "person_json")]
+    known = [name for name in resolved.fingerprints if name not in NOT_ANNOTATORS]
     if annotator is not None and annotator not in known:
         raise ConfigError(
             f"--retry-annotator {annotator}: not an enabled annotator (enabled: {', '.join(known) or 'none'})"

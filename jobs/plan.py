@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from actors.kept_crops import NOT_ANNOTATORS
 from actors.records import Shard
 from actors.shard_block import ShardTask, Work
 from actors.storage.commit_record import CommitRecord
@@ -14,7 +15,7 @@ Scope = Literal["missing", "failed", "annotator", "force"]
 """missing: all that isn't done; failed: only failed shards; annotator: only answers that one annotator
 still owes; force: everything again."""
 
-NOT_LOCAL_ANNOTATORS = ("detect", "person_json", "gemini")
+NOT_LOCAL_ANNOTATORS = (*NOT_ANNOTATORS, "gemini")
 """Stages that are no annotators, and the annotator whose backlog is worked off by itself."""
 
 RETRYABLE = ("error", "pending")
