@@ -86,3 +86,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     folder = tmp_path_factory.mktemp("models")
     smolvlm = make_tiny_smolvlm(folder / "smolvlm")
     return Models(save_random_checkpoint(folder / "random.pt"), smolvlm, folder / "cache")
+
+
+@pytest.fixture(scope="module")
+def one_torch_thread():
+    """More threads only slow models this small down."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -21,16 +21,10 @@ from demo.smolvlm_model import job_prompt, make_model, make_processor
 from demo.smolvlm_sequences import IGNORED, prompt_tokens, write_answer, write_answers
 from demo.train_smolvlm import Recipe, train
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 SHIPPED = Path("demo/models/smolvlm")
 UNSEEN_SEED = 424_242
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

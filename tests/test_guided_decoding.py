@@ -14,20 +14,14 @@ from actors.attributes import AttributeSchema, SchemaSettings
 from actors.smolvlm import SmolVLMAnnotator, SmolVLMSettings, resolve_smolvlm
 from tests.tiny_smolvlm import make_tiny_smolvlm
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 ODD_SCHEMA = {
     # Values that begin others, share tokens, need escapes, or are signed.
     "sport": {"type": "category", "values": ["ski", "ski jump", 'say "hi"', "\u00e9t\u00e9", "a/b\\c"]},
     "change": {"type": "integer", "min": -12, "max": 11, "nested": False},
     "year": {"type": "integer", "min": 1990, "max": 2030, "nullable": True},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

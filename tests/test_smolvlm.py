@@ -19,16 +19,10 @@ from actors.errors import ConfigError, WeightsError
 from actors.smolvlm import SmolVLMAnnotator, SmolVLMSettings, resolve_smolvlm
 from tests.tiny_smolvlm import TINY, make_smolvlm, make_tiny_smolvlm
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 HUB_NAME = "owner/tiny"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
