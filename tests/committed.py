@@ -90,6 +90,7 @@ def _block(shard_id: str, frames: Mapping[str, Sequence[Found] | str]) -> ShardB
             [p.answers.get(name, Annotation("pending")) for p in kept],
             SCHEMA,
             provenance,
+            name,
         )
         for name in names
     }

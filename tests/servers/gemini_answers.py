@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 
 class BadRequestError(Exception):
@@ -126,9 +126,10 @@ def _image(data: dict[str, Any], text_before: str, resolution: str | None) -> As
     encoded = data["data"].replace("-", "+").replace("_", "/")
     try:
         content = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
-        with Image.open(io.BytesIO(content)) as image:
+        # Not Image.open, which ultralytics replaces in the process that imports it.
+        with JpegImageFile(io.BytesIO(content)) as image:
             width, height = image.size
-    except (ValueError, UnidentifiedImageError):
+    except (ValueError, SyntaxError):
         raise BadRequestError("Unable to process input image. Please retry or report in ...") from None
     words = text_before.split()
     return Asked(
