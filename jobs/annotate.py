@@ -41,6 +41,7 @@ from jobs.resolve import Resolved, models_of, resolve
 from jobs.run_log import iso_now, log, run_log
 from jobs.settings import LoadedSettings, Settings
 from jobs.status import Totals, output_status
+from jobs.sweep import sweep
 
 EXIT_DONE, EXIT_SOME_FAILED, EXIT_STALLED = 0, 1, 3
 
@@ -96,6 +97,7 @@ def annotate(loaded: LoadedSettings, scope: Scope, annotator: str | None, dry_ru
         except BaseException as error:
             log.error("stopped: %s: %s", type(error).__name__, error)
             raise
+        sweep(output)
         if settings.output.consolidate:
             consolidate(output, resolved.schema)
         status = output_status(output, keep_index=True)

@@ -32,6 +32,7 @@ from jobs.resolve import gemini_model
 from jobs.run_log import log, run_log
 from jobs.settings import Settings
 from jobs.status import output_status, read_run
+from jobs.sweep import sweep
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
 _SAY_EVERY_S = 10.0
@@ -97,6 +98,7 @@ def drain(settings: Settings, clock: Clock | None = None) -> int:
                 stage = make_stage(settings.gemini, resolved, schema, committer, recutter, clock)
                 stage.offer(backlog.at_once())
                 done = stage.finish(GeminiDisplay(lambda line: print(line, file=terminal, flush=True)))
+        sweep(output)
         if settings.output.consolidate:
             consolidate(output, schema)
         status = output_status(output, keep_index=True)

@@ -57,6 +57,16 @@ def annotations_path(annotator: str, shard_id: str, attempt_id: str) -> str:
     return f"annotations/{annotator}/{shard_id}.{attempt_id}.parquet"
 
 
+ATTEMPT_FOLDERS = ("frames", "persons", "annotations")
+"""Where objects carry their attempt in their names."""
+
+
+def attempt_of(path: str) -> tuple[str, int] | None:
+    """Shard and number of the attempt that wrote an object, or None if its name doesn't say."""
+    match = re.fullmatch(r"(?:.*/)?([^/]+)\.(\d{3,})-[0-9a-f]{8}\.parquet", path)
+    return (match[1], int(match[2])) if match else None
+
+
 def json_folder(shard_id: str) -> str:
     """The folder of a shard's documents, one a person."""
     return f"json/{shard_id}"
