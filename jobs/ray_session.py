@@ -28,6 +28,8 @@ _REACHABLE_S = 10.0
 def ray_session(settings: Settings) -> Iterator[tuple[float, float]]:
     """Connect to the configured cluster, or start a Ray of its own for the time of the run.
 
+    After an error the connection stays, for this process is about to end.
+
     Yields:
         Cores and GPUs that there are.
 
@@ -62,12 +64,12 @@ def ray_session(settings: Settings) -> Iterator[tuple[float, float]]:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    try:
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        cpus = cores if address == "local" else resources.get("CPU", 0.0)
-        yield float(cpus), float(resources.get("GPU", 0.0))
-    finally:
-        ray.shutdown()
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cpus = cores if address == "local" else resources.get("CPU", 0.0)
+    yield float(cpus), float(resources.get("GPU", 0.0))
+    # Not after an error or an interrupt: the thread that runs the graph may be at work still, and Ray ends
+    # the whole process of a thread that uses it after shutdown. Ray's processes end with this one.
+    ray.shutdown()
 
 
 def _check_reachable(address: str) -> None:
