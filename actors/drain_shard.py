@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from actors.attributes import AttributeSchema
 from actors.committer import Committer, ShardSummary
 from actors.errors import PreconditionError, ShardError, ShopframeError
-from actors.gemini_annotator import Asked, Stop
+from actors.gemini_asked import Asked, Stop
 from actors.gemini_egress import AskedCrop
 from actors.gemini_settings import GeminiCameras, ResolvedGemini
 from actors.gemini_shard import ANNOTATOR, GeminiShard, Person, gemini_shard
@@ -17,6 +17,7 @@ from actors.records import Outcome, Shard
 from actors.recut import Recutter
 from actors.shard_block import ShardBlock, ShardTask
 from actors.stages import load_committed
+from actors.storage.claims import Claim
 from actors.storage.commit_record import read_record
 from actors.storage.journal import read_journal
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
@@ -51,6 +52,7 @@ class Drained:
         waiting: Persons that still have none.
         stop: Why the stage stopped, if it did.
         error: What went wrong with this shard alone.
+        claim: Whose it is: nothing was done unless it is "taken".
     """
 
     shard_id: str
@@ -59,6 +61,7 @@ class Drained:
     waiting: int = 0
     stop: Stop | None = None
     error: str | None = None
+    claim: Claim = "taken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ class ShardDrainer:
         """Work off a shard; whatever goes wrong is its own trouble.
 
         It is committed when its last waiting person has an outcome; if only some were chosen, when
-        these have.
+        these have. Nothing is committed where another run has done so already.
         """
         shard_id = task.shard_id
         try:
@@ -130,7 +133,7 @@ class ShardDrainer:
             left = len(shard.waiting())
             answered = shard.persons.num_rows - left - known
             summary = None
-            if not shard.waiting(chosen):
+            if not shard.waiting(chosen) and (shard.found or not shard.is_committed):
                 summary = self._commit(block, shard)
         except PreconditionError:
             return Drained(shard_id, error="its commit record was changed by another run; run again")

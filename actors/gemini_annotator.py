@@ -14,7 +14,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 from tenacity.wait import wait_base
@@ -30,6 +30,7 @@ from actors.errors import (
     TransientError,
 )
 from actors.gemini_answer import GeminiAnswer
+from actors.gemini_asked import Asked, Stop
 from actors.gemini_client import GeminiClient, read_api_key
 from actors.gemini_egress import AskedCrop, egress_of, record_egress
 from actors.gemini_settings import GeminiSettings, ResolvedGemini
@@ -55,35 +56,6 @@ passing: more than two crops at which the server always fails cause while their 
 enough to leave most of a day's quota."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Why nothing more is sent in this run.
-
-    Attributes:
-        kind: daily_quota: until the reset; budget: the run's own limit of cost; refused: the key, the
-            model or the settings are wrong; unreachable: Gemini or the bucket has lasting trouble.
-        reason: For people, with the remedy where there is one.
-        until: Seconds since the epoch when it may go on, or None where waiting won't help.
-    """
-
-    kind: Literal["daily_quota", "budget", "refused", "unreachable"]
-    reason: str
-    until: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What became of the crops of one call.
-
-    Attributes:
-        entries: Crop digest to its answer; crops that were not answered are missing.
-        stop: Why they are, if they are.
-    """
-
-    entries: dict[str, JournalEntry]
-    stop: Stop | None
-
-
 class _Stopped(Exception):  # noqa: N818  carries a reason to the callers, is no error of its own
     def __init__(self, stop: Stop) -> None:
         super().__init__(stop.reason)
@@ -93,6 +65,14 @@ class _Stopped(Exception):  # noqa: N818  carries a reason to the callers, is no
 @dataclass(slots=True)
 class _Waiting:
     asked: AskedCrop
+    done: asyncio.Future[JournalEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class _Recent:
+    """For which shard a crop was asked about, and the answer when it is there."""
+
+    shard_id: str
     done: asyncio.Future[JournalEntry]
 
 
@@ -151,7 +131,7 @@ class GeminiAnnotator:
         self._quota = Quota(store, key_id, resolved.model, limits, self._clock)
         self._window = asyncio.Semaphore(settings.max_in_flight)
         self._waiting: list[_Waiting] = []
-        self._recent: OrderedDict[str, asyncio.Future[JournalEntry]] = OrderedDict()
+        self._recent: OrderedDict[str, _Recent] = OrderedDict()
         self._arrived = asyncio.Event()
         self._dispatching: asyncio.Task[None] | None = None
         self._sending: set[asyncio.Task[None]] = set()
@@ -178,12 +158,12 @@ class GeminiAnnotator:
             if digest in entries:
                 continue
             recent = self._recent.get(digest)
-            if recent is None or recent.cancelled():
-                recent = self._recent[digest] = loop.create_future()
-                self._waiting.append(_Waiting(asked, recent))
-            else:
+            if recent is None or recent.done.cancelled():
+                recent = self._recent[digest] = _Recent(asked.shard_id, loop.create_future())
+                self._waiting.append(_Waiting(asked, recent.done))
+            elif recent.shard_id != asked.shard_id:
                 equal[digest] = asked
-            answers[digest] = recent
+            answers[digest] = recent.done
         while len(self._recent) > _RECENT:
             self._recent.popitem(last=False)
         self._arrived.set()

@@ -7,6 +7,7 @@ and goes on; the same job is never submitted twice.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import tempfile
 from collections import defaultdict
@@ -17,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from actors.crop_packing import Crop, PackedRequest, halves, pack
@@ -25,15 +25,14 @@ from actors.crop_shrinking import shrink_crop
 from actors.drain_shard import DrainTask, ShardDrainer
 from actors.errors import (
     GeminiRefusedError,
-    OutputError,
     RateLimitedError,
     RecutError,
     ShardError,
     ShopframeError,
     TransientError,
 )
-from actors.gemini_annotator import Asked, Stop
 from actors.gemini_answer import GeminiAnswer
+from actors.gemini_asked import Asked, Stop
 from actors.gemini_batch import (
     BatchJob,
     cancel,
@@ -45,6 +44,7 @@ from actors.gemini_batch import (
     request_line,
     submit,
 )
+from actors.gemini_batch_state import BatchCrop, BatchState, close_state, create_state, open_states
 from actors.gemini_client import GeminiClient
 from actors.gemini_egress import AskedCrop, egress_of, record_egress
 from actors.gemini_settings import GeminiSettings
@@ -52,7 +52,9 @@ from actors.gemini_shard import answered
 from actors.gemini_tokens import cost_usd, estimate_input_tokens
 from actors.quota import Clock, SystemClock
 from actors.storage import layout
+from actors.storage.claims import BEAT_S, Claims
 from actors.storage.journal import JournalEntry, crop_sha256, write_journal
+from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 
@@ -62,33 +64,6 @@ _CROPS_IN_MEMORY = 20_000
 """Crops that are packed together: about 400 MB of them, and many times a request."""
 
 _Result = TypeVar("_Result")
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class BatchCrop(_Frozen):
-    """One crop of a job: `key` names the person, the digest is that of the committed crop."""
-
-    shard_id: str
-    key: str
-    crop_sha256: str
-
-
-class BatchState(_Frozen):
-    """One job as the bucket remembers it.
-
-    `requests` are its lines, each the crops in the order in which they are shown; `closed` says how it
-    ended, and is None while its answers are still to come.
-    """
-
-    name: str
-    fingerprint: str
-    created_at: str
-    seed: int
-    requests: tuple[tuple[BatchCrop, ...], ...]
-    closed: str | None = None
 
 
 @dataclass(slots=True)
@@ -112,16 +87,20 @@ class GeminiBatches:
     Args:
         settings: How to ask, and the limits of a job.
         drainer: What knows who of a shard waits.
+        holder: Name of the run, in its claims.
         clock: Of polls and deadlines.
 
     Raises:
         ConfigError: GEMINI_API_KEY is not set.
     """
 
-    def __init__(self, settings: GeminiSettings, drainer: ShardDrainer, clock: Clock | None = None) -> None:
+    def __init__(
+        self, settings: GeminiSettings, drainer: ShardDrainer, holder: str, clock: Clock | None = None
+    ) -> None:
         self._settings = settings
         self._drainer = drainer
         self._store: ObjectStore = drainer.committer.store
+        self._claims = Claims(self._store, holder)
         self._clock: Clock = clock or SystemClock()
         self._client = GeminiClient(settings, drainer.resolved, drainer.schema)
         self._asked: dict[str, AskedCrop] = {}
@@ -139,7 +118,8 @@ class GeminiBatches:
         return Asked({d: self._unanswered[d] for d in digests if d in self._unanswered}, None)
 
     def finish(self) -> None:
-        """There is nothing to give back: the Batch API has limits of its own."""
+        """There is no more to ask."""
+        self._claims.close()
 
     async def run(self, tasks: Sequence[DrainTask]) -> BatchRun:
         """Finish the jobs that are open, then ask about everybody who still waits.
@@ -160,14 +140,30 @@ class GeminiBatches:
         return done
 
     async def _run(self, tasks: Sequence[DrainTask], done: BatchRun) -> None:
-        for state in self._open_states():
-            await self._finish(state, self._rebuild(state), done)
+        open_now = open_states(self._store, self._drainer.resolved.fingerprint)
+        states = {layout.batch_path(state.name): state for state in open_now}
+        for path in await self._claim(states):
+            await self._finish(states[path], self._rebuild(states[path]), done)
+            self._claims.release(path)
+        free = set(await self._claim([task.shard_id for task in tasks]))
+        tasks = [task for task in tasks if task.shard_id in free]
         for crops in _slices(self._waiting(tasks), _CROPS_IN_MEMORY):
             self._asked = {asked.crop.key: asked for asked in crops}
             shown = (Crop(a.crop.key, shrink_crop(a.crop.jpeg, self._settings.max_side_px)) for a in crops)
             requests = list(pack(shown, self._settings.persons_per_request, self._settings.seed))
             while requests and done.stop is None:
                 requests = await self._ask(requests, done)
+
+    async def _claim(self, names: Iterable[str]) -> list[str]:
+        """Those that no other run works on; takes some seconds where one has died."""
+        unclear, taken = list(names), []
+        while unclear:
+            verdicts = dict(zip(unclear, map_ahead(self._claims.take, unclear), strict=True))
+            taken += [name for name, verdict in verdicts.items() if verdict == "taken"]
+            unclear = [name for name, verdict in verdicts.items() if verdict == "unclear"]
+            if unclear:
+                await asyncio.sleep(BEAT_S)
+        return taken
 
     def _waiting(self, tasks: Sequence[DrainTask]) -> Iterator[AskedCrop]:
         """Crops without an answer, of equal ones the first; the others' shards get its answer too."""
@@ -230,7 +226,7 @@ class GeminiBatches:
                 for request in group
             ),
         )
-        self._store.create(layout.batch_path(state.name), state.model_dump_json().encode())
+        create_state(self._store, state)
         sent = [self._asked[crop.key] for request in group for crop in request.crops]
         egress = egress_of(state.name, sent, self._drainer.resolved.model, self._clock.now())
         record_egress(self._store, egress)
@@ -254,7 +250,7 @@ class GeminiBatches:
             again = await self._collect(job, requests, done)
         else:
             log.warning("batch job %s: %s; its persons are pending again", state.name, outcome)
-        self._close(state, outcome)
+        close_state(self._store, state, outcome)
         done.jobs += 1
         return again
 
@@ -325,20 +321,6 @@ class GeminiBatches:
         result: _Result = await attempts(call)
         return result
 
-    # --- what the bucket remembers ---
-
-    def _open_states(self) -> Iterator[BatchState]:
-        for info in self._store.list(layout.BATCHES):
-            try:
-                state = BatchState.model_validate_json(self._store.read(info.path))
-            except ValidationError as error:
-                raise OutputError(
-                    f"{self._store.full(info.path)}: not a batch job of this version; delete it, and its "
-                    "persons are asked again"
-                ) from error
-            if state.closed is None and state.fingerprint == self._drainer.resolved.fingerprint:
-                yield state
-
     def _rebuild(self, state: BatchState) -> list[PackedRequest]:
         """The requests of a job, from the committed crops; without those whose crops are gone."""
         shards = {crop.shard_id for request in state.requests for crop in request}
@@ -363,10 +345,6 @@ class GeminiBatches:
     def _is_here(self, crop: BatchCrop) -> bool:
         asked = self._asked.get(crop.key)
         return asked is not None and crop_sha256(asked.crop.jpeg) == crop.crop_sha256
-
-    def _close(self, state: BatchState, outcome: str) -> None:
-        closed = state.model_copy(update={"closed": outcome})
-        self._store.write(layout.batch_path(state.name), closed.model_dump_json().encode())
 
 
 def _slices(crops: Iterable[AskedCrop], size: int) -> Iterator[list[AskedCrop]]:

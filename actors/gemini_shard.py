@@ -35,6 +35,7 @@ class GeminiShard:
         cameras: Frame key to its camera.
         rows: Person to the row of the committed table that stays as it is.
         found: Person to an outcome that is known and not committed yet.
+        is_committed: Whether the committed table answers the question that is asked now.
     """
 
     shard_id: str
@@ -42,6 +43,7 @@ class GeminiShard:
     cameras: Mapping[str, str | None]
     rows: dict[Person, dict[str, object]] = field(default_factory=dict)
     found: dict[Person, JournalEntry] = field(default_factory=dict)
+    is_committed: bool = False
 
     def waiting(self, chosen: Collection[Person] | None = None) -> list[tuple[Person, Crop]]:
         """Persons without an outcome, with their crops; of `chosen` alone, where given."""
@@ -115,6 +117,7 @@ def gemini_shard(block: ShardBlock, keep: Collection[str] | None) -> GeminiShard
     )
     committed = block.annotations.get(ANNOTATOR)
     if committed is not None and keep is not None:
+        shard.is_committed = True
         shard.rows = {
             (row["frame_key"], row["person_index"]): row
             for row in committed.to_pylist()

@@ -79,6 +79,7 @@ def drain(settings: Settings, clock: Clock | None = None) -> int:
     console = Console(soft_wrap=False)
     started = time.monotonic()
     with run_log(output) as terminal:
+        before = read_run(output)
         run_json = _note_model(output, settings, resolved)
         waiting = read_backlog(output, resolved)
         backlog = Backlog(output, settings.gemini, resolved, SETTLED, waiting)
@@ -98,6 +99,9 @@ def drain(settings: Settings, clock: Clock | None = None) -> int:
                 stage = make_stage(settings.gemini, resolved, schema, committer, recutter, clock)
                 stage.offer(backlog.at_once())
                 done = stage.finish(GeminiDisplay(lambda line: print(line, file=terminal, flush=True)))
+        if done.stop is not None and done.stop.kind == "refused":
+            # A key or model that was refused is no default for the next run.
+            output.write(layout.RUN, json.dumps(before, indent=2).encode())
         sweep(output)
         if settings.output.consolidate:
             consolidate(output, schema)

@@ -185,6 +185,9 @@ def print_summary(console: Console, status: dict[str, Any], run: dict[str, Any])
     console.print(table)
     if status["models"]["notice"] is not None:
         console.print(Text(status["models"]["notice"]), soft_wrap=True)
+    held = run.get("gemini", {}).get("held")
+    if held:
+        console.print(Text(f"gemini: {held:,} shards left to another run, which is at work on them"))
     stopped = run.get("gemini", {}).get("stopped")
     if stopped:
         console.print(Text(f"gemini stopped: {stopped['reason']}"), soft_wrap=True)

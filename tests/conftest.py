@@ -11,7 +11,13 @@ import pytest
 from tests.servers.seaweedfs import S3Server, find_weed, seaweedfs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ray.cluster_utils import Cluster
+
     from tests.job import Models
+
+RAY_STORE_BYTES = 200 * 2**20
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 
@@ -77,15 +83,39 @@ def frames_dir(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of an untrained detector."""
+    from tests.random_checkpoint import save_random_checkpoint
+
+    return save_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "random.pt")
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where exports of detectors are kept."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def models(checkpoint: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
     """An untrained detector and an untrained SmolVLM, for runs whose answers don't matter."""
     from tests.job import Models
-    from tests.random_checkpoint import save_random_checkpoint
     from tests.tiny_smolvlm import make_tiny_smolvlm
 
-    folder = tmp_path_factory.mktemp("models")
-    smolvlm = make_tiny_smolvlm(folder / "smolvlm")
-    return Models(save_random_checkpoint(folder / "random.pt"), smolvlm, folder / "cache")
+    return Models(checkpoint, make_tiny_smolvlm(tmp_path_factory.mktemp("smolvlm")), cache)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A real Ray cluster of which only the head is there, without cores for a job's local stages."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "object_store_memory": RAY_STORE_BYTES, "include_dashboard": False},
+    )
+    yield made
+    made.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,13 @@ def options(base_url: str, **settings: Any) -> list[str]:
 
 
 def start(
-    output: Path, base_url: str, *more: str, key: str = KEY, clock: str | None = None, **settings: Any
+    output: Path,
+    base_url: str,
+    *more: str,
+    key: str = KEY,
+    clock: str | None = None,
+    ray: str | None = None,
+    **settings: Any,
 ) -> subprocess.Popen[str]:
     """Start `shopframe gemini`.
 
@@ -96,10 +102,13 @@ def start(
         key: The API key.
         clock: None for this machine's; else that of the server, which is "standing" until somebody waits or
             "running" at its own speed.
+        ray: Address of a cluster, by default none.
         settings: Of the gemini section.
     """
     arguments = ["gemini", "--output", str(output), *options(base_url, **settings), *more]
     environment = {"GEMINI_API_KEY": key, "PYTHONPATH": str(REPO_ROOT)}
+    if ray is not None:
+        environment["RAY_ADDRESS"] = ray
     program = ["-m", "jobs.cli"] if clock is None else ["-c", _CLOCKED, base_url, clock]
     return job.start_command([sys.executable, *program, *arguments], environment)
 

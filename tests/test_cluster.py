@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from ray.cluster_utils import Cluster
 
 from tests import job
+from tests.conftest import RAY_STORE_BYTES
 from tests.job import Models
 
 pytestmark = pytest.mark.timeout(900)
-
-_STORE_BYTES = 200 * 2**20
-
-
-@pytest.fixture
-def cluster():
-    """A head without cores for the job, and two nodes with them."""
-    made = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 1, "object_store_memory": _STORE_BYTES, "include_dashboard": False},
-    )
-    yield made
-    made.shutdown()
 
 
 def test_a_node_that_dies_costs_nothing(models: Models, tmp_path, cluster):
@@ -29,7 +16,7 @@ def test_a_node_that_dies_costs_nothing(models: Models, tmp_path, cluster):
     job.write_shards(source, "abcdefgh", frames=8)
     options = models.options(smolvlm=False)
     job.annotate(source, undisturbed, *options)
-    nodes = [cluster.add_node(num_cpus=2, object_store_memory=_STORE_BYTES) for _ in range(2)]
+    nodes = [cluster.add_node(num_cpus=2, object_store_memory=RAY_STORE_BYTES) for _ in range(2)]
     cluster.wait_for_nodes()
     process = job.start(
         "annotate", "--input", source, "--output", output, *options, "--set", "detector.actors=2",

@@ -15,7 +15,6 @@ from actors.detector import DetectorSettings, PersonDetector, resolve_detector
 from actors.detector_backends import letterbox_of, person_boxes, to_frame
 from actors.errors import FrameError
 from actors.storage.object_store import StorageSettings
-from tests.random_checkpoint import save_random_checkpoint
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 SHARED = REPO_ROOT.parent / "shared"
@@ -28,16 +27,6 @@ needs_real = pytest.mark.skipif(
 ODD_SHAPES = [(1080, 1920), (1920, 1080), (480, 640), (97, 1031), (1500, 40), (3, 2), (1, 1)]
 PIXEL_TOLERANCE = 0.05
 SCORE_TOLERANCE = 0.001
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
-    return save_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "random.pt")
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="session")

@@ -15,19 +15,8 @@ from pydantic import ValidationError
 from actors.detector import DetectorSettings, resolve_detector
 from actors.errors import WeightsError
 from actors.storage.object_store import ObjectStore, StorageSettings
-from tests.random_checkpoint import save_random_checkpoint
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
-    return save_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "random.pt")
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
 
 
 def settings_for(weights, cache, **changes):

@@ -44,6 +44,7 @@ def test_an_actor_that_is_killed_comes_back_and_the_job_goes_on(tmp_path, actor)
     assert done.returncode == 0, done.stdout + done.stderr
     assert gemini_job.outcomes(output) == {"ok": SHARDS * A_SHARD}
     answered = gemini_job.answered(server.journal)
+    assert min(job.table(output, gemini_job.ANSWERS)["cost_usd"].to_pylist()) > 0
     # Only the request in flight may be sent again.
     assert sum(answered.values()) - len(answered) <= 1
 

@@ -57,6 +57,16 @@ def test_a_job_whose_driver_was_killed_is_found_again_and_not_submitted_twice(tm
     assert g.outcomes(tmp_path) == {"ok": 16}
 
 
+def test_two_jobs_at_once_submit_nobody_twice(tmp_path):
+    g.write_backlog(tmp_path, shards=4, persons=4)
+    with gemini_server(batch_delay_s=3) as server:
+        both = [g.start(tmp_path, server.base_url, **BATCH) for _ in range(2)]
+        ended = [job.finish(driver) for driver in both]
+        assert [done.returncode for done in ended] == [0, 0], ended
+        assert set(g.answered(server.journal).values()) == {1}
+    assert g.outcomes(tmp_path) == {"ok": 16}
+
+
 def test_after_the_deadline_the_job_is_cancelled_and_its_persons_are_pending(tmp_path):
     g.write_backlog(tmp_path, shards=2, persons=4)
     with gemini_server(batch_delay_s=3600) as server:

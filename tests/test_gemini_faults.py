@@ -11,7 +11,8 @@ from subprocess import CompletedProcess
 import pytest
 
 from actors.crop_packing import Crop
-from actors.gemini_annotator import Asked, GeminiAnnotator
+from actors.gemini_annotator import GeminiAnnotator
+from actors.gemini_asked import Asked
 from actors.gemini_egress import AskedCrop
 from actors.gemini_settings import resolve_gemini
 from actors.storage.journal import crop_sha256
@@ -86,7 +87,7 @@ def faulty(tmp_path_factory) -> Faulty:
         found = Faulty(output, server, struck, refused, [], [])
         for _ in range(2):
             begun = len(server.journal)
-            run(model="gemini-2.5-flash")
+            run()
             found.journals.append(server.journal[begun:])
             found.outcomes.append(by_digest(output))
             server.script.faults.clear()

@@ -22,7 +22,8 @@ from actors.detect_shard import ShardDetector
 from actors.detector import DetectorSettings, resolve_detector
 from actors.drain_shard import DrainTask, ShardDrainer
 from actors.errors import RecutError
-from actors.gemini_annotator import Asked, GeminiAnnotator
+from actors.gemini_annotator import GeminiAnnotator
+from actors.gemini_asked import Asked
 from actors.gemini_egress import AskedCrop
 from actors.gemini_settings import GeminiCameras, GeminiSettings, resolve_gemini
 from actors.input_settings import InputSettings
@@ -311,7 +312,26 @@ def answers_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 # --- through the command ---
 
 
-def test_gemini_cuts_what_was_never_kept_and_a_vanished_source_costs_its_shard_alone(models, tmp_path):
+def test_crops_are_gone_once_both_annotators_have_answered(models, tmp_path, monkeypatch):
+    monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    source, output = tmp_path / "in", tmp_path / "out"
+    job.write_shards(source, "ab")
+    with gemini_server() as server:
+        asking = gemini_job.options(server.base_url, requests_per_minute=1000, requests_per_day=1)
+        job.annotate(source, output, *models.options(), *asking, "--set", "gemini.persons_per_request=4")
+        kept = sum(record["counts"]["kept"] for record in job.records(output).values())
+        waiting = [r for r in job.records(output).values() if "pending" in r["annotators"]["gemini"]]
+        # Of two shards one is answered with the request of the day, the other waits and keeps its crops.
+        assert len(waiting) == 1
+        assert len(list(crops_of(output))) == waiting[0]["counts"]["kept"]
+        gemini_job.gemini(output, server.base_url, requests_per_minute=1000, requests_per_day=100)
+    assert gemini_job.outcomes(output) == {"ok": kept}
+    assert list(crops_of(output)) == []
+    assert not job.debris(output)
+
+
+@pytest.mark.parametrize("mode", ["online", "batch"])
+def test_gemini_cuts_what_was_never_kept_and_a_vanished_source_costs_its_shard_alone(models, tmp_path, mode):
     source, output = tmp_path / "in", tmp_path / "out"
     write_images(source)
     job.write_shards(source, "ab")
@@ -320,7 +340,8 @@ def test_gemini_cuts_what_was_never_kept_and_a_vanished_source_costs_its_shard_a
     before = job.records(output)
     (source / "b.tar").unlink()
     with gemini_server() as server:
-        gemini_job.gemini(output, server.base_url, expect=1, requests_per_minute=1000)
+        settings = {"mode": mode, "batch.poll_s": 0.3, "requests_per_minute": 1000}
+        gemini_job.gemini(output, server.base_url, expect=1, **settings)
     after = job.records(output)
     assert after["b"] == before["b"]
     for shard_id in ("a", "deep-00000"):

@@ -120,6 +120,16 @@ def batch_path(name: str) -> str:
     return f"{BATCHES}/{name}.json"
 
 
+def claim_path(name: str) -> str:
+    """Who works on something, such as a shard of Gemini's backlog."""
+    return f"gemini/claims/{object_name(name)}.json"
+
+
+def holder_path(holder: str) -> str:
+    """Changes as long as a holder of claims lives."""
+    return f"gemini/holders/{holder}"
+
+
 def consolidated_path(first_shard_id: str) -> str:
     """The consolidated rows of a run of shards that begins with `first_shard_id`."""
     return f"{CONSOLIDATED}/{first_shard_id}.parquet"

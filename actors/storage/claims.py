@@ -1,0 +1,140 @@
+"""Who works on what, among runs that share an output and can't see each other.
+
+A claim is an object in the bucket that names its holder; a holder that lives changes an object of its own
+every few seconds. Whether one is dead is judged by the watcher's own watch alone: clocks of machines differ.
+A holder that was stopped for longer than that and goes on doesn't know that its claim was taken over, so
+a claim saves double work and double cost; it is no lock, and what is committed doesn't rest on it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Literal
+
+from actors.errors import OutputError, PreconditionError
+from actors.storage import layout
+from actors.storage.object_store import ObjectStore
+from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 5.0
+"""How often a holder shows that it lives."""
+
+_DEAD_AFTER_S = 20.0
+"""Of the same beat seen for so long: a few beats may be late on a busy machine or store."""
+
+Claim = Literal["taken", "held", "unclear"]
+"""What came of trying: ours; another's who lives; another's of whom that isn't known yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    beat: bytes
+    first_seen: float
+    lives: bool
+
+
+class Claims:
+    """The claims of one holder. Safe to use from several threads.
+
+    Args:
+        store: The output.
+        holder: Name of the holder: of a run, so that its restarted workers keep what it has.
+    """
+
+    def __init__(self, store: ObjectStore, holder: str) -> None:
+        self._store = store
+        self._holder = holder
+        self._seen: dict[str, _Seen] = {}
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._beating: threading.Thread | None = None
+
+    def take(self, name: str) -> Claim:
+        """Try to claim `name`.
+
+        Ask again until it is no longer "unclear", which takes 20 s at most.
+
+        Raises:
+            OutputError: What is in the claim's place is none.
+            OSError: The store can't be read or written.
+        """
+        self._begin_to_beat()
+        path = layout.claim_path(name)
+        ours = json.dumps({"holder": self._holder, "claim": uuid.uuid4().hex}).encode()
+        try:
+            self._store.create(path, ours)
+        except PreconditionError:
+            try:
+                content, etag = self._store.read_with_etag(path)
+            except FileNotFoundError:  # released just now
+                return "unclear"
+        else:
+            return "taken"
+        try:
+            holder = str(json.loads(content)["holder"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise OutputError(f"{self._store.full(path)}: not a claim of this version; delete it") from error
+        if holder == self._holder:
+            return "taken"
+        verdict = self._look_at(holder)
+        if verdict is not None:
+            return verdict
+        try:
+            self._store.replace(path, ours, etag)
+        except PreconditionError:
+            return "unclear"
+        log.info("took over %s from a run that died", name)
+        return "taken"
+
+    def release(self, name: str) -> None:
+        """Let others have it. Raises OSError where the store can't be written."""
+        self._store.delete([layout.claim_path(name)])
+
+    def close(self) -> None:
+        """To be called when everything is released."""
+        self._ended.set()
+        if self._beating is not None:
+            self._beating.join()
+            self._store.delete([layout.holder_path(self._holder)])
+
+    def _look_at(self, holder: str) -> Claim | None:
+        """None of one that is dead."""
+        now = time.monotonic()
+        try:
+            beat = self._store.read(layout.holder_path(holder))
+        except FileNotFoundError:
+            return None
+        with self._lock:
+            before = self._seen.get(holder)
+            if before is None:
+                self._seen[holder] = _Seen(beat, now, lives=False)
+                return "unclear"
+            if before.beat != beat:
+                before = self._seen[holder] = _Seen(beat, now, lives=True)
+        if now - before.first_seen < _DEAD_AFTER_S:
+            return "held" if before.lives else "unclear"
+        return None
+
+    def _begin_to_beat(self) -> None:
+        with self._lock:
+            if self._beating is None:
+                self._beat()
+                self._beating = threading.Thread(target=self._keep_beating, daemon=True, name="claims")
+                self._beating.start()
+
+    def _keep_beating(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            try:
+                self._beat()
+            except STORAGE_ERRORS as error:
+                log.warning("can't show that this run lives: %s", storage_error_text(error))
+
+    def _beat(self) -> None:
+        self._store.write(layout.holder_path(self._holder), uuid.uuid4().hex.encode())
