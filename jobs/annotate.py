@@ -93,7 +93,7 @@ def annotate(loaded: LoadedSettings, scope: Scope, annotator: str | None, dry_ru
                 return EXIT_DONE
             plan = _plan(settings, output, resolved, scope, annotator)
             backlog = _backlog(settings, output, resolved, plan, scope, annotator)
-            run = _run(settings, resolved, plan, backlog, output, terminal)
+            run = _run(_Work(settings, resolved, plan, backlog, output, terminal))
         except BaseException as error:
             log.error("stopped: %s: %s", type(error).__name__, error)
             raise
@@ -173,28 +173,37 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _run(
-    settings: Settings,
-    resolved: Resolved,
-    plan: Plan,
-    backlog: Backlog | None,
-    output: ObjectStore,
-    terminal: Any,
-) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Work:
+    """What there is to do in a run, and where to show it."""
+
+    settings: Settings
+    resolved: Resolved
+    plan: Plan
+    backlog: Backlog | None
+    output: ObjectStore
+    terminal: Any
+
+
+def _run(work: _Work) -> dict[str, Any]:
+    plan = work.plan
     started = time.monotonic()
     totals = Totals()
     gemini = GeminiRun()
-    if plan.tasks or (backlog is not None and backlog.ready):
-        print(f"{plan.shards:,} shards in the input, {len(plan.tasks):,} to do; starting Ray", file=terminal)
+    if plan.tasks or (work.backlog is not None and work.backlog.ready):
+        print(
+            f"{plan.shards:,} shards in the input, {len(plan.tasks):,} to do; starting Ray",
+            file=work.terminal,
+        )
         try:
-            gemini = _run_tasks(settings, resolved, plan, backlog, output, terminal, totals)
+            gemini = _run_tasks(work, totals)
         except ray.exceptions.RayError as error:
             log.exception("Ray gave up")
             done = sum(totals.shards.values())
             raise StalledError(
                 f"Ray could not go on after {done} of {len(plan.tasks)} shards: {_last_line(error)}; what "
-                f"was committed stays, details are in {output.uri_of(layout.LOG)}: mend that and run the "
-                "same command again"
+                f"was committed stays, details are in {work.output.uri_of(layout.LOG)}: mend that and run "
+                "the same command again"
             ) from error
     finished = sum(totals.shards.values())
     if finished != len(plan.tasks):
@@ -213,25 +222,18 @@ def _run(
     }
 
 
-def _run_tasks(
-    settings: Settings,
-    resolved: Resolved,
-    plan: Plan,
-    backlog: Backlog | None,
-    output: ObjectStore,
-    terminal: Any,
-    totals: Totals,
-) -> GeminiRun:
-    with ray_session(settings) as (cpus, gpus), ProgressDisplay(terminal, len(plan.tasks)) as display:
-        stages = _stages(settings, resolved, output, plan_pools(settings, cpus, gpus))
+def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
+    settings, backlog, tasks = work.settings, work.backlog, work.plan.tasks
+    with ray_session(settings) as (cpus, gpus), ProgressDisplay(work.terminal, len(tasks)) as display:
+        stages = _stages(settings, work.resolved, work.output, plan_pools(settings, cpus, gpus))
         gemini = None
         if backlog is not None:
             gemini = make_stage(
-                settings.gemini, backlog.resolved, resolved.schema, stages.committer, stages.recutter
+                settings.gemini, backlog.resolved, work.resolved.schema, stages.committer, stages.recutter
             )
             gemini.offer(backlog.at_once())
         for summary in watch(
-            run_graph(plan.tasks, stages),
+            run_graph(tasks, stages),
             _snapshots(stages.context),
             display,
             settings.run.stall_warning_s,
