@@ -25,7 +25,7 @@ from actors.storage.tables import from_parquet
 
 log = logging.getLogger(__name__)
 
-_REPORT_EVERY_S = 0.5
+_REPORT_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)

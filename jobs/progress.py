@@ -23,7 +23,7 @@ from jobs.status import Totals
 
 _RATE_OVER_S = 30.0
 _PLAIN_EVERY_S = 10.0
-_POLL_S = 0.5
+_POLL_S = 1.0
 
 
 class ProgressDisplay:
