@@ -291,11 +291,11 @@ def _all_failed(frames: pa.Table, error: str) -> pa.Table:
 def _carried(
     previous: CommitRecord, block: ShardBlock, written: Iterable[CommittedObject]
 ) -> tuple[CommittedObject, ...]:
-    """Objects of the attempt before that are still right. Drawn labels aren't, after new answers."""
+    """Objects of the attempt before that are still right. Drawn labels aren't, after other answers."""
     if block.task.work == "detect":
         return ()
     replaced = {"json", *(o.kind for o in written)}
-    if set(block.annotated) - {ANNOTATOR}:
+    if (set(block.annotated) - {ANNOTATOR}) & previous.annotators.keys():
         replaced.add("preview")
     return tuple(o for o in previous.objects if o.kind not in replaced)
 

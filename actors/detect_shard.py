@@ -88,11 +88,13 @@ class ShardDetector:
                 if found is not None:
                     people.append(found)
                     previews.offer(frame, len(found.boxes))
-                self.saw(1, 0 if found is None else found.drops.count(None))
+                is_known = found is not None and self.roi.dynamic.scope == "frame"
+                self.saw(1, found.drops.count(None) if found is not None and is_known else 0)
         except ShardError as error:
             trouble = error
         if self.roi.dynamic.scope != "frame":
             self._select_over_shard(people)
+            self.saw(0, sum(found.drops.count(None) for found in people))
         shard_id = block.task.shard.shard_id
         block.frames = _frames_table(shard_id, people, failed)
         if trouble is not None:

@@ -40,7 +40,7 @@ from jobs.ray_session import plan_pools, ray_session
 from jobs.resolve import Resolved, models_of, resolve
 from jobs.run_log import iso_now, log, run_log
 from jobs.settings import LoadedSettings, Settings
-from jobs.status import Totals, output_status
+from jobs.status import Totals, output_status, read_run
 from jobs.sweep import sweep
 
 EXIT_DONE, EXIT_SOME_FAILED, EXIT_STALLED = 0, 1, 3
@@ -129,6 +129,10 @@ def _plan(
     }
     shards = list_shards(settings.input, settings.storage)
     plan = make_plan(shards, committed, resolved.fingerprints, scope, annotator, settings.output.previews)
+    _refuse_foreign(plan, output, scope)
+    before = _last_run(output)
+    if scope in ("failed", "annotator"):
+        _refuse_other_settings(before, settings, resolved, annotator)
     if plan.superseded:
         log.warning("superseded by other parts of the same input", extra={"shards": plan.superseded[:20]})
         output.delete(layout.commit_path(shard_id) for shard_id in plan.superseded)
@@ -138,13 +142,47 @@ def _plan(
         "config": settings.as_dict(),
         "fingerprints": resolved.fingerprints,
         "plan": {"shards": plan.shards, "to_do": len(plan.tasks), "skipped": plan.skipped},
-        "models": models_of(resolved),
+        "models": models_of(resolved, before.get("models", {})),
         "packages": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
         "python": platform.python_version(),
     }
     output.write(layout.RUN, json.dumps(content, indent=2).encode())
     log.info("plan", extra={"shards": plan.shards, "to_do": len(plan.tasks), "skipped": plan.skipped})
     return plan
+
+
+def _refuse_foreign(plan: Plan, output: ObjectStore, scope: Scope) -> None:
+    if not plan.foreign or scope == "force":
+        return
+    shard, other = plan.foreign[0]
+    raise ConfigError(
+        f"output.uri: {output.uri} holds a shard {shard.shard_id} of another input, {other}, and "
+        f"{shard.uri} would take its place ({len(plan.foreign)} such shards); give each input an output of "
+        "its own, or both the folder above them as --input, or replace what is there with --force"
+    )
+
+
+def _last_run(output: ObjectStore) -> dict[str, Any]:
+    try:
+        return read_run(output)
+    except ConfigError:
+        return {}
+
+
+def _refuse_other_settings(
+    before: dict[str, Any], settings: Settings, resolved: Resolved, annotator: str | None
+) -> None:
+    """A retry leaves most shards as they are, so it must not say of them that they were made otherwise."""
+    known = before.get("fingerprints", {})
+    differ = [s for s, f in resolved.fingerprints.items() if s != annotator and known.get(s, f) != f]
+    if before and before["config"]["schema"] != settings.as_dict()["schema"]:
+        differ.append("schema")
+    if differ:
+        raise ConfigError(
+            f"--retry-{'annotator' if annotator else 'failed'}: these are not the settings of the last run "
+            f"(they differ in {', '.join(differ)}): give the same --config and --set as then; without "
+            "--retry, everything is brought to the new settings"
+        )
 
 
 def _backlog(

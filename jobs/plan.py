@@ -58,12 +58,15 @@ class Plan:
         skipped: How many of them have nothing to do.
         superseded: Shards whose input is now planned under other ids (the size of parts or groups
             was changed); their records would count it twice.
+        foreign: Shards whose names are taken by committed ones of other content from another place, with
+            that place; replacing those would lose somebody's results.
     """
 
     tasks: list[ShardTask] = field(default_factory=list)
     shards: int = 0
     skipped: int = 0
     superseded: list[str] = field(default_factory=list)
+    foreign: list[tuple[Shard, str]] = field(default_factory=list)
 
 
 def make_plan(
@@ -93,6 +96,8 @@ def make_plan(
         planned.add(shard.shard_id)
         uris.add(shard.uri)
         record = committed.get(shard.shard_id)
+        if record is not None and record.input_uri != shard.uri and record.input_etag != shard.etag:
+            plan.foreign.append((shard, record.input_uri))
         todo = _what_to_do(shard, record, fingerprints, scope, annotator)
         if todo is None:
             plan.skipped += 1

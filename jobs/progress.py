@@ -195,6 +195,9 @@ def print_summary(console: Console, status: dict[str, Any], run: dict[str, Any])
         console.print(Text(f"gemini: {shard_id}: {error}"), soft_wrap=True)
     for failure in status["failures"]:
         console.print(Text(f"failed: {failure['shard']}: {failure['error']}"), soft_wrap=True)
+    for failure in status["failed_frames"]:
+        text = f"failed frame: {failure['shard']}: {failure['frame']}: {failure['error']}"
+        console.print(Text(text), soft_wrap=True)
     console.print(Text(f"next: {status['next']}"), soft_wrap=True)
 
 
@@ -227,10 +230,13 @@ def _summary_rows(status: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple
     )
     for name, outcomes in status["annotators"].items():
         given = {outcome: n for outcome, n in outcomes.items() if n} or {"ok": 0}
+        not_asked = persons["kept"] - sum(outcomes.values())
+        if not_asked > 0:
+            given["not asked in the run that did their shard"] = not_asked
         parts = " + ".join(f"{n:,} {outcome}" for outcome, n in given.items())
         cost = status["cost_usd"].get(name)
         paid = f"; about ${cost:.4f} so far" if cost else ""
-        yield name, f"{sum(outcomes.values()):,} = {parts}{paid}"
+        yield name, f"{sum(given.values()):,} = {parts}{paid}"
     quota = status["quota"]
     if quota is not None:
         left = "no daily limit" if quota["left_today"] is None else f"{quota['left_today']:,} left today"

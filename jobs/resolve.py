@@ -61,14 +61,18 @@ def resolve(settings: Settings) -> Resolved:
     return Resolved(schema, detector, smolvlm, gemini, fingerprints)
 
 
-def models_of(resolved: Resolved) -> dict[str, Any]:
-    """What `run.json` says of the models: each by its stage, and whether there is one of the demo's."""
+def models_of(resolved: Resolved, before: dict[str, Any]) -> dict[str, Any]:
+    """What `run.json` says of the models: each by its stage, and whether there is one of the demo's.
+
+    Args:
+        resolved: Of this run.
+        before: The same of the run before: an annotator that is left out now keeps its answers.
+    """
     detector = resolved.detector
     of_demo = demo_models(detector, resolved.smolvlm)
     models: dict[str, Any] = {
-        "demo": bool(of_demo),
-        "notice": notice_of(of_demo),
         "detector": {
+            "demo": "detector" in of_demo,
             "weights": detector.weights,
             "sha256": detector.weights_sha256,
             "backend": detector.backend,
@@ -78,14 +82,18 @@ def models_of(resolved: Resolved) -> dict[str, Any]:
     if resolved.smolvlm is not None:
         vlm = resolved.smolvlm
         models["smolvlm"] = {
+            "demo": "smolvlm" in of_demo,
             "model": vlm.model,
             "version": vlm.model_version,
             "dtype": vlm.dtype,
             "prompt_sha256": vlm.prompt_sha256,
         }
+    elif "smolvlm" in before:
+        models["smolvlm"] = before["smolvlm"]
     if resolved.gemini is not None:
         models["gemini"] = gemini_model(resolved.gemini)
-    return models
+    stages = [stage for stage, model in models.items() if model.get("demo")]
+    return {"demo": bool(stages), "notice": notice_of(stages), **models}
 
 
 def gemini_model(resolved: ResolvedGemini) -> dict[str, str]:

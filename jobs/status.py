@@ -7,6 +7,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from actors.errors import ConfigError
 from actors.quota import QuotaLimits, SystemClock
 from actors.quota_status import read_status
@@ -17,6 +20,7 @@ from actors.storage.record_index import read_records
 from jobs.backlog import waiting_of
 
 _FAILURES_SHOWN = 5
+_FRAME_KEYS = {"shard_id": "shard", "frame_key": "frame", "error": "error"}
 _LIMITS = ("requests_per_minute", "tokens_per_minute", "requests_per_day")
 
 
@@ -82,8 +86,12 @@ def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any
     models = run.get("models", {})
     totals = Totals()
     waiting = 0
+    with_failed_frames: list[str] = []
     for record, _ in read_records(store, keep_index):
         totals.add(record)
+        frames = record.object("frames")
+        if record.state == "done" and record.counts.frames_failed and frames is not None:
+            with_failed_frames += [frames.path] if len(with_failed_frames) < _FAILURES_SHOWN else []
         waiting += waiting_of(record, run.get("fingerprints", {}).get("gemini", ""))
     done, failed = totals.shards["done"], totals.shards["failed"]
     total = max(int(run["plan"]["shards"]), done + failed)
@@ -101,8 +109,20 @@ def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any
         "quota": _quota(store, run, waiting),
         "models": {"demo": models.get("demo", False), "notice": models.get("notice")},
         "failures": totals.failures,
+        "failed_frames": _failed_frames(store, with_failed_frames),
     }
     return status | {"next": what_next(status)}
+
+
+def _failed_frames(store: ObjectStore, paths: list[str]) -> list[dict[str, str]]:
+    """The first frames that could not be used, of shards that are done, and why."""
+    found: list[dict[str, str]] = []
+    for path in paths:
+        with store.open(path) as stream:
+            table = pq.read_table(stream, columns=[*_FRAME_KEYS, "status"])
+        rows = table.filter(pc.equal(table["status"], "error")).to_pylist()
+        found += [{name: row[key] for key, name in _FRAME_KEYS.items()} for row in rows]
+    return found[:_FAILURES_SHOWN]
 
 
 def _quota(store: ObjectStore, run: dict[str, Any], waiting: int) -> dict[str, Any] | None:

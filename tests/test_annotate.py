@@ -25,7 +25,7 @@ def first(models: Models, tmp_path_factory):
     source, output = folder / "in", folder / "out"
     job.write_shards(source, "abcd")
     job.annotate(source, output, *models.options())
-    return SimpleNamespace(source=source, output=output, options=models.options())
+    return SimpleNamespace(source=source, output=output, options=models.options(), reopened=[])
 
 
 def test_every_shard_is_committed_and_all_counts_reconcile(first):
@@ -107,10 +107,8 @@ def test_a_new_prompt_and_attribute_reopen_only_the_annotator(first, tmp_path):
     before = job.records(first.output)
     crops = job.bytes_of(first.output, "frames") | job.bytes_of(first.output, "persons")
     scarf = "{type: boolean, description: Wears a scarf}"
-    job.annotate(
-        first.source, first.output, *first.options,
-        "--set", f"smolvlm.prompt={prompt}", "--set", f"schema.attributes.scarf={scarf}",
-    )  # fmt: skip
+    first.reopened = ["--set", f"smolvlm.prompt={prompt}", "--set", f"schema.attributes.scarf={scarf}"]
+    job.annotate(first.source, first.output, *first.options, *first.reopened)
     assert (job.bytes_of(first.output, "frames") | job.bytes_of(first.output, "persons")) == crops
     after = job.records(first.output)
     for shard_id, record in after.items():
@@ -130,7 +128,8 @@ def test_an_annotator_that_owes_nothing_is_not_asked_again(first):
     # Answers that were valid, or invalid ones that would be so again, are not owed by a plain rerun;
     # these are all valid.
     assert all(set(r["annotators"]["smolvlm"]) <= {"ok"} for r in job.records(first.output).values())
-    job.annotate(first.source, first.output, *first.options, "--retry-annotator", "smolvlm")
+    retry = ["--retry-annotator", "smolvlm"]
+    job.annotate(first.source, first.output, *first.options, *first.reopened, *retry)
     assert job.bytes_of(first.output, "commits") == before
 
 

@@ -226,3 +226,16 @@ def test_a_record_deleted_meanwhile_leaves_the_shard_to_do(store):
     store.delete(["commits/s.json"])
     summary = committer(store).commit(block(etag=etag, attempt=2))
     assert (summary.state, files(store) & {"commits/s.json"}) == ("unrecorded", set())
+
+
+def test_previews_stay_for_a_first_annotator_and_go_when_it_answers_anew(store):
+    counted = block()
+    counted.annotations, counted.annotated, counted.previews = {}, [], {"f": bad.jpeg()}
+    committer(store, {k: v for k, v in PRINTS.items() if k != "smolvlm"}).commit(counted)
+    drawn = {path for path in files(store) if path.startswith("previews/")}
+    assert len(drawn) == 1
+    committer(store).commit(block(work="annotate", etag=etag_of(store), attempt=2))
+    assert drawn <= files(store)
+    assert record_of(store).object("preview") is not None
+    committer(store).commit(block(work="annotate", etag=etag_of(store), attempt=3))
+    assert not drawn & files(store)

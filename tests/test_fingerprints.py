@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.resolve import resolve
+from jobs.resolve import models_of, resolve
 from jobs.settings import load_settings
 from tests.job import Models
 
@@ -40,3 +40,14 @@ def base(models: Models) -> dict[str, str]:
 def test_a_setting_changes_the_fingerprints_of_what_depends_on_it(models, base, override, changed):
     after = fingerprints(models, override)
     assert {name for name in base if after[name] != base[name]} == changed
+
+
+def test_a_model_whose_answers_stay_is_remembered_when_a_run_leaves_it_out(models):
+    given = [option for option in models.options(smolvlm=False) if option != "--set"]
+    resolved = resolve(load_settings((), given).settings)
+    assert models_of(resolved, {})["notice"] is None
+    before = {"demo": True, "model": "demo/models/smolvlm"}
+    said = models_of(resolved, {"smolvlm": before})
+    assert said["smolvlm"] == before
+    assert said["demo"]
+    assert said["notice"].startswith("demo models (smolvlm)")

@@ -103,6 +103,16 @@ def test_records_of_other_parts_of_a_planned_input_are_superseded_and_removed_in
     assert make_plan([shard()], committed, PRINTS).superseded == ["a.part-00000"]
 
 
+@pytest.mark.parametrize(
+    ("uri", "etag", "is_foreign"),
+    [("in/a.tar", "changed", False), ("moved/a.tar", "etag", False), ("other/a.tar", "changed", True)],
+)
+def test_a_shard_of_another_input_under_the_same_name_is_told(uri, etag, is_foreign):
+    given = replace(shard(), uri=uri, etag=etag)
+    foreign = [(given, DONE.input_uri)] if is_foreign else []
+    assert make_plan([given], {"a": DONE}, PRINTS).foreign == foreign
+
+
 @pytest.mark.parametrize(("shards", "previews"), [(100, 12), (5, 12), (1, 3), (4, 0), (7, 7), (3, 2)])
 def test_previews_add_up_to_what_was_asked_for(shards, previews):
     plan = make_plan([shard(f"s{i}") for i in range(shards)], {}, PRINTS, previews=previews)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from unittest.mock import ANY
+
 import pytest
 
+from actors.storage.object_store import ObjectStore
 from jobs import cli
 from tests import job
+from tests.committed import Found, write_output
 from tests.job import Models
 
 
@@ -63,6 +68,32 @@ def test_an_output_that_cannot_be_written_is_refused(source, tmp_path, models: M
     options = models.options(smolvlm=False)
     said = refused(capsys, monkeypatch, "annotate", "--input", source, "--output", output, *options)
     assert "can't write to" in said
+
+
+@pytest.fixture
+def annotated(tmp_path):
+    """An output of a shard that is called as the source's, of other content and with other settings."""
+    write_output(ObjectStore(str(tmp_path / "out")), {"a": {"f": [Found((0, 0, 1, 1))]}})
+    return tmp_path / "out"
+
+
+def test_an_input_must_not_take_the_place_of_another(source, annotated, models: Models, capsys, monkeypatch):
+    before = job.bytes_of(annotated, ".")
+    given = ["--input", source, "--output", annotated, *models.options(smolvlm=False)]
+    said = refused(capsys, monkeypatch, "annotate", *given)
+    assert "holds a shard a of another input, in/a.tar" in said
+    assert "give each input an output of its own" in said
+    assert job.bytes_of(annotated, ".") == before | {"processing.log": ANY}
+
+
+def test_a_retry_wants_the_settings_of_the_run_before(source, annotated, models: Models, capsys, monkeypatch):
+    record = json.loads((annotated / "commits/a.json").read_bytes())
+    record["input"]["uri"] = str(source / "a.tar")
+    (annotated / "commits/a.json").write_text(json.dumps(record))
+    more = ["--set", "schema.attributes.hood=null", "--retry-failed"]
+    given = ["--input", source, "--output", annotated, *models.options(smolvlm=False), *more]
+    said = refused(capsys, monkeypatch, "annotate", *given)
+    assert "not the settings of the last run (they differ in detect, person_json, schema)" in said
 
 
 def test_the_process_itself_ends_with_exit_code_2(source, tmp_path):
