@@ -68,9 +68,9 @@ def annotate(loaded: LoadedSettings, scope: Scope, annotator: str | None, dry_ru
             print("checking models, input and output", file=terminal)
             resolved = resolve(settings)
             if dry_run:
-                drawn = draw_roi(settings, resolved.detector, output)
-                console.print(f"drew the ROI and its verdicts on {len(drawn)} frames:")
-                console.print("\n".join(output.uri_of(path) for path in drawn), soft_wrap=True)
+                tried = draw_roi(settings, resolved.detector, output)
+                pictures = [output.uri_of(path) for path in tried.pictures]
+                console.print("\n".join([*pictures, *tried.lines(settings)]), soft_wrap=True, markup=False)
                 return EXIT_DONE
             plan = plan_run(settings, output, resolved, scope, annotator)
             backlog = gemini_backlog(settings, output, resolved, plan, scope, annotator)
