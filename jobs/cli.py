@@ -244,7 +244,9 @@ def _interrupt(*_: object) -> None:
 
 
 def _say(message: object, code: int) -> int:
-    typer.echo(f"shopframe: {message}", err=True)
+    # Where only help was wanted there is none.
+    if message:
+        typer.echo(f"shopframe: {message}", err=True)
     return code
 
 

@@ -230,7 +230,8 @@ def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
             message = "unknown key" + _suggestion(location)
         elif problem["type"] != "value_error" and not isinstance(problem["input"], dict):
             message = f"{message} (it is {problem['input']!r})"
-        lines.append(": ".join(part for part in (source, path, message) if part))
+        where = "" if source.endswith(f" {path}") else path
+        lines.append(": ".join(part for part in (source, where, message) if part))
     return "\n".join(lines)
 
 
