@@ -38,21 +38,25 @@ class BatchState(_Frozen):
     closed: str | None = None
 
 
-def open_states(store: ObjectStore, fingerprint: str) -> Iterator[BatchState]:
-    """Jobs of this way of asking that have not ended.
+def read_state(store: ObjectStore, path: str) -> BatchState:
+    """One job.
 
     Raises:
-        OutputError: An object is not such a job.
+        OutputError: The object is not such a job.
         OSError: The store can't be read.
     """
+    try:
+        return BatchState.model_validate_json(store.read(path))
+    except ValidationError as error:
+        raise OutputError(
+            f"{store.full(path)}: not a batch job of this version; delete it, and its persons are asked again"
+        ) from error
+
+
+def open_states(store: ObjectStore, fingerprint: str) -> Iterator[BatchState]:
+    """Jobs of this way of asking that have not ended. Raises as `read_state`."""
     for info in store.list(layout.BATCHES):
-        try:
-            state = BatchState.model_validate_json(store.read(info.path))
-        except ValidationError as error:
-            raise OutputError(
-                f"{store.full(info.path)}: not a batch job of this version; delete it, and its "
-                "persons are asked again"
-            ) from error
+        state = read_state(store, info.path)
         if state.closed is None and state.fingerprint == fingerprint:
             yield state
 

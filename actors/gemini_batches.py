@@ -44,7 +44,14 @@ from actors.gemini_batch import (
     request_line,
     submit,
 )
-from actors.gemini_batch_state import BatchCrop, BatchState, close_state, create_state, open_states
+from actors.gemini_batch_state import (
+    BatchCrop,
+    BatchState,
+    close_state,
+    create_state,
+    open_states,
+    read_state,
+)
 from actors.gemini_client import GeminiClient
 from actors.gemini_egress import AskedCrop, egress_of, record_egress
 from actors.gemini_settings import GeminiSettings
@@ -140,11 +147,13 @@ class GeminiBatches:
         return done
 
     async def _run(self, tasks: Sequence[DrainTask], done: BatchRun) -> None:
-        open_now = open_states(self._store, self._drainer.resolved.fingerprint)
-        states = {layout.batch_path(state.name): state for state in open_now}
-        for path in await self._claim(states):
-            await self._finish(states[path], self._rebuild(states[path]), done)
-            self._claims.release(path)
+        is_open = open_states(self._store, self._drainer.resolved.fingerprint)
+        for path in await self._claim(layout.batch_path(state.name) for state in is_open):
+            state = read_state(self._store, path)
+            if state.closed is None:
+                await self._finish(state, self._rebuild(state), done)
+            else:  # by the run that had it, until a moment ago
+                self._claims.release(path)
         free = set(await self._claim([task.shard_id for task in tasks]))
         tasks = [task for task in tasks if task.shard_id in free]
         for crops in _slices(self._waiting(tasks), _CROPS_IN_MEMORY):
@@ -198,13 +207,13 @@ class GeminiBatches:
             if limit is not None and self._spent_usd >= limit:
                 done.stop = Stop("budget", f"gemini.max_cost_usd={limit:g} is spent")
                 break
-            state = self._begin(group)
+            state = await self._begin(group)
             again += await self._finish(state, group, done)
         return again
 
     # --- one job ---
 
-    def _begin(self, group: Sequence[PackedRequest]) -> BatchState:
+    async def _begin(self, group: Sequence[PackedRequest]) -> BatchState:
         """Write down what a job asks, under the first name that no ended job of the same requests has."""
         attempt = 0
         while self._store.exists(layout.batch_path(display_name(self._drainer.resolved, group, attempt))):
@@ -226,6 +235,8 @@ class GeminiBatches:
                 for request in group
             ),
         )
+        # Before anybody can find it: a run that begins meanwhile leaves it to this one.
+        await self._claim([layout.batch_path(state.name)])
         create_state(self._store, state)
         sent = [self._asked[crop.key] for request in group for crop in request.crops]
         egress = egress_of(state.name, sent, self._drainer.resolved.model, self._clock.now())
@@ -251,6 +262,7 @@ class GeminiBatches:
         else:
             log.warning("batch job %s: %s; its persons are pending again", state.name, outcome)
         close_state(self._store, state, outcome)
+        self._claims.release(layout.batch_path(state.name))
         done.jobs += 1
         return again
 

@@ -188,7 +188,7 @@ class GeminiStage:
         while self._running or (self.done.stop is None and self._has_more):
             self._advance(poll_s)
             said(self.done, len(self._running) + len(self._offered))
-        self.done.held = len(self._claimed)
+        self.done.held = sum(claimed.claim == "held" for claimed in self._claimed)
         ray.get(self._worker.finish.remote())
         # Kept back until now: what a stopped batch had brought is committed all the same.
         self.done.stop = self.done.stop or stop

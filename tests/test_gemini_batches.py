@@ -67,6 +67,20 @@ def test_two_jobs_at_once_submit_nobody_twice(tmp_path):
     assert g.outcomes(tmp_path) == {"ok": 16}
 
 
+def test_a_job_that_waits_is_left_to_the_run_that_submitted_it(tmp_path):
+    g.write_backlog(tmp_path, shards=2, persons=4)
+    with gemini_server(batch_delay_s=60) as server:
+        first = g.start(tmp_path, server.base_url, **BATCH)
+        assert job.wait_for(lambda: server.batches.jobs, first)
+        second = g.gemini(tmp_path, server.base_url, **BATCH)
+        assert first.poll() is None, "the second ends at once, the first waits for its answers"
+        assert "2 shards left to another run" in second.stdout
+        done = job.finish(first)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len(server.batches.jobs) == 1
+    assert g.outcomes(tmp_path) == {"ok": 8}
+
+
 def test_after_the_deadline_the_job_is_cancelled_and_its_persons_are_pending(tmp_path):
     g.write_backlog(tmp_path, shards=2, persons=4)
     with gemini_server(batch_delay_s=3600) as server:
