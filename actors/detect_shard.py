@@ -82,17 +82,17 @@ class ShardDetector:
         failed: list[Frame] = []
         previews = _PreviewSample(block.task.previews)
         trouble: ShardError | None = None
+        is_decided_by_frame = self.roi.dynamic.scope == "frame"
         try:
             for frame in _read_ahead(read_frames(block.task.shard, self.input, self.storage)):
                 found = self._detect_frame(frame, failed)
                 if found is not None:
                     people.append(found)
                     previews.offer(frame, len(found.boxes))
-                is_known = found is not None and self.roi.dynamic.scope == "frame"
-                self.saw(1, found.drops.count(None) if found is not None and is_known else 0)
+                self.saw(1, found.drops.count(None) if found is not None and is_decided_by_frame else 0)
         except ShardError as error:
             trouble = error
-        if self.roi.dynamic.scope != "frame":
+        if not is_decided_by_frame:
             self._select_over_shard(people)
             self.saw(0, sum(found.drops.count(None) for found in people))
         shard_id = block.task.shard.shard_id

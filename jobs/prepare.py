@@ -127,11 +127,24 @@ def _refuse_other_settings(
     if before and before["config"]["schema"] != settings.as_dict()["schema"]:
         differ.append("schema")
     if differ:
+        keys = _differing_keys(before["config"], settings.as_dict())
         raise ConfigError(
-            f"--retry-{'annotator' if annotator else 'failed'}: these are not the settings of the last run "
-            f"(they differ in {', '.join(differ)}): give the same --config and --set as then; without "
-            "--retry, everything is brought to the new settings"
+            f"--retry-{'annotator' if annotator else 'failed'}: these are not the settings of the last run, "
+            f"and {', '.join(differ)} would be another (settings that differ: {', '.join(keys) or 'none'}): "
+            "give the same --config and --set as then; without --retry, everything is brought to the new "
+            "settings"
         )
+
+
+def _differing_keys(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in sorted(one.keys() | other.keys()):
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differing_keys(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}")
+    return found
 
 
 def gemini_backlog(
@@ -142,7 +155,14 @@ def gemini_backlog(
     scope: Scope,
     annotator: str | None,
 ) -> Backlog | None:
-    """Gemini's part of the run; shards that are to be done locally first are not in it yet."""
+    """Gemini's part of the run, None where it isn't enabled.
+
+    Shards of `plan` are done locally first, so they are not in it yet. `scope` and `annotator` are those of
+    `plan_run`.
+
+    Raises:
+        OSError: The records can't be read.
+    """
     if resolved.gemini is None:
         return None
     keep = RETRY_KEEPS if annotator == "gemini" else SETTLED

@@ -28,7 +28,9 @@ def sweep(store: ObjectStore) -> int:
         OSError: The store can't be listed, or an object can't be deleted.
     """
     suspects: defaultdict[str, set[str]] = defaultdict(set)
-    failed = {record.shard_id for record, _ in read_records(store) if record.state == "failed"}
+    # The index is kept, for whoever reads the records of this run next.
+    records = read_records(store, keep_index=True)
+    failed = {record.shard_id for record, _ in records if record.state == "failed"}
     for folder in layout.ATTEMPT_FOLDERS:
         seen: dict[tuple[str, str], str] = {}
         for found in store.list(folder):

@@ -29,7 +29,7 @@ def test_a_sample_is_drawn_and_counted_and_zones_of_absent_cameras_are_named(mod
         assert cv2.imdecode(np.frombuffer(output.read(path), np.uint8), cv2.IMREAD_COLOR).shape[2] == 3
     first, second = tried.lines(settings)
     assert "8 frames of 4 shards" in first
-    # Two a frame, of whom roi.max_persons leaves no more.
+    # roi.max_persons leaves two of each frame.
     assert 0 < tried.kept <= 16
     assert f"{tried.kept:,} kept + {tried.dropped.total():,} dropped (" in first
     assert "no frame of these shards is of camera till" in second

@@ -31,6 +31,6 @@ def test_frames_that_failed_are_named_with_their_reasons_and_no_more_than_five(t
     store = ObjectStore(str(tmp_path))
     broken = {f"{number}": f"truncated JPEG {number}" for number in range(4)}
     write_output(store, {"a": {"f": [Found(BOX)], **broken}, "b": {"g": [Found(BOX)]}, "c": broken})
-    said = [line for line in summary_of(store).splitlines() if line.startswith("failed frame")]
-    assert said[0] == "failed frame: a: 0: truncated JPEG 0"
-    assert [line.split(": ")[1] for line in said] == ["a"] * 4 + ["c"]
+    named = [line for line in summary_of(store).splitlines() if line.startswith("failed frame")]
+    assert named[0] == "failed frame: a: 0: truncated JPEG 0"
+    assert [line.split(": ")[1] for line in named] == ["a"] * 4 + ["c"]

@@ -93,7 +93,8 @@ def test_a_retry_wants_the_settings_of_the_run_before(source, annotated, models:
     more = ["--set", "schema.attributes.hood=null", "--retry-failed"]
     given = ["--input", source, "--output", annotated, *models.options(smolvlm=False), *more]
     said = refused(capsys, monkeypatch, "annotate", *given)
-    assert "not the settings of the last run (they differ in detect, person_json, schema)" in said
+    assert "not the settings of the last run, and detect, person_json, schema would be another" in said
+    assert "schema.attributes.hood" in said
 
 
 def test_the_process_itself_ends_with_exit_code_2(source, tmp_path):
