@@ -51,6 +51,7 @@ class AttemptTracker:
     def __init__(self) -> None:
         self._started: dict[tuple[str, str], _Started] = {}
         self._seen: Counter[str] = Counter()
+        self._refusal: str | None = None
 
     def start(self, stage: str, shard_id: str) -> int:
         """A worker begins a shard; returns how many times that has now happened, from 1."""
@@ -66,6 +67,14 @@ class AttemptTracker:
     def saw(self, frames: int = 0, persons: int = 0) -> None:
         """Progress within a shard, for the display."""
         self._seen.update(frames=frames, persons=persons)
+
+    def refuse(self, reason: str) -> None:
+        """A worker can't start for a reason that the settings have to mend."""
+        self._refusal = self._refusal or reason
+
+    def refusal(self) -> str | None:
+        """Why the first such worker could not start, or None if there was none."""
+        return self._refusal
 
     def snapshot(self) -> Snapshot:
         """What the driver needs to know."""

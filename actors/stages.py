@@ -14,8 +14,9 @@ import ray
 
 from actors.annotate_shard import SmolVLMShardAnnotator
 from actors.committer import Committer, ShardSummary
+from actors.cuda import require_cuda
 from actors.detect_shard import ShardDetector
-from actors.errors import RecutError, ShardError
+from actors.errors import ConfigError, RecutError, ShardError
 from actors.recut import Recutter
 from actors.shard_block import ShardBlock
 from actors.storage.commit_record import CommitRecord, Counts, read_record
@@ -34,6 +35,18 @@ class StageContext:
 
     tracker: Any
     max_attempts: int
+
+    def require_cuda(self, setting: str) -> None:
+        """See that this worker finds its GPU; otherwise the driver learns why before the worker ends.
+
+        Raises:
+            ConfigError: It finds none.
+        """
+        try:
+            require_cuda(setting)
+        except ConfigError as error:
+            ray.get(self.tracker.refuse.remote(str(error)))
+            raise
 
     def run(self, name: str, block: ShardBlock, work: Callable[[ShardBlock], None]) -> ShardBlock:
         """Do a stage's work on a block; whatever goes wrong becomes the block's error."""
@@ -69,6 +82,8 @@ class DetectStage:
     def __init__(
         self, context: StageContext, detector: ShardDetector, recutter: Recutter, output: ObjectStore
     ) -> None:
+        if detector.detector.device != "cpu":
+            context.require_cuda("detector.device")
         self._context = context
         self._detector = detector
         self._detector.saw = _Meter(context.tracker)
@@ -92,6 +107,8 @@ class AnnotateStage:
     """Asks a local model about the kept people of a shard."""
 
     def __init__(self, context: StageContext, annotator: SmolVLMShardAnnotator) -> None:
+        if annotator.settings.gpus_per_actor > 0:
+            context.require_cuda("smolvlm.gpus_per_actor")
         self._context = context
         self._annotator = annotator
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from actors.annotate_shard import SmolVLMShardAnnotator
 from actors.attempt_tracker import Snapshot, start_tracker
-from actors.committer import Committer
+from actors.committer import Committer, ShardSummary
 from actors.detect_shard import ShardDetector
 from actors.errors import ConfigError, StalledError
 from actors.recut import Recutter
@@ -141,6 +142,7 @@ def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
     settings, backlog, tasks = work.settings, work.backlog, work.plan.tasks
     with ray_session(settings) as (cpus, gpus), ProgressDisplay(work.terminal, len(tasks)) as display:
         stages = _stages(settings, work.resolved, work.output, plan_pools(settings, cpus, gpus))
+        summaries = _refused_workers(run_graph(tasks, stages), stages.context)
         gemini = None
         if backlog is not None:
             gemini = make_stage(
@@ -148,7 +150,7 @@ def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
             )
             gemini.offer(backlog.at_once())
         for summary in watch(
-            run_graph(tasks, stages),
+            summaries,
             _snapshots(stages.context),
             display,
             settings.run.stall_warning_s,
@@ -164,6 +166,21 @@ def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
             return GeminiRun()
         gemini.offer(backlog.afterwards())
         return gemini.finish(GeminiDisplay(display.say))
+
+
+def _refused_workers(summaries: Iterator[ShardSummary], context: StageContext) -> Iterator[ShardSummary]:
+    """The same summaries; where a worker could not start, the error that it gave instead of Ray's.
+
+    Raises:
+        ConfigError: Settings don't fit the workers' machines.
+    """
+    try:
+        yield from summaries
+    except ray.exceptions.RayActorError as error:
+        refusal = ray.get(context.tracker.refusal.remote())
+        if refusal is None:
+            raise
+        raise ConfigError(refusal) from error
 
 
 def _last_line(error: BaseException) -> str:

@@ -79,7 +79,7 @@ def _run_wave(tasks: Sequence[ShardTask], stages: Stages) -> Iterator[ShardSumma
     blocks = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         DetectStage,
         fn_constructor_args=(stages.context, stages.detector, stages.recutter, stages.committer.store),
-        batch_size=None,
+        batch_size=_batch_size(pools.detector_gpus),
         batch_format="pyarrow",
         zero_copy_batch=True,
         compute=ray.data.ActorPoolStrategy(size=min(pools.detectors, len(tasks)), **_ONE_AHEAD),
@@ -90,7 +90,7 @@ def _run_wave(tasks: Sequence[ShardTask], stages: Stages) -> Iterator[ShardSumma
         blocks = blocks.map_batches(
             AnnotateStage,
             fn_constructor_args=(stages.context, stages.annotator),
-            batch_size=None,
+            batch_size=_batch_size(pools.annotator_gpus),
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=ray.data.ActorPoolStrategy(size=min(pools.annotators, len(tasks)), **_ONE_AHEAD),
@@ -109,3 +109,8 @@ def _run_wave(tasks: Sequence[ShardTask], stages: Stages) -> Iterator[ShardSumma
         table: pa.Table = batch
         for text in table["summary"].to_pylist():
             yield summary_from_json(text)
+
+
+def _batch_size(gpus: float) -> int | None:
+    """A whole block: Ray Data wants a number of rows for a stage that uses GPUs, and a block has one."""
+    return 1 if gpus else None
