@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from actors.section import Section
+from actors.settings_section import Section
 
 AttributeType = Literal["category", "boolean", "integer"]
 AttributeValue = bool | int | str | None

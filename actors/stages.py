@@ -12,13 +12,13 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from actors.annotate_shard import SmolVLMShardAnnotator
-from actors.committer import Committer, ShardSummary
+from actors.commit.committer import Committer, ShardSummary
 from actors.cuda import require_cuda
-from actors.detect_shard import ShardDetector
+from actors.detect.restored_crops import Recutter
+from actors.detect.shard_detector import ShardDetector
 from actors.errors import ConfigError, RecutError, ShardError
-from actors.recut import Recutter
 from actors.shard_block import ShardBlock
+from actors.smolvlm.shard_annotator import SmolVLMShardAnnotator
 from actors.storage.commit_record import CommitRecord, Counts, read_record
 from actors.storage.object_store import ObjectStore
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text

@@ -50,10 +50,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from actors.detector import PersonDetector, ResolvedDetector, resolve_detector
+from actors.detect.person_detector import PersonDetector, ResolvedDetector, resolve_detector
 from actors.records import Shard
-from jobs.plan import make_plan
-from jobs.ray_session import plan_pools
+from jobs.run.plan import make_plan
+from jobs.run.ray_session import plan_pools
 from jobs.settings import Settings, load_settings
 
 _REPOSITORY = Path(__file__).resolve().parent.parent

@@ -28,8 +28,8 @@ import torch
 from PIL import Image
 
 from actors.attributes import AttributeSchema, SchemaSettings
-from actors.smolvlm import SmolVLMAnnotator, SmolVLMSettings, resolve_smolvlm
-from tests.tiny_smolvlm import TINY, Architecture, make_smolvlm
+from actors.smolvlm.crop_annotator import SmolVLMAnnotator, SmolVLMSettings, resolve_smolvlm
+from tests.support.tiny_smolvlm import TINY, Architecture, make_smolvlm
 
 SMOLVLM2_256M = Architecture(
     side_px=512,

@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 
 from actors.attributes import AttributeSchema, SchemaSettings
 from actors.storage.layout import object_name
-from demo.cameras import CAMERA_NAMES, FRAME_HEIGHT, FRAME_WIDTH
-from demo.composition import OCCLUDED_BELOW, Placed, compose
-from demo.episodes import EPISODE_FRAMES, make_episode
+from demo.drawing.cameras import CAMERA_NAMES, FRAME_HEIGHT, FRAME_WIDTH
+from demo.drawing.composition import OCCLUDED_BELOW, Placed, compose
+from demo.drawing.episodes import EPISODE_FRAMES, make_episode
 
 SHARDS_FOLDER = "shards"
 TRUTH_FILE = "truth.parquet"

@@ -51,8 +51,8 @@ def annotate(
     if sum((retry_failed, retry_annotator is not None, force)) > 1:
         raise ConfigError("--retry-failed, --retry-annotator and --force exclude each other: give one")
     loaded = _load(config, overrides, source, output)
-    from jobs.annotate import annotate as run
-    from jobs.plan import Scope
+    from jobs.run.annotation import annotate as run
+    from jobs.run.plan import Scope
 
     scope: Scope = "missing"
     if retry_failed:
@@ -67,8 +67,8 @@ def annotate(
 @app.command()
 def gemini(output: Output = None, config: Config = None, overrides: Set = None) -> None:
     """Ask Gemini about whoever waits, under the quota, without any local work."""
-    from jobs.gemini import drain
-    from jobs.status import read_run
+    from jobs.run.gemini_drain import drain
+    from jobs.run.output_status import read_run
 
     run = read_run(_output_of(_load(config, overrides, None, output)))
     # The run's own settings, so that nobody is asked again for want of a --config; Ray's and the
@@ -90,8 +90,8 @@ def status(
     """Say what is done, what failed, what waits, and what to do next."""
     from rich.console import Console
 
-    from jobs.progress import print_summary
-    from jobs.status import output_status
+    from jobs.run.output_status import output_status
+    from jobs.run.progress import print_summary
 
     found = output_status(_output_of(_load(config, overrides, None, output)))
     if as_json:
@@ -104,8 +104,8 @@ def status(
 def consolidate(output: Output = None, config: Config = None, overrides: Set = None) -> None:
     """Bring consolidated/ up to date with the commit records."""
     from actors.attributes import AttributeSchema, SchemaSettings
-    from jobs.consolidate import consolidate as run
-    from jobs.status import read_run
+    from jobs.run.consolidation import consolidate as run
+    from jobs.run.output_status import read_run
 
     store = _output_of(_load(config, overrides, None, output))
     schema = AttributeSchema(SchemaSettings.model_validate(read_run(store)["config"]["schema"]))
@@ -136,7 +136,7 @@ def evaluate(
 
     from actors.storage import layout
     from actors.storage.object_store import ObjectStore
-    from jobs.evaluate import evaluate as run
+    from jobs.evaluation.measures import evaluate as run
     from jobs.evaluation.terminal import print_evaluation
 
     store = _output_of(_load(config, overrides, None, output))
@@ -157,7 +157,7 @@ def shards(
     frames_per_shard: Annotated[int, typer.Option(min=1, help="Most images in one tar.")] = 2000,
 ) -> None:
     """Pack loose images into WebDataset shards."""
-    from jobs.shards import pack_images
+    from jobs.run.packing import pack_images
 
     storage = _load(config, overrides, None, None).settings.storage
     done = pack_images(images, output, storage, frames_per_shard=frames_per_shard)

@@ -14,15 +14,15 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_serializer, model_validator
 
 from actors.attributes import SchemaSettings
-from actors.committer import OutputSettings
-from actors.crops import CropSettings
-from actors.detector import DetectorSettings
+from actors.commit.committer import OutputSettings
+from actors.detect.crops import CropSettings
+from actors.detect.person_detector import DetectorSettings
+from actors.detect.roi import RoiSettings
 from actors.errors import ConfigError
-from actors.frame_reader import InputSettings
-from actors.gemini_settings import GeminiSettings
-from actors.roi import RoiSettings
-from actors.section import Section
-from actors.smolvlm import SmolVLMSettings
+from actors.gemini.settings import GeminiSettings
+from actors.read.frames import InputSettings
+from actors.settings_section import Section
+from actors.smolvlm.crop_annotator import SmolVLMSettings
 from actors.storage.object_store import StorageSettings
 
 CONF = Path(str(files("conf")))

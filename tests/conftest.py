@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ray.cluster_utils import Cluster
 
-    from tests.job import Models
+    from tests.support.job import Models
 
 RAY_STORE_BYTES = 200 * 2**20
 
@@ -85,7 +85,7 @@ def frames_dir(shared: Path) -> Path:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of an untrained detector."""
-    from tests.random_checkpoint import save_random_checkpoint
+    from tests.support.random_checkpoint import save_random_checkpoint
 
     return save_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "random.pt")
 
@@ -99,8 +99,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def models(checkpoint: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
     """An untrained detector and an untrained SmolVLM, for runs whose answers don't matter."""
-    from tests.job import Models
-    from tests.tiny_smolvlm import make_tiny_smolvlm
+    from tests.support.job import Models
+    from tests.support.tiny_smolvlm import make_tiny_smolvlm
 
     return Models(checkpoint, make_tiny_smolvlm(tmp_path_factory.mktemp("smolvlm")), cache)
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from actors.attributes import AttributeSchema, SchemaSettings
-from tests.tiny_smolvlm import make_tiny_smolvlm
+from tests.support.tiny_smolvlm import make_tiny_smolvlm
 
 DEFAULT_NAMES = ["gender", "age_group", "exact_age", "glasses", "cap", "hood", "headscarf", "mask"]
 DEFAULT_NAMES += ["occlusion", "facing_camera", "season_clothing"]

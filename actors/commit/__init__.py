@@ -1,0 +1,1 @@
+"""A shard's results to objects and the record that makes them count."""

@@ -1,0 +1,281 @@
+"""Frames with their people drawn on them, for the eyes of those who set zones and read results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from actors.attributes import AttributeSchema
+from actors.detect.roi import RoiSettings
+from actors.read.frame_decoder import decode_frame
+from actors.shard_block import ShardBlock
+
+_KEPT = (90, 220, 60)
+_DROPPED = (170, 170, 170)
+_ZONES = {"include": (90, 220, 60), "exclude": (60, 60, 230)}
+_WHITE = (255, 255, 255)
+_MIN_SIDE_PX = 480
+"""Smaller pictures are enlarged: a label has no room on them."""
+_MIN_TEXT_PX = 13
+_TEXT_SHARE = 0.016
+_MAX_LABEL_SHARE = 0.45
+_MAX_STEPS_AWAY = 8
+_BACKDROP = 0.35
+_JPEG_QUALITY = 88
+
+_Rect = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnPerson:
+    """One person to draw.
+
+    Attributes:
+        bbox: x1, y1, x2, y2 in shares of the frame.
+        label: Lines of text, any script; "" for none.
+        drop_reason: Why the person doesn't count, or None.
+    """
+
+    bbox: Sequence[float]
+    label: str = ""
+    drop_reason: str | None = None
+
+
+def preview_of_block(
+    block: ShardBlock, schema: AttributeSchema, max_side_px: int
+) -> Iterator[tuple[str, bytes]]:
+    """Key and JPEG of every frame that the block keeps for drawing, in the order of keys.
+
+    Args:
+        block: A shard with its persons and their annotations.
+        schema: The attributes.
+        max_side_px: Longest side of a picture, in pixels.
+    """
+    if block.persons is None:
+        return
+    keys = sorted(block.previews)
+    columns = block.persons.select(["frame_key", "person_index", "bbox", "score", "drop_reason"])
+    wanted = set(keys)
+    persons: dict[str, list[dict[str, Any]]] = {key: [] for key in keys}
+    for row in columns.to_pylist():
+        if row["frame_key"] in wanted:
+            persons[row["frame_key"]].append(row)
+    answers: dict[tuple[str, int], list[str]] = {}
+    for name, table in block.annotations.items():
+        for row in table.to_pylist():
+            if row["frame_key"] in wanted:
+                said = describe_answer(row, schema)
+                line = said if len(block.annotations) == 1 else f"{name}: {said}"
+                answers.setdefault((row["frame_key"], row["person_index"]), []).append(line)
+    for key in keys:
+        drawn = [
+            DrawnPerson(
+                bbox=row["bbox"],
+                label="\n".join(answers.get((key, row["person_index"]), [f"{row['score']:.2f}"])),
+                drop_reason=row["drop_reason"],
+            )
+            for row in persons[key]
+        ]
+        image = decode_frame(block.previews[key], max_pixels=2**31)
+        yield key, draw_persons(image, drawn, max_side_px)
+
+
+def describe_answer(row: Mapping[str, Any], schema: AttributeSchema) -> str:
+    """One line on a person, such as "male 28 to 38 | glasses, cap", or the outcome if it isn't ok.
+
+    Args:
+        row: Of an annotations table.
+        schema: The attributes.
+    """
+    if row["status"] != "ok":
+        return str(row["status"])
+    first: list[str] = []
+    rest: list[str] = []
+    for attribute in schema:
+        value = row[attribute.name]
+        if value in (None, False, "unknown"):
+            continue
+        if attribute.type == "category":
+            (rest if attribute.nested else first).append(str(value))
+        elif attribute.type == "boolean":
+            rest.append(attribute.name.replace("_", " "))
+        else:
+            rest.append(f"{attribute.name.replace('_', ' ')} {value}")
+    return " | ".join(part for part in (" ".join(first), ", ".join(rest)) if part) or "unknown"
+
+
+def draw_persons(image: np.ndarray, persons: Sequence[DrawnPerson], max_side_px: int) -> bytes:
+    """The frame as a JPEG with kept persons in green and labelled, dropped ones thin and grey.
+
+    Args:
+        image: (height, width, 3) uint8, BGR; left as it is.
+        persons: Who to draw.
+        max_side_px: Longest side of the picture in pixels; small frames are enlarged for the text.
+    """
+    canvas = _scaled(image, max_side_px)
+    height, width = canvas.shape[:2]
+    text_px = max(_MIN_TEXT_PX, round(_TEXT_SHARE * max(height, width)))
+    line_px = max(1, round(max(height, width) / 500))
+    # Kept persons last, and their labels first: they get the better places.
+    for person in sorted(persons, key=lambda p: p.drop_reason is None):
+        left, top, right, bottom = _pixels(person.bbox, width, height)
+        if person.drop_reason is None:
+            cv2.rectangle(canvas, (left, top), (right, bottom), _KEPT, line_px, cv2.LINE_AA)
+        else:
+            cv2.rectangle(canvas, (left, top), (right, bottom), _DROPPED, 1, cv2.LINE_AA)
+    taken: list[_Rect] = []
+    for person in sorted(persons, key=lambda p: p.drop_reason is not None):
+        text = person.label if person.drop_reason is None else person.drop_reason.replace("_", " ")
+        if text:
+            colour = _KEPT if person.drop_reason is None else _DROPPED
+            _draw_label(
+                canvas, text, _pixels(person.bbox, width, height), colour, text_px=text_px, taken=taken
+            )
+    return _jpeg(canvas)
+
+
+def draw_zones(image: np.ndarray, settings: RoiSettings, camera: str | None) -> np.ndarray:
+    """A copy of the frame with the camera's include zones shaded green and its exclude zones red.
+
+    Args:
+        image: (height, width, 3) uint8, BGR.
+        settings: The zones.
+        camera: Whose picture it is; None if unknown, which leaves the zones of every camera.
+
+    Returns:
+        (height, width, 3) uint8, BGR.
+    """
+    drawn = image.copy()
+    height, width = drawn.shape[:2]
+    zones = [zone for zone in settings.static if zone.camera in ("*", camera)]
+    line_px = max(2, round(max(height, width) / 400))
+    corners = [
+        np.round(np.array(zone.outline.exterior.coords) * (width - 1, height - 1)).astype(np.int32)
+        for zone in zones
+    ]
+    for zone, outline in zip(zones, corners, strict=True):
+        shaded = drawn.copy()
+        cv2.fillPoly(shaded, [outline], _ZONES[zone.mode])
+        drawn = cv2.addWeighted(shaded, 0.2, drawn, 0.8, 0)
+    for zone, outline in zip(zones, corners, strict=True):
+        cv2.polylines(drawn, [outline], True, _ZONES[zone.mode], line_px, cv2.LINE_AA)
+    return drawn
+
+
+def _scaled(image: np.ndarray, max_side_px: int) -> np.ndarray:
+    longest = max(image.shape[:2])
+    target = min(max_side_px, max(longest, _MIN_SIDE_PX))
+    if target == longest:
+        return image.copy()
+    height, width = (max(1, round(side * target / longest)) for side in image.shape[:2])
+    method = cv2.INTER_AREA if target < longest else cv2.INTER_CUBIC
+    return cv2.resize(image, (width, height), interpolation=method)
+
+
+def _pixels(bbox: Sequence[float], width: int, height: int) -> _Rect:
+    """Corners of a box in whole pixels within the picture."""
+    x1, y1, x2, y2 = bbox
+    left, right = (min(max(round(x * (width - 1)), 0), width - 1) for x in (x1, x2))
+    top, bottom = (min(max(round(y * (height - 1)), 0), height - 1) for y in (y1, y2))
+    return left, top, right, bottom
+
+
+def _draw_label(
+    canvas: np.ndarray,
+    text: str,
+    box: _Rect,
+    colour: tuple[int, int, int],
+    *,
+    text_px: int,
+    taken: list[_Rect],
+) -> None:
+    """Write a label at its box, wholly within the picture and off other labels where there is room."""
+    height, width = canvas.shape[:2]
+    font = cv2.FontFace("sans")
+    pad, step = max(2, text_px // 4), round(text_px * 1.3)
+    lines = _wrapped(text, font, text_px, max(round(width * _MAX_LABEL_SHARE), min(width, 220)) - 3 * pad)
+    lines = lines[: max(1, (height - pad) // step)]
+    wide = min(width, max(_text_width(line, font, text_px) for line in lines) + 3 * pad)
+    high = min(height, len(lines) * step + pad)
+    (left, top), hidden = _place(box, (wide, high), (width, height), taken)
+    if hidden and colour == _DROPPED:
+        return  # the reason of one who doesn't count is not worth the label of one who does
+    taken.append((left, top, left + wide, top + high))
+    _lead(canvas, (left, top, left + wide, top + high), box, colour)
+    area = canvas[top : top + high, left : left + wide]
+    area[:] = (area * _BACKDROP).astype(np.uint8)
+    area[:, : max(1, pad // 2)] = colour
+    for index, line in enumerate(lines):
+        at = (left + round(1.5 * pad), top + round(text_px * 1.05) + index * step)
+        cv2.putText(canvas, line, at, _WHITE if colour == _KEPT else _DROPPED, font, text_px, 500)
+
+
+def _place(
+    box: _Rect, label: tuple[int, int], picture: tuple[int, int], taken: Sequence[_Rect]
+) -> tuple[tuple[int, int], int]:
+    """Where a label hides no other: above the box, below it, in it, or a few lines away.
+
+    Returns:
+        Left and top, and how many pixels of other labels are hidden all the same.
+    """
+    left, top, right, bottom = box
+    wide, high = label
+    width, height = picture
+    best, least = (0, 0), -1
+    for away in range(_MAX_STEPS_AWAY):
+        shift = away * high
+        for y in (top - high - shift, bottom + shift, top + shift, bottom - high - shift):
+            for x in (left, right - wide):
+                at = (min(max(x, 0), width - wide), min(max(y, 0), height - high))
+                hidden = sum(_shared((*at, at[0] + wide, at[1] + high), other) for other in taken)
+                if least < 0 or hidden < least:
+                    best, least = at, hidden
+                if not hidden:
+                    return at, 0
+    return best, least
+
+
+def _lead(canvas: np.ndarray, label: _Rect, box: _Rect, colour: tuple[int, int, int]) -> None:
+    """A line from a label to its box, where the label had to be put away from it."""
+    x = min(max(label[0], box[0]), box[2])
+    if label[3] < box[1] - 2:
+        cv2.line(canvas, (x, label[3]), (x, box[1]), colour, 1, cv2.LINE_AA)
+    elif label[1] > box[3] + 2:
+        cv2.line(canvas, (x, box[3]), (x, label[1]), colour, 1, cv2.LINE_AA)
+
+
+def _shared(one: _Rect, other: _Rect) -> int:
+    wide = min(one[2], other[2]) - max(one[0], other[0])
+    high = min(one[3], other[3]) - max(one[1], other[1])
+    return max(wide, 0) * max(high, 0)
+
+
+def _wrapped(text: str, font: Any, text_px: int, limit_px: int) -> list[str]:
+    """Lines no wider than the limit, broken between words; a word that is too wide is cut."""
+    lines: list[str] = []
+    for paragraph in text.splitlines():
+        line = ""
+        for word in paragraph.split():
+            longer = f"{line} {word}".strip()
+            if line and _text_width(longer, font, text_px) > limit_px:
+                lines.append(line)
+                longer = word
+            line = longer
+            while len(line) > 1 and _text_width(line, font, text_px) > limit_px:
+                line = line[:-1]
+        lines.append(line)
+    return lines
+
+
+def _text_width(text: str, font: Any, text_px: int) -> int:
+    left, _, wide, _ = cv2.getTextSize((1, 1), text, (0, 0), font, text_px, 500)
+    return int(left + wide)
+
+
+def _jpeg(image: np.ndarray) -> bytes:
+    _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return encoded.tobytes()

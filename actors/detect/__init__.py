@@ -1,0 +1,1 @@
+"""Frames to persons: detection, region of interest, crops."""

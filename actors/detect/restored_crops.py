@@ -1,0 +1,108 @@
+"""Crops that were not kept are cut again from the source, byte for byte as the first time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from actors.detect.crops import CropSettings, cut_person
+from actors.errors import FrameError, RecutError, ShardError
+from actors.read.frame_decoder import decode_frame
+from actors.read.frames import read_frames
+from actors.read.listing import current_etag
+from actors.read.settings import InputSettings
+from actors.records import PERSONS_SCHEMA, Shard
+from actors.shard_block import ShardBlock
+from actors.storage.commit_record import CommitRecord
+from actors.storage.object_store import StorageSettings
+from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
+
+
+@dataclass(frozen=True, slots=True)
+class Recutter:
+    """Cuts the crops of committed persons again.
+
+    Equal to the first ones as long as OpenCV is of the same version: another JPEG encoder may give
+    other bytes, and whoever knows crops by their digest then takes them for new ones.
+
+    Attributes:
+        input: How to read frames, and their limits.
+        storage: How to reach the source.
+        crops: How people are cut out.
+        fingerprint: Of detection with these settings; None where the run never detected.
+    """
+
+    input: InputSettings
+    storage: StorageSettings
+    crops: CropSettings
+    fingerprint: str | None
+
+    def fill_crops(self, block: ShardBlock, record: CommitRecord) -> None:
+        """Give a crop to every kept person that has none; the source is read only if there is one.
+
+        Args:
+            block: Loaded, its task naming the source.
+            record: The shard's commit record.
+
+        Raises:
+            RecutError: The source is gone, unreachable or another than it was, or the shard was cut
+                with other settings.
+            ValueError: The block isn't loaded.
+        """
+        if block.persons is None:
+            raise ValueError(f"{record.shard_id}: crops are cut again after persons are loaded")
+        columns = block.persons.select(["frame_key", "bbox", "kept", "crop"]).to_pylist()
+        missing: dict[str, list[int]] = defaultdict(list)
+        for index, row in enumerate(columns):
+            if row["kept"] and row["crop"] is None:
+                missing[row["frame_key"]].append(index)
+        if not missing:
+            return
+        self._check_source(block.task.shard, record)
+        crops = [row["crop"] for row in columns]
+        try:
+            for frame_key, data in self._frames(block.task.shard, missing):
+                image = decode_frame(data, self.input.max_image_pixels)
+                for index in missing.pop(frame_key):
+                    crops[index] = cut_person(image, columns[index]["bbox"], self.crops)
+        except (ShardError, FrameError) as error:
+            raise _recut_error(str(error)) from error
+        if missing:
+            raise _recut_error(f"{block.task.shard.uri}: frame {min(missing)} is no longer in it")
+        position = block.persons.schema.get_field_index("crop")
+        filled = pa.array(crops, PERSONS_SCHEMA.field("crop").type)
+        block.persons = block.persons.set_column(position, PERSONS_SCHEMA.field("crop"), filled)
+
+    def _frames(self, shard: Shard, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        """Key and content of the wanted frames, until the caller wants no more."""
+        for frame in read_frames(shard, self.input, self.storage):
+            # A later frame of the same key has an error and no data.
+            if frame.data is not None and frame.key in wanted:
+                yield frame.key, frame.data
+                if not wanted:
+                    return
+
+    def _check_source(self, shard: Shard, record: CommitRecord) -> None:
+        if record.fingerprints.get("detect") != self.fingerprint:
+            raise RecutError(
+                f"{shard.uri}: crops were not kept, and its people were cut out with other settings than "
+                "those of the last run; run shopframe annotate first"
+            )
+        try:
+            etag = current_etag(shard, self.storage)
+        except FileNotFoundError as error:
+            raise _recut_error(f"{shard.uri}: no longer there") from error
+        except STORAGE_ERRORS as error:
+            raise _recut_error(f"{shard.uri}: {storage_error_text(error)}") from error
+        if etag != record.input.etag:
+            raise _recut_error(f"{shard.uri}: changed since its people were detected")
+
+
+def _recut_error(trouble: str) -> RecutError:
+    return RecutError(
+        f"{trouble}; crops were not kept and are cut again from it: bring it back, or run shopframe annotate "
+        "over what is there now; output.keep_crops: always does without the source"
+    )

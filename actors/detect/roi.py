@@ -1,0 +1,267 @@
+"""Which people count, and why the others don't: static zones, dynamic height, floors and caps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, Self
+
+import numpy as np
+import shapely
+from pydantic import Field, field_validator, model_validator
+
+from actors.settings_section import Section
+
+DROP_REASONS = (
+    "min_score",
+    "min_height",
+    "outside_include_zone",
+    "inside_exclude_zone",
+    "dynamic_height",
+    "max_persons",
+)
+"""Every reason that a person can be dropped for, in the order in which the rules are applied.
+
+min_score             its score is below `min_score`
+min_height            its box is lower than `min_height_px` pixels
+outside_include_zone  its camera has include zones, and it is in none of them
+inside_exclude_zone   it is in an exclude zone of its camera
+dynamic_height        its box is lower than `dynamic.ratio` times the median
+max_persons           `max_persons` others of its frame had a higher score
+"""
+
+_SLACK = 1e-6
+"""Share of the frame that a float32 box may be off: equal heights must not be told apart by rounding."""
+_OVERLAP_SLACK = 1e-5
+"""Likewise of a box's own area."""
+
+Point = tuple[float, float]
+
+
+class Zone(Section):
+    """A region of one camera's picture, in shares of its width and height, y down."""
+
+    camera: str = Field("*", min_length=1, description="Name of the camera, or * for every camera")
+    mode: Literal["include", "exclude"] = Field(
+        description="include: people outside all such zones are dropped; exclude: people inside are dropped"
+    )
+    polygon: tuple[Point, ...] | None = Field(
+        None, description="Corners [[x, y], ...] in shares (0..1) of the frame's width and height"
+    )
+    rectangle: tuple[float, float, float, float] | None = Field(
+        None, description="[left, top, right, bottom] in shares (0..1) of the frame, instead of a polygon"
+    )
+    test: Literal["foot_point", "overlap"] = Field(
+        "foot_point", description="What must lie in the zone: the box's bottom centre, or a share of the box"
+    )
+    min_overlap: float = Field(
+        0.5, gt=0, le=1, description="For test overlap: the share of the box's area that counts as inside"
+    )
+
+    @field_validator("polygon", "rectangle")
+    @classmethod
+    def _within_the_frame(cls, value: tuple[Point, ...] | tuple[float, ...] | None) -> object:
+        numbers = np.asarray(value if value is not None else (), float).ravel()
+        outside = numbers[~((numbers >= 0) & (numbers <= 1))]
+        if outside.size:
+            raise ValueError(
+                f"{outside[0]:g} is outside 0..1: coordinates are shares of the frame; divide pixels by its "
+                "width or height"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _is_a_region(self) -> Self:
+        if (self.polygon is None) == (self.rectangle is None):
+            raise ValueError("give either a polygon or a rectangle")
+        if self.rectangle is not None:
+            left, top, right, bottom = self.rectangle
+            if left >= right or top >= bottom:
+                raise ValueError(
+                    "a rectangle is [left, top, right, bottom] with left < right and top < bottom"
+                )
+        if self.polygon is not None:
+            if len(set(self.polygon)) < 3:
+                raise ValueError(f"a polygon needs 3 different corners or more, not {len(set(self.polygon))}")
+            if not self.outline.is_valid:
+                raise ValueError("the polygon crosses or touches itself: list its corners in order around it")
+        return self
+
+    @property
+    def outline(self) -> shapely.Polygon:
+        """The zone as a polygon, in shares of the frame."""
+        if self.rectangle is not None:
+            return shapely.box(*self.rectangle)
+        return shapely.Polygon(self.polygon)
+
+
+class DynamicSettings(Section):
+    """Drops the people who are small beside the others: mostly far away, or on posters and screens."""
+
+    enabled: bool = Field(True, description="Whether people are dropped for their height beside the others'")
+    ratio: float = Field(
+        0.5, ge=0, le=2, description="People lower than this many times the median height are dropped"
+    )
+    scope: Literal["frame", "shard", "camera"] = Field(
+        "frame",
+        description="Whose median: the frame's, the shard's, or that of the shard's frames of one camera",
+    )
+
+
+class RoiSettings(Section):
+    """The region of interest: which of the detected people are cut out and annotated."""
+
+    static: tuple[Zone, ...] = Field((), description="Include and exclude zones of each camera")
+    dynamic: DynamicSettings = Field(DynamicSettings(), description="Drop people by relative height")
+    min_score: float = Field(
+        0, ge=0, le=1, description="Lowest detection score; below detector.confidence it changes nothing"
+    )
+    min_height_px: float = Field(0, ge=0, description="Lowest height of a box, in pixels of the frame")
+    max_persons: int | None = Field(
+        None, ge=1, description="Most people kept of one frame, those with the highest scores; null for all"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PersonBoxes:
+    """The people of one shard, or of one frame, in n rows.
+
+    Attributes:
+        frame: (n,) integers, equal for people of one frame.
+        camera: n names, None where the shard doesn't say.
+        bbox: (n, 4) float32, x1, y1, x2, y2 in shares of the frame.
+        frame_height_px: (n,) height of each one's frame in pixels.
+        score: (n,) float32, 0..1.
+
+    Raises:
+        ValueError: The columns differ in length.
+    """
+
+    frame: np.ndarray
+    camera: Sequence[str | None]
+    bbox: np.ndarray
+    frame_height_px: np.ndarray
+    score: np.ndarray
+
+    def __post_init__(self) -> None:
+        arrays = (self.frame, self.bbox, self.frame_height_px, self.score)
+        lengths = [len(self.camera), *(len(array) for array in arrays)]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"columns of different lengths: {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+
+def select_persons(settings: RoiSettings, persons: PersonBoxes) -> list[str | None]:
+    """Decide who counts.
+
+    The rules run in the order of DROP_REASONS, each over those that the rules before it left, and
+    the first that drops a person is its reason. So the median of the dynamic rule is over the people
+    that passed score, height and zones. Heights are compared as shares of the frame, so that
+    a camera whose resolution changed within a shard keeps one median. Equal scores go by row.
+
+    Returns:
+        For each person None (kept), or the reason it was dropped, from DROP_REASONS.
+    """
+    reasons = np.zeros(len(persons), np.int8)
+    if not len(persons):
+        return []
+    bbox = persons.bbox.astype(np.float64)
+    height = bbox[:, 3] - bbox[:, 1]
+
+    def drop(rule: str, failing: np.ndarray) -> None:
+        reasons[(reasons == 0) & failing] = DROP_REASONS.index(rule) + 1
+
+    drop("min_score", persons.score < np.float32(settings.min_score))
+    drop("min_height", height < settings.min_height_px / persons.frame_height_px - _SLACK)
+    if settings.static:
+        outside, inside = _test_zones(settings.static, persons.camera, bbox)
+        drop("outside_include_zone", outside)
+        drop("inside_exclude_zone", inside)
+    if settings.dynamic.enabled:
+        drop("dynamic_height", _is_low(settings.dynamic, persons, height, reasons == 0))
+    if settings.max_persons is not None:
+        drop("max_persons", _is_surplus(settings.max_persons, persons, reasons == 0))
+    names = (None, *DROP_REASONS)
+    return [names[reason] for reason in reasons]
+
+
+def _is_low(
+    settings: DynamicSettings, persons: PersonBoxes, height: np.ndarray, left: np.ndarray
+) -> np.ndarray:
+    low = np.zeros(len(persons), bool)
+    for group in _groups(settings.scope, persons):
+        rows = group & left
+        if rows.any():
+            low[rows] = height[rows] < settings.ratio * np.median(height[rows]) - _SLACK
+    return low
+
+
+def _groups(scope: str, persons: PersonBoxes) -> list[np.ndarray]:
+    """Masks of the rows that share a median; frames of an unknown camera share one."""
+    if scope == "shard":
+        return [np.ones(len(persons), bool)]
+    if scope == "frame":
+        return [persons.frame == frame for frame in np.unique(persons.frame)]
+    cameras = np.array([camera or "" for camera in persons.camera])
+    return [cameras == camera for camera in np.unique(cameras)]
+
+
+def _is_surplus(most: int, persons: PersonBoxes, left: np.ndarray) -> np.ndarray:
+    surplus = np.zeros(len(persons), bool)
+    for group in _groups("frame", persons):
+        rows = np.flatnonzero(group & left)
+        surplus[rows[np.argsort(-persons.score[rows], kind="stable")[most:]]] = True
+    return surplus
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """Zones of one camera with the same test, united so that no part of a box counts twice."""
+
+    outline: shapely.Geometry
+    test: str
+    min_overlap: float
+
+    def contains(self, bbox: np.ndarray) -> np.ndarray:
+        """For (n, 4) boxes, (n,) booleans; a foot point on the border is inside."""
+        if self.test == "foot_point":
+            foot_x = (bbox[:, 0] + bbox[:, 2]) / 2
+            return np.asarray(shapely.intersects_xy(self.outline, foot_x, bbox[:, 3]), bool)
+        boxes = shapely.box(bbox[:, 0], bbox[:, 1], bbox[:, 2], bbox[:, 3])
+        shared = shapely.area(shapely.intersection(boxes, self.outline))
+        enough = shared >= (self.min_overlap - _OVERLAP_SLACK) * shapely.area(boxes)
+        return np.asarray(enough & (shared > 0), bool)
+
+
+def _test_zones(
+    zones: tuple[Zone, ...], cameras: Sequence[str | None], bbox: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Masks: outside all include zones of a camera that has some; inside an exclude zone."""
+    outside, inside = np.zeros(len(bbox), bool), np.zeros(len(bbox), bool)
+    names = np.array([camera or "" for camera in cameras])
+    for camera in np.unique(names):
+        rows = names == camera
+        include = _regions(zones, str(camera), "include")
+        if include:
+            outside[rows] = ~np.any([region.contains(bbox[rows]) for region in include], axis=0)
+        for region in _regions(zones, str(camera), "exclude"):
+            inside[rows] |= region.contains(bbox[rows])
+    return outside, inside
+
+
+@lru_cache(maxsize=4096)
+def _regions(zones: tuple[Zone, ...], camera: str, mode: str) -> list[_Region]:
+    alike: dict[tuple[str, float], list[shapely.Polygon]] = {}
+    for zone in zones:
+        if zone.mode == mode and zone.camera in ("*", camera):
+            key = (zone.test, zone.min_overlap if zone.test == "overlap" else 0)
+            alike.setdefault(key, []).append(zone.outline)
+    regions = []
+    for (test, min_overlap), outlines in alike.items():
+        united = shapely.union_all(outlines)
+        shapely.prepare(united)
+        regions.append(_Region(united, test, min_overlap))
+    return regions

@@ -1,0 +1,254 @@
+"""Frames to people: one shard read, decoded, detected, filtered and cropped in one pass."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from queue import Queue
+from threading import Event, Thread
+
+import numpy as np
+import pyarrow as pa
+
+from actors.detect.crops import CropSettings, cut_person
+from actors.detect.person_detector import DetectorSettings, PersonDetector, ResolvedDetector
+from actors.detect.roi import PersonBoxes, RoiSettings, select_persons
+from actors.errors import FrameError, ShardError
+from actors.read.frame_decoder import decode_frame
+from actors.read.frames import InputSettings, read_frames
+from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Frame
+from actors.shard_block import ShardBlock
+from actors.storage.object_store import StorageSettings
+
+_READ_AHEAD = 4
+"""Encoded frames read ahead: enough to hide the store's latency, few enough to cost nothing."""
+
+
+@dataclass(slots=True)
+class _FramePeople:
+    """A decoded frame's people: boxes (n, 5) float32 pixels and score, crops JPEG or None."""
+
+    frame: Frame
+    width: int
+    height: int
+    boxes: np.ndarray
+    drops: list[str | None]
+    crops: list[bytes | None]
+
+    def normalised(self) -> np.ndarray:
+        """Boxes (n, 4) float32 as shares of the frame."""
+        size = np.array([self.width, self.height, self.width, self.height], np.float32)
+        return np.clip(self.boxes[:, :4] / size, 0, 1).astype(np.float32)
+
+
+@dataclass
+class ShardDetector:
+    """Detects the people of whole shards; loads the model on the first one.
+
+    Attributes:
+        input: How to read frames, and their limits.
+        storage: How to reach the bucket.
+        detector: The detector's settings, with its `resolved` weights and backend.
+        roi: Which people count.
+        crops: How they are cut out.
+        max_failed_frames: Share of the frames that may fail before the shard does.
+        saw: Called with the number of frames and persons since the last call.
+    """
+
+    input: InputSettings
+    storage: StorageSettings
+    detector: DetectorSettings
+    resolved: ResolvedDetector
+    roi: RoiSettings
+    crops: CropSettings
+    max_failed_frames: float
+    saw: Callable[[int, int], None] = field(default=lambda _frames, _persons: None)
+
+    @cached_property
+    def _model(self) -> PersonDetector:
+        return PersonDetector(self.detector, self.resolved)
+
+    def detect(self, block: ShardBlock) -> None:
+        """Fill in the block's frames, persons and previews.
+
+        Raises:
+            ShardError: The shard can't be read, or too many of its frames failed. Frames read before
+                that are in the block.
+        """
+        people: list[_FramePeople] = []
+        failed: list[Frame] = []
+        previews = _PreviewSample(block.task.previews)
+        trouble: ShardError | None = None
+        is_decided_by_frame = self.roi.dynamic.scope == "frame"
+        try:
+            for frame in _read_ahead(read_frames(block.task.shard, self.input, self.storage)):
+                found = self._detect_frame(frame, failed)
+                if found is not None:
+                    people.append(found)
+                    previews.offer(frame, len(found.boxes))
+                self.saw(1, found.drops.count(None) if found is not None and is_decided_by_frame else 0)
+        except ShardError as error:
+            trouble = error
+        if not is_decided_by_frame:
+            self._select_over_shard(people)
+            self.saw(0, sum(found.drops.count(None) for found in people))
+        shard_id = block.task.shard.shard_id
+        block.frames = _frames_table(shard_id, people, failed)
+        if trouble is not None:
+            raise trouble
+        total = len(people) + len(failed)
+        if total and len(failed) / total > self.max_failed_frames:
+            raise ShardError(
+                f"{len(failed)} of {total} frames failed, more than run.max_failed_frames="
+                f"{self.max_failed_frames} allows; the first: {failed[0].key}: {failed[0].error}"
+            )
+        block.persons = _persons_table(shard_id, people)
+        block.previews = previews.chosen()
+
+    def _detect_frame(self, frame: Frame, failed: list[Frame]) -> _FramePeople | None:
+        try:
+            image = self._decode(frame)
+            boxes = self._model.detect([image])[0]
+            height, width = image.shape[:2]
+            found = _FramePeople(frame, width, height, boxes, [None] * len(boxes), [None] * len(boxes))
+            if self.roi.dynamic.scope == "frame":
+                found.drops = select_persons(self.roi, _boxes_of([found]))
+            # With a wider scope the verdict comes with the shard's last frame; by then its pixels
+            # are gone, so everybody is cut out and the dropped are forgotten later.
+            for index, bbox in enumerate(found.normalised()):
+                if found.drops[index] is None:
+                    found.crops[index] = cut_person(image, bbox, self.crops)
+        except FrameError as error:
+            failed.append(Frame(frame.key, None, frame.camera, frame.captured_at, str(error), frame.note))
+            return None
+        return found
+
+    def _decode(self, frame: Frame) -> np.ndarray:
+        if frame.data is None:
+            raise FrameError(frame.error or "not readable")
+        return decode_frame(frame.data, self.input.max_image_pixels)
+
+    def _select_over_shard(self, people: list[_FramePeople]) -> None:
+        verdicts = iter(select_persons(self.roi, _boxes_of(people)))
+        for found in people:
+            found.drops = [next(verdicts) for _ in found.drops]
+            found.crops = [
+                crop if drop is None else None for crop, drop in zip(found.crops, found.drops, strict=True)
+            ]
+
+
+def _boxes_of(people: list[_FramePeople]) -> PersonBoxes:
+    counts = [len(p.boxes) for p in people]
+    return PersonBoxes(
+        frame=np.repeat(np.arange(len(people)), counts),
+        camera=[p.frame.camera for p, n in zip(people, counts, strict=True) for _ in range(n)],
+        bbox=np.concatenate([p.normalised() for p in people] or [np.zeros((0, 4), np.float32)]),
+        frame_height_px=np.repeat([p.height for p in people], counts).astype(np.int32),
+        score=np.concatenate([p.boxes[:, 4] for p in people] or [np.zeros(0, np.float32)]),
+    )
+
+
+def _frames_table(shard_id: str, people: list[_FramePeople], failed: list[Frame]) -> pa.Table:
+    rows = [
+        {
+            "width": p.width,
+            "height": p.height,
+            "detected": len(p.drops),
+            "kept": p.drops.count(None),
+            "status": "ok",
+            **_frame_columns(shard_id, p.frame),
+        }
+        for p in people
+    ]
+    rows += [{"detected": 0, "kept": 0, "status": "error", **_frame_columns(shard_id, f)} for f in failed]
+    # An error may bear the key of a good frame (a duplicate): the good one comes first.
+    rows.sort(key=lambda row: (row["frame_key"], row["status"] != "ok", row["error"] or ""))
+    return pa.Table.from_pylist(rows, FRAMES_SCHEMA)
+
+
+def _frame_columns(shard_id: str, frame: Frame) -> dict[str, object]:
+    return {
+        "shard_id": shard_id,
+        "frame_key": frame.key,
+        "camera": frame.camera,
+        "captured_at": frame.captured_at,
+        "error": frame.error,
+        "note": frame.note,
+    }
+
+
+def _persons_table(shard_id: str, people: list[_FramePeople]) -> pa.Table:
+    rows = []
+    for found in sorted(people, key=lambda p: p.frame.key):
+        for index, bbox in enumerate(found.normalised()):
+            rows.append(
+                {
+                    "shard_id": shard_id,
+                    "frame_key": found.frame.key,
+                    "person_index": index,
+                    "bbox": bbox,
+                    "score": found.boxes[index, 4],
+                    "kept": found.drops[index] is None,
+                    "drop_reason": found.drops[index],
+                    "crop": found.crops[index],
+                }
+            )
+    return pa.Table.from_pylist(rows, PERSONS_SCHEMA)
+
+
+class _PreviewSample:
+    """Keeps the frames to draw: those with people first, then by the hash of their key."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._heap: list[tuple[bool, bytes, str, bytes]] = []
+
+    def offer(self, frame: Frame, people: int) -> None:
+        if not self._size or frame.data is None:
+            return
+        rank = hashlib.sha256(frame.key.encode()).digest()
+        entry = (people > 0, rank, frame.key, frame.data)
+        if len(self._heap) < self._size:
+            heapq.heappush(self._heap, entry)
+        else:
+            heapq.heappushpop(self._heap, entry)
+
+    def chosen(self) -> dict[str, bytes]:
+        return {key: data for _, _, key, data in sorted(self._heap, key=lambda entry: entry[2])}
+
+
+def _read_ahead(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """The same frames, read by a thread while the consumer works on earlier ones."""
+    queue: Queue[Frame | BaseException | None] = Queue(_READ_AHEAD)
+    stopped = Event()
+
+    def put(item: Frame | BaseException | None) -> None:
+        if not stopped.is_set():
+            queue.put(item)
+
+    def read() -> None:
+        try:
+            for frame in frames:
+                put(frame)
+                if stopped.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001  it is raised again in the consumer's thread
+            put(error)
+        else:
+            put(None)
+
+    thread = Thread(target=read, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while (item := queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        while not queue.empty():
+            queue.get_nowait()
+        thread.join()

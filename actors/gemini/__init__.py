@@ -1,0 +1,1 @@
+"""Crops to attributes, by Gemini, within a quota."""

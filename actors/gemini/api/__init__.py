@@ -1,0 +1,1 @@
+"""Requests to Gemini and its answers, without patience and without counting."""

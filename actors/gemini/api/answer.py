@@ -1,0 +1,175 @@
+"""Gemini's response to one request: from JSON to an outcome for each crop."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.attributes import REASONING_KEY, REASONING_MAX_CHARS, AttributeSchema
+from actors.gemini.api.packing import PackedRequest, mismatch
+from actors.gemini.api.request import PERSONS_KEY
+from actors.gemini.api.tokens import TokenUsage
+from actors.gemini.settings import ID_KEY
+from actors.records import Annotation, Outcome
+
+# fmt: off
+_BLOCKED = frozenset({
+    "SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY",
+    "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION", "ESCALATION", "PUP_LIMITED_DISABLED", "MODEL_ARMOR",
+})
+# fmt: on
+_TRUNCATED = frozenset({"MAX_TOKENS", "CONTINUATION"})
+_FINISHED = frozenset({"STOP", "FINISH_REASON_UNSPECIFIED", ""})
+"""Finish reasons, as google-genai's `FinishReason` lists them; any other is an error."""
+
+_FENCED = re.compile(r"^\s*```\w*\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class GeminiAnswer:
+    """What one request brought.
+
+    Attributes:
+        annotations: Crop key to its outcome, in the request's order: all of its crops, or none where
+            `split_reason` is set.
+        split_reason: Why nothing of the answer can be used, and the request is to be asked again in
+            halves; never set for a single crop.
+        usage: Tokens that were counted, also where nothing can be used.
+        model_version: The model that answered, as it called itself.
+        response_id: The server's name of the response.
+    """
+
+    annotations: dict[str, Annotation]
+    split_reason: str | None = None
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    model_version: str | None = None
+    response_id: str | None = None
+
+
+def read_answer(body: Mapping[str, Any], request: PackedRequest, schema: AttributeSchema) -> GeminiAnswer:
+    """Outcomes of a `GenerateContentResponse`.
+
+    A complete answer that echoes every id once gives "ok" or "invalid" crop by crop. Anything else is the
+    trouble of the whole request: of a single crop it becomes the outcome (blocked, truncated, invalid,
+    error), several are to be asked again in halves, since one crop may have spoiled the others' answers.
+
+    Args:
+        body: The response's JSON; keys in camelCase.
+        request: What was asked.
+        schema: What each answer must fit.
+    """
+    found = _items(body, request)
+    if isinstance(found, Annotation):
+        annotations, split_reason = _shared(found, request)
+    else:
+        split_reason = None
+        by_id = {str(item[ID_KEY]): item for item in found}
+        annotations = {
+            crop.key: _annotation(by_id[echo_id], schema)
+            for echo_id, crop in zip(request.ids, request.crops, strict=True)
+        }
+    return GeminiAnswer(
+        annotations,
+        split_reason,
+        _usage(body),
+        _text_or_none(body.get("modelVersion")),
+        _text_or_none(body.get("responseId")),
+    )
+
+
+def unusable(request: PackedRequest, status: Outcome, reason: str) -> GeminiAnswer:
+    """The answer to a request that brought no response of its own, such as a refused one."""
+    annotations, split_reason = _shared(Annotation(status, reason), request)
+    return GeminiAnswer(annotations, split_reason)
+
+
+def is_other_model(asked: str, answered: str | None) -> bool:
+    """Whether another model answered than was asked for.
+
+    A dated or numbered version of the model ("gemini-2.5-flash-001") is the same; what an alias that
+    ends in "latest" stands for is Google's choice.
+    """
+    if answered is None or asked.endswith("latest"):
+        return False
+    name = answered.removeprefix("models/")
+    return re.fullmatch(re.escape(asked) + r"(-(preview|exp))?(-\d+)*", name) is None
+
+
+def _shared(outcome: Annotation, request: PackedRequest) -> tuple[dict[str, Annotation], str | None]:
+    if len(request.crops) > 1:
+        return {}, f"{outcome.status}: {outcome.reason}"
+    return {request.crops[0].key: outcome}, None
+
+
+def _items(body: Mapping[str, Any], request: PackedRequest) -> list[dict[str, Any]] | Annotation:
+    """Answers whose ids are those asked for, or what went wrong with the whole response."""
+    blocked = _mapping(body.get("promptFeedback")).get("blockReason")
+    if blocked:
+        return Annotation("blocked", f"the prompt was blocked: {blocked}")
+    candidates = body.get("candidates")
+    if not isinstance(candidates, list) or not candidates:
+        return Annotation("error", "the response has no candidates")
+    candidate = _mapping(candidates[0])
+    finish = str(candidate.get("finishReason") or "")
+    if finish in _BLOCKED:
+        return Annotation("blocked", f"the answer was blocked: {finish}")
+    if finish in _TRUNCATED:
+        return Annotation("truncated", f"the answer was cut: {finish}")
+    if finish not in _FINISHED:
+        return Annotation("error", f"the model stopped: {finish}")
+    text = _text_of(candidate)
+    if not text.strip():
+        return Annotation("error", "the answer is empty")
+    fenced = _FENCED.match(text)
+    try:
+        answer = json.loads(fenced.group(1) if fenced else text)
+    except json.JSONDecodeError as error:
+        return Annotation("invalid", f"the answer is not JSON: {error}")
+    items = _mapping(answer).get(PERSONS_KEY)
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        return Annotation("invalid", f'the answer has no list "{PERSONS_KEY}" of objects')
+    mixed_up = mismatch(request, [str(item.get(ID_KEY)) for item in items])
+    return Annotation("invalid", mixed_up) if mixed_up else items
+
+
+def _annotation(item: Mapping[str, Any], schema: AttributeSchema) -> Annotation:
+    answer = {key: value for key, value in item.items() if key != ID_KEY}
+    reasoning = answer.get(REASONING_KEY)
+    if isinstance(reasoning, str):
+        # Gemini's schemas know no longest length, and a long sentence is no reason to pay again.
+        answer[REASONING_KEY] = reasoning = reasoning.strip()[:REASONING_MAX_CHARS]
+    try:
+        values = schema.parse(answer)
+    except ValueError as error:
+        return Annotation("invalid", str(error))
+    return Annotation("ok", None, values, {}, reasoning)
+
+
+def _text_of(candidate: Mapping[str, Any]) -> str:
+    parts = _mapping(candidate.get("content")).get("parts")
+    shown = [_mapping(part) for part in parts] if isinstance(parts, list) else []
+    return "".join(str(part.get("text") or "") for part in shown if not part.get("thought"))
+
+
+def _usage(body: Mapping[str, Any]) -> TokenUsage:
+    counted = _mapping(body.get("usageMetadata"))
+    return TokenUsage(
+        _count(counted.get("promptTokenCount")),
+        _count(counted.get("candidatesTokenCount")),
+        _count(counted.get("thoughtsTokenCount")),
+    )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

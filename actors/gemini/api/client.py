@@ -1,0 +1,244 @@
+"""Requests to Gemini through google-genai: one call sends one request, once.
+
+Nothing here waits, counts or retries: quota and patience are the caller's. What comes back is an answer with
+an outcome for each crop, or one of three errors: RateLimitedError (wait), TransientError (try later) and
+GeminiRefusedError (stop). The API key is in none of their texts.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Awaitable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import SecretStr, ValidationError
+
+from actors.attributes import AttributeSchema
+from actors.errors import ConfigError, GeminiRefusedError, RateLimitedError, TransientError
+from actors.gemini.api.answer import GeminiAnswer, is_other_model, read_answer, unusable
+from actors.gemini.api.error_responses import GeminiError, Refusal, Scrubber, meaning_of
+from actors.gemini.api.packing import PackedRequest
+from actors.gemini.api.request import generation_config, request_contents
+from actors.gemini.settings import GeminiSettings, ResolvedGemini
+
+if TYPE_CHECKING:
+    from google.genai.client import AsyncClient
+    from google.genai.types import HttpResponse
+
+log = logging.getLogger(__name__)
+
+API_KEY_VARIABLE = "GEMINI_API_KEY"
+
+_REFUSED_IN_A_ROW = 12
+"""Requests refused one after another, none answered between, that mean the settings are at fault: more than
+the halvings that lead to one bad crop among 64, and few enough to leave most of a day's quota."""
+
+_Result = TypeVar("_Result")
+
+
+def read_api_key() -> SecretStr:
+    """The key from the environment variable GEMINI_API_KEY.
+
+    Raises:
+        ConfigError: It is not set, or can't be a key.
+    """
+    key = os.environ.get(API_KEY_VARIABLE, "").strip()
+    if not key:
+        raise ConfigError(
+            f"{API_KEY_VARIABLE}: not set; gemini.enabled needs a key (aistudio.google.com/apikey)"
+        )
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ConfigError(f"{API_KEY_VARIABLE}: holds characters that no key has")
+    return SecretStr(key)
+
+
+class GeminiClient:
+    """Holds the connections to one server; to be built where it is used, for it doesn't pickle.
+
+    Any number of calls may be under way at once: how many is the caller's to limit.
+
+    Attributes:
+        settings: Server, model and how to ask.
+        resolved: The prompt.
+        schema: What each answer must fit.
+        scrub: Takes the key out of text, where a server's words go further than the errors raised here.
+    """
+
+    def __init__(
+        self,
+        settings: GeminiSettings,
+        resolved: ResolvedGemini,
+        schema: AttributeSchema,
+        api_key: SecretStr | None = None,
+    ) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+            settings: Server, model and how to ask.
+            resolved: The prompt.
+            schema: What each answer must fit.
+            api_key: By default that of the environment.
+
+        Raises:
+            ConfigError: There is no key.
+        """
+        from google import genai
+        from google.genai import types
+
+        key = (api_key or read_api_key()).get_secret_value()
+        self.settings = settings
+        self.resolved = resolved
+        self.schema = schema
+        self.scrub = Scrubber(key)
+        self._refused_in_a_row = 0
+        self._warned_of: set[str] = set()
+        options = types.HttpOptions(
+            base_url=settings.base_url,
+            api_version=settings.api_version,
+            timeout=round(settings.timeout_s * 1000),
+            # One attempt: the SDK's own retries ignore Retry-After and would not be counted.
+            retry_options=types.HttpRetryOptions(attempts=1),
+        )
+        # Explicitly: GOOGLE_GENAI_USE_VERTEXAI in the environment would choose another service.
+        self._sdk = genai.Client(vertexai=False, api_key=key, http_options=options).aio
+
+    @property
+    def sdk(self) -> AsyncClient:
+        """The SDK's client, for calls through `call`."""
+        return self._sdk
+
+    async def ask(self, request: PackedRequest) -> GeminiAnswer:
+        """Send one request, once.
+
+        Returns:
+            Outcomes of all crops, or a reason to ask again in halves.
+
+        Raises:
+            RateLimitedError: A quota is spent.
+            TransientError: No answer for a reason that may pass.
+            GeminiRefusedError: No request will be answered: the key, the model or the settings are wrong.
+        """
+        from google.genai import types
+
+        config = generation_config(request, self.settings, self.schema).model_copy(
+            # The SDK parses a response leniently and drops an error in a 200, so the body is read here;
+            # continuing an answer that was cut would be a second request that nobody counted.
+            update={"should_return_http_response": True, "automatic_continuation": False}
+        )
+        model = self.resolved.model
+        called = self._sdk.models.generate_content(
+            model=model, contents=request_contents(request, self.resolved), config=config
+        )
+        response = await self._outcome(called, model)
+        if isinstance(response, types.GenerateContentResponse):
+            found = self._body(response.sdk_http_response or types.HttpResponse(), model)
+        else:
+            found = response
+        if isinstance(found, Refusal):
+            return self._refused(request, found)
+        if isinstance(found, Exception):
+            raise found
+        self._refused_in_a_row = 0
+        answer = read_answer(found, request, self.schema)
+        self._warn_of_other_model(answer.model_version)
+        return answer
+
+    async def count_tokens(self, request: PackedRequest) -> int:
+        """Input tokens of the request's prompt and crops, as the server counts them.
+
+        Raises:
+            RateLimitedError, TransientError, GeminiRefusedError: As `ask`.
+        """
+        model = self.resolved.model
+        contents = request_contents(request, self.resolved)
+        counted = await self.call(self._sdk.models.count_tokens(model=model, contents=contents), model)
+        return counted.total_tokens or 0
+
+    async def check(self) -> None:
+        """Ask for the model's description, which costs no quota: whether key and model are accepted.
+
+        Raises:
+            RateLimitedError, TransientError, GeminiRefusedError: As `ask`.
+        """
+        model = self.resolved.model
+        await self.call(self._sdk.models.get(model=model), model)
+
+    async def call(self, called: Awaitable[_Result], asked: str) -> _Result:
+        """Await a call of the SDK and turn what it raises into this project's errors.
+
+        Args:
+            called: A call of `sdk`.
+            asked: What is asked for, to name in messages.
+
+        Raises:
+            RateLimitedError, TransientError: As `ask`.
+            GeminiRefusedError: As `ask`, and where the server refuses this one request.
+        """
+        found = await self._outcome(called, asked)
+        if isinstance(found, Refusal):
+            found = GeminiRefusedError(found.reason)
+        # Raised out here, so that the SDK's error, which holds the key in its headers, isn't its context.
+        if isinstance(found, GeminiRefusedError | RateLimitedError | TransientError):
+            raise found
+        return found
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._sdk.aclose()
+
+    async def _outcome(self, called: Awaitable[_Result], asked: str) -> _Result | GeminiError | Refusal:
+        import aiohttp
+        from google.genai import errors
+
+        try:
+            return await called
+        except errors.APIError as error:
+            # After an error in the body of a 200, the SDK has no response.
+            headers = getattr(error.response, "headers", None) or {}
+            return meaning_of(error.code, error.details, headers, asked, self.scrub)
+        except TimeoutError:
+            return TransientError(f"{asked}: Gemini did not answer within {self.settings.timeout_s:g} s")
+        except (aiohttp.ClientError, OSError) as error:
+            why = (error.strerror if isinstance(error, OSError) else str(error)) or "no detail"
+            said = self.scrub(f"{type(error).__name__}: {why}")
+            return TransientError(f"{asked}: {self.settings.base_url} can't be reached: {said}")
+        except (json.JSONDecodeError, UnicodeDecodeError, ValidationError):
+            return TransientError(f"{asked}: Gemini's response can't be read")
+
+    def _body(self, response: HttpResponse, asked: str) -> dict[str, Any] | GeminiError | Refusal:
+        """JSON of a response with status 200, which may hold an error nevertheless."""
+        try:
+            body = json.loads(response.body or "")
+        except json.JSONDecodeError:
+            body = None
+        if not isinstance(body, dict):
+            return TransientError(f"{asked}: Gemini's response is not a JSON object")
+        if "error" not in body:
+            return body
+        error = body["error"]
+        code = error.get("code") if isinstance(error, dict) else None
+        return meaning_of(
+            code if isinstance(code, int) else HTTPStatus.INTERNAL_SERVER_ERROR,
+            body,
+            response.headers or {},
+            asked,
+            self.scrub,
+        )
+
+    def _refused(self, request: PackedRequest, refusal: Refusal) -> GeminiAnswer:
+        self._refused_in_a_row += 1
+        if self._refused_in_a_row >= _REFUSED_IN_A_ROW:
+            raise GeminiRefusedError(
+                f"{refusal.reason}; the last {self._refused_in_a_row} requests were refused, so it is not "
+                "the crops: check the gemini section"
+            )
+        return unusable(request, "error", refusal.reason)
+
+    def _warn_of_other_model(self, answered: str | None) -> None:
+        asked = self.resolved.model
+        if answered and is_other_model(asked, answered) and answered not in self._warned_of:
+            self._warned_of.add(answered)
+            log.warning("gemini.model: asked %s, but %s answered", asked, answered)

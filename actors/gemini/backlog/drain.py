@@ -1,0 +1,149 @@
+"""One shard of Gemini's backlog: load it, ask about whoever waits, commit what is known."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from actors.attributes import AttributeSchema
+from actors.commit.committer import Committer, ShardSummary
+from actors.detect.restored_crops import Recutter
+from actors.errors import PreconditionError, ShardError, ShopframeError
+from actors.gemini.answer_journal import read_journal
+from actors.gemini.backlog.claims import Claim
+from actors.gemini.backlog.pending_shard import ANNOTATOR, GeminiShard, Person, gemini_shard
+from actors.gemini.egress_log import AskedCrop
+from actors.gemini.protocol import Asked, Stop
+from actors.gemini.settings import GeminiCameras, ResolvedGemini
+from actors.records import Outcome, Shard
+from actors.shard_block import ShardBlock, ShardTask
+from actors.stages import load_committed
+from actors.storage.commit_record import read_record
+from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
+
+SETTLED: tuple[Outcome, ...] = ("ok", "invalid", "blocked", "truncated")
+"""Outcomes that a plain run leaves alone: asked again, the same would most likely come out."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainTask:
+    """One shard of the backlog.
+
+    Attributes:
+        shard_id: Which shard.
+        keep: Committed outcomes that stand, if they answer the same question.
+        chosen: Whom to ask about, or None for all who wait.
+    """
+
+    shard_id: str
+    keep: tuple[Outcome, ...] = SETTLED
+    chosen: tuple[Person, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What became of a shard of the backlog.
+
+    Attributes:
+        shard_id: Which shard.
+        summary: Of its commit, or None if nothing was committed.
+        answered: Persons that have an outcome since.
+        waiting: Persons that still have none.
+        stop: Why the stage stopped, if it did.
+        error: What went wrong with this shard alone.
+        claim: Whose it is: nothing was done unless it is "taken".
+    """
+
+    shard_id: str
+    summary: ShardSummary | None = None
+    answered: int = 0
+    waiting: int = 0
+    stop: Stop | None = None
+    error: str | None = None
+    claim: Claim = "taken"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardDrainer:
+    """What is needed to work off a shard.
+
+    Attributes:
+        committer: Of the output.
+        schema: The attributes.
+        resolved: Model and prompt.
+        cameras: Whose crops may be sent.
+        recutter: Cuts crops that were not kept.
+    """
+
+    committer: Committer
+    schema: AttributeSchema
+    resolved: ResolvedGemini
+    cameras: GeminiCameras
+    recutter: Recutter
+
+    def load(self, task: DrainTask) -> tuple[ShardBlock, GeminiShard]:
+        """The shard as it is committed, with what the journal knows beyond that.
+
+        Raises:
+            ShardError: The shard isn't committed, an object of it is missing, or crops that were not kept
+                can't be cut again.
+            OSError: The store can't be read.
+        """
+        found = read_record(self.committer.store, task.shard_id)
+        if found is None or found[0].state != "done":
+            raise ShardError("it is no longer committed; run shopframe annotate again")
+        record, etag = found
+        source = record.input
+        shard = Shard(
+            record.shard_id,
+            source.uri,
+            source.format,
+            source.etag,
+            source.size_bytes,
+            source.start,
+            source.stop,
+            base64.b64decode(source.members),
+        )
+        block = ShardBlock(ShardTask(shard, "annotate", record_etag=etag, attempt=record.attempt + 1))
+        self.recutter.fill_crops(block, load_committed(block, self.committer.store))
+        same = record.fingerprints.get(ANNOTATOR) == self.resolved.fingerprint
+        waiting = gemini_shard(block, task.keep if same else None)
+        waiting.refuse_cameras(self.cameras, self.resolved)
+        answers = read_journal(self.committer.store, task.shard_id, self.resolved.fingerprint)
+        waiting.take_answers(
+            {c: entry for c, entry in answers.items() if entry.annotation.status in task.keep}
+        )
+        return block, waiting
+
+    def drain(self, task: DrainTask, ask: Callable[[Sequence[AskedCrop]], Asked]) -> Drained:
+        """Work off a shard; whatever goes wrong is its own trouble.
+
+        It is committed when its last waiting person has an outcome; if only some were chosen, when
+        these have. Nothing is committed where another run has done so already.
+        """
+        shard_id = task.shard_id
+        try:
+            block, shard = self.load(task)
+            known = len(shard.rows)
+            chosen = None if task.chosen is None else frozenset(task.chosen)
+            waiting = shard.waiting(chosen)
+            asked = ask([AskedCrop(shard_id, crop) for _, crop in waiting]) if waiting else Asked({}, None)
+            shard.take_answers(asked.entries)
+            left = len(shard.waiting())
+            answered = shard.persons.num_rows - left - known
+            summary = None
+            if not shard.waiting(chosen) and (shard.found or not shard.is_committed):
+                summary = self._commit(block, shard)
+        except PreconditionError:
+            return Drained(shard_id, error="its commit record was changed by another run; run again")
+        except ShopframeError as error:
+            return Drained(shard_id, error=str(error))
+        except STORAGE_ERRORS as error:
+            return Drained(shard_id, error=storage_error_text(error))
+        return Drained(shard_id, summary, answered, left, asked.stop)
+
+    def _commit(self, block: ShardBlock, shard: GeminiShard) -> ShardSummary:
+        block.annotations[ANNOTATOR] = shard.table(self.schema, self.resolved)
+        block.annotated.append(ANNOTATOR)
+        return self.committer.commit(block)

@@ -1,0 +1,370 @@
+"""Batch mode: the backlog as jobs of the Batch API, each of which survives whoever submitted it.
+
+What a job asks is written to the bucket before it is submitted, its answers to the journal before the job is
+closed there. Killed at any point, the next run finds the open job, submits it if the server hasn't got it,
+and goes on; the same job is never submitted twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from actors.errors import (
+    GeminiRefusedError,
+    RateLimitedError,
+    RecutError,
+    ShardError,
+    ShopframeError,
+    TransientError,
+)
+from actors.gemini.answer_journal import JournalEntry, crop_sha256, write_journal
+from actors.gemini.api.answer import GeminiAnswer
+from actors.gemini.api.batch_jobs import (
+    BatchJob,
+    cancel,
+    display_name,
+    download,
+    group_requests,
+    look_at,
+    read_results,
+    request_line,
+    submit,
+)
+from actors.gemini.api.client import GeminiClient
+from actors.gemini.api.crop_shrinking import shrink_crop
+from actors.gemini.api.packing import Crop, PackedRequest, halves, pack
+from actors.gemini.api.tokens import cost_usd, estimate_input_tokens
+from actors.gemini.backlog.claims import BEAT_S, Claims
+from actors.gemini.backlog.drain import DrainTask, ShardDrainer
+from actors.gemini.backlog.pending_shard import answered
+from actors.gemini.batch_records import (
+    BatchCrop,
+    BatchState,
+    close_state,
+    create_state,
+    open_states,
+    read_state,
+)
+from actors.gemini.egress_log import AskedCrop, egress_of, record_egress
+from actors.gemini.protocol import Asked, Stop
+from actors.gemini.quota.quota import Clock, SystemClock
+from actors.gemini.settings import GeminiSettings
+from actors.storage import layout
+from actors.storage.map_ahead import map_ahead
+from actors.storage.object_store import ObjectStore
+from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
+
+log = logging.getLogger(__name__)
+
+_CROPS_IN_MEMORY = 20_000
+"""Crops that are packed together: about 400 MB of them, and many times a request."""
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(slots=True)
+class BatchRun:
+    """What batch mode did in a run.
+
+    Attributes:
+        jobs: Jobs that ended.
+        unanswered: Crop digest to the error that its line brought.
+        stop: Why no more jobs were submitted, if any were left.
+    """
+
+    jobs: int = 0
+    unanswered: dict[str, JournalEntry] = field(default_factory=dict)
+    stop: Stop | None = None
+
+
+class GeminiBatches:
+    """Works off tasks through the Batch API, one job at a time.
+
+    Args:
+        settings: How to ask, and the limits of a job.
+        drainer: What knows who of a shard waits.
+        holder: Name of the run, in its claims.
+        clock: Of polls and deadlines.
+
+    Raises:
+        ConfigError: GEMINI_API_KEY is not set.
+    """
+
+    def __init__(
+        self, settings: GeminiSettings, drainer: ShardDrainer, holder: str, clock: Clock | None = None
+    ) -> None:
+        self._settings = settings
+        self._drainer = drainer
+        self._store: ObjectStore = drainer.committer.store
+        self._claims = Claims(self._store, holder)
+        self._clock: Clock = clock or SystemClock()
+        self._client = GeminiClient(settings, drainer.resolved, drainer.schema)
+        self._asked: dict[str, AskedCrop] = {}
+        self._shards_of: dict[str, list[str]] = {}
+        self._spent_usd = 0.0
+
+    def begin(self) -> None:
+        """A run begins: what the one before spent is no matter of this one."""
+        self._spent_usd = 0.0
+        self._unanswered: dict[str, JournalEntry] = {}
+
+    def ask(self, crops: Sequence[AskedCrop]) -> Asked:
+        """What is known of crops that the journal has no answer to: the errors that their lines brought."""
+        digests = [crop_sha256(asked.crop.jpeg) for asked in crops]
+        return Asked({d: self._unanswered[d] for d in digests if d in self._unanswered}, None)
+
+    def finish(self) -> None:
+        """There is no more to ask."""
+        self._claims.close()
+
+    async def run(self, tasks: Sequence[DrainTask]) -> BatchRun:
+        """Finish the jobs that are open, then ask about everybody who still waits.
+
+        Returns when the last job ended or can't go on. Answers are in the journal then.
+        """
+        done = BatchRun()
+        try:
+            await self._run(tasks, done)
+        except GeminiRefusedError as error:
+            done.stop = Stop("refused", str(error))
+        except (RateLimitedError, TransientError) as error:
+            done.stop = Stop("unreachable", f"{error}; run again later")
+        except (ShopframeError, *STORAGE_ERRORS) as error:
+            log.exception("batch mode stops")
+            done.stop = Stop("unreachable", self._client.scrub(storage_error_text(error)))
+        self._unanswered |= done.unanswered
+        return done
+
+    async def _run(self, tasks: Sequence[DrainTask], done: BatchRun) -> None:
+        is_open = open_states(self._store, self._drainer.resolved.fingerprint)
+        for path in await self._claim(layout.batch_path(state.name) for state in is_open):
+            state = read_state(self._store, path)
+            if state.closed is None:
+                await self._finish(state, self._rebuild(state), done)
+            else:  # by the run that had it, until a moment ago
+                self._claims.release(path)
+        free = set(await self._claim([task.shard_id for task in tasks]))
+        tasks = [task for task in tasks if task.shard_id in free]
+        for crops in _slices(self._waiting(tasks), _CROPS_IN_MEMORY):
+            self._asked = {asked.crop.key: asked for asked in crops}
+            shown = (Crop(a.crop.key, shrink_crop(a.crop.jpeg, self._settings.max_side_px)) for a in crops)
+            requests = list(pack(shown, self._settings.persons_per_request, self._settings.seed))
+            while requests and done.stop is None:
+                requests = await self._ask(requests, done)
+
+    async def _claim(self, names: Iterable[str]) -> list[str]:
+        """Those that no other run works on; takes some seconds where one has died."""
+        unclear, taken = list(names), []
+        while unclear:
+            verdicts = dict(zip(unclear, map_ahead(self._claims.take, unclear), strict=True))
+            taken += [name for name, verdict in verdicts.items() if verdict == "taken"]
+            unclear = [name for name, verdict in verdicts.items() if verdict == "unclear"]
+            if unclear:
+                await asyncio.sleep(BEAT_S)
+        return taken
+
+    def _waiting(self, tasks: Sequence[DrainTask]) -> Iterator[AskedCrop]:
+        """Crops without an answer, of equal ones the first; the others' shards get its answer too."""
+        self._shards_of = {}
+        for task in tasks:
+            try:
+                _, shard = self._drainer.load(task)
+            except ShardError as error:  # said again, and recorded, when the shard's turn to commit comes
+                log.warning("batch mode leaves out shard %s: %s", task.shard_id, error)
+                continue
+            chosen = None if task.chosen is None else frozenset(task.chosen)
+            for _, crop in shard.waiting(chosen):
+                shards = self._shards_of.get(crop_sha256(crop.jpeg))
+                if shards is None:
+                    self._shards_of[crop_sha256(crop.jpeg)] = [task.shard_id]
+                    yield AskedCrop(task.shard_id, crop)
+                elif task.shard_id not in shards:
+                    shards.append(task.shard_id)
+
+    async def _ask(self, requests: Sequence[PackedRequest], done: BatchRun) -> list[PackedRequest]:
+        """Jobs of these requests; returns those that are to be asked again, in halves."""
+        settings, drainer = self._settings, self._drainer
+        groups = group_requests(
+            requests,
+            settings.batch,
+            lambda request: request_line(request, settings, drainer.resolved, drainer.schema),
+            lambda request: estimate_input_tokens(request, settings, drainer.resolved, drainer.schema),
+        )
+        again: list[PackedRequest] = []
+        for group in groups:
+            limit = settings.max_cost_usd
+            if limit is not None and self._spent_usd >= limit:
+                done.stop = Stop("budget", f"gemini.max_cost_usd={limit:g} is spent")
+                break
+            state = await self._begin(group)
+            again += await self._finish(state, group, done)
+        return again
+
+    # --- one job ---
+
+    async def _begin(self, group: Sequence[PackedRequest]) -> BatchState:
+        """Write down what a job asks, under the first name that no ended job of the same requests has."""
+        attempt = 0
+        while self._store.exists(layout.batch_path(display_name(self._drainer.resolved, group, attempt))):
+            attempt += 1
+        state = BatchState(
+            name=display_name(self._drainer.resolved, group, attempt),
+            fingerprint=self._drainer.resolved.fingerprint,
+            created_at=datetime.fromtimestamp(self._clock.now(), UTC).isoformat(),
+            seed=self._settings.seed,
+            requests=tuple(
+                tuple(
+                    BatchCrop(
+                        shard_id=self._asked[crop.key].shard_id,
+                        key=crop.key,
+                        crop_sha256=crop_sha256(self._asked[crop.key].crop.jpeg),
+                    )
+                    for crop in request.crops
+                )
+                for request in group
+            ),
+        )
+        # Before anybody can find it: a run that begins meanwhile leaves it to this one.
+        await self._claim([layout.batch_path(state.name)])
+        create_state(self._store, state)
+        sent = [self._asked[crop.key] for request in group for crop in request.crops]
+        egress = egress_of(state.name, sent, self._drainer.resolved.model, self._clock.now())
+        record_egress(self._store, egress)
+        return state
+
+    async def _finish(
+        self, state: BatchState, requests: Sequence[PackedRequest], done: BatchRun
+    ) -> list[PackedRequest]:
+        """See a job to its end; returns the requests that are to be asked again, in halves."""
+        job = await self._submitted(state, requests)
+        deadline = datetime.fromisoformat(state.created_at).timestamp() + self._settings.batch.deadline_s
+        while job is not None and not job.done and self._clock.now() < deadline:
+            await self._clock.sleep(self._settings.batch.poll_s)
+            job = await self._patiently(partial(look_at, self._client, job))
+        if job is not None and not job.done:
+            await self._patiently(partial(cancel, self._client, job))
+            job = await self._patiently(partial(look_at, self._client, job))
+        again: list[PackedRequest] = []
+        outcome = "lost" if job is None else job.state
+        if job is not None and job.state == "succeeded":
+            again = await self._collect(job, requests, done)
+        else:
+            log.warning("batch job %s: %s; its persons are pending again", state.name, outcome)
+        close_state(self._store, state, outcome)
+        self._claims.release(layout.batch_path(state.name))
+        done.jobs += 1
+        return again
+
+    async def _submitted(self, state: BatchState, requests: Sequence[PackedRequest]) -> BatchJob | None:
+        if not requests:
+            return None
+        with tempfile.TemporaryDirectory(prefix="shopframe-batch-") as folder:
+            lines = Path(folder, "requests.jsonl")
+            with lines.open("wb") as file:
+                file.writelines(
+                    request_line(r, self._settings, self._drainer.resolved, self._drainer.schema)
+                    for r in requests
+                )
+            return await self._patiently(partial(submit, self._client, lines, state.name))
+
+    async def _collect(
+        self, job: BatchJob, requests: Sequence[PackedRequest], done: BatchRun
+    ) -> list[PackedRequest]:
+        """Answers of a job to the journal."""
+        again: list[PackedRequest] = []
+        with tempfile.TemporaryDirectory(prefix="shopframe-batch-") as folder:
+            target = Path(folder, "responses.jsonl")
+            if not await self._patiently(partial(download, self._client, job, target)):
+                log.warning("batch job %s: its answers are no longer there", job.display_name)
+                return again
+            with target.open("rb") as lines:
+                results = read_results(lines, requests, self._drainer.schema, self._client.scrub)
+                for request, answer in results:
+                    self._spent_usd += cost_usd(answer.usage, self._settings.prices, batch=True)
+                    if answer.split_reason is not None:
+                        log.info("request split: %s", answer.split_reason)
+                        again += halves(request)
+                    else:
+                        self._keep(request, answer, done)
+        return again
+
+    def _keep(self, request: PackedRequest, answer: GeminiAnswer, done: BatchRun) -> None:
+        by_shard: dict[str, list[JournalEntry]] = defaultdict(list)
+        for key, annotation in answer.annotations.items():
+            asked = self._asked[key]
+            entry = answered(
+                annotation,
+                crop_sha256(asked.crop.jpeg),
+                answer,
+                len(request.crops),
+                cost_usd(answer.usage, self._settings.prices, batch=True),
+                self._drainer.resolved,
+            )
+            if annotation.status == "error":
+                done.unanswered[entry.crop_sha256] = entry
+            elif annotation.status != "pending":
+                by_shard[asked.shard_id].append(entry)
+                for shard_id in self._shards_of.get(entry.crop_sha256, ()):
+                    if shard_id != asked.shard_id:
+                        by_shard[shard_id].append(entry.for_an_equal_crop())
+        for shard_id, entries in by_shard.items():
+            write_journal(self._store, shard_id, request.key, entries)
+
+    async def _patiently(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
+        """A call again and again while it fails for a passing reason, as often as `gemini.retries` says."""
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type((TransientError, RateLimitedError)),
+            wait=wait_random_exponential(multiplier=1, max=self._settings.retry_max_wait_s),
+            stop=stop_after_attempt(self._settings.retries + 1),
+            sleep=self._clock.sleep,
+            reraise=True,
+        )
+        result: _Result = await attempts(call)
+        return result
+
+    def _rebuild(self, state: BatchState) -> list[PackedRequest]:
+        """The requests of a job, from the committed crops; without those whose crops are gone."""
+        shards = {crop.shard_id for request in state.requests for crop in request}
+        self._asked = {}
+        for shard_id in sorted(shards):
+            try:
+                _, shard = self._drainer.load(DrainTask(shard_id))
+            except RecutError as error:
+                log.warning("batch mode leaves out shard %s: %s", shard_id, error)
+                continue
+            self._asked |= {crop.key: AskedCrop(shard_id, crop) for _, crop in shard.crops_by_person()}
+        requests: list[PackedRequest] = []
+        for crops in state.requests:
+            if all(self._is_here(crop) for crop in crops):
+                shown = [
+                    Crop(c.key, shrink_crop(self._asked[c.key].crop.jpeg, self._settings.max_side_px))
+                    for c in crops
+                ]
+                requests += pack(shown, len(shown), state.seed)
+        return requests
+
+    def _is_here(self, crop: BatchCrop) -> bool:
+        asked = self._asked.get(crop.key)
+        return asked is not None and crop_sha256(asked.crop.jpeg) == crop.crop_sha256
+
+
+def _slices(crops: Iterable[AskedCrop], size: int) -> Iterator[list[AskedCrop]]:
+    group: list[AskedCrop] = []
+    for crop in crops:
+        group.append(crop)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

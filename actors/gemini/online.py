@@ -1,0 +1,353 @@
+"""The throttled actor: everything that a cluster sends to Gemini goes through one of these.
+
+Callers bring the waiting persons of a shard and wait; the annotator packs persons of several shards into one
+request, holds each request until the quota allows it, records who is sent before sending and what was
+answered before using it. A request is counted, recorded and sent in this order, so a kill at any point
+loses at most the answers in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity.wait import wait_base
+
+from actors.attributes import AttributeSchema
+from actors.errors import (
+    GeminiRefusedError,
+    PreconditionError,
+    RateLimitedError,
+    ShopframeError,
+    TransientError,
+)
+from actors.gemini.answer_journal import JournalEntry, crop_sha256, read_journal, write_journal
+from actors.gemini.api.answer import GeminiAnswer
+from actors.gemini.api.client import GeminiClient, read_api_key
+from actors.gemini.api.crop_shrinking import shrink_crop
+from actors.gemini.api.packing import Crop, PackedRequest, halves, pack
+from actors.gemini.api.tokens import cost_usd, estimate_input_tokens
+from actors.gemini.backlog.pending_shard import answered
+from actors.gemini.egress_log import AskedCrop, egress_of, record_egress
+from actors.gemini.protocol import Asked, Stop
+from actors.gemini.quota.quota import Clock, NotNow, Quota, QuotaLimits, Reservation, SystemClock, key_id_of
+from actors.gemini.settings import GeminiSettings, ResolvedGemini
+from actors.records import Annotation
+from actors.storage.object_store import ObjectStore
+from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
+
+log = logging.getLogger(__name__)
+
+_LINGER_S = 0.3
+"""How long an incomplete request waits for persons of other shards, in real seconds."""
+
+_RECENT = 20_000
+"""Crops of this run whose answers are remembered for equal crops of other shards."""
+
+_FAILED_IN_A_ROW = 5
+"""Requests that failed for a passing reason, retries included, none answered between, after which it is not
+passing: more than two crops at which the server always fails cause while their request is split, and few
+enough to leave most of a day's quota."""
+
+
+class _Stopped(Exception):  # noqa: N818  carries a reason to the callers, is no error of its own
+    def __init__(self, stop: Stop) -> None:
+        super().__init__(stop.reason)
+        self.stop = stop
+
+
+@dataclass(slots=True)
+class _Waiting:
+    asked: AskedCrop
+    done: asyncio.Future[JournalEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class _Recent:
+    """For which shard a crop was asked about, and the answer when it is there."""
+
+    shard_id: str
+    done: asyncio.Future[JournalEntry]
+
+
+@dataclass
+class _AsAdvised(wait_base):
+    """As long as the server said, else longer each time, with jitter."""
+
+    longest_s: float
+    otherwise: wait_base = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.otherwise = wait_random_exponential(multiplier=1, max=self.longest_s)
+
+    def __call__(self, retry_state: Any) -> float:
+        error = retry_state.outcome.exception()
+        advised = getattr(error, "retry_after_s", None)
+        return float(advised) if advised is not None else float(self.otherwise(retry_state))
+
+
+class GeminiAnnotator:
+    """Asks Gemini about crops, within the quota.
+
+    Its calls may be under way at the same time; requests are sent one by one, or as many at once as
+    `gemini.max_in_flight` says.
+
+    Args:
+        settings: How to ask, and the quota.
+        resolved: Model and prompt.
+        schema: What answers must fit.
+        store: The output: ledger, journal and the record of what was sent.
+        clock: That of the quota and of waits between retries.
+
+    Raises:
+        ConfigError: GEMINI_API_KEY is not set.
+    """
+
+    def __init__(
+        self,
+        settings: GeminiSettings,
+        resolved: ResolvedGemini,
+        schema: AttributeSchema,
+        store: ObjectStore,
+        clock: Clock | None = None,
+    ) -> None:
+        key = read_api_key()
+        self._settings = settings
+        self._resolved = resolved
+        self._schema = schema
+        self._store = store
+        self._clock: Clock = clock or SystemClock()
+        self._client = GeminiClient(settings, resolved, schema, key)
+        limits = QuotaLimits(
+            settings.requests_per_minute, settings.tokens_per_minute, settings.requests_per_day
+        )
+        key_id = key_id_of(key.get_secret_value())
+        self._quota = Quota(store, key_id, resolved.model, limits, self._clock)
+        self._window = asyncio.Semaphore(settings.max_in_flight)
+        self._waiting: list[_Waiting] = []
+        self._recent: OrderedDict[str, _Recent] = OrderedDict()
+        self._arrived = asyncio.Event()
+        self._dispatching: asyncio.Task[None] | None = None
+        self._sending: set[asyncio.Task[None]] = set()
+        self._stop: Stop | None = None
+        self._failed_in_a_row = 0
+        self._spent_usd = 0.0
+        self._begun = False
+
+    async def ask(self, crops: Sequence[AskedCrop]) -> Asked:
+        """Answers to as many of the crops as quota and budget allow; returns when there are no more.
+
+        Crops of the same bytes are asked about once, whichever shard they are from.
+        """
+        loop = asyncio.get_running_loop()
+        if self._dispatching is None:
+            self._dispatching = loop.create_task(self._dispatch())
+        if self._stop is not None or not crops:
+            return Asked({}, self._stop)
+        by_digest = {crop_sha256(asked.crop.jpeg): asked for asked in crops}
+        entries = await self._paid_before(by_digest)
+        answers: dict[str, asyncio.Future[JournalEntry]] = {}
+        equal: dict[str, AskedCrop] = {}
+        for digest, asked in by_digest.items():
+            if digest in entries:
+                continue
+            recent = self._recent.get(digest)
+            if recent is None or recent.done.cancelled():
+                recent = self._recent[digest] = _Recent(asked.shard_id, loop.create_future())
+                self._waiting.append(_Waiting(asked, recent.done))
+            elif recent.shard_id != asked.shard_id:
+                equal[digest] = asked
+            answers[digest] = recent.done
+        while len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
+        self._arrived.set()
+        if answers:
+            await asyncio.wait(answers.values())
+        entries |= {digest: done.result() for digest, done in answers.items() if not done.cancelled()}
+        for digest, asked in equal.items():
+            if digest in entries:
+                entries[digest] = entries[digest].for_an_equal_crop()
+                # Its shard has a journal of its own.
+                await asyncio.to_thread(
+                    write_journal, self._store, asked.shard_id, digest[:32], [entries[digest]]
+                )
+        return Asked(entries, self._stop if len(entries) < len(by_digest) else None)
+
+    async def begin(self) -> None:
+        """A run begins: what stopped the one before, and what it spent, is no matter of this one."""
+        self._stop = None
+        self._failed_in_a_row = 0
+        self._spent_usd = 0.0
+        self._begun = True
+
+    async def _paid_before(self, asked: Mapping[str, AskedCrop]) -> dict[str, JournalEntry]:
+        """Answers to these crops that this actor got before it died; Ray makes the calls of then again."""
+        if self._begun:
+            return {}
+        found: dict[str, JournalEntry] = {}
+        for shard_id in sorted({crop.shard_id for crop in asked.values()}):
+            found |= await asyncio.to_thread(read_journal, self._store, shard_id, self._resolved.fingerprint)
+        return {digest: entry for digest, entry in found.items() if digest in asked}
+
+    async def finish(self) -> None:
+        """Write what the ledger doesn't have yet; to be called when there is no more to ask."""
+        await self._quota.return_unused()
+
+    # --- from crops to requests ---
+
+    async def _dispatch(self) -> None:
+        while True:
+            await self._arrived.wait()
+            if len(self._waiting) < self._settings.persons_per_request:
+                await asyncio.sleep(_LINGER_S)
+            await self._window.acquire()
+            batch = self._waiting[: self._settings.persons_per_request]
+            del self._waiting[: len(batch)]
+            if not self._waiting:
+                self._arrived.clear()
+            if not batch:
+                self._window.release()
+                continue
+            task = asyncio.get_running_loop().create_task(self._send_batch(batch))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    async def _send_batch(self, batch: list[_Waiting]) -> None:
+        """One request and those it is split into; every future of the batch has a result in the end."""
+        by_key = {entry.asked.crop.key: entry for entry in batch}
+        shown = [
+            Crop(key, shrink_crop(entry.asked.crop.jpeg, self._settings.max_side_px))
+            for key, entry in by_key.items()
+        ]
+        requests = list(pack(shown, len(shown), self._settings.seed))
+        try:
+            while requests and self._stop is None:
+                request = requests.pop(0)
+                answer = await self._answer(request, by_key)
+                if answer.split_reason is not None:
+                    log.info("request split: %s", answer.split_reason)
+                    # Behind the other half, whose answer tells a crop in trouble from a server in trouble.
+                    requests += halves(request)
+        except _Stopped as stopped:
+            self._stop = stopped.stop
+        except (ShopframeError, *STORAGE_ERRORS) as error:
+            log.exception("the Gemini stage stops")
+            self._stop = Stop("unreachable", self._client.scrub(storage_error_text(error)))
+        except Exception as error:  # a caller must never wait for ever
+            log.exception("the Gemini stage stops")
+            self._stop = Stop("unreachable", self._client.scrub(f"{type(error).__name__}: {error}"))
+        finally:
+            self._window.release()
+            if self._stop is not None:
+                batch = [*batch, *self._waiting]
+                self._waiting.clear()
+                self._arrived.clear()
+            for entry in batch:
+                if not entry.done.done():
+                    entry.done.cancel()
+
+    # --- one request ---
+
+    async def _answer(self, request: PackedRequest, by_key: dict[str, _Waiting]) -> GeminiAnswer:
+        """Send until there is an answer, and make it durable."""
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(TransientError),
+            wait=_AsAdvised(self._settings.retry_max_wait_s),
+            stop=stop_after_attempt(self._settings.retries + 1),
+            sleep=self._clock.sleep,
+            reraise=True,
+        )
+        try:
+            answer: GeminiAnswer = await attempts(self._send, request, by_key)
+        except GeminiRefusedError as error:
+            raise _Stopped(Stop("refused", str(error))) from None
+        except TransientError as error:
+            return self._give_up(request, by_key, str(error))
+        self._failed_in_a_row = 0
+        if answer.split_reason is None:
+            await self._keep(request, answer, by_key)
+        return answer
+
+    def _give_up(self, request: PackedRequest, by_key: dict[str, _Waiting], reason: str) -> GeminiAnswer:
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row >= _FAILED_IN_A_ROW:
+            raise _Stopped(Stop("unreachable", f"{reason}; run again later"))
+        if len(request.crops) > 1:
+            return GeminiAnswer({}, split_reason=f"error: {reason}")
+        crop = request.crops[0]
+        entry = self._entry(Annotation("error", reason), by_key[crop.key], GeminiAnswer({}), 1)
+        by_key[crop.key].done.set_result(entry)
+        return GeminiAnswer({crop.key: entry.annotation})
+
+    async def _send(self, request: PackedRequest, by_key: dict[str, _Waiting]) -> GeminiAnswer:
+        while True:
+            reservation = await self._reserve(request)
+            sent = [by_key[crop.key].asked for crop in request.crops]
+            egress = egress_of(request.key, sent, self._resolved.model, self._clock.now())
+            await asyncio.to_thread(record_egress, self._store, egress)
+            if self._clock.now() > reservation.send_by:
+                # The record took too long: the server could count this request in a later window.
+                await self._quota.release(reservation)
+                continue
+            try:
+                answer = await self._client.ask(request)
+            except RateLimitedError as error:
+                log.info("429: %s", error)
+                await self._quota.refused(reservation, error.per_day, error.retry_after_s)
+                continue
+            if answer.usage.input:
+                await self._quota.settle(reservation, answer.usage.input)
+            self._spent_usd += cost_usd(answer.usage, self._settings.prices)
+            return answer
+
+    async def _reserve(self, request: PackedRequest) -> Reservation:
+        tokens = estimate_input_tokens(request, self._settings, self._resolved, self._schema)
+        limit = self._settings.max_cost_usd
+        while True:
+            if limit is not None and self._spent_usd >= limit:
+                raise _Stopped(Stop("budget", f"gemini.max_cost_usd={limit:g} is spent"))
+            try:
+                granted = await self._quota.reserve(tokens)
+            except PreconditionError as error:
+                log.warning("%s", error)
+                continue
+            if not isinstance(granted, NotNow):
+                return granted
+            if granted.reason == "per_day" and self._settings.on_daily_quota == "park":
+                resets = datetime.fromtimestamp(granted.until, UTC).isoformat(timespec="minutes")
+                raise _Stopped(
+                    Stop("daily_quota", f"the day's quota is spent; it resets at {resets}", granted.until)
+                )
+            await self._clock.sleep(max(granted.until - self._clock.now(), 0.01))
+
+    async def _keep(self, request: PackedRequest, answer: GeminiAnswer, by_key: dict[str, _Waiting]) -> None:
+        """Journal first; only then do the callers get their answers."""
+        entries = {
+            key: self._entry(annotation, by_key[key], answer, len(request.crops))
+            for key, annotation in answer.annotations.items()
+        }
+        by_shard: dict[str, list[JournalEntry]] = defaultdict(list)
+        for key, entry in entries.items():
+            by_shard[by_key[key].asked.shard_id].append(entry)
+        for shard_id, group in by_shard.items():
+            await asyncio.to_thread(write_journal, self._store, shard_id, request.key, group)
+        for key, entry in entries.items():
+            by_key[key].done.set_result(entry)
+
+    def _entry(
+        self, annotation: Annotation, waiting: _Waiting, answer: GeminiAnswer, share: int
+    ) -> JournalEntry:
+        return answered(
+            annotation,
+            crop_sha256(waiting.asked.crop.jpeg),
+            answer,
+            share,
+            cost_usd(answer.usage, self._settings.prices),
+            self._resolved,
+        )

@@ -1,0 +1,1 @@
+"""What may be sent to Gemini now, counted in the bucket."""

@@ -1,0 +1,254 @@
+"""Settings of the second annotator, and what is known of it before it is asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from actors.attributes import REASONING_KEY, REASONING_MAX_CHARS, AttributeSchema
+from actors.errors import ConfigError
+from actors.settings_section import Section
+
+ID_KEY = "image_id"
+"""Key of an answer that echoes which image it is about."""
+
+log = logging.getLogger(__name__)
+
+_ANSWER_VERSION = 1
+"""Raise when the same model, prompt and settings begin to give other annotations."""
+
+_PLACEHOLDER = "{schema}"
+
+
+class GeminiPrices(Section):
+    """What Google charges, in US dollars; only estimates of the cost follow from it."""
+
+    input_usd: float = Field(0.30, ge=0, description="For a million input tokens")
+    output_usd: float = Field(2.50, ge=0, description="For a million output tokens, thinking included")
+    batch_share: float = Field(0.5, ge=0, le=1, description="Share of these prices that batch mode costs")
+
+
+class GeminiCameras(Section):
+    """Whose crops may leave for Google."""
+
+    allow: tuple[str, ...] | None = Field(
+        None,
+        description="Only crops from these cameras are sent; by default from all. Frames that name no camera "
+        "are then never sent",
+    )
+    deny: tuple[str, ...] = Field((), description="Crops from these cameras are never sent")
+
+    def permits(self, camera: str | None) -> bool:
+        """Whether crops from this camera (None: the frame names none) may be sent."""
+        return camera not in self.deny and (self.allow is None or camera in self.allow)
+
+
+class GeminiBatch(Section):
+    """Limits of batch mode."""
+
+    max_requests: int = Field(10_000, ge=1, description="Most requests of one batch job")
+    max_file_bytes: int = Field(
+        256 << 20,
+        ge=1 << 20,
+        le=2 << 30,
+        description="Largest file of requests, whose crops are held in memory; Google takes up to 2 GB",
+    )
+    max_enqueued_tokens: int = Field(
+        3_000_000,
+        ge=1,
+        description="Most input tokens in unfinished jobs, which Google limits by model and tier",
+    )
+    poll_s: float = Field(60, gt=0, description="Seconds between two looks at a running job")
+    deadline_s: float = Field(
+        86_400, gt=0, description="After so long a job is cancelled and what it lacks is pending again"
+    )
+
+
+class GeminiSettings(Section):
+    """The second annotator. Off by default: with it, crops of people leave for Google."""
+
+    enabled: bool = Field(False, description="Whether crops are sent to Gemini")
+    model: str = Field(
+        "gemini-2.5-flash",
+        pattern=r"^[a-z0-9][a-z0-9.\-]*$",
+        description="Name of the model, as in Google's list. Google retires models: look there for its end",
+    )
+    prompt: str | None = Field(
+        None,
+        description="Prompt file, by default the shipped prompts/gemini.txt; {schema} in it becomes the "
+        "list of attributes",
+    )
+    base_url: str = Field(
+        "https://generativelanguage.googleapis.com", description="Where the Gemini API is served"
+    )
+    api_version: str = Field("v1beta", pattern=r"^v\d+(alpha|beta)?\d*$", description="Version of the API")
+    mode: Literal["online", "batch"] = Field(
+        "online", description="One request at a time, or jobs of the Batch API: half the price, within a day"
+    )
+    requests_per_minute: int = Field(
+        10, ge=1, description="Quota of your project; look it up at aistudio.google.com/usage"
+    )
+    tokens_per_minute: int | None = Field(
+        250_000, ge=1000, description="Quota of input tokens; null where there is none"
+    )
+    requests_per_day: int | None = Field(
+        250, ge=1, description="Quota until midnight Pacific time; null where there is none"
+    )
+    on_daily_quota: Literal["park", "wait"] = Field(
+        "park",
+        description="When the day's quota is spent: park ends the run with the rest pending, wait goes on "
+        "after midnight Pacific time",
+    )
+    max_in_flight: int = Field(1, ge=1, le=256, description="Requests under way at once; 1 is one by one")
+    persons_per_request: int = Field(
+        8,
+        ge=1,
+        le=64,
+        description="Crops in one request: fewer requests of the quota, at more risk of mix-ups",
+    )
+    seed: int = Field(0, description="Seed of the order in which crops are put together and sampled")
+    timeout_s: float = Field(120, gt=0, le=3600, description="Longest wait for one answer")
+    retries: int = Field(
+        5, ge=0, le=100, description="How often a request that failed for a passing reason is sent again"
+    )
+    retry_max_wait_s: float = Field(
+        300, gt=0, description="Longest wait before such a retry, unless the server asks for a longer one"
+    )
+    temperature: float | None = Field(
+        0, ge=0, le=2, description="Randomness of the answers; null leaves it to the model"
+    )
+    thinking_budget: int | None = Field(
+        0,
+        ge=-1,
+        le=32_768,
+        description="Tokens the model may think before it answers, billed as output: 0 none, -1 as it likes; "
+        "null says nothing, for models that don't take a budget",
+    )
+    media_resolution: Literal["auto", "low", "medium", "high"] = Field(
+        "auto", description="Detail in which crops are read; low costs 64 tokens a crop and sees less"
+    )
+    max_side_px: int | None = Field(
+        384,
+        ge=16,
+        le=4096,
+        description="Longest side of a crop as it is sent; above 384 Google counts up to ten times the "
+        "tokens. null sends crops as they are",
+    )
+    answer_tokens: int = Field(
+        512, ge=64, le=8192, description="Most output tokens for one person; an answer is cut above"
+    )
+    reasoning: bool = Field(False, description="Whether a short explanation comes with each answer")
+    max_persons: int | None = Field(None, ge=1, description="Most persons sent by one run; null for all")
+    max_cost_usd: float | None = Field(
+        None, gt=0, description="Estimated cost at which a run stops sending; null for no limit"
+    )
+    policy: Literal["oldest", "random", "least_confident"] = Field(
+        "oldest",
+        description="Whom to send first: the oldest shard's persons, a random sample, or those of whom "
+        "SmolVLM is least certain",
+    )
+    audit_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="With least_confident, share of the persons that is drawn at random instead, for audit",
+    )
+    cameras: GeminiCameras = Field(
+        default_factory=GeminiCameras, description="Cameras whose crops may be sent: allow and deny"
+    )
+    prices: GeminiPrices = Field(
+        default_factory=GeminiPrices, description="US dollars a million tokens, for estimates of the cost"
+    )
+    batch: GeminiBatch = Field(default_factory=GeminiBatch, description="Limits of batch mode")
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_a_plain_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("base_url must be an http or https URL")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            # The URL is shown in logs and configurations.
+            raise ValueError("base_url must hold no credentials and no query; the key is GEMINI_API_KEY")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _a_request_fits(self) -> Self:
+        # Whatever its size, an image takes at least as many (ai.google.dev/gemini-api/docs/tokens).
+        least = self.persons_per_request * (64 if self.media_resolution == "low" else 256)
+        if self.tokens_per_minute is not None and least > self.tokens_per_minute:
+            raise ValueError(
+                f"persons_per_request {self.persons_per_request} needs more than {least} tokens, above "
+                f"tokens_per_minute {self.tokens_per_minute}; lower the one or raise the other"
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedGemini:
+    """What a run knows of its requests before the first is sent.
+
+    Attributes:
+        model: The model as it was named.
+        prompt: Text with the attributes filled in.
+        prompt_sha256: Of `prompt`.
+        fingerprint: Of everything that changes an annotation. How many crops share a request is not
+            part of it, so that changing that asks nobody again.
+    """
+
+    model: str
+    prompt: str
+    prompt_sha256: str
+    fingerprint: str
+
+
+def resolve_gemini(settings: GeminiSettings, schema: AttributeSchema) -> ResolvedGemini:
+    """Read the prompt once, on the driver, before any work.
+
+    Raises:
+        ConfigError: The prompt can't be used, or an attribute has the name that an image's id has.
+    """
+    if any(attribute.name == ID_KEY and not attribute.nested for attribute in schema):
+        raise ConfigError(f"schema.attributes.{ID_KEY}: Gemini's answers use the name; choose another")
+    keys = schema.prompt_text()
+    if settings.reasoning:
+        keys += f'\n- "{REASONING_KEY}": why, in one sentence of at most {REASONING_MAX_CHARS} characters'
+    prompt = _read_prompt(settings.prompt).replace(_PLACEHOLDER, keys)
+    prompt_sha256 = hashlib.sha256(prompt.encode()).hexdigest()
+    content: dict[str, Any] = {
+        "answer": _ANSWER_VERSION,
+        "model": settings.model,
+        "prompt": prompt_sha256,
+        "schema": schema.sha256,
+        "temperature": settings.temperature,
+        "thinking_budget": settings.thinking_budget,
+        "media_resolution": settings.media_resolution,
+        "max_side_px": settings.max_side_px,
+        "reasoning": settings.reasoning,
+    }
+    fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return ResolvedGemini(settings.model, prompt, prompt_sha256, fingerprint)
+
+
+def _read_prompt(path: str | None) -> str:
+    shown = path or "the shipped prompt"
+    try:
+        if path is None:
+            text = files("conf").joinpath("prompts", "gemini.txt").read_text(encoding="utf-8")
+        else:
+            text = Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"gemini.prompt: {shown} can't be read: {error}") from None
+    if not text.strip():
+        raise ConfigError(f"gemini.prompt: {shown} is empty")
+    if _PLACEHOLDER not in text:
+        log.warning("gemini.prompt: %s has no {schema}, so the model isn't told the allowed values", shown)
+    return text.strip()

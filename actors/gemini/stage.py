@@ -1,0 +1,287 @@
+"""Gemini's stage of a run: the throttled actor, and shards of the backlog handed to it a few at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import ray
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+
+from actors.attributes import AttributeSchema
+from actors.commit.committer import Committer
+from actors.detect.restored_crops import Recutter
+from actors.errors import ConfigError, ShopframeError
+from actors.gemini.backlog.claims import BEAT_S, Claim, Claims
+from actors.gemini.backlog.drain import Drained, DrainTask, ShardDrainer
+from actors.gemini.batch import BatchRun, GeminiBatches
+from actors.gemini.egress_log import AskedCrop
+from actors.gemini.online import GeminiAnnotator
+from actors.gemini.protocol import Asked, Stop
+from actors.gemini.quota.quota import Clock
+from actors.gemini.settings import GeminiSettings, ResolvedGemini
+from actors.storage.object_store import ObjectStore
+from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
+
+log = logging.getLogger(__name__)
+
+_NAMESPACE = "shopframe"
+_CALLS = 1000
+"""Of the actor at once: shards that wait, not requests."""
+
+_ACTOR_TRIES = 4
+"""Of a call to an actor that another run has started, and that ends with that run."""
+
+_AT_ONCE = 8
+"""Shards in work: enough to fill a request with the few persons that each may have left, few enough to
+hold their crops in memory."""
+
+
+def start_annotator(
+    settings: GeminiSettings,
+    resolved: ResolvedGemini,
+    schema: AttributeSchema,
+    store: ObjectStore,
+    clock: Clock | None = None,
+) -> Any:
+    """The throttled actor of these settings and this output, started if the cluster hasn't got it.
+
+    Jobs that ask alike share it; others have one of their own, and share the ledger. It restarts wherever
+    there is room, and knows what was spent from the ledger. It ends with the job that started it; then
+    another job that needs it starts it anew.
+
+    Returns:
+        Its handle.
+    """
+    asked = f"{settings.model_dump_json()} {resolved.fingerprint} {store.uri}"
+    name = f"gemini-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
+    remote = ray.remote(GeminiAnnotator)
+    return remote.options(
+        name=name,
+        namespace=_NAMESPACE,
+        get_if_exists=True,
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=-1,
+        max_concurrency=_CALLS,
+    ).remote(settings, resolved, schema, store, clock)
+
+
+@dataclass(slots=True)
+class GeminiRun:
+    """What the stage did in this run; `held` counts shards that it left to another run at work on them."""
+
+    answered: int = 0
+    shards: int = 0
+    held: int = 0
+    errors: list[tuple[str, str]] = field(default_factory=list)
+    stop: Stop | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether something went wrong that waiting for the quota won't mend."""
+        return bool(self.errors) or (self.stop is not None and self.stop.kind in ("refused", "unreachable"))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `progress.json`."""
+        return {
+            "answered": self.answered,
+            "shards": self.shards,
+            "held": self.held,
+            "failed": self.failed,
+            "errors": dict(self.errors[:5]),
+            "stopped": None if self.stop is None else asdict(self.stop),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    """A shard that another run works on, and when to look at it again."""
+
+    task: DrainTask
+    claim: Claim
+    again_at: float
+
+
+class GeminiStage:
+    """Hands shards to the actor, a few at a time, in the order in which they are offered.
+
+    Args:
+        find_annotator: Gives the handle of the throttled actor, started if it isn't there.
+        drainer: What works off a shard.
+        holder: Name of this run, in its claims.
+        is_batch: Whether the annotator is one of batch mode.
+    """
+
+    def __init__(
+        self, find_annotator: Callable[[], Any], drainer: ShardDrainer, holder: str, is_batch: bool = False
+    ) -> None:
+        self.done = GeminiRun()
+        self._annotator = find_annotator()
+        self._is_batch = is_batch
+        self._worker: Any = (
+            ray.remote(_DrainWorker)
+            .options(num_cpus=0, max_concurrency=_AT_ONCE, max_restarts=-1, max_task_retries=2)
+            .remote(drainer, find_annotator, holder)
+        )
+        self._offered: deque[DrainTask] = deque()
+        self._running: dict[Any, DrainTask] = {}
+        self._claimed: list[_Claimed] = []
+        try:
+            ray.get(self._annotator.begin.remote())
+        except ray.exceptions.RayActorError as error:
+            raise ConfigError(
+                "gemini: its actor can't start; on a cluster every node needs GEMINI_API_KEY in its "
+                f"environment: {str(error).strip().splitlines()[-1]}"
+            ) from None
+
+    def offer(self, tasks: Iterable[DrainTask]) -> None:
+        """Add to the backlog."""
+        self._offered.extend(tasks)
+
+    def advance(self, timeout_s: float = 0.0) -> list[Drained]:
+        """Begin what can begin, and take what is finished; waits so long for the first.
+
+        Once the stage has stopped, shards in work end by themselves and no others begin. In batch mode
+        nothing begins before all shards are known.
+        """
+        return [] if self._is_batch else self._advance(timeout_s)
+
+    def _advance(self, timeout_s: float) -> list[Drained]:
+        now = time.monotonic()
+        self._offered.extend(claimed.task for claimed in self._claimed if claimed.again_at <= now)
+        self._claimed = [claimed for claimed in self._claimed if claimed.again_at > now]
+        while self._offered and len(self._running) < _AT_ONCE and self.done.stop is None:
+            task = self._offered.popleft()
+            self._running[self._worker.drain.remote(task)] = task
+        if not self._running:
+            time.sleep(timeout_s)
+            return []
+        waiting = list(self._running)
+        ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=timeout_s, fetch_local=True)
+        finished = []
+        for reference in ready:
+            task, drained = self._running.pop(reference), ray.get(reference)
+            if drained.claim == "taken":
+                self._count(drained)
+                finished.append(drained)
+            else:
+                self._claimed.append(_Claimed(task, drained.claim, time.monotonic() + BEAT_S))
+        return finished
+
+    def finish(self, said: Callable[[GeminiRun, int], None], poll_s: float = 0.5) -> GeminiRun:
+        """Work until there is nothing to do or the stage stops.
+
+        Shards that a living run works on are left to it; of a dead one they are taken over, which takes
+        some seconds to know.
+
+        Args:
+            said: Called now and then with what was done and how many shards are left.
+            poll_s: How often.
+        """
+        stop = self._run_batches(said, poll_s) if self._is_batch and self._offered else None
+        while self._running or (self.done.stop is None and self._has_more):
+            self._advance(poll_s)
+            said(self.done, len(self._running) + len(self._offered))
+        self.done.held = sum(claimed.claim == "held" for claimed in self._claimed)
+        ray.get(self._worker.finish.remote())
+        # Kept back until now: what a stopped batch had brought is committed all the same.
+        self.done.stop = self.done.stop or stop
+        return self.done
+
+    @property
+    def _has_more(self) -> bool:
+        return bool(self._offered) or any(claimed.claim == "unclear" for claimed in self._claimed)
+
+    def _run_batches(self, said: Callable[[GeminiRun, int], None], poll_s: float) -> Stop | None:
+        running = self._annotator.run.remote(list(self._offered))
+        while not ray.wait([running], timeout=poll_s)[0]:
+            said(self.done, len(self._offered))
+        batches: BatchRun = ray.get(running)
+        if batches.stop is not None:
+            log.warning("gemini stops: %s: %s", batches.stop.kind, batches.stop.reason)
+        return batches.stop
+
+    def _count(self, drained: Drained) -> None:
+        self.done.answered += drained.answered
+        self.done.shards += drained.summary is not None
+        if drained.stop is not None and self.done.stop is None:
+            self.done.stop = drained.stop
+            log.warning("gemini stops: %s: %s", drained.stop.kind, drained.stop.reason)
+        if drained.error is not None:
+            self.done.errors.append((drained.shard_id, drained.error))
+            log.error("gemini: shard %s: %s", drained.shard_id, drained.error)
+
+
+def make_stage(
+    settings: GeminiSettings,
+    resolved: ResolvedGemini,
+    schema: AttributeSchema,
+    committer: Committer,
+    recutter: Recutter,
+    clock: Clock | None = None,
+) -> GeminiStage:
+    """The stage of a run, its actor started."""
+    drainer = ShardDrainer(committer, schema, resolved, settings.cameras, recutter)
+    holder = uuid.uuid4().hex
+    if settings.mode == "batch":
+        remote = ray.remote(GeminiBatches).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        batches = remote.remote(settings, drainer, holder, clock)
+        return GeminiStage(lambda: batches, drainer, holder, is_batch=True)
+    find_annotator = partial(start_annotator, settings, resolved, schema, committer.store, clock)
+    return GeminiStage(find_annotator, drainer, holder)
+
+
+class _DrainWorker:
+    """Works off several shards at once, in threads: they wait for Gemini nearly all of the time."""
+
+    def __init__(self, drainer: ShardDrainer, find_annotator: Callable[[], Any], holder: str) -> None:
+        self._drainer = drainer
+        self._find_annotator = find_annotator
+        self._annotator = find_annotator()
+        self._claims = Claims(drainer.committer.store, holder)
+
+    def drain(self, task: DrainTask) -> Drained:
+        """One shard, unless another run works on it."""
+        try:
+            claim = self._claims.take(task.shard_id)
+            if claim != "taken":
+                return Drained(task.shard_id, claim=claim)
+            try:
+                return self._drainer.drain(task, self._ask)
+            finally:
+                self._claims.release(task.shard_id)
+        except ShopframeError as error:
+            return Drained(task.shard_id, error=str(error))
+        except STORAGE_ERRORS as error:
+            return Drained(task.shard_id, error=storage_error_text(error))
+
+    def finish(self) -> None:
+        """There is no more to ask."""
+        self._call("finish")
+        self._claims.close()
+
+    def _ask(self, crops: Sequence[AskedCrop]) -> Asked:
+        answer: Asked = self._call("ask", list(crops))
+        return answer
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        attempts = Retrying(
+            retry=retry_if_exception_type(ray.exceptions.ActorDiedError),
+            wait=wait_fixed(1),
+            stop=stop_after_attempt(_ACTOR_TRIES),
+            before=self._find_again,
+            reraise=True,
+        )
+        return attempts(lambda: ray.get(getattr(self._annotator, method).remote(*arguments)))
+
+    def _find_again(self, state: RetryCallState) -> None:
+        if state.attempt_number > 1:
+            self._annotator = self._find_annotator()

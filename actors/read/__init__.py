@@ -1,0 +1,1 @@
+"""Shards to frames: where they lie, what is in them, and what is wrong with them."""

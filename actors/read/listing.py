@@ -1,0 +1,245 @@
+"""Input URI to shards: what there is to read, in a stable order and under stable names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+
+from actors.errors import InputError
+from actors.read.file_names import describe_extensions, extension, file_key, is_hidden, is_image, is_sidecar
+from actors.read.frames import list_members, pack_members
+from actors.read.parts import part_etag, split_shard
+from actors.read.settings import InputSettings
+from actors.records import Shard, ShardFormat
+from actors.storage.layout import object_name
+from actors.storage.map_ahead import map_ahead
+from actors.storage.object_store import (
+    STORAGE_ERRORS,
+    ObjectInfo,
+    ObjectStore,
+    StorageSettings,
+    storage_error_text,
+)
+
+_SHARD_SUFFIXES: dict[str, ShardFormat] = {
+    ".tar": "webdataset",
+    ".tar.gz": "webdataset",
+    ".tgz": "webdataset",
+    ".parquet": "parquet",
+    ".zip": "zip",
+}
+_GLOB_CHARACTERS = frozenset("*?[")
+
+
+def list_shards(settings: InputSettings, storage: StorageSettings) -> Iterator[Shard]:
+    """Every shard of the input, lazily, with at most one folder's listing in memory.
+
+    A folder gives its own files in the order of their names, then its sub-folders. With
+    `input.format: auto` each file is told by its extension, so kinds may be mixed; loose images are
+    read wherever they lie, beside shards too, in groups of `input.frames_per_shard` that never cross
+    folders: a new folder changes no other shard. Files and folders whose name begins with "." are left out.
+
+    Names: a shard is called by its path below the input, without extension; a part of a large one has
+    `.part-00000` appended; a group of images is called by its folder, or `images`, with `-00000`
+    appended.
+
+    Raises:
+        InputError: Not set, missing, empty, unreadable, nothing of the configured format, or two
+            shards of one name. Names the URI and the remedy.
+    """
+    if not settings.uri:
+        raise InputError("input.uri is not set: pass --input URI, or set it in the configuration")
+    listing = _Listing(settings, storage)
+    names: dict[str, str] = {}
+    for shard in listing.shards():
+        other = names.setdefault(shard.shard_id, shard.uri)
+        if other is not shard.uri:
+            raise InputError(
+                f"{other} and {shard.uri} would both be shard {shard.shard_id!r}; rename one, or choose "
+                "one kind by input.format"
+            )
+        yield shard
+    if not names:
+        raise listing.nothing_found()
+
+
+@dataclass(slots=True)
+class _Listing:
+    settings: InputSettings
+    storage: StorageSettings
+    others: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def uri(self) -> str:
+        return str(self.settings.uri)
+
+    def shards(self) -> Iterator[Shard]:
+        """All shards; storage errors become InputErrors."""
+        try:
+            yield from self._shards()
+        except FileNotFoundError as error:
+            raise InputError(f"{self.uri}: there is nothing at this input; check input.uri") from error
+        except STORAGE_ERRORS as error:
+            raise InputError(f"{self.uri}: can't be listed: {storage_error_text(error)}") from error
+
+    def nothing_found(self) -> InputError:
+        if not self.others and not _GLOB_CHARACTERS.isdisjoint(self.uri):
+            return InputError(f"{self.uri}: nothing matches; check input.uri")
+        if not self.others:
+            return InputError(f"{self.uri}: is empty; check input.uri")
+        wanted = {
+            "auto": "tar, Parquet, zip or images",
+            "webdataset": "tar (.tar, .tar.gz, .tgz)",
+            "parquet": "Parquet (.parquet)",
+            "zip": "zip (.zip)",
+            "images": "images",
+        }[self.settings.format]
+        remedy = "check input.uri" if self.settings.format == "auto" else "check input.uri and input.format"
+        return InputError(
+            f"{self.uri}: holds no {wanted} (found: {describe_extensions(self.others)}); {remedy}"
+        )
+
+    def _shards(self) -> Iterator[Shard]:
+        store = ObjectStore(self.uri, self.storage)
+        if store.is_folder():
+            yield from self._folder(store, store.list())
+        elif _GLOB_CHARACTERS.isdisjoint(self.uri) or store.exists(""):
+            yield from self._single_file(store)
+        else:
+            yield from self._glob()
+
+    def _single_file(self, store: ObjectStore) -> Iterator[Shard]:
+        parent, name = store.parent()
+        info = parent.info(name)
+        chosen = self.settings.format
+        # A file that is named outright needs no extension to be what the configuration says it is.
+        forced = None if chosen == "auto" or chosen == "images" else chosen  # noqa: PLR1714  mypy narrows this
+        yield from self._files(parent, "", [info], forced)
+
+    def _glob(self) -> Iterator[Shard]:
+        parts = self.uri.split("/")
+        first = next(i for i, part in enumerate(parts) if not _GLOB_CHARACTERS.isdisjoint(part))
+        store = ObjectStore(
+            "/".join(parts[:first]) or ("/" if self.uri.startswith("/") else "."), self.storage
+        )
+        yield from self._folder(store, store.glob("/".join(parts[first:])))
+
+    def _folder(self, store: ObjectStore, objects: Iterable[ObjectInfo]) -> Iterator[Shard]:
+        """Shards of objects that come folder by folder."""
+        for folder, infos in by_folder(objects):
+            yield from self._files(store, folder, infos)
+
+    def _files(
+        self, store: ObjectStore, folder: str, infos: list[ObjectInfo], forced: ShardFormat | None = None
+    ) -> Iterator[Shard]:
+        """Shards of one folder: its files, then its groups of loose images."""
+        loose: list[ObjectInfo] = []
+        images = 0
+        for info in infos:
+            kind = forced or format_of(info.path)
+            if kind is None and is_sidecar(info.path) and self.settings.sidecars:
+                loose.append(info)
+            elif kind is None or self.settings.format not in ("auto", kind):
+                self.others[extension(info.path)] += 1
+            elif kind == "images":
+                images += 1
+                loose.append(info)
+            else:
+                shard = Shard(
+                    shard_id=object_name(_without_suffix(info.path)),
+                    uri=store.uri_of(info.path),
+                    format=kind,
+                    etag=info.etag,
+                    size_bytes=info.size_bytes,
+                )
+                yield from split_shard(shard, self.settings.max_shard_bytes, self.storage)
+        if images:
+            yield from self._image_groups(store, folder, loose)
+        else:
+            self.others.update(extension(info.path) for info in loose)
+
+    def _image_groups(self, store: ObjectStore, folder: str, loose: list[ObjectInfo]) -> Iterator[Shard]:
+        name = _group_name(folder)
+        for number, group in enumerate(_group(loose, self.settings.frames_per_shard)):
+            yield Shard(
+                shard_id=f"{name}-{number:05d}",
+                uri=store.uri_of(folder),
+                format="images",
+                etag=_group_etag(group),
+                size_bytes=sum(info.size_bytes for info in group),
+                members=pack_members([info.path.rpartition("/")[2] for info in group]),
+            )
+
+
+def current_etag(shard: Shard, storage: StorageSettings) -> str:
+    """What `Shard.etag` would be if its source were listed now.
+
+    Raises:
+        FileNotFoundError: The source, or one of a group's images, is gone.
+        OSError: The store failed.
+    """
+    store = ObjectStore(shard.uri, storage)
+    if shard.format == "images":
+        return _group_etag(map_ahead(store.info, list_members(shard.members)))
+    parent, name = store.parent()
+    etag = parent.info(name).etag
+    return etag if shard.start == 0 and shard.stop is None else part_etag(etag, shard.start, shard.stop)
+
+
+def format_of(path: str) -> ShardFormat | None:
+    """What a file is by its extension, or None if it is no input."""
+    lower = path.lower()
+    for suffix, kind in _SHARD_SUFFIXES.items():
+        if lower.endswith(suffix):
+            return kind
+    return "images" if is_image(path) else None
+
+
+def by_folder(objects: Iterable[ObjectInfo]) -> Iterator[tuple[str, list[ObjectInfo]]]:
+    """Folder and what lies directly in it, hidden files and folders left out.
+
+    Args:
+        objects: Folder by folder, as `ObjectStore.list` gives them.
+    """
+    for folder, infos in groupby(objects, lambda info: info.path.rpartition("/")[0]):
+        if any(part.startswith(".") for part in folder.split("/")):
+            continue
+        yield folder, [info for info in infos if not is_hidden(info.path)]
+
+
+def with_sidecars(infos: Iterable[ObjectInfo]) -> Iterator[tuple[ObjectInfo, ObjectInfo | None]]:
+    """Every image among one folder's files, with the sidecar beside it."""
+    files = list(infos)
+    sidecars = {file_key(info.path): info for info in files if is_sidecar(info.path)}
+    return ((info, sidecars.get(file_key(info.path))) for info in files if is_image(info.path))
+
+
+def _without_suffix(path: str) -> str:
+    suffix = next((s for s in sorted(_SHARD_SUFFIXES, key=len, reverse=True) if path.lower().endswith(s)), "")
+    return path[: len(path) - len(suffix or extension(path))]
+
+
+def _group_name(folder: str) -> str:
+    if not folder:
+        return "images"
+    # A folder that is called like the group of the root gets another name than it.
+    return object_name("./images" if folder == "images" else folder)
+
+
+def _group_etag(group: Iterable[ObjectInfo]) -> str:
+    """Identity of a group: of its files by name, whatever folder they are listed from."""
+    names = ((info.path.rpartition("/")[2], info) for info in group)
+    identity = "\n".join(sorted(f"{name}\t{info.size_bytes}\t{info.etag}" for name, info in names))
+    return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _group(loose: list[ObjectInfo], size: int) -> Iterator[list[ObjectInfo]]:
+    """So many images at a time in the order of their names, each with its sidecar."""
+    images = with_sidecars(loose)
+    while group := list(islice(images, size)):
+        # Two images of one key share their sidecar.
+        sidecars = {sidecar.path: sidecar for _, sidecar in group if sidecar is not None}
+        yield [*(image for image, _ in group), *sidecars.values()]

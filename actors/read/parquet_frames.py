@@ -1,0 +1,151 @@
+"""Rows of a Parquet file to frames, a few at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.errors import ShardError
+from actors.read.file_names import SeenKeys, clean_text, parse_facts, size_error
+from actors.read.settings import InputSettings
+from actors.records import Frame, Shard
+
+_ROWS_AT_ONCE = 16
+_BUFFER_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    image: str
+    key: str | None
+    camera: str | None
+    captured_at: str | None
+
+    def names(self) -> list[str]:
+        chosen = [self.image, self.key, self.camera, self.captured_at]
+        return list(dict.fromkeys(name for name in chosen if name is not None))
+
+
+def read_parquet(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iterator[Frame]:
+    """One frame a row, in the order of rows.
+
+    The image column holds bytes, or a struct with a field `bytes` as Hugging Face datasets has it.
+
+    Args:
+        file: Seekable.
+        shard: `start` and `stop` are row groups.
+        settings: Names the columns.
+
+    Raises:
+        ShardError: Not Parquet, damaged, without rows, or without a configured column.
+        OSError: The store failed.
+    """
+    try:
+        parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+        columns = _choose_columns(parquet.schema_arrow, settings)
+        groups = range(shard.start, parquet.num_row_groups if shard.stop is None else shard.stop)
+        if not parquet.metadata.num_rows:
+            raise ShardError("contains no images (a Parquet file without rows)")
+        row_number = sum(parquet.metadata.row_group(g).num_rows for g in range(shard.start))
+        seen = SeenKeys()
+        for batch in parquet.iter_batches(_ROWS_AT_ONCE, list(groups), columns.names(), use_threads=False):
+            for row in _rows(batch):
+                yield _to_frame(row, row_number, columns, seen, settings)
+                row_number += 1
+    except pa.ArrowException as error:
+        raise ShardError(f"not Parquet, or damaged: {_first_line(error)}") from error
+
+
+def _choose_columns(schema: pa.Schema, settings: InputSettings) -> _Columns:
+    names = schema.names
+    wanted = {
+        "image_column": settings.image_column,
+        "key_column": settings.key_column,
+        "camera_column": settings.camera_column,
+        "captured_at_column": settings.captured_at_column,
+    }
+    for setting, name in wanted.items():
+        if name is not None and name not in names:
+            raise ShardError(f"has no column {name!r}; set input.{setting} to one of: {', '.join(names)}")
+    image_type = schema.field(settings.image_column).type
+    if not _holds_bytes(image_type):
+        raise ShardError(
+            f"column {settings.image_column!r} holds {image_type}, not encoded images; "
+            f"set input.image_column to one of: {', '.join(names)}"
+        )
+    return _Columns(
+        image=settings.image_column,
+        key=settings.key_column,
+        camera=settings.camera_column or ("camera" if "camera" in names else None),
+        captured_at=settings.captured_at_column or ("captured_at" if "captured_at" in names else None),
+    )
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        index = kind.get_field_index("bytes")
+        return index >= 0 and _holds_bytes(kind.field(index).type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    for index, field in enumerate(batch.schema):
+        if pa.types.is_timestamp(field.type):
+            # Nanoseconds would come out as another library's type; microseconds are datetime's.
+            column = batch.column(index).cast(pa.timestamp("us", field.type.tz), safe=False)
+            batch = batch.set_column(index, field.name, column)
+    yield from batch.to_pylist()
+
+
+def _to_frame(
+    row: dict[str, Any], row_number: int, columns: _Columns, seen: SeenKeys, settings: InputSettings
+) -> Frame:
+    label = f"row {row_number}"
+    key = f"{row_number:09d}"
+    notes = []
+    if columns.key is not None:
+        value = row[columns.key]
+        if value is None or value == "":
+            notes.append(f"{label}: column {columns.key!r} is empty, the row's number is the key")
+        else:
+            key = clean_text(
+                value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+            )
+    facts = parse_facts(
+        row[columns.camera] if columns.camera else None,
+        row[columns.captured_at] if columns.captured_at else None,
+        label,
+    )
+    if facts.note:
+        notes.append(facts.note)
+    data, error = _image_of(row[columns.image])
+    duplicate = seen.duplicate_error(key, label)
+    if data is not None:
+        error = duplicate or size_error(len(data), settings)
+    return Frame(
+        key,
+        None if error else data,
+        camera=facts.camera,
+        captured_at=facts.captured_at,
+        error=duplicate or error,
+        note="; ".join(notes) or None,
+    )
+
+
+def _image_of(value: Any) -> tuple[bytes | None, str | None]:
+    if isinstance(value, dict):
+        path = value.get("path")
+        value = value["bytes"]
+        if value is None and path:
+            return None, f"the row has no image bytes, only a path ({clean_text(str(path))[:200]})"
+    if value is None:
+        return None, "the row has no image (null)"
+    return value, None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

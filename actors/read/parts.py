@@ -1,0 +1,104 @@
+"""A large shard as several parts, each small enough to be one block."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.records import Shard
+from actors.storage.object_store import ObjectStore, StorageSettings
+
+_TAR_BLOCK = 512
+
+
+def split_shard(shard: Shard, max_bytes: int, storage: StorageSettings) -> Iterator[Shard]:
+    """The shard itself, or its parts `<shard_id>.part-00000` and so on if it is larger.
+
+    A tar is divided by bytes without being read: its parts begin and end at the samples next to their
+    boundaries (see `actors.read.tar_members`). Parquet is divided by row groups and a zip by entries, for
+    which only the index at the end of the file is read. What can't be divided (a compressed tar, one
+    huge row group, a file without a valid index) stays whole; reading says what is wrong with it.
+
+    Raises:
+        OSError: The store failed.
+    """
+    if shard.size_bytes <= max_bytes:
+        yield shard
+        return
+    if shard.format == "webdataset":
+        bounds = _tar_bounds(shard, max_bytes)
+    else:
+        options: dict[str, Any] = {
+            "cache_type": "blockcache",
+            "block_size": 2**20,
+            "cache_options": {"maxblocks": 8},
+        }
+        with ObjectStore(shard.uri, storage).open("", **options) as file:
+            sizes = _row_group_sizes(file) if shard.format == "parquet" else _entry_sizes(file)
+        bounds = _greedy_bounds(sizes, max_bytes)
+    if len(bounds) < 2:
+        yield shard
+        return
+    for number, (start, stop, size_bytes) in enumerate(bounds):
+        yield replace(
+            shard,
+            shard_id=f"{shard.shard_id}.part-{number:05d}",
+            etag=part_etag(shard.etag, start, stop),
+            size_bytes=size_bytes,
+            start=start,
+            stop=stop,
+        )
+
+
+def part_etag(etag: str, start: int, stop: int | None) -> str:
+    """Identity of a part of a file with this etag: another division of the same file is another input."""
+    return f"{etag}:{start}-{'' if stop is None else stop}"
+
+
+def _tar_bounds(shard: Shard, max_bytes: int) -> list[tuple[int, int | None, int]]:
+    if not shard.uri.lower().endswith(".tar"):
+        return []
+    count = -(-shard.size_bytes // max_bytes)
+    step = -(-shard.size_bytes // count // _TAR_BLOCK) * _TAR_BLOCK
+    starts = list(range(0, shard.size_bytes, step))
+    return [
+        (start, stop, (stop or shard.size_bytes) - start)
+        for start, stop in zip(starts, [*starts[1:], None], strict=True)
+    ]
+
+
+def _row_group_sizes(file: IO[bytes]) -> Sequence[int]:
+    try:
+        metadata = pq.read_metadata(file)
+    except pa.ArrowException:
+        return []
+    sizes = []
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        sizes.append(sum(group.column(c).total_compressed_size for c in range(group.num_columns)))
+    return sizes
+
+
+def _entry_sizes(file: IO[bytes]) -> Sequence[int]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return [entry.compress_size for entry in archive.infolist()]
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return []
+
+
+def _greedy_bounds(sizes: Sequence[int], max_bytes: int) -> list[tuple[int, int | None, int]]:
+    """Runs of items that fit, or single ones that don't; the last is open at its end."""
+    bounds: list[tuple[int, int | None, int]] = []
+    start = taken = 0
+    for position, size in enumerate(sizes):
+        if position > start and taken + size > max_bytes:
+            bounds.append((start, position, taken))
+            start, taken = position, 0
+        taken += size
+    return [*bounds, (start, None, taken)]

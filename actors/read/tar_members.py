@@ -1,0 +1,221 @@
+"""Members of a tar one after another, with every truncation noticed, and parts of a tar.
+
+`tarfile` ends without a word where a tar is cut between members or where a header is damaged, so what
+ended the iteration is looked at: it must have been the end-of-archive marker.
+
+A part is a range of bytes. It can be read without an index of the tar, because the headers of a tar
+can be found again: they lie on multiples of 512 bytes and carry a magic and a checksum. A boundary is
+moved to the start of a sample by a rule that both of its neighbours follow, and the part before it,
+which knows where headers really are, checks that the part after it will find the same place.
+"""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from actors.errors import ShardError
+from actors.read.file_names import webdataset_key
+
+_BLOCK = 512
+_END_MARKER = bytes(_BLOCK)
+_MAGIC = b"ustar"
+_MAGIC_AT = 257
+_SCAN_BYTES = 2**20
+
+_LOOK_BACK_BYTES = 2**16
+"""How far before a boundary an extended header (a long name) may begin and still be recognised."""
+
+_NAME_HEADERS = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+
+_DAMAGE = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError, IndexError, OverflowError)
+"""What tarfile and gzip raise on damaged bytes. Any other OSError is the store's."""
+
+
+@dataclass(frozen=True, slots=True)
+class TarMember:
+    """A regular file in a tar; `read` is valid until the next member is asked for."""
+
+    name: str
+    key: str
+    size_bytes: int
+    read: Callable[[], bytes]
+
+
+class _WatchedFile:
+    """A file that remembers the last bytes it gave: the header block that ended the iteration."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.last = b""
+
+    def read(self, size: int = -1) -> bytes:
+        self.last = self._file.read(size)
+        return self.last
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        return self._file.seek(position, whence)
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def iter_members(file: IO[bytes], start: int = 0, stop: int | None = None) -> Iterator[TarMember]:
+    """Regular files of a tar, or of the part of it between two byte offsets, in their order.
+
+    A part holds the samples (runs of members of one key) that begin after the one at `start`, up to
+    and including the one at `stop`: the parts of a tar have no sample in common and leave none out.
+
+    Args:
+        file: Seekable; forwards only for a whole tar.
+        start: 0, or any offset.
+        stop: Any offset, or None for the end of the tar.
+
+    Raises:
+        ShardError: Not a tar, or truncated or damaged; members before the damage were given.
+        OSError: The store failed.
+    """
+    skipped_key: str | None = None
+    if start:
+        first = find_member(file, start, stop)
+        if first is None:
+            return
+        file.seek(first)
+    watched = _WatchedFile(file)
+    try:
+        tar = tarfile.open(fileobj=watched, mode="r:")  # type: ignore[call-overload]  # noqa: SIM115
+    except _DAMAGE as error:
+        raise ShardError(f"not a tar, or damaged in its first header: {error}") from error
+    last_key: str | None = None
+    is_first = bool(start)
+    while (member := _next(tar, watched)) is not None:
+        key = webdataset_key(member.name)
+        if is_first:
+            skipped_key, is_first = key, False
+        if stop is not None and member.offset >= stop:
+            if last_key is None:
+                last_key = key
+                _check_boundary(file, stop, member.offset)
+            elif key != last_key:
+                return
+        if key == skipped_key:
+            continue
+        skipped_key = None
+        if member.isreg():
+            yield TarMember(member.name, key, member.size, _reader(tar, watched, member))
+    if stop is not None and last_key is None:
+        _check_boundary(file, stop, None)
+
+
+def _next(tar: tarfile.TarFile, watched: _WatchedFile) -> tarfile.TarInfo | None:
+    """The next member, or None at the end-of-archive marker."""
+    offset = tar.offset
+    try:
+        member = tar.next()
+        # tarfile keeps every member it has seen; a shard may have a million.
+        tar.members.clear()  # type: ignore[attr-defined]
+        if member is not None:
+            return member
+        if watched.last != _END_MARKER:
+            raise ShardError(_describe_end(watched.last, offset))
+        while block := watched.read(_SCAN_BYTES):
+            if block.count(0) != len(block):
+                raise ShardError(
+                    f"there is data after the end-of-archive marker at byte {offset}: a hole in the file, or "
+                    "several tars written one after another; unpack and pack it again"
+                )
+    except _DAMAGE as error:
+        raise ShardError(f"truncated or damaged after byte {offset}: {error}") from error
+    return None
+
+
+def _describe_end(block: bytes, offset: int) -> str:
+    if not block:
+        return f"truncated: ends at byte {offset} without the end-of-archive marker"
+    if len(block) < _BLOCK:
+        return f"truncated within a header at byte {offset}"
+    return f"damaged: no valid header at byte {offset}"
+
+
+def _reader(tar: tarfile.TarFile, watched: _WatchedFile, member: tarfile.TarInfo) -> Callable[[], bytes]:
+    def read() -> bytes:
+        try:
+            if member.issparse():
+                content = tar.extractfile(member)
+                data = b"" if content is None else content.read()
+            else:
+                watched.seek(member.offset_data)
+                data = watched.read(member.size)
+        except _DAMAGE as error:
+            raise ShardError(f"truncated or damaged within {member.name!r}: {error}") from error
+        if len(data) != member.size:
+            raise ShardError(f"truncated within {member.name!r}: {len(data)} of {member.size} bytes")
+        return data
+
+    return read
+
+
+def _check_boundary(file: IO[bytes], boundary: int, expected: int | None) -> None:
+    if find_member(file, boundary, None if expected is None else expected + _BLOCK) != expected:
+        raise ShardError(
+            f"can't be divided at byte {boundary}: it is a tar of the old format without magic, or holds "
+            "another tar; set input.max_shard_bytes above the size of the file"
+        )
+
+
+def find_member(file: IO[bytes], position: int, limit: int | None = None) -> int | None:
+    """Offset of the first member whose header begins at or after a position, or None.
+
+    Args:
+        file: Seekable; its position is changed.
+        position: Where to begin.
+        limit: Give up where a header would begin at or after this offset.
+    """
+    at = max(0, position - _LOOK_BACK_BYTES) // _BLOCK * _BLOCK
+    chain: int | None = None
+    for offset, header in _scan_headers(file, at, limit):
+        begins = offset if chain is None else chain
+        chain = begins if header.type in _NAME_HEADERS else None
+        if begins >= position and header.type != tarfile.XGLTYPE:
+            return begins
+    return None
+
+
+def _scan_headers(file: IO[bytes], at: int, limit: int | None) -> Iterator[tuple[int, tarfile.TarInfo]]:
+    """Valid headers from `at` on, each followed over its content."""
+    while limit is None or at < limit:
+        file.seek(at)
+        window = file.read(_SCAN_BYTES)
+        if len(window) < _BLOCK:
+            return
+        found = _first_header(window)
+        if found is None:
+            at += len(window) // _BLOCK * _BLOCK
+            continue
+        header = found[1]
+        offset = at + found[0]
+        if limit is not None and offset >= limit:
+            return
+        yield offset, header
+        at = offset + _BLOCK + -(-header.size // _BLOCK) * _BLOCK
+
+
+def _first_header(window: bytes) -> tuple[int, tarfile.TarInfo] | None:
+    at = -1
+    while (at := window.find(_MAGIC, at + 1)) >= 0:
+        begins = at - _MAGIC_AT
+        if begins < 0 or begins % _BLOCK or begins + _BLOCK > len(window):
+            continue
+        try:
+            block = window[begins : begins + _BLOCK]
+            return begins, tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
+        except tarfile.TarError:
+            continue
+    return None

@@ -1,0 +1,94 @@
+"""Entries of a zip to frames."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import IO
+
+from actors.errors import ShardError
+from actors.read.file_names import (
+    MAX_SIDECAR_BYTES,
+    NO_FACTS,
+    FrameFacts,
+    SeenKeys,
+    clean_text,
+    extension,
+    file_key,
+    is_image,
+    is_sidecar,
+    no_images_error,
+    parse_sidecar,
+    sidecar_too_large,
+    size_error,
+)
+from actors.read.settings import InputSettings
+from actors.records import Frame, Shard
+
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+"""What zipfile raises on damaged bytes and unknown compressions; OSError is the store."""
+
+
+def read_zip(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iterator[Frame]:
+    """One frame an image, in the order of the zip's directory; sidecars may lie anywhere in it.
+
+    Args:
+        file: Seekable.
+        shard: `start` and `stop` are positions in the directory.
+        settings: What is too large.
+
+    Raises:
+        ShardError: Not a zip, truncated, or without images.
+        OSError: The store failed.
+    """
+    with ExitStack() as stack:
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(file))
+        except _DAMAGE as error:
+            raise ShardError(f"not a zip, or truncated: {error}") from error
+        entries = archive.infolist()
+        sidecars = {file_key(e.filename): e for e in entries if settings.sidecars and is_sidecar(e.filename)}
+        images = [(i, e) for i, e in enumerate(entries) if is_image(e.filename) and not e.is_dir()]
+        if not images:
+            raise no_images_error(Counter(extension(e.filename) for e in entries if not e.is_dir()))
+        seen = SeenKeys()
+        for index, entry in images:
+            key = file_key(entry.filename)
+            # Claimed from the first entry on, so that parts agree on who was first.
+            problem = seen.duplicate_error(key, entry.filename)
+            if index < shard.start or (shard.stop is not None and index >= shard.stop):
+                continue
+            data: bytes | None = None
+            problem = problem or _refusal(entry, settings)
+            if problem is None:
+                data, problem = _read_entry(archive, entry)
+            facts = _facts(archive, sidecars.get(key), settings)
+            yield facts.apply(Frame(key, data, error=problem))
+
+
+def _refusal(entry: zipfile.ZipInfo, settings: InputSettings) -> str | None:
+    if entry.flag_bits & 0x1:
+        return "encrypted in the zip; pack it without a password"
+    return size_error(entry.file_size, settings)
+
+
+def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[bytes | None, str | None]:
+    try:
+        return archive.read(entry), None
+    except _DAMAGE as error:
+        return None, f"damaged in the zip: {clean_text(str(error))}"
+
+
+def _facts(archive: zipfile.ZipFile, entry: zipfile.ZipInfo | None, settings: InputSettings) -> FrameFacts:
+    if entry is None:
+        return NO_FACTS
+    if entry.file_size > MAX_SIDECAR_BYTES:
+        return sidecar_too_large(entry.filename, entry.file_size)
+    encrypted = bool(entry.flag_bits & 0x1)
+    content, problem = (None, "encrypted") if encrypted else _read_entry(archive, entry)
+    if content is None:
+        return FrameFacts(note=f"sidecar {clean_text(entry.filename)} ignored: {problem}")
+    return parse_sidecar(entry.filename, content, settings)

@@ -1,0 +1,1 @@
+"""Crops to attributes, by a local model."""

@@ -1,0 +1,358 @@
+"""Crops to attributes with SmolVLM: settings, what is known before a run, and the annotator."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from actors.attributes import AttributeSchema
+from actors.errors import ConfigError, WeightsError
+from actors.records import Annotation
+from actors.settings_section import Section
+from actors.smolvlm.answer_grammar import answer_grammar
+from actors.smolvlm.checkpoint import Checkpoint, find_checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from actors.smolvlm.guided_decoding import GuidedAnswer
+
+log = logging.getLogger(__name__)
+
+_DECODER_VERSION = 1
+"""Raise when the same model, prompt and settings begin to give other answers."""
+
+_PLACEHOLDER = "{schema}"
+_ARCHITECTURES = ("smolvlm", "idefics3")
+
+
+class SmolVLMSettings(Section):
+    """The local annotator."""
+
+    enabled: bool = Field(True, description="Whether SmolVLM is asked about every kept person")
+    model: str = Field(
+        "HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
+        description="Any SmolVLM or SmolVLM2: a name on the Hugging Face hub or a folder all workers see",
+    )
+    revision: str | None = Field(
+        None, description="Branch, tag or commit on the hub; its main branch by default"
+    )
+    prompt: str | None = Field(
+        None,
+        description="Prompt file, by default the shipped prompts/smolvlm.txt; {schema} in it becomes the "
+        "list of attributes",
+    )
+    batch_size: int = Field(
+        16,
+        ge=1,
+        le=1024,
+        description="Crops a forward pass; halved where memory runs out. Answers don't depend on it",
+    )
+    actors: int | Literal["auto"] = Field(
+        1, description="Workers that hold the model, or auto: as many as the cluster has room for"
+    )
+    gpus_per_actor: float = Field(
+        0, ge=0, description="GPUs a worker takes (0.5: two share one); 0 runs on CPU"
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Arithmetic: auto is bfloat16 on GPU and float32 on CPU"
+    )
+    reasoning: bool = Field(False, description="Whether a short explanation follows each answer; slow")
+    reasoning_max_tokens: int = Field(48, ge=1, le=256, description="Where the explanation is cut")
+    image_size_px: int | None = Field(
+        None,
+        ge=32,
+        le=1024,
+        description="Side of the square that a crop is scaled to, by default the model's own (512 for "
+        "SmolVLM2 256M and 500M); smaller is faster and sees less",
+    )
+    split_image: bool = Field(
+        False, description="Whether large crops are also shown as up to 16 tiles, at up to 17 times the cost"
+    )
+
+    @model_validator(mode="after")
+    def _counts_actors(self) -> Self:
+        if self.actors != "auto" and self.actors < 1:
+            raise ValueError("actors must be 1 or more, or auto")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSmolVLM:
+    """What a run knows of its model before it starts, the same on every worker.
+
+    Attributes:
+        model: The model as it was named.
+        model_version: Commit on the hub, or "sha256:" and the hash over a folder's files.
+        prompt: Text with the attributes filled in.
+        prompt_sha256: Of `prompt`.
+        dtype: Arithmetic, decided.
+        image_size_px: Side of a tile, decided.
+        fingerprint: Of everything that changes an answer; batch size and actors don't.
+        source: What the model is loaded from: a folder or a hub name.
+        revision: Commit to load from the hub; None for a folder.
+    """
+
+    model: str
+    model_version: str
+    prompt: str
+    prompt_sha256: str
+    dtype: Literal["float32", "bfloat16"]
+    image_size_px: int
+    fingerprint: str
+    source: str
+    revision: str | None
+
+
+def resolve_smolvlm(settings: SmolVLMSettings, schema: AttributeSchema) -> ResolvedSmolVLM:
+    """Check model and prompt once, on the driver, before any work.
+
+    Raises:
+        ConfigError: The prompt can't be used, or the image size doesn't fit the model.
+        WeightsError: The model is missing, unreachable or not a SmolVLM.
+    """
+    prompt = _read_prompt(settings.prompt).replace(_PLACEHOLDER, schema.prompt_text())
+    checkpoint = find_checkpoint("smolvlm.model", settings.model, settings.revision)
+    if checkpoint.config.get("model_type") not in _ARCHITECTURES:
+        raise WeightsError(
+            f"smolvlm.model: {settings.model} is a {checkpoint.config.get('model_type')!r}, not a SmolVLM"
+        )
+    dtype = settings.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if settings.gpus_per_actor > 0 else "float32"
+    image_size_px = _image_size(settings, checkpoint)
+    prompt_sha256 = hashlib.sha256(prompt.encode()).hexdigest()
+    content = {
+        "decoder": _DECODER_VERSION,
+        "model": checkpoint.version,
+        "prompt": prompt_sha256,
+        "schema": schema.sha256,
+        "dtype": dtype,
+        "reasoning": settings.reasoning_max_tokens if settings.reasoning else 0,
+        "image_size_px": image_size_px,
+        "split_image": settings.split_image,
+    }
+    return ResolvedSmolVLM(
+        model=settings.model,
+        model_version=checkpoint.version,
+        prompt=prompt,
+        prompt_sha256=prompt_sha256,
+        dtype=dtype,
+        image_size_px=image_size_px,
+        fingerprint=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+        source=checkpoint.source,
+        revision=checkpoint.revision,
+    )
+
+
+def _read_prompt(path: str | None) -> str:
+    shown = path or "the shipped prompt"
+    try:
+        if path is None:
+            text = files("conf").joinpath("prompts", "smolvlm.txt").read_text(encoding="utf-8")
+        else:
+            text = Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"smolvlm.prompt: {shown} can't be read: {error}") from None
+    if not text.strip():
+        raise ConfigError(f"smolvlm.prompt: {shown} is empty")
+    if "<image>" in text:
+        raise ConfigError(
+            f"smolvlm.prompt: {shown} contains <image>; the crop is put behind the prompt by itself"
+        )
+    if _PLACEHOLDER not in text:
+        log.warning("smolvlm.prompt: %s has no {schema}, so the model isn't told the allowed values", shown)
+    return text.strip()
+
+
+def _image_size(settings: SmolVLMSettings, checkpoint: Checkpoint) -> int:
+    vision = checkpoint.config.get("vision_config", {})
+    patch, scale = vision.get("patch_size", 32), checkpoint.config.get("scale_factor", 2)
+    size: int = settings.image_size_px or vision.get("image_size", 224)
+    if size // patch % scale:
+        raise ConfigError(
+            f"smolvlm.image_size_px: {size} gives {size // patch} patches of {patch} px a side, not a "
+            f"multiple of the model's {scale}; take a multiple of {patch * scale}"
+        )
+    return size
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A crop ready for the model: token ids of its prompt, and pixels (tiles, 3, height, width) float32."""
+
+    ids: tuple[int, ...]
+    pixels: Tensor
+
+
+class SmolVLMAnnotator:
+    """Holds one model and asks it about crops."""
+
+    def __init__(self, settings: SmolVLMSettings, resolved: ResolvedSmolVLM, schema: AttributeSchema) -> None:
+        """Load the model and run the shared part of the prompt.
+
+        Raises:
+            WeightsError: The files can't be loaded on this machine.
+        """
+        import torch
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers.utils import logging as transformers_logging
+
+        from actors.smolvlm.guided_decoding import GuidedDecoder
+        from actors.smolvlm.key_values import GROUPED_ATTENTION
+        from actors.smolvlm.reasoning import ReasoningWriter
+
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        self._settings = settings
+        self._batch_size = settings.batch_size
+        device = "cuda" if settings.gpus_per_actor > 0 else "cpu"
+        try:
+            self._processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+                resolved.source, revision=resolved.revision
+            )
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                resolved.source,
+                revision=resolved.revision,
+                dtype=getattr(torch, resolved.dtype),
+                attn_implementation={"text_config": GROUPED_ATTENTION, "vision_config": "sdpa"},
+                output_loading_info=True,
+            )
+            model, loading = loaded
+            model = model.to(device).eval()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise WeightsError(
+                f"smolvlm.model: {resolved.source} can't be loaded on this machine: {error}; if it is a "
+                "folder, every worker must see it"
+            ) from error
+        if loading["missing_keys"]:
+            # The library fills what a file lacks with random numbers and goes on.
+            missing = ", ".join(sorted(loading["missing_keys"])[:3])
+            raise WeightsError(f"smolvlm.model: {resolved.source} lacks weights: {missing}")
+        self._configure_processor(model, resolved.image_size_px)
+        tokenizer = self._processor.tokenizer
+        grammar = answer_grammar(schema, lambda text: tokenizer.encode(text, add_special_tokens=False))
+        self._text = self._prompt_text(resolved.prompt)
+        self._prefix = tokenizer.encode(self._text.partition("<image>")[0], add_special_tokens=False)
+        vocabulary = model.lm_head.weight.shape[0]
+        writer = (
+            ReasoningWriter(tokenizer, vocabulary, settings.reasoning_max_tokens)
+            if settings.reasoning
+            else None
+        )
+        self._decoder = GuidedDecoder(model, grammar, self._prefix, writer)
+
+    def annotate(self, crops: Sequence[bytes]) -> list[Annotation]:
+        """Answer about each crop.
+
+        Args:
+            crops: Encoded images, one person each.
+
+        Returns:
+            One annotation a crop, in order: "ok", or "error" where the crop can't be decoded or one crop
+            alone is more than the memory holds.
+        """
+        found: list[Annotation | None] = [None] * len(crops)
+        for start, prepared in self._prepare(crops):
+            groups: dict[tuple[int, ...], list[int]] = {}
+            for offset, item in enumerate(prepared):
+                if isinstance(item, Annotation):
+                    found[start + offset] = item
+                else:
+                    # Rows of a batch share their token ids; only tiles can make them differ.
+                    groups.setdefault(item.ids, []).append(offset)
+            for ids, offsets in groups.items():
+                pixels = [item.pixels for i in offsets if isinstance(item := prepared[i], _Prepared)]
+                for offset, answer in zip(offsets, self._answer(ids, pixels), strict=True):
+                    found[start + offset] = answer
+        return [annotation for annotation in found if annotation is not None]
+
+    def _answer(self, ids: Sequence[int], pixels: Sequence[Tensor]) -> list[Annotation]:
+        """Answers to any number of crops, in batches that fit the memory."""
+        import torch
+
+        answers: list[Annotation] = []
+        while len(answers) < len(pixels):
+            batch = pixels[len(answers) : len(answers) + self._batch_size]
+            decoded: list[GuidedAnswer] | None = None
+            try:
+                decoded = self._decoder.decode(ids[len(self._prefix) :], torch.stack(list(batch)))
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                trouble = str(error)
+            except RuntimeError as error:
+                if not _is_cpu_out_of_memory(error):
+                    raise
+                trouble = str(error)
+            if decoded is not None:
+                answers += [Annotation("ok", None, a.values, a.confidence, a.reasoning) for a in decoded]
+                continue
+            # Outside the handler: a live traceback would keep the batch's tensors.
+            self._decoder.release()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if len(batch) == 1:
+                reason = (
+                    f"out of memory on a single crop: {trouble.splitlines()[0] if trouble else 'no detail'}"
+                )
+                answers.append(Annotation("error", reason))
+            else:
+                self._batch_size = len(batch) // 2
+                log.warning("out of memory with %d crops; from here on %d", len(batch), self._batch_size)
+        return answers
+
+    def _prepare(self, crops: Sequence[bytes]) -> Iterator[tuple[int, list[_Prepared | Annotation]]]:
+        """Position of a batch's first crop, and the batch; the next is decoded while one is answered."""
+        size = self._settings.batch_size
+        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="crops") as pool:
+            ahead: list[Future[_Prepared | Annotation]] = []
+            for start in range(0, len(crops), size):
+                batch = ahead or [pool.submit(self._prepare_one, crop) for crop in crops[:size]]
+                ahead = [pool.submit(self._prepare_one, c) for c in crops[start + size : start + 2 * size]]
+                yield start, [future.result() for future in batch]
+
+    def _prepare_one(self, crop: bytes) -> _Prepared | Annotation:
+        from PIL import Image
+        from PIL.JpegImagePlugin import JpegImageFile
+
+        try:
+            # Crops are JPEGs of our own making. Image.open would try every format, and a process that
+            # has imported ultralytics even tries to import decoders that aren't installed.
+            with JpegImageFile(io.BytesIO(crop)) as opened:
+                image = opened.convert("RGB")
+        except SyntaxError:
+            return Annotation("error", "the crop can't be decoded: not an image")
+        except (OSError, ValueError, TypeError, Image.DecompressionBombError) as error:
+            return Annotation("error", f"the crop can't be decoded: {error}")
+        inputs = self._processor(text=self._text, images=[image], return_tensors="pt")
+        return _Prepared(tuple(inputs["input_ids"][0].tolist()), inputs["pixel_values"][0])
+
+    def _configure_processor(self, model: Any, side_px: int) -> None:
+        images = self._processor.image_processor
+        tile = {"longest_edge": side_px}
+        images.max_image_size = type(images.max_image_size)(**tile)
+        images.do_image_splitting = self._settings.split_image
+        # Without tiles the crop is scaled to its square at once, not first up to four times that.
+        images.do_resize = self._settings.split_image
+        vision = model.config.vision_config
+        self._processor.image_seq_len = (side_px // vision.patch_size // model.config.scale_factor) ** 2
+
+    def _prompt_text(self, prompt: str) -> str:
+        content = [{"type": "text", "text": prompt}, {"type": "image"}]
+        text: str = self._processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        return text
+
+
+def _is_cpu_out_of_memory(error: RuntimeError) -> bool:
+    # torch has no type of its own for a failed allocation on the CPU.
+    return "DefaultCPUAllocator" in str(error)

@@ -1,0 +1,314 @@
+"""Schema-guided decoding in batches: one forward pass for each slot of the answer.
+
+A pass runs the value chosen before, the forced text up to the next slot and the inner nodes of that
+slot's trie, for all rows together:
+
+    columns  | prefix (shared) | image, question, forced | value, forced | value, forced | ...
+    queries                                                [pad value | forced | trie nodes]
+
+Values differ in length, so they are padded on the left to the slot's longest; padding is masked and
+takes no position. Every shape thus depends on the schema and on the number of rows alone, never on
+what neighbours answer. Trie nodes see the text and their own ancestors, and are forgotten after the
+pass. An answer is put together from the schema's own values and can't be invalid.
+
+The confidence of a value v is exact: P(v) = p(tokens of v) / sum over allowed w of p(tokens of w),
+with p the model's probability of the tokens one after the other, given the prompt, the image and
+the answers before. Where a value is the beginning of another ("1" and "12"), what closes it counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, pad
+
+from actors.attributes import AttributeValue
+from actors.smolvlm.answer_grammar import AnswerGrammar, Slot
+from actors.smolvlm.key_values import KeyValueBuffer
+from actors.smolvlm.reasoning import ReasoningWriter
+
+
+@dataclass(frozen=True, slots=True)
+class GuidedAnswer:
+    """A valid answer: value and confidence (0..1) by attribute, and the reasoning where asked for."""
+
+    values: dict[str, AttributeValue]
+    confidence: dict[str, float]
+    reasoning: str | None = None
+
+
+class GuidedDecoder:
+    """Answers the schema about images with one SmolVLM.
+
+    Not thread-safe: the key-value buffer is used again by every batch.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        grammar: AnswerGrammar,
+        prefix: Sequence[int],
+        reasoning: ReasoningWriter | None = None,
+    ) -> None:
+        """Run the shared prefix once.
+
+        Args:
+            model: SmolVLMForConditionalGeneration or Idefics3ForConditionalGeneration, in eval mode, its
+                text model with attention implementation GROUPED_ATTENTION.
+            grammar: What to answer.
+            prefix: Token ids that every prompt begins with, before its image.
+            reasoning: Writes the reasoning, where it is wanted.
+        """
+        self._vision = model.model.get_image_features
+        self._text = model.model.text_model
+        self._embed = model.get_input_embeddings()
+        self._image_token = model.config.image_token_id
+        self._device = model.device
+        # bfloat16 logits are multiples of 1/8 where it matters; probabilities need more.
+        self._head: Tensor = model.lm_head.weight.detach().float()
+        self._slots = [_SlotTensors.of(slot, self._device) for slot in grammar.slots]
+        self._reasoning = reasoning
+        self._reasoning_forced = torch.tensor(grammar.reasoning, device=self._device)
+        self._prefix = self._run_prefix(torch.tensor([prefix], device=self._device))
+        self._buffer: KeyValueBuffer | None = None
+
+    @torch.inference_mode()
+    def decode(self, tail: Sequence[int], pixel_values: Tensor) -> list[GuidedAnswer]:
+        """Answer a batch.
+
+        Args:
+            tail: Token ids from the image to the beginning of the answer, the same for every row.
+            pixel_values: (rows, tiles, 3, height, width) float32, normalised as the model's processor does.
+
+        Returns:
+            One answer a row.
+
+        Raises:
+            torch.OutOfMemoryError: The batch is too large; `release` and try a smaller one.
+        """
+        batch = self._begin(len(pixel_values), len(tail))
+        lead = self._embed_tail(torch.tensor(tail, device=self._device), pixel_values)
+        chosen: list[Tensor] = []
+        confidence: list[Tensor] = []
+        for index, slot in enumerate(self._slots):
+            if index:
+                batch.append_value(self._slots[index - 1], chosen[-1])
+                lead = self._embed(batch.value_ids)
+            hidden = self._run_slot(batch, lead, slot)
+            probabilities = slot.probabilities(hidden, self._head)
+            best = probabilities.argmax(dim=1)
+            chosen.append(best)
+            confidence.append(probabilities.gather(1, best[:, None])[:, 0])
+        texts: list[str | None] = [None] * len(pixel_values)
+        if self._reasoning is not None:
+            batch.append_value(self._slots[-1], chosen[-1])
+            texts = list(self._write_reasoning(batch, self._reasoning))
+        # The only wait for the device: nothing above looks at a value.
+        table = zip(torch.stack(chosen, 1).tolist(), torch.stack(confidence, 1).tolist(), texts, strict=True)
+        return [self._answer(*row) for row in table]
+
+    def release(self) -> None:
+        """Give the key-value buffer's memory back."""
+        self._buffer = None
+
+    def _begin(self, rows: int, tail: int) -> _Batch:
+        columns = self._prefix[0][0].shape[-2] + tail + sum(slot.columns for slot in self._slots)
+        if self._reasoning is not None:
+            columns += (
+                len(self._reasoning_forced) + self._slots[-1].paths.shape[1] + self._reasoning.max_tokens
+            )
+        if self._buffer is None or not self._buffer.fits(rows, columns):
+            self._buffer = None
+            self._buffer = KeyValueBuffer(self._prefix, rows, columns)
+        self._buffer.begin(rows)
+        return _Batch(self._buffer, rows, self._device)
+
+    def _run_prefix(self, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
+        columns = ids.shape[1]
+        causal = torch.ones(1, 1, columns, columns, dtype=torch.bool, device=self._device).tril()
+        with torch.inference_mode():
+            cache = self._text(input_ids=ids, attention_mask=causal, use_cache=True).past_key_values
+            return [(layer.keys, layer.values) for layer in cache.layers]
+
+    def _embed_tail(self, ids: Tensor, pixel_values: Tensor) -> Tensor:
+        features = self._vision(pixel_values.to(self._device, self._embed.weight.dtype)).pooler_output
+        embedded: Tensor = self._embed(ids).expand(len(features), -1, -1).clone()
+        embedded[:, ids == self._image_token] = torch.stack(list(features)).to(embedded.dtype)
+        return embedded
+
+    def _run_slot(self, batch: _Batch, lead: Tensor, slot: _SlotTensors) -> Tensor:
+        """One pass. Returns the states (rows, 1 + nodes, width) after the forced text and each node."""
+        rows = len(lead)
+        embedded = torch.cat([lead, self._embed(slot.ids).expand(rows, -1, -1)], dim=1)
+        nodes = len(slot.node_depths)
+        positions, mask = batch.layout(embedded.shape[1] - nodes, slot.node_depths, slot.node_mask)
+        hidden: Tensor = self._text(
+            inputs_embeds=embedded,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=batch.buffer,
+            use_cache=True,
+        ).last_hidden_state
+        batch.keep(embedded.shape[1] - nodes)
+        return hidden[:, -1 - nodes :]
+
+    def _write_reasoning(self, batch: _Batch, writer: ReasoningWriter) -> list[str]:
+        """Reasonings, a token a pass; a row that has ended runs along with masked padding."""
+        rows = batch.rows
+        ids = torch.cat([batch.value_ids, self._reasoning_forced.expand(rows, -1)], dim=1)
+        texts = writer.begin(rows)
+        for _ in range(writer.max_tokens):
+            positions, mask = batch.layout(ids.shape[1])
+            hidden = self._text(
+                inputs_embeds=self._embed(ids),
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=batch.buffer,
+                use_cache=True,
+            ).last_hidden_state
+            batch.keep(ids.shape[1])
+            ids, running = texts.next_tokens(linear(hidden[:, -1].float(), self._head))
+            if not running.any():
+                break
+            batch.append_tokens(running)
+        return texts.finish()
+
+    def _answer(
+        self, chosen: Sequence[int], confidence: Sequence[float], reasoning: str | None
+    ) -> GuidedAnswer:
+        values = {slot.name: slot.values[index] for slot, index in zip(self._slots, chosen, strict=True)}
+        return GuidedAnswer(values, dict(zip(values, confidence, strict=True)), reasoning)
+
+
+@dataclass(frozen=True, slots=True)
+class _SlotTensors:
+    """A slot on the device.
+
+    Attributes:
+        ids: (forced + nodes,) int64, forced text and inner nodes.
+        node_depths: (nodes,) int64, positions after the last forced token, from 1.
+        node_mask: (nodes, nodes) bool, whether the column is the row's ancestor or itself.
+        edge_nodes: (edges,) int64, the state that predicts the edge: 0 the forced text's, then the nodes'.
+        edge_tokens: (edges,) int64.
+        routes: (values, edges) float32, 1 where the value takes the edge.
+        paths: (values, depth) int64, tokens of each value, padded on the left with 0.
+        path_valid: (values, depth) bool, False where `paths` is padding.
+        columns: Columns that a pass for this slot may write.
+    """
+
+    name: str
+    values: tuple[AttributeValue, ...]
+    ids: Tensor
+    node_depths: Tensor
+    node_mask: Tensor
+    edge_nodes: Tensor
+    edge_tokens: Tensor
+    routes: Tensor
+    paths: Tensor
+    path_valid: Tensor
+    columns: int
+
+    @classmethod
+    def of(cls, slot: Slot, device: torch.device) -> _SlotTensors:
+        nodes = len(slot.nodes)
+        depths = torch.zeros(nodes, dtype=torch.long)
+        mask = torch.eye(nodes, dtype=torch.bool)
+        for index, (parent, _) in enumerate(slot.nodes):
+            depths[index] = 1 if parent < 0 else depths[parent] + 1
+            if parent >= 0:
+                mask[index] |= mask[parent]
+        routes = torch.zeros(len(slot.values), len(slot.edges))
+        paths = torch.zeros(len(slot.values), slot.depth, dtype=torch.long)
+        valid = torch.zeros(len(slot.values), slot.depth, dtype=torch.bool)
+        for index, (route, path) in enumerate(zip(slot.routes, slot.paths, strict=True)):
+            routes[index, list(route)] = 1
+            paths[index, slot.depth - len(path) :] = torch.tensor(path)
+            valid[index, slot.depth - len(path) :] = True
+        return cls(
+            name=slot.name,
+            values=slot.values,
+            ids=torch.tensor([*slot.forced, *(token for _, token in slot.nodes)], device=device),
+            node_depths=depths.to(device),
+            node_mask=mask.to(device),
+            edge_nodes=torch.tensor([node + 1 for node, _ in slot.edges], device=device),
+            edge_tokens=torch.tensor([token for _, token in slot.edges], device=device),
+            routes=routes.to(device),
+            paths=paths.to(device),
+            path_valid=valid.to(device),
+            columns=len(slot.forced) + nodes + slot.depth,
+        )
+
+    def probabilities(self, hidden: Tensor, head: Tensor) -> Tensor:
+        """(rows, values) float32, from states (rows, 1 + nodes, width) and the head (vocabulary, width)."""
+        hidden = hidden.float()
+        if len(self.node_depths) == 0:
+            # One token decides, so the sum over the vocabulary cancels: only the edges are needed.
+            return torch.softmax(linear(hidden[:, 0], head[self.edge_tokens]) @ self.routes.T, dim=1)
+        # Flat: over three dimensions the product falls back to a slow batched kernel.
+        logits = linear(hidden.flatten(0, 1), head).view(*hidden.shape[:2], -1)
+        edges = logits[:, self.edge_nodes, self.edge_tokens] - logits.logsumexp(-1)[:, self.edge_nodes]
+        return torch.softmax(edges @ self.routes.T, dim=1)
+
+
+class _Batch:
+    """Which columns of the buffer are real for which row, and how long each row is."""
+
+    def __init__(self, buffer: KeyValueBuffer, rows: int, device: torch.device) -> None:
+        self.buffer = buffer
+        self.rows = rows
+        self.value_ids = torch.zeros(rows, 0, dtype=torch.long, device=device)
+        self._device = device
+        self._dtype = buffer.dtype
+        self._valid = torch.ones(rows, buffer.capacity[1], dtype=torch.bool, device=device)
+        self._length = torch.full((rows,), buffer.used, device=device)
+        self._padded = torch.ones(rows, 0, dtype=torch.bool, device=device)
+
+    def append_value(self, slot: _SlotTensors, chosen: Tensor) -> None:
+        """Begin the next pass with the values chosen in a slot: (rows,) int64 indices."""
+        self.value_ids = slot.paths[chosen]
+        self._padded = slot.path_valid[chosen]
+
+    def append_tokens(self, running: Tensor) -> None:
+        """Begin the next pass with one token a row, real where `running` (rows,) bool says so."""
+        self._padded = running[:, None]
+
+    def layout(
+        self, columns: int, node_depths: Tensor | None = None, node_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Positions (rows, queries) and additive mask (rows, 1, queries, columns) of the next pass.
+
+        Args:
+            columns: Tokens in sequence, the padded value first.
+            node_depths: Of the trie nodes that follow them.
+            node_mask: Which node sees which.
+        """
+        used, device = self.buffer.used, self._device
+        valid = torch.ones(self.rows, columns, dtype=torch.bool, device=device)
+        valid[:, : self._padded.shape[1]] = self._padded
+        self._valid[:, used : used + columns] = valid
+        counted = self._length[:, None] + valid.cumsum(1)
+        positions = (counted - 1).clamp(min=0)
+        causal = torch.ones(columns, columns, dtype=torch.bool, device=device).tril()
+        past = self._valid[:, None, :used].expand(-1, columns, -1)
+        mask = torch.cat([past, causal & valid[:, None]], dim=2)
+        self._length = counted[:, -1]
+        if node_depths is not None and node_mask is not None and len(node_depths):
+            nodes = len(node_depths)
+            positions = torch.cat([positions, self._length[:, None] + node_depths - 1], dim=1)
+            seen = self._valid[:, None, : used + columns].expand(-1, nodes, -1)
+            below = torch.cat([seen, node_mask.expand(self.rows, -1, -1)], dim=2)
+            mask = torch.cat([pad(mask, (0, nodes)), below], dim=1)
+        return positions, self._additive(mask)
+
+    def _additive(self, mask: Tensor) -> Tensor:
+        # Every layer would turn a bool mask into this.
+        blocked = torch.zeros(mask.shape, dtype=self._dtype, device=mask.device)
+        return blocked.masked_fill_(~mask, float("-inf"))[:, None]
+
+    def keep(self, columns: int) -> None:
+        """Keep so many of the columns that the last pass wrote; the rest is written over."""
+        self.buffer.used += columns

@@ -1,0 +1,70 @@
+"""`shopframe evaluate`: how good the committed output is beside a truth table."""
+
+from __future__ import annotations
+
+import json
+
+from actors.attributes import AttributeSchema, SchemaSettings
+from actors.errors import InputError, OutputError
+from actors.storage.object_store import ObjectStore
+from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
+from jobs.evaluation.comparison import Evaluation, compare
+from jobs.evaluation.plots import draw_plots
+from jobs.evaluation.predictions import first_frame, read_predictions
+from jobs.evaluation.truth import Truth, read_truth
+from jobs.run.output_status import read_run
+
+
+def evaluate(
+    output: ObjectStore, truth_uri: str, report: ObjectStore, complete: bool
+) -> tuple[Evaluation, list[str]]:
+    """Measure the output against the truth, and write `evaluation.json` and the plots.
+
+    Args:
+        output: A place with a run.
+        truth_uri: Parquet, see `read_truth`.
+        report: Where the files go.
+        complete: Whether frames of the output that the truth doesn't name show nobody; otherwise nothing
+            is known of them and they are left out.
+
+    Returns:
+        The measures, and the URIs of the files.
+
+    Raises:
+        ConfigError: There is no run in the output.
+        InputError: The truth can't be used, or has no frame in common with the output.
+        OutputError: The files can't be written.
+    """
+    schema = AttributeSchema(SchemaSettings.model_validate(read_run(output)["config"]["schema"]))
+    truth = read_truth(truth_uri, output.settings, schema)
+    predictions = read_predictions(output, schema, truth.frames, complete)
+    if not any(position < len(truth.frames) for position in predictions.heights_px):
+        raise InputError(_nothing_in_common(output, truth, len(predictions.failed)))
+    evaluation = compare(output.uri, truth, predictions)
+    files = {"evaluation.json": json.dumps(evaluation.as_dict(), indent=1).encode(), **draw_plots(evaluation)}
+    try:
+        for name, content in files.items():
+            report.write(name, content)
+    except STORAGE_ERRORS as error:
+        raise OutputError(
+            f"{report.uri}: can't write the evaluation: {storage_error_text(error)}; give another place "
+            "with --report"
+        ) from error
+    return evaluation, [report.uri_of(name) for name in files]
+
+
+def _nothing_in_common(output: ObjectStore, truth: Truth, failed: int) -> str:
+    if not truth.frames:
+        return f"{truth.uri}: holds no rows; give --truth a table with one row a person"
+    if failed:
+        return f"{output.uri}: all {failed:,} frames that the truth knows failed there; see shopframe status"
+    shard_id, frame_key = truth.frames[0]
+    theirs = f"frame_key {frame_key}" + (f" in shard_id {shard_id}" if shard_id else "")
+    ours = first_frame(output)
+    if ours is None:
+        return f"{output.uri}: no shard is committed there; run shopframe annotate first"
+    return (
+        f"{truth.uri}: none of its {len(truth.frames):,} frames is in {output.uri}: its first is {theirs}, "
+        f"the output's first is frame_key {ours[1]} in shard_id {ours[0]}; write both as the output has them "
+        "(without a column shard_id, frame_key alone decides)"
+    )

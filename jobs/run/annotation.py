@@ -1,0 +1,224 @@
+"""`shopframe annotate`: settings, plan, graph, report, exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+import ray
+from rich.console import Console
+
+from actors.attempt_tracker import Snapshot, start_tracker
+from actors.commit.committer import Committer, ShardSummary
+from actors.detect.restored_crops import Recutter
+from actors.detect.shard_detector import ShardDetector
+from actors.errors import ConfigError, StalledError
+from actors.gemini.backlog.listing import Backlog
+from actors.gemini.stage import GeminiRun, make_stage
+from actors.smolvlm.shard_annotator import SmolVLMShardAnnotator
+from actors.stages import StageContext
+from actors.storage import layout
+from actors.storage.object_store import ObjectStore
+from jobs.run.consolidation import consolidate
+from jobs.run.demo_models import check_scenes
+from jobs.run.dry_run import draw_roi
+from jobs.run.gemini_drain import GeminiDisplay
+from jobs.run.graph import Pools, Stages, run_graph
+from jobs.run.output_status import Totals, output_status
+from jobs.run.plan import Plan, Scope
+from jobs.run.prepare import check_writable, gemini_backlog, plan_run
+from jobs.run.progress import ProgressDisplay, print_summary, watch
+from jobs.run.ray_session import plan_pools, ray_session
+from jobs.run.resolve import Resolved, resolve
+from jobs.run.run_log import log, run_log
+from jobs.run.sweep import sweep
+from jobs.settings import LoadedSettings, Settings
+
+EXIT_DONE, EXIT_SOME_FAILED, EXIT_STALLED = 0, 1, 3
+
+
+def annotate(loaded: LoadedSettings, scope: Scope, annotator: str | None, dry_run: bool) -> int:
+    """Annotate whatever of the input is not done yet; returns the exit code.
+
+    Args:
+        loaded: The settings; `input.uri` and `output.uri` are needed.
+        scope: How much to do again.
+        annotator: With scope "annotator": whose answers.
+        dry_run: Only draw what the ROI makes of a sample of frames.
+
+    Raises:
+        ConfigError: Before any work, when settings, weights, input or output won't do.
+    """
+    settings = loaded.settings
+    if not settings.input.uri:
+        raise ConfigError("input.uri: missing; give --input with a folder, bucket prefix or shard")
+    if not settings.output.uri:
+        raise ConfigError("output.uri: missing; give --output with a folder or bucket prefix")
+    check_scenes(loaded)
+    output = ObjectStore(settings.output.uri, settings.storage)
+    check_writable(output)
+    console = Console(soft_wrap=False)
+    with run_log(output) as terminal:
+        log.info("start", extra={"input": settings.input.uri, "version": version("shopframe")})
+        try:
+            print("checking models, input and output", file=terminal)
+            resolved = resolve(settings)
+            if dry_run:
+                tried = draw_roi(settings, resolved.detector, output)
+                pictures = [output.uri_of(path) for path in tried.pictures]
+                console.print("\n".join([*pictures, *tried.lines(settings)]), soft_wrap=True, markup=False)
+                return EXIT_DONE
+            plan = plan_run(settings, output, resolved, scope, annotator)
+            backlog = gemini_backlog(settings, output, resolved, plan, scope, annotator)
+            run = _run(_Work(settings, resolved, plan, backlog, output, terminal))
+        except BaseException as error:
+            log.error("stopped: %s: %s", type(error).__name__, error)
+            raise
+        sweep(output)
+        if settings.output.consolidate:
+            consolidate(output, resolved.schema)
+        status = output_status(output, keep_index=True)
+        output.write(layout.PROGRESS, json.dumps({**status, "run": run}, indent=2).encode())
+        log.info("end", extra={"run": run, "shards": status["shards"]})
+    print_summary(console, status, run)
+    return EXIT_SOME_FAILED if run["shards_failed"] or run["gemini"]["failed"] else EXIT_DONE
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Work:
+    """What there is to do in a run, and where to show it."""
+
+    settings: Settings
+    resolved: Resolved
+    plan: Plan
+    backlog: Backlog | None
+    output: ObjectStore
+    terminal: Any
+
+
+def _run(work: _Work) -> dict[str, Any]:
+    plan = work.plan
+    started = time.monotonic()
+    totals = Totals()
+    gemini = GeminiRun()
+    if plan.tasks or (work.backlog is not None and work.backlog.ready):
+        print(
+            f"{plan.shards:,} shards in the input, {len(plan.tasks):,} to do; starting Ray",
+            file=work.terminal,
+        )
+        try:
+            gemini = _run_tasks(work, totals)
+        except ray.exceptions.RayError as error:
+            log.exception("Ray gave up")
+            done = sum(totals.shards.values())
+            raise StalledError(
+                f"Ray could not go on after {done} of {len(plan.tasks)} shards: {_last_line(error)}; what "
+                f"was committed stays, details are in {work.output.uri_of(layout.LOG)}: mend that and run "
+                "the same command again"
+            ) from error
+    finished = sum(totals.shards.values())
+    if finished != len(plan.tasks):
+        raise StalledError(
+            f"{len(plan.tasks) - finished} of {len(plan.tasks)} shards left the job without an outcome; "
+            "they are not committed: run the same command again"
+        )
+    return {
+        "shards_done": totals.shards["done"] + totals.shards["superseded"],
+        "shards_failed": totals.shards["failed"] + totals.shards["unrecorded"],
+        "shards_skipped": plan.skipped,
+        "frames": totals.frames["total"],
+        "persons": totals.persons["kept"],
+        "gemini": gemini.as_dict(),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
+    settings, backlog, tasks = work.settings, work.backlog, work.plan.tasks
+    with ray_session(settings) as (cpus, gpus), ProgressDisplay(work.terminal, len(tasks)) as display:
+        stages = _stages(settings, work.resolved, work.output, plan_pools(settings, cpus, gpus))
+        summaries = _refused_workers(run_graph(tasks, stages), stages.context)
+        gemini = None
+        if backlog is not None:
+            gemini = make_stage(
+                settings.gemini, backlog.resolved, work.resolved.schema, stages.committer, stages.recutter
+            )
+            gemini.offer(backlog.at_once())
+        for summary in watch(
+            summaries,
+            _snapshots(stages.context),
+            display,
+            settings.run.stall_warning_s,
+            settings.run.stall_fail_s,
+        ):
+            totals.add(summary)
+            display.add(summary)
+            log.info("shard", extra=dataclasses.asdict(summary) | {"counts": summary.counts.model_dump()})
+            if gemini is not None and backlog is not None:
+                gemini.offer(backlog.committed(summary))
+                gemini.advance()
+        if gemini is None or backlog is None:
+            return GeminiRun()
+        gemini.offer(backlog.afterwards())
+        return gemini.finish(GeminiDisplay(display.say))
+
+
+def _refused_workers(summaries: Iterator[ShardSummary], context: StageContext) -> Iterator[ShardSummary]:
+    """The same summaries; where a worker could not start, the error that it gave instead of Ray's.
+
+    Raises:
+        ConfigError: Settings don't fit the workers' machines.
+    """
+    try:
+        yield from summaries
+    except ray.exceptions.RayActorError as error:
+        refusal = ray.get(context.tracker.refusal.remote())
+        if refusal is None:
+            raise
+        raise ConfigError(refusal) from error
+
+
+def _last_line(error: BaseException) -> str:
+    """Ray's messages are whole tracebacks of workers, whose last line names the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _stages(settings: Settings, resolved: Resolved, output: ObjectStore, pools: Pools) -> Stages:
+    detector = ShardDetector(
+        input=settings.input,
+        storage=settings.storage,
+        detector=settings.detector,
+        resolved=resolved.detector,
+        roi=settings.roi,
+        crops=settings.crops,
+        max_failed_frames=settings.run.max_failed_frames,
+    )
+    annotator = None
+    if resolved.smolvlm is not None:
+        threads = max(1, (os.cpu_count() or 1) // pools.annotators)
+        annotator = SmolVLMShardAnnotator(settings.smolvlm, resolved.smolvlm, resolved.schema, threads)
+    return Stages(
+        context=StageContext(start_tracker(), settings.run.max_attempts),
+        pools=pools,
+        detector=detector,
+        recutter=Recutter(settings.input, settings.storage, settings.crops, resolved.fingerprints["detect"]),
+        annotator=annotator,
+        committer=Committer(output, settings.output, resolved.schema, resolved.fingerprints, resolved.gemini),
+    )
+
+
+def _snapshots(context: StageContext) -> Any:
+    def snapshot() -> Snapshot:
+        try:
+            found: Snapshot = ray.get(context.tracker.snapshot.remote(), timeout=5)
+        except (ray.exceptions.RayError, TimeoutError):
+            return Snapshot()
+        return found
+
+    return snapshot

@@ -1,0 +1,117 @@
+"""`shopframe annotate --dry-run`: the ROI and its verdicts, drawn before a long run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from actors.commit.previews import DrawnPerson, draw_persons, draw_zones
+from actors.detect.person_detector import ResolvedDetector
+from actors.detect.shard_detector import ShardDetector
+from actors.errors import FrameError, ShardError
+from actors.read.frame_decoder import decode_frame
+from actors.read.listing import list_shards
+from actors.shard_block import ShardBlock, ShardTask
+from actors.storage import layout
+from actors.storage.object_store import ObjectStore
+from jobs.settings import Settings
+
+_SHARDS = 4
+
+
+@dataclass(slots=True)
+class DryRun:
+    """What became of a sample of the input.
+
+    Attributes:
+        pictures: Paths in the output.
+        shards: How many were looked at, whole.
+        kept: Persons of theirs that the ROI keeps.
+        dropped: Reason to persons of theirs that it drops.
+        cameras: Of their frames.
+    """
+
+    pictures: list[str] = field(default_factory=list)
+    shards: int = 0
+    kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    cameras: set[str | None] = field(default_factory=set)
+
+    def lines(self, settings: Settings) -> list[str]:
+        """For people."""
+        dropped = ", ".join(f"{reason} {n:,}" for reason, n in sorted(self.dropped.items()))
+        gone = self.dropped.total()
+        said = [
+            f"drew the ROI and its verdicts on {len(self.pictures)} frames of {self.shards} shards, in which "
+            f"{self.kept + gone:,} persons = {self.kept:,} kept + {gone:,} dropped"
+            + (f" ({dropped})" if dropped else "")
+        ]
+        unseen = {zone.camera for zone in settings.roi.static} - self.cameras - {"*"}
+        if unseen:
+            said.append(
+                f"roi.static: no frame of these shards is of camera {', '.join(sorted(unseen))}, so those "
+                "zones concern nobody here; a zone without camera is for all"
+            )
+        return said
+
+
+def draw_roi(settings: Settings, resolved: ResolvedDetector, output: ObjectStore) -> DryRun:
+    """Detect a few shards here, without Ray, and draw zones, kept people and dropped ones with reasons.
+
+    Args:
+        settings: `output.previews` is the number of frames, 12 if it is 0.
+        resolved: The detector.
+        output: Gets `previews/dry-run/`; nothing is committed.
+
+    Raises:
+        ShardError: None of the shards looked at could be read.
+    """
+    wanted = settings.output.previews or 12
+    detector = ShardDetector(
+        input=settings.input,
+        storage=settings.storage,
+        detector=settings.detector,
+        resolved=resolved,
+        roi=settings.roi,
+        crops=settings.crops,
+        max_failed_frames=1,
+    )
+    done = DryRun()
+    trouble: ShardError | None = None
+    shards = list(list_shards(settings.input, settings.storage))
+    for shard in shards[:: -(-len(shards) // _SHARDS)]:
+        block = ShardBlock(ShardTask(shard, "detect", previews=-(-wanted // _SHARDS)))
+        try:
+            detector.detect(block)
+        except ShardError as error:
+            trouble = error
+            continue
+        _draw(block, settings, output, done)
+    if not done.pictures and trouble is not None:
+        raise trouble
+    return done
+
+
+def _draw(block: ShardBlock, settings: Settings, output: ObjectStore, done: DryRun) -> None:
+    if block.frames is None or block.persons is None:
+        return
+    cameras = {row["frame_key"]: row["camera"] for row in block.frames.to_pylist()}
+    persons = block.persons.drop_columns(["crop"]).to_pylist()
+    done.shards += 1
+    done.kept += sum(p["kept"] for p in persons)
+    done.dropped.update(p["drop_reason"] for p in persons if not p["kept"])
+    done.cameras |= set(cameras.values())
+    for key, data in block.previews.items():
+        try:
+            image = decode_frame(data, settings.input.max_image_pixels)
+        except FrameError:
+            continue
+        shown = [
+            DrawnPerson(p["bbox"], f"kept {p['score']:.2f}", p["drop_reason"])
+            for p in persons
+            if p["frame_key"] == key
+        ]
+        picture = draw_zones(image, settings.roi, cameras[key])
+        path = layout.dry_run_path(block.task.shard.shard_id, key)
+        output.write(path, draw_persons(picture, shown, settings.output.preview_max_side_px))
+        done.pictures.append(path)

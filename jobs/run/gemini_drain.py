@@ -1,0 +1,144 @@
+"""`shopframe gemini`: work off Gemini's backlog under the quota, without any local work."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+
+from actors.attributes import AttributeSchema
+from actors.commit.committer import Committer
+from actors.commit.crop_retention import NOT_ANNOTATORS
+from actors.detect.crops import CropSettings
+from actors.detect.restored_crops import Recutter
+from actors.errors import ConfigError
+from actors.gemini.api.client import read_api_key
+from actors.gemini.backlog.drain import SETTLED
+from actors.gemini.backlog.listing import Backlog, read_backlog
+from actors.gemini.quota.quota import Clock
+from actors.gemini.settings import ResolvedGemini, resolve_gemini
+from actors.gemini.stage import GeminiRun, make_stage
+from actors.read.settings import InputSettings
+from actors.storage import layout
+from actors.storage.commit_record import fingerprint_of
+from actors.storage.object_store import ObjectStore
+from jobs.run.consolidation import consolidate
+from jobs.run.output_status import output_status, read_run
+from jobs.run.progress import print_summary
+from jobs.run.ray_session import ray_session
+from jobs.run.resolve import gemini_model
+from jobs.run.run_log import log, run_log
+from jobs.run.sweep import sweep
+from jobs.settings import Settings
+
+EXIT_DONE, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
+_SAY_EVERY_S = 10.0
+
+
+class GeminiDisplay:
+    """Says now and then how far the backlog is.
+
+    Args:
+        say: Shows a line that stays.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._said_at = time.monotonic()
+
+    def __call__(self, done: GeminiRun, shards_left: int) -> None:
+        """What was done, and how many shards are left."""
+        if time.monotonic() - self._said_at >= _SAY_EVERY_S:
+            self._said_at = time.monotonic()
+            self._say(
+                f"gemini: {done.answered:,} persons answered, {shards_left:,} shards of the backlog left"
+            )
+
+
+def drain(settings: Settings, clock: Clock | None = None) -> int:
+    """Ask Gemini about whoever waits; returns the exit code.
+
+    Args:
+        settings: Those of the run that made the output, with what was given now laid over them.
+        clock: Of the quota, by default this machine's.
+
+    Raises:
+        ConfigError: Gemini isn't enabled, there is no key, or no run in this place.
+    """
+    if not settings.gemini.enabled:
+        raise ConfigError(
+            "gemini.enabled: false; crops of people leave for Google only with --set gemini.enabled=true"
+        )
+    read_api_key()
+    output = ObjectStore(str(settings.output.uri), settings.storage)
+    schema = AttributeSchema(settings.attributes)
+    resolved = resolve_gemini(settings.gemini, schema)
+    console = Console(soft_wrap=False)
+    started = time.monotonic()
+    with run_log(output) as terminal:
+        before = read_run(output)
+        run_json = _note_model(output, settings, resolved)
+        waiting = read_backlog(output, resolved)
+        backlog = Backlog(output, settings.gemini, resolved, SETTLED, waiting)
+        persons = sum(shard.persons for shard in waiting)
+        print(f"{persons:,} persons of {len(waiting):,} shards wait for Gemini", file=terminal)
+        done = GeminiRun()
+        if waiting:
+            asking = {k: v for k, v in run_json["fingerprints"].items() if k not in NOT_ANNOTATORS}
+            fingerprints = {
+                **asking,
+                "gemini": resolved.fingerprint,
+                "person_json": fingerprint_of(settings.output.person_json),
+            }
+            committer = Committer(output, settings.output, schema, fingerprints, resolved)
+            with ray_session(settings):
+                recutter = _recutter(run_json, settings)
+                stage = make_stage(settings.gemini, resolved, schema, committer, recutter, clock)
+                stage.offer(backlog.at_once())
+                done = stage.finish(GeminiDisplay(lambda line: print(line, file=terminal, flush=True)))
+        if done.stop is not None and done.stop.kind == "refused":
+            # A key or model that was refused is no default for the next run.
+            output.write(layout.RUN, json.dumps(before, indent=2).encode())
+        sweep(output)
+        if settings.output.consolidate:
+            consolidate(output, schema)
+        status = output_status(output, keep_index=True)
+        run: dict[str, Any] = {
+            "shards_done": done.shards,
+            "shards_failed": len(done.errors),
+            "shards_skipped": status["shards"]["total"] - len(waiting),
+            "frames": 0,
+            "persons": done.answered,
+            "gemini": done.as_dict(),
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        output.write(layout.PROGRESS, json.dumps({**status, "run": run}, indent=2).encode())
+        log.info("end", extra={"run": run, "shards": status["shards"]})
+    print_summary(console, status, run)
+    if done.stop is not None and done.stop.kind == "refused":
+        return EXIT_REFUSED
+    return EXIT_FAILED if done.failed else EXIT_DONE
+
+
+def _recutter(run_json: dict[str, Any], settings: Settings) -> Recutter:
+    """Cuts as the run did that detected, whatever was given now."""
+    config = run_json["config"]
+    return Recutter(
+        InputSettings.model_validate(config["input"]),
+        settings.storage,
+        CropSettings.model_validate(config["crops"]),
+        run_json["fingerprints"].get("detect"),
+    )
+
+
+def _note_model(output: ObjectStore, settings: Settings, resolved: ResolvedGemini) -> dict[str, Any]:
+    """`status` finds the quota by what `run.json` says, which is returned."""
+    run = read_run(output)
+    run["models"]["gemini"] = gemini_model(resolved)
+    run["fingerprints"]["gemini"] = resolved.fingerprint
+    run["config"]["gemini"] = settings.as_dict()["gemini"]
+    output.write(layout.RUN, json.dumps(run, indent=2).encode())
+    return run

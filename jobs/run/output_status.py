@@ -1,0 +1,171 @@
+"""`shopframe status`: what is done, what failed, what waits, and what to do next."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from actors.errors import ConfigError
+from actors.gemini.backlog.listing import waiting_of
+from actors.gemini.quota.quota import QuotaLimits, SystemClock
+from actors.gemini.quota.status import read_status
+from actors.records import OUTCOMES
+from actors.storage import layout
+from actors.storage.object_store import ObjectStore
+from actors.storage.record_index import read_records
+
+_FAILURES_SHOWN = 5
+_FRAME_KEYS = {"shard_id": "shard", "frame_key": "frame", "error": "error"}
+_LIMITS = ("requests_per_minute", "tokens_per_minute", "requests_per_day")
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over commit records.
+
+    frames = frames ok + frames failed; detected = kept + dropped; kept = sum of the outcomes of each
+    annotator that was asked about all of them.
+    """
+
+    shards: Counter[str] = field(default_factory=Counter)
+    frames: Counter[str] = field(default_factory=Counter)
+    persons: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    annotators: dict[str, Counter[str]] = field(default_factory=dict)
+    cost_usd: Counter[str] = field(default_factory=Counter)
+    failures: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, shard: Any) -> None:
+        """Add one shard: a commit record, or the summary that its commit returned."""
+        counts = shard.counts
+        self.shards[shard.state] += 1
+        self.frames.update(total=counts.frames, ok=counts.frames_ok, failed=counts.frames_failed)
+        dropped = sum(counts.dropped.values())
+        self.persons.update(detected=counts.detected, kept=counts.kept, dropped=dropped)
+        self.dropped.update(counts.dropped)
+        for name, outcomes in shard.annotators.items():
+            self.annotators.setdefault(name, Counter()).update(outcomes)
+        for name, cost in getattr(shard, "cost_usd", {}).items():
+            self.cost_usd[name] += cost
+        if shard.error is not None and len(self.failures) < _FAILURES_SHOWN:
+            self.failures.append({"shard": shard.shard_id, "error": shard.error})
+
+
+def read_run(store: ObjectStore) -> dict[str, Any]:
+    """What `run.json` says of the last run.
+
+    Raises:
+        ConfigError: There is no run in this place.
+    """
+    try:
+        return dict(json.loads(store.read(layout.RUN)))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{store.uri}: no run.json here; give --output as it was given to shopframe annotate"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"{store.full(layout.RUN)}: not JSON; run shopframe annotate again") from error
+
+
+def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any]:
+    """The state of an output, from its commit records; the number of planned shards from `run.json`.
+
+    Args:
+        store: The output.
+        keep_index: As for `read_records`.
+
+    Raises:
+        ConfigError: There is no run in this place.
+    """
+    run = read_run(store)
+    models = run.get("models", {})
+    totals = Totals()
+    waiting = 0
+    with_failed_frames: list[str] = []
+    for record, _ in read_records(store, keep_index):
+        totals.add(record)
+        frames = record.object("frames")
+        if record.state == "done" and record.counts.frames_failed and frames is not None:
+            with_failed_frames += [frames.path] if len(with_failed_frames) < _FAILURES_SHOWN else []
+        waiting += waiting_of(record, run.get("fingerprints", {}).get("gemini", ""))
+    done, failed = totals.shards["done"], totals.shards["failed"]
+    total = max(int(run["plan"]["shards"]), done + failed)
+    status = {
+        "output": store.uri,
+        "shards": {"total": total, "done": done, "failed": failed, "pending": total - done - failed},
+        "frames": {key: totals.frames[key] for key in ("total", "ok", "failed")},
+        "persons": {key: totals.persons[key] for key in ("detected", "kept", "dropped")},
+        "dropped": dict(sorted(totals.dropped.items())),
+        "annotators": {
+            name: {outcome: counts[outcome] for outcome in OUTCOMES}
+            for name, counts in sorted(totals.annotators.items())
+        },
+        "cost_usd": {name: round(cost, 6) for name, cost in sorted(totals.cost_usd.items())},
+        "quota": _quota(store, run, waiting),
+        "models": {"demo": models.get("demo", False), "notice": models.get("notice")},
+        "failures": totals.failures,
+        "failed_frames": _failed_frames(store, with_failed_frames),
+    }
+    return status | {"next": what_next(status)}
+
+
+def _failed_frames(store: ObjectStore, paths: list[str]) -> list[dict[str, str]]:
+    """The first frames that could not be used, of shards that are done, and why."""
+    found: list[dict[str, str]] = []
+    for path in paths:
+        with store.open(path) as stream:
+            table = pq.read_table(stream, columns=[*_FRAME_KEYS, "status"])
+        rows = table.filter(pc.equal(table["status"], "error")).to_pylist()
+        found += [{name: row[key] for key, name in _FRAME_KEYS.items()} for row in rows]
+    return found[:_FAILURES_SHOWN]
+
+
+def _quota(store: ObjectStore, run: dict[str, Any], waiting: int) -> dict[str, Any] | None:
+    """How Gemini's quota stands, if the last run used it."""
+    model, config = run.get("models", {}).get("gemini"), run["config"].get("gemini", {})
+    if model is None:
+        return None
+    limits = QuotaLimits(**{name: config[name] for name in _LIMITS})
+    path = layout.quota_path(model["key_id"], model["model"])
+    found = read_status(store, path, limits, SystemClock().now())
+    requests = -(-waiting // config["persons_per_request"])
+    return {
+        "model": model["model"],
+        "persons_waiting": waiting,
+        "spent_today": found.spent_today,
+        "left_today": found.left_today,
+        "resets_at": found.resets_at.isoformat(timespec="minutes"),
+        "spent_this_minute": found.window_requests,
+        "requests_per_minute": found.requests_per_minute,
+        "held_until": None if found.held_until is None else found.held_until.isoformat(timespec="seconds"),
+        "days_left": found.days_left(requests),
+    }
+
+
+def what_next(status: dict[str, Any]) -> str:
+    """The command that a person would run now."""
+    shards, output = status["shards"], status["output"]
+    if shards["pending"]:
+        return f"{shards['pending']} shards are still to do: run the same shopframe annotate command again"
+    if shards["failed"]:
+        return (
+            f"{shards['failed']} shards failed: mend what `failures` says, then shopframe annotate ... "
+            f"--output {output} --retry-failed"
+        )
+    if status["quota"] is not None and status["quota"]["persons_waiting"]:
+        quota = status["quota"]
+        when = "now" if quota["left_today"] != 0 else f"after {quota['resets_at']}"
+        waiting = f"{quota['persons_waiting']:,} persons wait for Gemini"
+        return f"{waiting}: shopframe gemini --output {output} ({when})"
+    for name, outcomes in status["annotators"].items():
+        if name == "gemini":
+            continue
+        owed = sum(n for outcome, n in outcomes.items() if outcome in ("error", "pending"))
+        if owed:
+            return f"{owed} persons wait for {name}: shopframe annotate ... --retry-annotator {name}"
+    return f"all done: query {output}/{layout.CONSOLIDATED}/*.parquet"

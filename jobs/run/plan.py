@@ -1,0 +1,167 @@
+"""What is to be done: the shards of the input, less what is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from actors.commit.crop_retention import NOT_ANNOTATORS
+from actors.records import Shard
+from actors.shard_block import ShardTask, Work
+from actors.storage.commit_record import CommitRecord
+
+Scope = Literal["missing", "failed", "annotator", "force"]
+"""missing: all that isn't done; failed: only failed shards; annotator: only answers that one annotator
+still owes; force: everything again."""
+
+NOT_LOCAL_ANNOTATORS = (*NOT_ANNOTATORS, "gemini")
+"""Stages that are no annotators, and the annotator whose backlog is worked off by itself."""
+
+RETRYABLE = ("error", "pending")
+"""Outcomes that a plain rerun asks for again. An invalid answer would come out the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What the planner keeps of a commit record: a few hundred bytes a shard."""
+
+    etag: str
+    state: str
+    attempt: int
+    input_uri: str
+    input_etag: str
+    fingerprints: Mapping[str, str]
+    annotators: Mapping[str, Mapping[str, int]]
+
+    @classmethod
+    def of(cls, record: CommitRecord, etag: str) -> Committed:
+        """The part of a record that planning needs."""
+        return cls(
+            etag=etag,
+            state=record.state,
+            attempt=record.attempt,
+            input_uri=record.input.uri,
+            input_etag=record.input.etag,
+            fingerprints=record.fingerprints,
+            annotators=record.annotators,
+        )
+
+
+@dataclass(slots=True)
+class Plan:
+    """The work of one run.
+
+    Attributes:
+        tasks: One a shard that has something to do, in the order of the input.
+        shards: How many shards the input has.
+        skipped: How many of them have nothing to do.
+        superseded: Shards whose input is now planned under other ids (the size of parts or groups
+            was changed); their records would count it twice.
+        foreign: Shards whose names are taken by committed ones of other content from another place, with
+            that place; replacing those would lose somebody's results.
+    """
+
+    tasks: list[ShardTask] = field(default_factory=list)
+    shards: int = 0
+    skipped: int = 0
+    superseded: list[str] = field(default_factory=list)
+    foreign: list[tuple[Shard, str]] = field(default_factory=list)
+
+
+def make_plan(
+    shards: Iterable[Shard],
+    committed: Mapping[str, Committed],
+    fingerprints: Mapping[str, str],
+    scope: Scope = "missing",
+    annotator: str | None = None,
+    previews: int = 0,
+) -> Plan:
+    """Compare the input with the commit records.
+
+    Args:
+        shards: The input.
+        committed: Shard id to its record.
+        fingerprints: Stage (detect, person_json, and every enabled annotator) to the hash of what
+            its result depends on.
+        scope: How much to do again.
+        annotator: With scope "annotator": whose answers.
+        previews: About how many frames to draw, spread over the shards to be detected.
+    """
+    plan = Plan()
+    planned: set[str] = set()
+    uris: set[str] = set()
+    for shard in shards:
+        plan.shards += 1
+        planned.add(shard.shard_id)
+        uris.add(shard.uri)
+        record = committed.get(shard.shard_id)
+        if record is not None and record.input_uri != shard.uri and record.input_etag != shard.etag:
+            plan.foreign.append((shard, record.input_uri))
+        todo = _what_to_do(shard, record, fingerprints, scope, annotator)
+        if todo is None:
+            plan.skipped += 1
+            continue
+        work, outcomes = todo
+        plan.tasks.append(
+            ShardTask(
+                shard=shard,
+                work=work,
+                record_etag=record.etag if record else None,
+                attempt=record.attempt + 1 if record else 1,
+                retry_outcomes=outcomes,
+            )
+        )
+    plan.superseded = [s for s, r in committed.items() if s not in planned and r.input_uri in uris]
+    plan.tasks = _spread_previews(plan.tasks, previews)
+    return plan
+
+
+def _what_to_do(
+    shard: Shard,
+    record: Committed | None,
+    fingerprints: Mapping[str, str],
+    scope: Scope,
+    annotator: str | None,
+) -> tuple[Work, tuple[str, ...] | None] | None:
+    if scope == "failed":
+        return ("detect", None) if record is not None and record.state == "failed" else None
+    if scope == "annotator":
+        return _owed_by(record, str(annotator), fingerprints)
+    if scope == "force" or record is None or record.state == "failed":
+        return "detect", None
+    if record.input_etag != shard.etag or record.fingerprints.get("detect") != fingerprints["detect"]:
+        return "detect", None
+    annotators = [name for name in fingerprints if name not in NOT_LOCAL_ANNOTATORS]
+    if any(record.fingerprints.get(name) != fingerprints[name] for name in annotators):
+        return "annotate", None
+    if any(record.annotators.get(name, {}).get(o) for name in annotators for o in RETRYABLE):
+        return "annotate", RETRYABLE
+    if record.fingerprints.get("person_json") != fingerprints["person_json"]:
+        return "write", None
+    return None
+
+
+def _owed_by(
+    record: Committed | None, annotator: str, fingerprints: Mapping[str, str]
+) -> tuple[Work, tuple[str, ...] | None] | None:
+    if record is None or record.state != "done" or annotator in NOT_LOCAL_ANNOTATORS:
+        return None
+    owed = tuple(o for o, n in record.annotators.get(annotator, {}).items() if n and o != "ok")
+    if not owed:
+        return None
+    # Answers of one shard never mix two models or prompts.
+    same = record.fingerprints.get(annotator) == fingerprints[annotator]
+    return "annotate", owed if same else None
+
+
+def _spread_previews(tasks: list[ShardTask], previews: int) -> list[ShardTask]:
+    """Give each of evenly spaced shards its share of the previews."""
+    detecting = [i for i, task in enumerate(tasks) if task.work == "detect"]
+    if not detecting or not previews:
+        return tasks
+    chosen = detecting[:: max(1, len(detecting) // previews)][:previews]
+    share, rest = divmod(previews, len(chosen))
+    for position, index in enumerate(chosen):
+        tasks[index] = replace(tasks[index], previews=share + (position < rest))
+    return tasks

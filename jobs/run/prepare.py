@@ -1,0 +1,180 @@
+"""Before a run: what there is to do, whether it may be done here, and what `run.json` says of it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from actors.commit.crop_retention import NOT_ANNOTATORS
+from actors.errors import ConfigError, OutputError
+from actors.gemini.backlog.drain import SETTLED
+from actors.gemini.backlog.listing import RETRY_KEEPS, Backlog, read_backlog
+from actors.read.listing import list_shards
+from actors.storage import layout
+from actors.storage.object_store import ObjectStore
+from actors.storage.record_index import read_records
+from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
+from jobs.run.output_status import read_run
+from jobs.run.plan import Committed, Plan, Scope, make_plan
+from jobs.run.resolve import Resolved, models_of
+from jobs.run.run_log import iso_now, log
+from jobs.settings import Settings
+
+_PACKAGES = (
+    "ray",
+    "torch",
+    "torchvision",
+    "transformers",
+    "ultralytics-opencv-headless",
+    "openvino",
+    "onnxruntime",
+    "opencv-python-headless",
+    "xgrammar",
+    "google-genai",
+    "pyarrow",
+)
+
+
+def check_writable(output: ObjectStore) -> None:
+    """See that results can be written.
+
+    Raises:
+        OutputError: They can't.
+    """
+    probe = ".shopframe-probe"
+    try:
+        output.write(probe, b"")
+        output.delete([probe])
+    except STORAGE_ERRORS as error:
+        raise OutputError(f"output.uri: can't write to {output.uri}: {storage_error_text(error)}") from error
+
+
+def plan_run(
+    settings: Settings, output: ObjectStore, resolved: Resolved, scope: Scope, annotator: str | None
+) -> Plan:
+    """Compare input and output, and write `run.json`.
+
+    Args:
+        settings: Of this run.
+        output: Where results go.
+        resolved: Models and fingerprints.
+        scope: How much to do again.
+        annotator: With scope "annotator": whose answers.
+
+    Raises:
+        ConfigError: The annotator isn't enabled, the output is that of another input, or a retry comes with
+            other settings.
+        InputError: The input can't be listed.
+    """
+    known = [name for name in resolved.fingerprints if name not in NOT_ANNOTATORS]
+    if annotator is not None and annotator not in known:
+        raise ConfigError(
+            f"--retry-annotator {annotator}: not an enabled annotator (enabled: {', '.join(known) or 'none'})"
+        )
+    committed = {
+        record.shard_id: Committed.of(record, etag) for record, etag in read_records(output, keep_index=True)
+    }
+    shards = list_shards(settings.input, settings.storage)
+    plan = make_plan(shards, committed, resolved.fingerprints, scope, annotator, settings.output.previews)
+    _refuse_foreign(plan, output, scope)
+    before = _last_run(output)
+    if scope in ("failed", "annotator"):
+        _refuse_other_settings(before, settings, resolved, annotator)
+    if plan.superseded:
+        log.warning("superseded by other parts of the same input", extra={"shards": plan.superseded[:20]})
+        output.delete(layout.commit_path(shard_id) for shard_id in plan.superseded)
+    content = {
+        "shopframe": version("shopframe"),
+        "started_at": iso_now(),
+        "config": settings.as_dict(),
+        "fingerprints": resolved.fingerprints,
+        "plan": {"shards": plan.shards, "to_do": len(plan.tasks), "skipped": plan.skipped},
+        "models": models_of(resolved, before.get("models", {})),
+        "packages": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        "python": platform.python_version(),
+    }
+    output.write(layout.RUN, json.dumps(content, indent=2).encode())
+    log.info("plan", extra={"shards": plan.shards, "to_do": len(plan.tasks), "skipped": plan.skipped})
+    return plan
+
+
+def _refuse_foreign(plan: Plan, output: ObjectStore, scope: Scope) -> None:
+    if not plan.foreign or scope == "force":
+        return
+    shard, other = plan.foreign[0]
+    raise ConfigError(
+        f"output.uri: {output.uri} holds a shard {shard.shard_id} of another input, {other}, and "
+        f"{shard.uri} would take its place ({len(plan.foreign)} such shards); give each input an output of "
+        "its own, or both the folder above them as --input, or replace what is there with --force"
+    )
+
+
+def _last_run(output: ObjectStore) -> dict[str, Any]:
+    try:
+        return read_run(output)
+    except ConfigError:
+        return {}
+
+
+def _refuse_other_settings(
+    before: dict[str, Any], settings: Settings, resolved: Resolved, annotator: str | None
+) -> None:
+    """A retry leaves most shards as they are, so it must not say of them that they were made otherwise."""
+    known = before.get("fingerprints", {})
+    differ = [s for s, f in resolved.fingerprints.items() if s != annotator and known.get(s, f) != f]
+    if before and before["config"]["schema"] != settings.as_dict()["schema"]:
+        differ.append("schema")
+    if differ:
+        keys = _differing_keys(before["config"], settings.as_dict())
+        raise ConfigError(
+            f"--retry-{'annotator' if annotator else 'failed'}: these are not the settings of the last run, "
+            f"and {', '.join(differ)} would be another (settings that differ: {', '.join(keys) or 'none'}): "
+            "give the same --config and --set as then; without --retry, everything is brought to the new "
+            "settings"
+        )
+
+
+def _differing_keys(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in sorted(one.keys() | other.keys()):
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differing_keys(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}")
+    return found
+
+
+def gemini_backlog(
+    settings: Settings,
+    output: ObjectStore,
+    resolved: Resolved,
+    plan: Plan,
+    scope: Scope,
+    annotator: str | None,
+) -> Backlog | None:
+    """Gemini's part of the run, None where it isn't enabled.
+
+    Shards of `plan` are done locally first, so they are not in it yet. `scope` and `annotator` are those of
+    `plan_run`.
+
+    Raises:
+        OSError: The records can't be read.
+    """
+    if resolved.gemini is None:
+        return None
+    keep = RETRY_KEEPS if annotator == "gemini" else SETTLED
+    local = {task.shard.shard_id for task in plan.tasks}
+    waits = scope in ("missing", "force") or annotator == "gemini"
+    waiting = read_backlog(output, resolved.gemini, keep) if waits else []
+    ready = [shard for shard in waiting if shard.shard_id not in local]
+    return Backlog(output, settings.gemini, resolved.gemini, keep, ready, bool(local))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,250 @@
+"""What a person sees of a run: one display while it lasts, a summary that adds up, the next command."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from queue import Empty, Queue
+from threading import Thread
+from typing import Any, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from actors.attempt_tracker import Snapshot
+from actors.commit.committer import ShardSummary
+from actors.errors import StalledError
+from jobs.run.output_status import Totals
+from jobs.run.run_log import log
+
+_RATE_OVER_S = 30.0
+_PLAIN_EVERY_S = 10.0
+_POLL_S = 1.0
+
+
+class ProgressDisplay:
+    """Shards, frames and persons so far, rates now and overall, failures and time left.
+
+    On a terminal it is drawn in place; elsewhere a plain line comes at most every ten seconds.
+    """
+
+    def __init__(self, terminal: TextIO, shards: int) -> None:
+        self._console = Console(file=terminal, stderr=True)
+        self._totals = Totals()
+        self._snapshot = Snapshot()
+        self._started = time.monotonic()
+        self._recent: deque[tuple[float, int, int]] = deque()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("shards"),
+            TimeRemainingColumn(),
+            auto_refresh=False,
+            console=self._console,
+        )
+        self._task = self._bar.add_task("starting", total=shards)
+        self._live = Live(
+            self, console=self._console, auto_refresh=False, transient=True, redirect_stdout=False,
+            redirect_stderr=False,
+        )  # fmt: skip
+        self._plain_at = self._started
+
+    def __enter__(self) -> ProgressDisplay:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def add(self, summary: ShardSummary) -> None:
+        """A shard was committed, or couldn't be."""
+        self._totals.add(summary)
+        self._bar.update(self._task, advance=1, description="running")
+        self.refresh(self._snapshot)
+
+    def refresh(self, snapshot: Snapshot) -> None:
+        """Draw what is known now."""
+        self._snapshot = snapshot
+        now = time.monotonic()
+        self._recent.append((now, self._frames, self._persons))
+        while now - self._recent[0][0] > _RATE_OVER_S:
+            self._recent.popleft()
+        if self._console.is_terminal:
+            self._live.refresh()
+        elif now - self._plain_at >= _PLAIN_EVERY_S:
+            self._plain_at = now
+            self.say(self._line())
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(Text(text), soft_wrap=True)
+
+    @property
+    def _frames(self) -> int:
+        return max(self._snapshot.frames, self._totals.frames["total"])
+
+    @property
+    def _persons(self) -> int:
+        return max(self._snapshot.persons, self._totals.persons["kept"])
+
+    def _rates(self, position: int, count: int) -> str:
+        first, last = self._recent[0], self._recent[-1]
+        now = (last[position] - first[position]) / max(last[0] - first[0], _POLL_S)
+        return (
+            f"{count:,} ({now:.1f}/s now, {count / max(time.monotonic() - self._started, 1):.1f}/s overall)"
+        )
+
+    def _failed(self) -> str:
+        shards = self._totals.shards["failed"] + self._totals.shards["unrecorded"]
+        return f"{shards:,} shards, {self._totals.frames['failed']:,} frames"
+
+    def _line(self) -> str:
+        task = self._bar.tasks[0]
+        left = "" if task.time_remaining is None else f", {task.time_remaining / 60:.0f} min left"
+        return (
+            f"{task.completed:.0f} of {task.total:.0f} shards, frames {self._rates(1, self._frames)}, "
+            f"persons {self._rates(2, self._persons)}, failed {self._failed()}{left}"
+        )
+
+    def __rich__(self) -> Group:
+        numbers = Table.grid(padding=(0, 2))
+        numbers.add_row("frames", self._rates(1, self._frames) if self._recent else "0")
+        numbers.add_row("persons", self._rates(2, self._persons) if self._recent else "0")
+        numbers.add_row("failed", self._failed())
+        return Group(self._bar, numbers)
+
+
+def watch(
+    summaries: Iterator[ShardSummary],
+    snapshot: Callable[[], Snapshot],
+    display: ProgressDisplay,
+    stall_warning_s: float,
+    stall_fail_s: float,
+) -> Iterator[ShardSummary]:
+    """Pass summaries on as they come, and notice when none does.
+
+    Ray is waited for in a thread of its own, since a stalled job would never give the turn back.
+
+    Raises:
+        StalledError: No shard was committed for `stall_fail_s` seconds; the message names the stages
+            and shards that are stuck.
+    """
+    queue: Queue[ShardSummary | BaseException | None] = Queue()
+
+    def run() -> None:
+        try:
+            for summary in summaries:
+                queue.put(summary)
+        except BaseException as error:  # noqa: BLE001  it is raised again in the watching thread
+            queue.put(error)
+        else:
+            queue.put(None)
+
+    Thread(target=run, name="ray-data", daemon=True).start()
+    committed_at = time.monotonic()
+    warned = False
+    while True:
+        try:
+            item = queue.get(timeout=_POLL_S)
+        except Empty:
+            display.refresh(snapshot())
+            waited = time.monotonic() - committed_at
+            if waited > stall_fail_s:
+                raise StalledError(_stuck(waited, snapshot())) from None
+            if waited > stall_warning_s and not warned:
+                warned = True
+                log.warning(_stuck(waited, snapshot()))
+                display.say(_stuck(waited, snapshot()))
+            continue
+        if item is None:
+            return
+        if isinstance(item, BaseException):
+            raise item
+        committed_at, warned = time.monotonic(), False
+        yield item
+
+
+def _stuck(waited_s: float, snapshot: Snapshot) -> str:
+    where = "; ".join(f"{f.stage}: {f.shard_id} for {f.for_s:.0f} s" for f in snapshot.in_flight[:5])
+    return f"no shard committed for {waited_s:.0f} s; in work: {where or 'nothing (no worker could start)'}"
+
+
+def print_summary(console: Console, status: dict[str, Any], run: dict[str, Any]) -> None:
+    """The end of a run: what it did, what there is now, the first failures, what to do next."""
+    table = Table(title=f"shopframe: {status['output']}", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for name, text in _summary_rows(status, run):
+        table.add_row(name, text)
+    console.print(table)
+    if status["models"]["notice"] is not None:
+        console.print(Text(status["models"]["notice"]), soft_wrap=True)
+    held = run.get("gemini", {}).get("held")
+    if held:
+        console.print(Text(f"gemini: {held:,} shards left to another run, which is at work on them"))
+    stopped = run.get("gemini", {}).get("stopped")
+    if stopped:
+        console.print(Text(f"gemini stopped: {stopped['reason']}"), soft_wrap=True)
+    for shard_id, error in run.get("gemini", {}).get("errors", {}).items():
+        console.print(Text(f"gemini: {shard_id}: {error}"), soft_wrap=True)
+    for failure in status["failures"]:
+        console.print(Text(f"failed: {failure['shard']}: {failure['error']}"), soft_wrap=True)
+    for failure in status["failed_frames"]:
+        text = f"failed frame: {failure['shard']}: {failure['frame']}: {failure['error']}"
+        console.print(Text(text), soft_wrap=True)
+    console.print(Text(f"next: {status['next']}"), soft_wrap=True)
+
+
+def _summary_rows(status: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if run:
+        yield (
+            "this run",
+            (
+                f"{run['shards_done']:,} shards done, {run['shards_failed']:,} failed, "
+                f"{run['shards_skipped']:,} skipped (nothing to do), {run['frames']:,} frames, "
+                f"{run['persons']:,} persons in {run['seconds']:.0f} s"
+            ),
+        )
+    shards, frames, persons = status["shards"], status["frames"], status["persons"]
+    yield (
+        "shards",
+        (
+            f"{shards['total']:,} = {shards['done']:,} done + {shards['failed']:,} failed + "
+            f"{shards['pending']:,} pending"
+        ),
+    )
+    yield "frames", f"{frames['total']:,} = {frames['ok']:,} ok + {frames['failed']:,} failed"
+    reasons = ", ".join(f"{reason} {n:,}" for reason, n in status["dropped"].items())
+    yield (
+        "persons",
+        (
+            f"{persons['detected']:,} detected = {persons['kept']:,} kept + {persons['dropped']:,} dropped"
+            + (f" ({reasons})" if reasons else "")
+        ),
+    )
+    for name, outcomes in status["annotators"].items():
+        given = {outcome: n for outcome, n in outcomes.items() if n} or {"ok": 0}
+        not_asked = persons["kept"] - sum(outcomes.values())
+        if not_asked > 0:
+            given["not asked in the run that did their shard"] = not_asked
+        parts = " + ".join(f"{n:,} {outcome}" for outcome, n in given.items())
+        cost = status["cost_usd"].get(name)
+        paid = f"; about ${cost:.4f} so far" if cost else ""
+        yield name, f"{sum(given.values()):,} = {parts}{paid}"
+    quota = status["quota"]
+    if quota is not None:
+        left = "no daily limit" if quota["left_today"] is None else f"{quota['left_today']:,} left today"
+        yield (
+            "quota",
+            (
+                f"{quota['model']}: {quota['spent_today']:,} requests spent today, {left}, resets at "
+                f"{quota['resets_at']}; {quota['persons_waiting']:,} persons wait, "
+                + (f"{quota['days_left']} resets at this quota" if quota["days_left"] else "today is enough")
+            ),
+        )

@@ -1,0 +1,241 @@
+"""Commits without a cluster: one attempt wins, and nothing of the others stays."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from actors.attributes import AttributeSchema, SchemaSettings
+from actors.commit.committer import Committer, OutputSettings
+from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Annotation, Shard
+from actors.shard_block import ShardBlock, ShardTask
+from actors.storage.commit_record import CommitRecord, read_record
+from actors.storage.object_store import ObjectStore, StorageSettings
+from actors.storage.tables import annotations_table
+from tests.support import bad_inputs as bad
+
+SCHEMA = AttributeSchema(SchemaSettings())
+PRINTS = {"detect": "d", "person_json": "p", "smolvlm": "s"}
+
+
+@pytest.fixture
+def store(tmp_path) -> ObjectStore:
+    return ObjectStore(str(tmp_path / "out"), StorageSettings())
+
+
+def committer(store: ObjectStore, prints=PRINTS, **settings) -> Committer:
+    return Committer(store, OutputSettings(**settings), SCHEMA, dict(prints))
+
+
+def values() -> dict:
+    found = {}
+    for attribute in SCHEMA:
+        found[attribute.name] = attribute.values[0]
+    return found
+
+
+def block(kept: int = 2, work: str = "detect", etag: str | None = None, attempt: int = 1) -> ShardBlock:
+    """A shard "s" of one frame with so many kept people and a dropped one, all answered."""
+    shard = Shard("s", "in/s.tar", "webdataset", "etag", 10)
+    frame = {"shard_id": "s", "frame_key": "f", "width": 64, "height": 48, "detected": kept + 1}
+    frames = pa.Table.from_pylist([frame | {"kept": kept, "status": "ok"}], FRAMES_SCHEMA)
+    people = [
+        {
+            "shard_id": "s",
+            "frame_key": "f",
+            "person_index": index,
+            "bbox": np.array([0, 0, 0.5, 0.5], np.float32),
+            "score": 0.5,
+            "kept": index < kept,
+            "drop_reason": None if index < kept else "max_persons",
+            "crop": b"crop" if index < kept else None,
+        }
+        for index in range(kept + 1)
+    ]
+    persons = pa.Table.from_pylist(people, PERSONS_SCHEMA)
+    answers = [Annotation("ok", values=values())] * kept
+    provenance = {"model": "m", "model_version": "1", "prompt_sha256": "x"}
+    annotations = annotations_table(persons.filter(persons["kept"]), answers, SCHEMA, provenance)
+    return ShardBlock(
+        ShardTask(shard, work, etag, attempt),
+        frames,
+        persons,
+        {"smolvlm": annotations},
+        [] if work == "write" else ["smolvlm"],
+    )
+
+
+def etag_of(store: ObjectStore) -> str:
+    return read_record(store, "s")[1]
+
+
+def record_of(store: ObjectStore) -> CommitRecord:
+    return read_record(store, "s")[0]
+
+
+def files(store: ObjectStore) -> set[str]:
+    root = Path(store.uri)
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_record_names_every_object_with_its_size_and_checksum(store):
+    drawn = block()
+    drawn.previews = {"f": bad.jpeg()}
+    summary = committer(store).commit(drawn)
+    record = record_of(store)
+    assert (summary.state, summary.counts, summary.annotators) == (
+        "done",
+        record.counts,
+        {"smolvlm": {"ok": 2}},
+    )
+    assert (record.counts.frames_ok, record.counts.detected, record.counts.kept) == (1, 3, 2)
+    assert record.counts.dropped == {"max_persons": 1}
+    assert record.fingerprints == PRINTS
+    kinds = [entry.kind for entry in record.objects]
+    assert sorted(kinds) == ["annotations/smolvlm", "frames", "json", "persons", "preview"]
+    for entry in record.objects:
+        if entry.kind == "json":
+            assert entry.count == 2
+            continue
+        content = store.read(entry.path)
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (entry.size_bytes, entry.sha256)
+
+
+def test_of_two_first_attempts_one_wins_and_the_other_leaves_nothing(store):
+    assert committer(store).commit(block()).state == "done"
+    before, found = record_of(store), files(store)
+    assert committer(store).commit(block(kept=1)).state == "superseded"
+    assert record_of(store) == before
+    assert files(store) == found
+
+
+def test_an_attempt_that_loses_while_it_writes_deletes_its_objects(store):
+    class Late(ObjectStore):
+        """Another attempt commits between this one's objects and its record."""
+
+        def create(self, path, content):
+            committer(store).commit(block())
+            return super().create(path, content)
+
+    late = Late(store.uri, StorageSettings())
+    summary = committer(late).commit(block(kept=1))
+    assert summary.state == "superseded"
+    assert summary.counts.kept == 2
+    named = {entry.path for entry in record_of(store).objects}
+    data = {path for path in files(store) if path.startswith(("frames", "persons", "annotations"))}
+    assert data <= named
+    # A document has no attempt in its name: those there must be the winner's.
+    assert {p for p in files(store) if p.startswith("json/")} == {"json/s/f/0.json", "json/s/f/1.json"}
+
+
+def test_a_newer_attempt_replaces_the_objects_and_the_documents_of_people_no_longer_kept(store):
+    committer(store).commit(block(kept=3))
+    before = record_of(store)
+    committer(store).commit(block(kept=1, etag=etag_of(store), attempt=2))
+    after = record_of(store)
+    assert (after.attempt, after.counts.kept) == (2, 1)
+    gone = {entry.path for entry in before.objects if entry.kind != "json"}
+    assert not gone & files(store)
+    assert {p for p in files(store) if p.startswith("json/")} == {"json/s/f/0.json"}
+
+
+def test_a_failed_shard_keeps_its_reason_and_its_frames_and_no_output(store):
+    broken = block()
+    broken.error = "truncated within a header"
+    summary = committer(store).commit(broken)
+    record = record_of(store)
+    assert summary.state == record.state == "failed"
+    assert record.error == "truncated within a header"
+    assert (record.counts.frames, record.counts.frames_failed, record.counts.kept) == (1, 1, 0)
+    assert [entry.kind for entry in record.objects] == ["frames"]
+    assert record.annotators == {}
+
+
+def test_a_shard_that_could_not_be_read_at_all_has_a_record_alone(store):
+    nothing = ShardBlock(block().task, error="not a tar")
+    committer(store).commit(nothing)
+    assert record_of(store).objects == ()
+    assert files(store) == {"commits/s.json"}
+
+
+def test_a_shard_that_fails_after_it_was_done_keeps_none_of_its_old_output(store):
+    committer(store).commit(block())
+    broken = block(etag=etag_of(store), attempt=2)
+    broken.error = "gone"
+    committer(store).commit(broken)
+    assert record_of(store).state == "failed"
+    assert not [p for p in files(store) if p.startswith(("json/", "persons/", "annotations/"))]
+
+
+def test_new_answers_leave_frames_and_persons_where_they_are(store):
+    first = block()
+    first.previews = {"f": bad.jpeg()}
+    committer(store).commit(first)
+    before = record_of(store)
+    prints = PRINTS | {"smolvlm": "new"}
+    committer(store, prints).commit(block(work="annotate", etag=etag_of(store), attempt=2))
+    after = record_of(store)
+    for kind in ("frames", "persons"):
+        assert after.object(kind) == before.object(kind)
+    assert after.object("annotations/smolvlm").path != before.object("annotations/smolvlm").path
+    assert after.fingerprints == prints
+    assert {e.path for e in after.objects if e.kind != "json"} == {
+        p for p in files(store) if not p.startswith(("commits/", "json/"))
+    }
+
+
+def test_documents_become_a_tar_and_files_again_without_new_answers(store):
+    committer(store).commit(block())
+    answers = record_of(store).object("annotations/smolvlm")
+    documents = {p: store.read(p) for p in files(store) if p.startswith("json/")}
+    tarred = PRINTS | {"person_json": "tar"}
+    committer(store, tarred, person_json="tar").commit(block(work="write", etag=etag_of(store), attempt=2))
+    assert {p for p in files(store) if p.startswith("json/")} == {"json/s.tar"}
+    assert record_of(store).object("annotations/smolvlm") == answers
+    assert record_of(store).fingerprints == tarred
+    with tarfile.open(fileobj=io.BytesIO(store.read("json/s.tar"))) as archive:
+        members = {m.name: archive.extractfile(m).read() for m in archive}
+    assert sorted(members.values()) == sorted(documents.values())
+    committer(store).commit(block(work="write", etag=etag_of(store), attempt=3))
+    assert {p: store.read(p) for p in files(store) if p.startswith("json/")} == documents
+
+
+def test_documents_that_are_off_are_removed(store):
+    committer(store).commit(block())
+    committer(store, person_json="off").commit(block(work="write", etag=etag_of(store), attempt=2))
+    assert not [p for p in files(store) if p.startswith("json/")]
+
+
+def test_a_document_holds_what_was_answered(store):
+    committer(store).commit(block())
+    document = json.loads(store.read("json/s/f/0.json"))
+    assert document["person_index"] == 0
+    assert document["annotations"]["SmolVLM"]["status"] == "ok"
+
+
+def test_a_record_deleted_meanwhile_leaves_the_shard_to_do(store):
+    committer(store).commit(block())
+    etag = etag_of(store)
+    store.delete(["commits/s.json"])
+    summary = committer(store).commit(block(etag=etag, attempt=2))
+    assert (summary.state, files(store) & {"commits/s.json"}) == ("unrecorded", set())
+
+
+def test_previews_stay_for_a_first_annotator_and_go_when_it_answers_anew(store):
+    counted = block()
+    counted.annotations, counted.annotated, counted.previews = {}, [], {"f": bad.jpeg()}
+    committer(store, {k: v for k, v in PRINTS.items() if k != "smolvlm"}).commit(counted)
+    drawn = {path for path in files(store) if path.startswith("previews/")}
+    assert len(drawn) == 1
+    committer(store).commit(block(work="annotate", etag=etag_of(store), attempt=2))
+    assert drawn <= files(store)
+    assert record_of(store).object("preview") is not None
+    committer(store).commit(block(work="annotate", etag=etag_of(store), attempt=3))
+    assert not drawn & files(store)

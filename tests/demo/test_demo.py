@@ -1,0 +1,203 @@
+"""The demo's known answers, through the whole job, on stores that none of its models was trained on.
+
+The scenes say who is where and what they look like, so a fault anywhere between the shard and the
+consolidated row shows as accuracy lost, or as a difference between two ways of asking the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from actors.attributes import AttributeSchema, SchemaSettings
+from actors.detect.person_detector import DetectorSettings, resolve_detector
+from actors.smolvlm.crop_annotator import SmolVLMSettings, resolve_smolvlm
+from actors.storage.object_store import ObjectStore, StorageSettings
+from demo.scenes import write_shards
+from jobs import cli
+from jobs.evaluation.comparison import Evaluation
+from jobs.evaluation.measures import evaluate
+from jobs.run.demo_models import KNOWN_WEIGHTS, demo_models
+from tests.conftest import REPO_ROOT
+from tests.support import job
+from tests.support.job import Models
+
+pytestmark = pytest.mark.timeout(900)
+
+UNSEEN_SEED, ANOTHER_UNSEEN_SEED = 4_000, 5_000
+FRAMES, FRAMES_PER_SHARD = 48, 12
+
+ONE_ACTOR = ("detector.actors=1", "smolvlm.actors=1")
+VARIANTS = {
+    "one crop at a time": ("tars", (*ONE_ACTOR, "smolvlm.batch_size=1")),
+    "from Parquet": ("parquet", (*ONE_ACTOR, "input.key_column=frame_key")),
+    "from loose images": ("images", (*ONE_ACTOR, f"input.frames_per_shard={FRAMES_PER_SHARD}")),
+    "two actors a stage": ("tars", ("detector.actors=2", "smolvlm.actors=2")),
+}
+
+
+@dataclass(frozen=True)
+class Store:
+    """The same frames as tars, Parquet and loose images, and the truth about them, without shards."""
+
+    folder: Path
+
+    def annotate(self, kind: str, *overrides: str) -> Path:
+        output = self.folder / f"out-{len(list(self.folder.iterdir()))}"
+        options = [part for override in overrides for part in ("--set", override)]
+        job.annotate(self.folder / kind, output, "--config", "conf/demo.yaml", *options)
+        return output
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    folder = tmp_path_factory.mktemp("store")
+    write_shards(folder, UNSEEN_SEED, FRAMES, FRAMES_PER_SHARD)
+    (folder / "shards").rename(folder / "tars")
+    truth = pq.read_table(folder / "truth.parquet").drop_columns(["shard_id"])
+    pq.write_table(truth, folder / "truth.parquet")
+    (folder / "parquet").mkdir()
+    for path in sorted((folder / "tars").iterdir()):
+        with tarfile.open(path) as tar:
+            tar.extractall(folder / "images", filter="data")
+        frames = [frame_of(folder / "images" / name) for name in names_in(path) if name.endswith(".jpg")]
+        pq.write_table(pa.Table.from_pylist(frames), folder / "parquet" / f"{path.stem}.parquet")
+    return Store(folder)
+
+
+@pytest.fixture(scope="module")
+def base(store) -> Path:
+    """The output that all others are compared with."""
+    return store.annotate("tars", *ONE_ACTOR, "smolvlm.batch_size=16")
+
+
+def names_in(path: Path) -> list[str]:
+    with tarfile.open(path) as tar:
+        return tar.getnames()
+
+
+def frame_of(image: Path) -> dict[str, object]:
+    facts = json.loads(image.with_suffix(".json").read_text())
+    return {"frame_key": image.stem, "image": image.read_bytes(), **facts}
+
+
+def measured(output: Path, truth: Path) -> Evaluation:
+    place = ObjectStore(str(output), StorageSettings())
+    report = ObjectStore(str(output / "evaluation"), StorageSettings())
+    return evaluate(place, str(truth), report, complete=False)[0]
+
+
+def assert_right(found: Evaluation) -> None:
+    assert (found.frames.compared, found.frames.failed, found.frames.not_in_output) == (FRAMES, 0, 0)
+    assert found.persons.truth > 80
+    assert found.detection["all"].ap50 >= 0.90
+    smolvlm = found.annotators["smolvlm"]
+    assert set(smolvlm.outcomes) == {"ok"}
+    attributes = dict(smolvlm.attributes)
+    assert attributes.pop("exact_age").numbers.mean_absolute_error <= 6
+    accuracy = {name: attribute.accuracy.share for name, attribute in attributes.items()}
+    assert set(accuracy) == set(AttributeSchema(SchemaSettings()).names) - {"exact_age"}
+    assert min(accuracy.values()) >= 0.85, accuracy
+    assert np.mean(list(accuracy.values())) >= 0.93, accuracy
+
+
+def rows_of(output: Path) -> dict[tuple[str, int], dict[str, object]]:
+    """Every consolidated row by frame and person: shards have other names in other formats."""
+    rows = {(row["frame_key"], row["person_index"]): row for row in job.consolidated(output)}
+    for row in rows.values():
+        del row["shard_id"]
+    return rows
+
+
+def verdicts_of(output: Path) -> list[tuple[object, ...]]:
+    """Frame, person, box, score and verdict of the ROI of everyone detected."""
+    columns = ("frame_key", "person_index", "bbox", "score", "kept", "drop_reason")
+    table = job.table(output, "persons").select(columns).to_pylist()
+    return sorted((tuple(row.values()) for row in table), key=lambda row: row[:2])
+
+
+def test_people_and_all_their_attributes_are_found(base, store):
+    assert_right(measured(base, store.folder / "truth.parquet"))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_same_frames_give_the_same_rows(base, store, variant):
+    kind, overrides = VARIANTS[variant]
+    output = store.annotate(kind, *overrides)
+    assert verdicts_of(output) == verdicts_of(base)
+    expected, found = rows_of(base), rows_of(output)
+    assert found.keys() == expected.keys()
+    for key, row in expected.items():
+        inexact = {name for name in row if name.startswith("smolvlm_confidence_")}
+        assert len(inexact) == 11
+        assert {n: v for n, v in found[key].items() if n not in inexact} == {
+            n: v for n, v in row.items() if n not in inexact
+        }
+        for name in inexact:
+            assert found[key][name] == pytest.approx(row[name], abs=1e-4), (key, name)
+
+
+def test_the_demos_configuration_is_all_that_the_command_needs(tmp_path):
+    for name in ("conf", "demo"):
+        (tmp_path / name).symlink_to(REPO_ROOT / name)
+    write_shards(tmp_path / "out/demo/scenes", ANOTHER_UNSEEN_SEED, FRAMES, FRAMES_PER_SHARD)
+    command = [sys.executable, "-m", "jobs.cli", "annotate", "--config", "conf/demo.yaml"]
+    environment = {**os.environ, "PYTHONPATH": str(REPO_ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    output = tmp_path / "out/demo/annotated"
+    assert_right(measured(output, tmp_path / "out/demo/scenes/truth.parquet"))
+
+    said = "demo models (detector, smolvlm)"
+    assert said in done.stdout
+    models = json.loads((output / "run.json").read_bytes())["models"]
+    assert models["demo"] is True
+    assert said in models["notice"]
+    status = job.shopframe("status", "--output", output, "--json")
+    assert json.loads(status.stdout)["models"] == {"demo": True, "notice": models["notice"]}
+    assert said in job.shopframe("status", "--output", output).stdout
+
+
+def test_without_frames_the_demo_says_how_to_draw_them(tmp_path, monkeypatch, capsys):
+    codes: list[int] = []
+    monkeypatch.setattr(cli.os, "_exit", codes.append)
+    monkeypatch.chdir(tmp_path)
+    cli.main(["annotate", "--config", "conf/demo.yaml"])
+    assert codes == [2]
+    assert "run `make demo`" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_shipped_model_is_known_as_the_demos():
+    listed = dict(line.split()[::-1] for line in KNOWN_WEIGHTS.read_text().splitlines())
+    weights = [path for suffix in ("pt", "safetensors") for path in Path("demo/models").rglob(f"*.{suffix}")]
+    assert len(weights) == 2
+    assert listed == {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in weights}
+
+
+def test_the_demos_models_are_known_anywhere_and_no_others_are(models: Models, tmp_path):
+    schema = AttributeSchema(SchemaSettings())
+
+    def found(weights: Path, folder: Path) -> list[str]:
+        settings = {"weights": str(weights), "backend": "torch", "cache_dir": models.cache}
+        detector = resolve_detector(DetectorSettings.model_validate(settings), StorageSettings())
+        return demo_models(detector, resolve_smolvlm(SmolVLMSettings(model=str(folder)), schema))
+
+    shutil.copyfile("demo/models/detector.pt", tmp_path / "yolov8n.pt")
+    shutil.copytree("demo/models/smolvlm", tmp_path / "SmolVLM2-500M")
+    (tmp_path / "SmolVLM2-500M/notes.txt").write_text("a copy")
+    assert found(tmp_path / "yolov8n.pt", tmp_path / "SmolVLM2-500M") == ["detector", "smolvlm"]
+    assert found(tmp_path / "yolov8n.pt", models.smolvlm) == ["detector"]
+    assert found(models.weights, models.smolvlm) == []

@@ -1,0 +1,59 @@
+"""The stage's actors die and come back; what a shard's trouble was is said."""
+
+from __future__ import annotations
+
+import os
+import signal
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from actors.gemini.stage import GeminiRun
+from actors.storage.object_store import ObjectStore
+from jobs.run.output_status import output_status
+from jobs.run.progress import print_summary
+from tests.servers.gemini_clock import ServerClock
+from tests.servers.gemini_server import gemini_server
+from tests.support import gemini_job, job
+
+pytestmark = pytest.mark.timeout(900)
+
+SHARDS, A_SHARD = 6, 50
+
+
+@pytest.mark.parametrize("actor", ["GeminiAnnotator", "_DrainWorker"])
+def test_an_actor_that_is_killed_comes_back_and_the_job_goes_on(tmp_path, actor):
+    output = tmp_path / "out"
+    gemini_job.write_backlog(output, SHARDS, A_SHARD)
+    with gemini_server(clock=ServerClock(speed=0)) as server:
+        process = gemini_job.start(
+            output,
+            server.base_url,
+            clock="standing",
+            requests_per_minute=10_000,
+            requests_per_day=None,
+            persons_per_request=1,
+        )
+        assert job.wait_for(lambda: len(server.journal) >= 20, process)
+        killed = [pid for pid, title in job.descendants(process.pid).items() if f"::{actor}" in title]
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        done = job.finish(process)
+    assert len(killed) == 1
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert gemini_job.outcomes(output) == {"ok": SHARDS * A_SHARD}
+    answered = gemini_job.answered(server.journal)
+    assert min(job.table(output, gemini_job.ANSWERS)["cost_usd"].to_pylist()) > 0
+    # Only the request in flight may be sent again.
+    assert sum(answered.values()) - len(answered) <= 1
+
+
+def test_what_went_wrong_with_a_shard_is_said(tmp_path):
+    gemini_job.write_backlog(tmp_path, 1, 1)
+    run = GeminiRun(errors=[("shard-000", "its commit record was changed by another run; run again")])
+    said = StringIO()
+    status = output_status(ObjectStore(str(tmp_path)))
+    summary = {"shards_done": 0, "shards_failed": 1, "shards_skipped": 0, "frames": 0, "persons": 0}
+    print_summary(Console(file=said, width=200), status, {**summary, "seconds": 1.0, "gemini": run.as_dict()})
+    assert "gemini: shard-000: its commit record was changed by another run; run again" in said.getvalue()

@@ -1,0 +1,196 @@
+"""`shopframe annotate` with both annotators: what is sent, what is never sent again, what is said."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from subprocess import CompletedProcess
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from actors.gemini.answer_journal import crop_sha256
+from tests.servers.gemini_faults import Fault
+from tests.servers.gemini_server import KEY, Seen, gemini_server
+from tests.support import gemini_job, job
+from tests.support.job import Models
+
+pytestmark = pytest.mark.timeout(900)
+
+WRONG_KEY = "AIza-that-nobody-gave-out"
+
+
+def annotate(
+    source: Path, output: Path, *options: object, key: str | None = KEY, expect: int = 0
+) -> CompletedProcess[str]:
+    environment = {"GEMINI_API_KEY": key or ""}
+    given = ["--input", source, "--output", output, "--set", "output.keep_crops=always", *options]
+    done = job.shopframe("annotate", *given, environment=environment)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done
+
+
+def crops(output: Path, **frame: Any) -> set[str]:
+    """Digests of the kept persons' crops; with `camera`, of its frames alone."""
+    cameras = {(r["shard_id"], r["frame_key"]): r["camera"] for r in job.table(output, "frames").to_pylist()}
+    return {
+        crop_sha256(row["crop"])
+        for row in job.table(output, "persons").to_pylist()
+        if row["kept"] and frame.get("camera") in (None, cameras[row["shard_id"], row["frame_key"]])
+    }
+
+
+def sent(journal: list[Seen]) -> Counter[str]:
+    return Counter(image for seen in journal for image in seen.images)
+
+
+@pytest.fixture(scope="module")
+def both(models: Models, tmp_path_factory):
+    """Both annotators, two persons blocked; again; those two again; and with more persons a frame."""
+    folder = tmp_path_factory.mktemp("both")
+    source, output = folder / "in", folder / "out"
+    job.write_shards(source, "abc")
+    found = SimpleNamespace(output=output, journals=[], outcomes=[], said=[], crops=[])
+    with gemini_server(faults=[Fault("safety", 2)]) as server:
+        # One by one, so that a fault is one person's.
+        asking = gemini_job.options(server.base_url, requests_per_minute=1000, persons_per_request=1)
+        again = [[], [], ["--retry-annotator", "gemini"], ["--set", "roi.max_persons=3"]]
+        for more in again:
+            begun = len(server.journal)
+            done = annotate(source, output, *models.options(), *asking, *more)
+            found.journals.append(server.journal[begun:])
+            found.outcomes.append(gemini_job.outcomes(output))
+            found.crops.append(crops(output))
+            found.said.append(done.stdout + done.stderr)
+    return found
+
+
+def test_everybody_is_sent_once_and_has_an_outcome(both):
+    assert sent(both.journals[0]) == Counter(both.crops[0])
+    assert both.outcomes[0] == {"blocked": 2, "ok": len(both.crops[0]) - 2}
+
+
+def test_a_rerun_sends_nothing(both):
+    assert both.journals[1] == []
+    assert both.outcomes[1] == both.outcomes[0]
+
+
+def test_retrying_the_annotator_asks_about_those_without_an_answer_alone(both):
+    blocked = sent([seen for seen in both.journals[0] if seen.fault == "safety"])
+    assert sent(both.journals[2]) == blocked
+    assert both.outcomes[2] == {"ok": len(both.crops[2])}
+
+
+def test_after_detecting_again_only_new_crops_are_sent(both):
+    before, after = both.crops[2], both.crops[3]
+    assert before < after
+    assert sent(both.journals[3]) == Counter(after - before)
+    assert both.outcomes[3] == {"ok": len(after)}
+
+
+def test_documents_and_consolidated_rows_have_both_annotators_side_by_side(both):
+    rows = job.consolidated(both.output)
+    answers = {
+        name: job.table(both.output, f"annotations/{name}").to_pylist() for name in ("smolvlm", "gemini")
+    }
+    assert len(rows) == len(both.crops[3])
+    for row, smolvlm, gemini in zip(rows, answers["smolvlm"], answers["gemini"], strict=True):
+        path = f"json/{row['shard_id']}/{row['frame_key']}/{row['person_index']}.json"
+        document = json.loads((both.output / path).read_bytes())
+        assert document["annotations"].keys() == {"SmolVLM", "GeminiVLM"}
+        assert document["annotations"]["SmolVLM"]["gender"] == smolvlm["gender"] == row["smolvlm_gender"]
+        said = document["annotations"]["GeminiVLM"]
+        assert said["gender"] == gemini["gender"] == row["gemini_gender"]
+        assert said["attributes"]["hood"] == gemini["hood"] == row["gemini_hood"]
+        assert said["status"] == row["gemini_status"] == "ok"
+
+
+def test_the_record_of_what_was_sent_is_what_the_server_saw(both):
+    seen = sum((sent(journal) for journal in both.journals), Counter())
+    assert gemini_job.egress(both.output) == seen
+
+
+def test_the_key_is_nowhere(both):
+    files = [path for path in both.output.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    assert [path for path in files if KEY.encode() in path.read_bytes()] == []
+    assert [said for said in both.said if KEY in said] == []
+
+
+@pytest.fixture(scope="module")
+def troubled(models: Models, tmp_path_factory):
+    """A wrong key; then a spent day, with a camera that must not be sent; then the rest."""
+    folder = tmp_path_factory.mktemp("troubled")
+    source, output = folder / "in", folder / "out"
+    job.write_shards(source, "abc")
+    local = models.options(smolvlm=False)
+    found = SimpleNamespace(output=output, runs=[], records=[], journals=[])
+
+    def note(done: CompletedProcess[str]) -> None:
+        found.runs.append(done)
+        found.records.append(job.records(output))
+        found.journals.append(list(server.journal))
+
+    with gemini_server(requests_per_day=2) as server:
+        settings = {"requests_per_day": 2, "persons_per_request": 2, "cameras": {"deny": ["cam-1"]}}
+        asking = gemini_job.options(server.base_url, **settings)
+        note(annotate(source, output, *local, *asking, key=WRONG_KEY, expect=1))
+        note(annotate(source, output, *local, *asking))
+    with gemini_server() as server:
+        note(gemini_job.gemini(output, server.base_url, **{**settings, "requests_per_day": 50}))
+    return found
+
+
+def test_a_wrong_key_stops_gemini_alone(troubled):
+    records = troubled.records[0]
+    assert {record["state"] for record in records.values()} == {"done"}
+    assert len(records) == 3
+    for record in records.values():
+        assert record["annotators"]["gemini"] == {"pending": record["counts"]["kept"]}
+    said = " ".join(troubled.runs[0].stdout.split())
+    assert "set GEMINI_API_KEY to a valid key" in said
+    assert WRONG_KEY not in said + troubled.runs[0].stderr
+    assert troubled.journals[0] == []
+
+
+def test_a_spent_day_is_no_failure_and_says_who_waits_and_until_when(troubled):
+    asked = [seen for seen in troubled.journals[1] if seen.status == 200]
+    assert len(asked) == len(troubled.journals[1]) == 2
+    said = " ".join(troubled.runs[1].stdout.split())
+    kept = sum(record["counts"]["kept"] for record in troubled.records[1].values())
+    unsettled = sum(
+        record["annotators"]["gemini"].get("pending", 0) for record in troubled.records[1].values()
+    )
+    assert 0 < unsettled <= kept
+    assert f"{unsettled} persons wait for Gemini" in said
+    assert "the day's quota is spent; it resets at 20" in said
+    assert "2 requests spent today, 0 left today" in said
+
+
+def test_the_rest_is_asked_later_and_nobody_again(troubled):
+    seen = sent([*troubled.journals[1], *troubled.journals[2]])
+    assert set(seen) == crops(troubled.output, camera="cam-0")
+    assert set(seen.values()) == {1}
+
+
+def test_a_camera_that_must_not_be_sent_is_not_and_its_persons_are_blocked(troubled):
+    denied = crops(troubled.output, camera="cam-1")
+    assert denied
+    assert not denied & set(sent([*troubled.journals[1], *troubled.journals[2]]))
+    assert not denied & set(gemini_job.egress(troubled.output))
+    allowed = crops(troubled.output, camera="cam-0")
+    assert gemini_job.outcomes(troubled.output) == {"blocked": len(denied), "ok": len(allowed)}
+    reasons = {r["reason"] for r in job.table(troubled.output, gemini_job.ANSWERS).to_pylist()}
+    assert reasons == {None, "not sent: gemini.cameras does not permit its camera"}
+
+
+def test_without_a_key_nothing_is_begun(models: Models, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    job.write_shards(source, "a")
+    asking = gemini_job.options("http://127.0.0.1:9")
+    done = annotate(source, output, *models.options(smolvlm=False), *asking, key=None, expect=2)
+    assert "GEMINI_API_KEY: not set" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (output / "commits").exists()

@@ -1,0 +1,105 @@
+"""Batch mode through the command: the same answers as online, and no job twice whoever dies."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.servers.gemini_faults import Fault
+from tests.servers.gemini_server import gemini_server
+from tests.support import gemini_job as g
+from tests.support import job
+
+pytestmark = pytest.mark.timeout(600)
+
+BATCH = {"mode": "batch", "batch.poll_s": 0.3, "persons_per_request": 4}
+VALUES = ["gender", "age_group", "exact_age", "glasses", "season_clothing"]
+
+
+def answers(output):
+    return job.table(output, g.ANSWERS).select([*job.ROW_KEYS, "status", *VALUES]).to_pylist()
+
+
+def states(output):
+    return [json.loads(path.read_bytes()) for path in sorted((output / "gemini/batches").glob("*.json"))]
+
+
+def test_batch_gives_the_same_annotations_as_online_at_half_the_price(tmp_path):
+    online, batch = tmp_path / "online", tmp_path / "batch"
+    for output in (online, batch):
+        g.write_backlog(output, shards=3, persons=7)
+    with gemini_server() as server:
+        g.gemini(online, server.base_url, persons_per_request=4)
+        asked_online = g.answered(server.journal)
+        g.gemini(batch, server.base_url, **BATCH)
+        asked = g.answered(server.journal) - asked_online
+    assert answers(batch) == answers(online)
+    assert g.outcomes(batch) == {"ok": 21}
+    assert asked == asked_online
+    assert g.egress(batch) == g.egress(online)
+    cost = {o: sum(r["cost_usd"]["gemini"] for r in job.records(o).values()) for o in (online, batch)}
+    # Requests are cut differently, so that the prompts' share differs a little.
+    assert cost[batch] == pytest.approx(cost[online] / 2, rel=0.2)
+
+
+def test_a_job_whose_driver_was_killed_is_found_again_and_not_submitted_twice(tmp_path):
+    g.write_backlog(tmp_path, shards=2, persons=8)
+    with gemini_server(batch_delay_s=6) as server:
+        driver = g.start(tmp_path, server.base_url, **BATCH)
+        assert job.wait_for(lambda: server.batches.jobs, driver)
+        g.kill_everything(driver)
+        assert [state["closed"] for state in states(tmp_path)] == [None]
+        g.gemini(tmp_path, server.base_url, **BATCH)
+        assert len(server.batches.jobs) == 1
+        assert set(g.answered(server.journal).values()) == {1}
+    assert [state["closed"] for state in states(tmp_path)] == ["succeeded"]
+    assert g.outcomes(tmp_path) == {"ok": 16}
+
+
+def test_two_jobs_at_once_submit_nobody_twice(tmp_path):
+    g.write_backlog(tmp_path, shards=4, persons=4)
+    with gemini_server(batch_delay_s=3) as server:
+        both = [g.start(tmp_path, server.base_url, **BATCH) for _ in range(2)]
+        ended = [job.finish(driver) for driver in both]
+        assert [done.returncode for done in ended] == [0, 0], ended
+        assert set(g.answered(server.journal).values()) == {1}
+    assert g.outcomes(tmp_path) == {"ok": 16}
+
+
+def test_a_job_that_waits_is_left_to_the_run_that_submitted_it(tmp_path):
+    g.write_backlog(tmp_path, shards=2, persons=4)
+    with gemini_server(batch_delay_s=60) as server:
+        first = g.start(tmp_path, server.base_url, **BATCH)
+        assert job.wait_for(lambda: server.batches.jobs, first)
+        second = g.gemini(tmp_path, server.base_url, **BATCH)
+        assert first.poll() is None, "the second ends at once, the first waits for its answers"
+        assert "2 shards left to another run" in second.stdout
+        done = job.finish(first)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len(server.batches.jobs) == 1
+    assert g.outcomes(tmp_path) == {"ok": 8}
+
+
+def test_after_the_deadline_the_job_is_cancelled_and_its_persons_are_pending(tmp_path):
+    g.write_backlog(tmp_path, shards=2, persons=4)
+    with gemini_server(batch_delay_s=3600) as server:
+        g.gemini(tmp_path, server.base_url, **BATCH | {"batch.deadline_s": 1})
+        assert [state["closed"] for state in states(tmp_path)] == ["cancelled"]
+        assert not g.answered(server.journal)
+        status = json.loads(job.shopframe("status", "--output", tmp_path, "--json").stdout)
+        assert status["quota"]["persons_waiting"] == 8
+        g.gemini(tmp_path, server.base_url, mode="online")
+    assert g.outcomes(tmp_path) == {"ok": 8}
+
+
+def test_lines_that_fail_are_asked_again_and_nobody_is_lost(tmp_path):
+    g.write_backlog(tmp_path, shards=2, persons=8)
+    faults = [Fault("wrong_ids", where="batch"), Fault("blocked_prompt", where="batch", times=3)]
+    with gemini_server(faults=faults) as server:
+        g.gemini(tmp_path, server.base_url, **BATCH)
+        found = g.outcomes(tmp_path)
+    assert sum(found.values()) == 16
+    assert set(found) <= {"ok", "blocked"}
+    assert len(states(tmp_path)) > 1, "mixed-up requests are asked again in halves, in another job"
+    assert all(state["closed"] == "succeeded" for state in states(tmp_path))

@@ -1,0 +1,141 @@
+"""A budget below the backlog is spent on whom the policy names first."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from actors.attributes import AttributeSchema, SchemaSettings
+from actors.gemini.answer_journal import crop_sha256
+from actors.gemini.api.packing import Crop
+from actors.gemini.backlog.listing import drain_tasks, read_backlog
+from actors.gemini.egress_log import AskedCrop
+from actors.gemini.online import GeminiAnnotator
+from actors.gemini.settings import GeminiSettings, resolve_gemini
+from actors.storage.object_store import ObjectStore
+from tests.servers.gemini_server import gemini_server
+from tests.support import gemini_job
+from tests.support.committed import Found, said, write_output
+from tests.support.gemini_asking import SCHEMA, jpeg, settings_for
+from tests.support.quota_simulation import SimulatedClock
+
+pytestmark = pytest.mark.timeout(900)
+
+SHARDS, A_SHARD, BUDGET = 4, 25, 20
+PERSONS = SHARDS * A_SHARD
+
+
+def confidence(number: int) -> float:
+    """SmolVLM's lowest of a person: all different, and in no order."""
+    return (number * 37 % PERSONS + 1) / (PERSONS + 1)
+
+
+LEAST_CONFIDENT = sorted(range(PERSONS), key=confidence)
+
+
+@pytest.fixture
+def output(tmp_path) -> Path:
+    """Persons whom SmolVLM has answered about."""
+    content = {}
+    for shard in range(SHARDS):
+        numbers = range(shard * A_SHARD, (shard + 1) * A_SHARD)
+        content[f"shard-{shard}"] = {
+            f"frame-{n:03d}": [
+                Found(
+                    (0.1, 0.1, 0.2, 0.3),
+                    crop=jpeg(n, 16, 32),
+                    answers={"smolvlm": said({"gender": 0.999, "hood": confidence(n)})},
+                )
+            ]
+            for n in numbers
+        }
+    write_output(ObjectStore(str(tmp_path / "out")), content)
+    return tmp_path / "out"
+
+
+def chosen(output: Path, **settings: object) -> list[int]:
+    """Numbers of the persons to be asked, in order."""
+    given = GeminiSettings(enabled=True, **settings)
+    resolved = resolve_gemini(given, AttributeSchema(SchemaSettings()))
+    store = ObjectStore(str(output))
+    tasks = drain_tasks(store, given, resolved, read_backlog(store, resolved))
+    return [int(frame_key[-3:]) for task in tasks for frame_key, _ in task.chosen or ()]
+
+
+def test_the_oldest_shards_come_first_and_the_last_is_cut(output):
+    assert chosen(output, max_persons=30) == list(range(30))
+
+
+def test_a_random_sample_depends_on_the_seed_alone(output):
+    first = chosen(output, policy="random", max_persons=BUDGET)
+    assert len(set(first)) == BUDGET
+    assert chosen(output, policy="random", max_persons=BUDGET) == first
+    assert set(chosen(output, policy="random", max_persons=BUDGET, seed=1)) != set(first)
+    # Of four shards, a sample of 20 leaves one out in one of 300 seeds; this is not that seed.
+    assert {number // A_SHARD for number in first} == set(range(SHARDS))
+    assert len(set(first) & set(LEAST_CONFIDENT[:BUDGET])) < BUDGET / 2
+
+
+def test_without_an_audit_exactly_the_least_confident_are_chosen(output):
+    found = chosen(output, policy="least_confident", max_persons=BUDGET, audit_share=0)
+    assert set(found) == set(LEAST_CONFIDENT[:BUDGET])
+
+
+def test_a_budget_above_the_backlog_is_everybody(output):
+    for policy in ("oldest", "random", "least_confident"):
+        assert sorted(chosen(output, policy=policy, max_persons=1000)) == list(range(PERSONS))
+
+
+def test_runs_spend_their_budgets_on_the_least_confident_and_an_audit_and_on_nobody_twice(output):
+    settings = {
+        "policy": "least_confident",
+        "max_persons": BUDGET,
+        "audit_share": 0.1,
+        "requests_per_minute": 1000,
+    }
+    numbers = {crop_sha256(jpeg(n, 16, 32)): n for n in range(PERSONS)}
+    asked: list[set[int]] = []
+    with gemini_server() as server:
+        for _ in range(2):
+            begun = len(server.journal)
+            gemini_job.gemini(output, server.base_url, **settings)
+            images = [image for seen in server.journal[begun:] for image in seen.images]
+            assert len(images) == BUDGET
+            asked.append({numbers[image] for image in images})
+            assert gemini_job.outcomes(output)["ok"] == BUDGET * len(asked)
+    # 18 by confidence; two by lot, who may be among them.
+    assert set(LEAST_CONFIDENT[:18]) <= asked[0]
+    rest = [number for number in LEAST_CONFIDENT if number not in asked[0]]
+    assert set(rest[:18]) <= asked[1]
+    assert not asked[0] & asked[1]
+    audited = [n for n in asked[0] | asked[1] if LEAST_CONFIDENT.index(n) >= 2 * BUDGET]
+    assert 1 <= len(audited) <= 4
+
+
+def test_a_run_stops_at_its_cost(tmp_path, monkeypatch):
+    with gemini_server() as server:
+        monkeypatch.setenv("GEMINI_API_KEY", server.key)
+        settings = settings_for(
+            server.base_url, requests_per_minute=1000, persons_per_request=8, max_cost_usd=0.005
+        )
+        asked = [AskedCrop("shard", Crop(f"shard/frame/{n}", jpeg(n))) for n in range(80)]
+
+        async def run():
+            annotator = GeminiAnnotator(
+                settings,
+                resolve_gemini(settings, SCHEMA),
+                SCHEMA,
+                ObjectStore(str(tmp_path)),
+                SimulatedClock(),
+            )
+            return await annotator.ask(asked)
+
+        found = asyncio.run(run())
+    assert found.stop is not None
+    assert found.stop.kind == "budget"
+    spent = [entry.cost_usd for entry in found.entries.values()]
+    # It ends with the request that reaches the limit.
+    assert 0.005 <= sum(spent) < 0.005 + 8 * max(spent)
+    assert len(found.entries) == 8 * len(server.journal) < 80

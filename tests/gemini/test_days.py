@@ -1,0 +1,101 @@
+"""A backlog over days with a kill in each: the quota is spent, never exceeded, and nobody is asked twice."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from actors.gemini.api.client import GeminiClient
+from actors.gemini.api.packing import Crop, pack
+from actors.records import Annotation
+from tests.servers.gemini_clock import ServerClock
+from tests.servers.gemini_server import KEY, GeminiServer, gemini_server
+from tests.support import gemini_job, job
+from tests.support.gemini_asking import SCHEMA, asking
+
+pytestmark = pytest.mark.timeout(900)
+
+SHARDS, A_SHARD, A_REQUEST = 25, 80, 8
+A_MINUTE, A_DAY = 10, 60
+KILLS = 4
+NOON = datetime.fromisoformat("2026-03-07T12:00:00-08:00").timestamp()
+"""The next day has 23 hours."""
+
+
+@pytest.fixture(scope="module")
+def days(tmp_path_factory) -> tuple[Path, GeminiServer]:
+    """2,000 persons, answered in days of which each but the last saw a kill."""
+    output = tmp_path_factory.mktemp("days") / "out"
+    gemini_job.write_backlog(output, SHARDS, A_SHARD)
+    settings = {
+        "requests_per_minute": A_MINUTE,
+        "requests_per_day": A_DAY,
+        "persons_per_request": A_REQUEST,
+        "on_daily_quota": "wait",
+    }
+    rng = random.Random(11)
+    clock = ServerClock(NOON, speed=0)
+    with gemini_server(requests_per_minute=A_MINUTE, requests_per_day=A_DAY, clock=clock) as server:
+        for day in range(KILLS):
+            killed_at = A_DAY * day + rng.randrange(5, A_DAY - 5)
+            process = gemini_job.start(output, server.base_url, clock="standing", **settings)
+            reached = job.wait_for(lambda at=killed_at: len(server.journal) >= at, process)
+            time.sleep(rng.uniform(0, 0.02))
+            gemini_job.kill_everything(process)
+            assert reached
+            assert process.returncode == -9
+        gemini_job.gemini(output, server.base_url, clock="standing", **settings)
+    return output, server
+
+
+def test_every_person_has_one_outcome(days):
+    output, _ = days
+    assert gemini_job.outcomes(output) == {"ok": SHARDS * A_SHARD}
+    assert not job.debris(output)
+
+
+def test_the_server_never_saw_more_than_its_quota_and_at_least_95_percent_of_it(days):
+    _, server = days
+    assert {seen.status for seen in server.journal} == {200}
+    assert gemini_job.most_in_a_minute(server.counted) <= A_MINUTE
+    a_day = list(server.counted_by_day().values())
+    assert max(a_day) <= A_DAY
+    assert len(a_day) == KILLS + 1
+    assert min(a_day[:-1]) >= 0.95 * A_DAY
+
+
+def test_nobody_was_answered_twice_but_for_the_request_in_flight_at_each_kill(days):
+    output, server = days
+    answered = gemini_job.answered(server.journal)
+    assert len(answered) == SHARDS * A_SHARD
+    assert sum(answered.values()) - len(answered) <= KILLS * A_REQUEST
+    # Who was sent is on record, also of requests whose answers were lost.
+    recorded = gemini_job.egress(output)
+    assert all(recorded[crop] >= times for crop, times in answered.items())
+    assert recorded.keys() == answered.keys()
+
+
+def test_answers_are_those_to_each_persons_own_crop(days):
+    output, _ = days
+    persons = job.table(output, "persons").to_pylist()
+    crops = [Crop(row["frame_key"], row["crop"]) for row in persons]
+
+    async def all_of_them(client: GeminiClient) -> dict[str, Annotation]:
+        found: dict[str, Annotation] = {}
+        for request in pack(crops, 16, seed=5):
+            found |= (await client.ask(request)).annotations
+        return found
+
+    with gemini_server() as server:
+        expected = asking(server.base_url, KEY, all_of_them)
+    names = [attribute.name for attribute in SCHEMA]
+    rows = job.table(output, gemini_job.ANSWERS).to_pylist()
+    assert {row["frame_key"]: {name: row[name] for name in names} for row in rows} == {
+        key: annotation.values for key, annotation in expected.items()
+    }
+    assert len(Counter(str(annotation.values) for annotation in expected.values())) > A_SHARD

@@ -1,0 +1,210 @@
+"""Every fault of a Gemini server leads to its outcome, through the whole job; every person has one."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from actors.gemini.answer_journal import crop_sha256
+from actors.gemini.api.packing import Crop
+from actors.gemini.egress_log import AskedCrop
+from actors.gemini.online import GeminiAnnotator
+from actors.gemini.protocol import Asked
+from actors.gemini.settings import resolve_gemini
+from actors.storage.object_store import ObjectStore
+from tests.gemini.test_client import HARMLESS, OUTCOMES, RATE_LIMITS, REFUSED, TRANSIENT
+from tests.servers.gemini_clock import ServerClock, pacific_day
+from tests.servers.gemini_faults import BATCH, KINDS, Fault
+from tests.servers.gemini_server import GeminiServer, gemini_server
+from tests.support import gemini_job, job
+from tests.support.gemini_asking import SCHEMA, jpeg, settings_for
+from tests.support.quota_simulation import SimulatedClock
+
+pytestmark = pytest.mark.timeout(900)
+
+PASSING = (*TRANSIENT, "hang", "drop")
+SHARDS, A_SHARD, A_REQUEST = 4, 16, 8
+NOON = datetime.fromisoformat("2026-06-10T12:00:00-07:00").timestamp()
+SETTINGS = {"requests_per_minute": 1000, "requests_per_day": None, "on_daily_quota": "wait", "timeout_s": 1.5}
+WRONG_KEY = "AIza-that-nobody-gave-out"
+
+
+@dataclass
+class Faulty:
+    """An output whose persons met a fault each, as far as there are faults.
+
+    `struck` is fault to the digest of the crop that meets it, `journals` what the server saw in the runs.
+    """
+
+    output: Path
+    server: GeminiServer
+    struck: dict[str, str]
+    refused: dict[str, CompletedProcess[str]]
+    outcomes: list[dict[str, str]]
+    journals: list[list]
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory) -> Faulty:
+    """Refused for key and model, asked with faults of every kind, and asked again when they are gone."""
+    output = tmp_path_factory.mktemp("faults") / "out"
+    gemini_job.write_backlog(output, SHARDS, A_SHARD)
+    # The harmless are spread over the requests, for of several only the first would strike; the others come
+    # before them in the script, so that each strikes once it is alone or no other is left.
+    kinds = [*HARMLESS, *OUTCOMES, *RATE_LIMITS, *PASSING, "internal for ever"]
+    requests = SHARDS * A_SHARD // A_REQUEST
+    struck = {
+        kind: crop_sha256(jpeg(at % requests * A_REQUEST + at // requests, 16, 32))
+        for at, kind in enumerate(kinds)
+    }
+    once = (*RATE_LIMITS, *PASSING)
+    faults = [
+        # It spoils the first answer of a request, so the crop that is to meet it is to be asked about alone.
+        Fault("prose", None, min_crops=2, image_sha256=struck["foreign_value"]),
+        *(
+            Fault(kind.split()[0], 1 if kind in once else None, image_sha256=struck[kind])
+            for kind in (*once, "internal for ever", *OUTCOMES, *HARMLESS)
+        ),
+    ]
+    clock = ServerClock(NOON, speed=0)
+    with gemini_server(clock=clock, faults=faults) as server:
+
+        def run(expect: int = 0, **more: object) -> CompletedProcess[str]:
+            return gemini_job.gemini(
+                output, server.base_url, expect=expect, clock="standing", **{**SETTINGS, **more}
+            )
+
+        refused = {
+            "invalid_key": run(2, key=WRONG_KEY),
+            "unknown_model": run(2, model="gemini-0-misspelt"),
+        }
+        assert not server.journal
+        found = Faulty(output, server, struck, refused, [], [])
+        for _ in range(2):
+            begun = len(server.journal)
+            run()
+            found.journals.append(server.journal[begun:])
+            found.outcomes.append(by_digest(output))
+            server.script.faults.clear()
+    return found
+
+
+def by_digest(output: Path) -> dict[str, str]:
+    """Digest of a crop to its outcome; that outcomes and persons match is checked."""
+    gemini_job.outcomes(output)
+    crops = [crop_sha256(row["crop"]) for row in job.table(output, "persons").to_pylist()]
+    statuses = job.table(output, gemini_job.ANSWERS)["status"].to_pylist()
+    return dict(zip(crops, statuses, strict=True))
+
+
+def test_every_fault_is_tested():
+    assert {*OUTCOMES, *HARMLESS, *RATE_LIMITS, *PASSING, *REFUSED} == KINDS - set(BATCH)
+
+
+def test_each_fault_has_its_outcome_and_nobody_elses(faulty):
+    expected = dict.fromkeys(faulty.outcomes[0], "ok")
+    expected |= {faulty.struck[kind]: outcome for kind, outcome in OUTCOMES.items()}
+    # One crop at which the server always fails is that crop's trouble.
+    expected[faulty.struck["internal for ever"]] = "error"
+    assert faulty.outcomes[0] == expected
+    assert len(expected) == SHARDS * A_SHARD
+
+
+def test_what_is_not_ok_has_a_reason_and_another_model_is_named(faulty):
+    for row in job.table(faulty.output, gemini_job.ANSWERS).to_pylist():
+        assert (row["reason"] is None) == (row["status"] == "ok")
+        assert (row["gender"] is None) == (row["status"] != "ok")
+    crops = [crop_sha256(row["crop"]) for row in job.table(faulty.output, "persons").to_pylist()]
+    versions = job.table(faulty.output, gemini_job.ANSWERS)["model_version"].to_pylist()
+    named = dict(zip(crops, versions, strict=True))
+    assert named[faulty.struck["other_model"]] == "gemini-3.5-flash-lite"
+
+
+def test_every_fault_struck(faulty):
+    seen = {one.fault for one in faulty.journals[0]}
+    assert seen - {None} == {*OUTCOMES, *HARMLESS, *RATE_LIMITS, *PASSING}
+
+
+def test_refusals_for_a_quota_are_obeyed(faulty):
+    journal = faulty.journals[0]
+    limited = [at for at, one in enumerate(journal) if one.fault in RATE_LIMITS]
+    assert len(limited) == len(RATE_LIMITS)
+    for at in limited:
+        refusal, next_one = journal[at], journal[at + 1]
+        per_day, wait_s, _ = RATE_LIMITS[refusal.fault]
+        if per_day:
+            assert pacific_day(next_one.at) > pacific_day(refusal.at)
+        else:
+            assert next_one.at - refusal.at >= (60 if wait_s is None else wait_s)
+
+
+def test_only_errors_are_asked_about_again(faulty):
+    owed = {digest for digest, outcome in faulty.outcomes[0].items() if outcome == "error"}
+    assert {image for one in faulty.journals[1] for image in one.images} == owed
+    assert faulty.outcomes[1] == {
+        digest: "ok" if digest in owed else outcome for digest, outcome in faulty.outcomes[0].items()
+    }
+
+
+@pytest.mark.parametrize("fault", ["invalid_key", "unknown_model"])
+def test_a_wrong_key_or_model_stops_the_job_with_the_remedy(faulty, fault):
+    said = faulty.refused[fault].stdout
+    assert REFUSED[fault] in " ".join(said.split())
+    assert "Traceback" not in said + faulty.refused[fault].stderr
+    assert WRONG_KEY not in said + faulty.refused[fault].stderr
+    leaked = [
+        path
+        for path in faulty.output.rglob("*")
+        if path.is_file() and WRONG_KEY.encode() in path.read_bytes()
+    ]
+    assert leaked == []
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_a_refusal_of_all_requests_stops_the_stage_and_is_nobodys_outcome(tmp_path, monkeypatch, fault):
+    with gemini_server(faults=[Fault(fault, None)]) as server:
+        asked = ask(tmp_path, server, monkeypatch, 3)
+    assert asked.stop is not None
+    assert asked.stop.kind == "refused"
+    assert REFUSED[fault] in asked.stop.reason
+    assert asked.entries == {}
+    assert len(server.journal) == 1
+
+
+def test_lasting_trouble_stops_the_stage_after_a_few_requests(tmp_path, monkeypatch):
+    with gemini_server(faults=[Fault("unavailable", None)]) as server:
+        asked = ask(tmp_path, server, monkeypatch, 64, retries=1, persons_per_request=8)
+    assert asked.stop is not None
+    assert asked.stop.kind == "unreachable"
+    assert "run again later" in asked.stop.reason
+    assert asked.entries == {}
+    assert len(server.journal) <= 12
+
+
+@pytest.mark.parametrize("place", range(8))
+def test_a_crop_at_which_the_server_always_fails_costs_itself_alone(tmp_path, monkeypatch, place):
+    with gemini_server(faults=[Fault("internal", None, image_sha256=crop_sha256(jpeg(place)))]) as server:
+        asked = ask(tmp_path, server, monkeypatch, 8, retries=1, persons_per_request=8)
+    assert asked.stop is None
+    found = {digest: entry.annotation.status for digest, entry in asked.entries.items()}
+    assert found == {crop_sha256(jpeg(n)): "error" if n == place else "ok" for n in range(8)}
+
+
+def ask(output: Path, server: GeminiServer, monkeypatch, persons: int, **changes: object) -> Asked:
+    """What the actor makes of so many crops, without a cluster."""
+    monkeypatch.setenv("GEMINI_API_KEY", server.key)
+    settings = settings_for(server.base_url, **{"requests_per_minute": 1000, **changes})
+    asked = [AskedCrop("shard", Crop(f"shard/frame/{number}", jpeg(number))) for number in range(persons)]
+
+    async def run() -> Asked:
+        annotator = GeminiAnnotator(
+            settings, resolve_gemini(settings, SCHEMA), SCHEMA, ObjectStore(str(output)), SimulatedClock()
+        )
+        return await annotator.ask(asked)
+
+    return asyncio.run(run())

@@ -1,0 +1,85 @@
+"""The API key comes from one variable and is in nothing that anyone gets to see."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import traceback
+
+import pytest
+
+from actors.errors import ConfigError, GeminiRefusedError, TransientError
+from actors.gemini.api.client import GeminiClient, read_api_key
+from actors.gemini.settings import resolve_gemini
+from tests.servers.gemini_faults import Fault
+from tests.servers.gemini_server import gemini_server
+from tests.support.gemini_asking import SCHEMA, asking, settings_for, single
+
+
+@pytest.mark.parametrize(
+    ("call", "fault"),
+    [
+        ("ask", None),
+        ("ask", "hang"),
+        ("ask", "bad_gateway"),
+        ("count_tokens", None),
+        ("count_tokens", "internal"),
+        ("check", None),
+    ],
+)
+def test_the_key_appears_nowhere(call, fault, caplog):
+    """Least of all where the server knows no such key (no fault) and repeats it in its answer."""
+    secret = "AIza-a-secret-that-nobody-may-see"
+    argument = () if call == "check" else (single(),)
+    faults = [Fault(fault, where="count" if call == "count_tokens" else "any")] if fault else []
+    keys = (secret,) if fault else ("AIza-another",)
+    with caplog.at_level(logging.DEBUG), gemini_server(faults=faults, keys=keys) as server:
+        with pytest.raises((GeminiRefusedError, TransientError)) as raised:
+            asking(server.base_url, secret, lambda c: getattr(c, call)(*argument), timeout_s=0.5)
+        assert len(server.journal) == (fault is not None)
+    error = raised.value
+    shown = traceback.TracebackException.from_exception(error, capture_locals=True)
+    # The frames of this test hold the secret; those of the client follow.
+    frames = "".join(str(f.locals) for f in shown.stack if "/actors/" in f.filename)
+    assert "GeminiClient" in frames
+    assert error.__context__ is None
+    assert error.__cause__ is None
+    for text in (str(error), repr(error), frames, repr(pickle.dumps(error)), caplog.text):
+        assert secret not in text
+
+
+def test_without_a_key_nothing_starts(monkeypatch):
+    monkeypatch.delenv("GEMINI_API_KEY", raising=False)
+    # google-genai would take this one.
+    monkeypatch.setenv("GOOGLE_API_KEY", "another")
+    settings = settings_for("http://127.0.0.1:1")
+    with pytest.raises(ConfigError, match="GEMINI_API_KEY: not set"):
+        GeminiClient(settings, resolve_gemini(settings, SCHEMA), SCHEMA)
+
+
+def test_a_key_that_can_be_none_is_refused_without_being_shown(monkeypatch):
+    monkeypatch.setenv("GEMINI_API_KEY", "two words\n")
+    with pytest.raises(ConfigError) as raised:
+        read_api_key()
+    assert "two" not in str(raised.value)
+
+
+def test_the_key_comes_from_its_variable_whatever_google_variables_say(monkeypatch):
+    with gemini_server() as server:
+        monkeypatch.setenv("GEMINI_API_KEY", f" {server.key}\n")
+        monkeypatch.setenv("GOOGLE_API_KEY", "another")
+        monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", "true")
+        monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "another")
+        monkeypatch.setenv("GOOGLE_GENAI_API_VERSION", "v9")
+        settings = settings_for(server.base_url)
+
+        async def run():
+            opened = GeminiClient(settings, resolve_gemini(settings, SCHEMA), SCHEMA)
+            try:
+                return await opened.ask(single())
+            finally:
+                await opened.close()
+
+        (annotation,) = asyncio.run(run()).annotations.values()
+    assert annotation.status == "ok"

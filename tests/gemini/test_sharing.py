@@ -1,0 +1,114 @@
+"""Two jobs at once on one output, and a server that others wrote: the quota is kept, and nobody is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from datetime import datetime
+
+import pytest
+
+from tests.servers.gemini_clock import ServerClock
+from tests.servers.gemini_server import KEY, gemini_server
+from tests.servers.llmock_process import llmock_process
+from tests.support import gemini_job, job
+
+pytestmark = pytest.mark.timeout(900)
+
+SHARDS, A_SHARD, A_REQUEST = 12, 10, 4
+A_MINUTE, A_DAY = 12, 20
+NOON = datetime.fromisoformat("2026-06-10T12:00:00-07:00").timestamp()
+
+
+def test_two_jobs_share_the_quota_and_lose_nobody(tmp_path):
+    output = tmp_path / "out"
+    gemini_job.write_backlog(output, SHARDS, A_SHARD)
+    settings = {"requests_per_minute": A_MINUTE, "persons_per_request": A_REQUEST}
+    clock = ServerClock(NOON, speed=2)
+    with gemini_server(requests_per_minute=A_MINUTE, requests_per_day=A_DAY, clock=clock) as server:
+        both = [
+            gemini_job.start(output, server.base_url, clock="running", requests_per_day=A_DAY, **settings)
+            for _ in range(2)
+        ]
+        ended = [job.finish(process) for process in both]
+    assert [seen for seen in server.journal if seen.status != 200] == []
+    assert gemini_job.most_in_a_minute(server.counted) <= A_MINUTE
+    assert len(server.counted) == A_DAY
+    assert [done.returncode for done in ended] == [0, 0], ended
+    said = [" ".join(done.stdout.split()) for done in ended]
+    assert any("the day's quota is spent" in text for text in said)
+    for text in said:
+        assert "the day's quota is spent" in text or "shards left to another run" in text
+    # What one of them was paid for, the next run uses.
+    answered = gemini_job.answered(server.journal)
+    assert set(answered.values()) == {1}
+    with gemini_server() as server:
+        gemini_job.gemini(output, server.base_url, requests_per_minute=1000, requests_per_day=1000)
+    assert gemini_job.outcomes(output) == {"ok": SHARDS * A_SHARD}
+    assert set((answered + gemini_job.answered(server.journal)).values()) == {1}
+    assert not list((output / "gemini/claims").iterdir())
+    assert not list((output / "gemini/holders").iterdir())
+
+
+def test_two_jobs_with_quota_enough_do_everything_between_them(tmp_path):
+    output = tmp_path / "out"
+    gemini_job.write_backlog(output, SHARDS, A_SHARD)
+    with gemini_server() as server:
+        both = [
+            gemini_job.start(output, server.base_url, requests_per_minute=1000, persons_per_request=1)
+            for _ in range(2)
+        ]
+        ended = [job.finish(process) for process in both]
+    assert [done.returncode for done in ended] == [0, 0], ended
+    assert gemini_job.outcomes(output) == {"ok": SHARDS * A_SHARD}
+    assert set(gemini_job.answered(server.journal).values()) == {1}
+    assert {record["attempt"] for record in job.records(output).values()} == {2}, "committed once more"
+
+
+@pytest.fixture
+def nodes_have_the_key(monkeypatch):
+    monkeypatch.setenv("GEMINI_API_KEY", KEY)
+
+
+def test_a_job_goes_on_when_the_one_is_killed_that_started_the_actor_they_share(
+    tmp_path, nodes_have_the_key, cluster
+):
+    output = tmp_path / "out"
+    gemini_job.write_backlog(output, 40, A_SHARD)
+    settings = {"requests_per_minute": 10_000, "requests_per_day": None, "persons_per_request": 1}
+    with gemini_server() as server:
+        first = gemini_job.start(output, server.base_url, ray=cluster.address, **settings)
+        assert job.wait_for(lambda: server.journal, first)
+        second = gemini_job.start(output, server.base_url, ray=cluster.address, **settings)
+        assert job.wait_for(lambda: len(list((output / "gemini/holders").iterdir())) == 2, second)
+        os.kill(first.pid, signal.SIGKILL)
+        job.finish(first)
+        assert first.returncode == -9, "it had ended before it could be killed"
+        done = job.finish(second)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert gemini_job.outcomes(output) == {"ok": 40 * A_SHARD}
+    answered = gemini_job.answered(server.journal)
+    assert sum(answered.values()) - len(answered) <= 1
+
+
+def test_llmock_refuses_nothing_when_its_limit_is_the_configured_one(tmp_path):
+    """Its bucket of 8 refills by one every 7.5 s; our windows are 62 s."""
+    output = tmp_path / "out"
+    gemini_job.write_backlog(output, 2, 8)
+    with llmock_process("--rpm", "8") as server:
+        gemini_job.gemini(
+            output,
+            server.base_url,
+            key="any",
+            model="gemini-2.5-pro",
+            requests_per_minute=8,
+            requests_per_day=None,
+            persons_per_request=1,
+        )
+        seen = [
+            entry for entry in server.get("requests")["requests"] if "generateContent" in json.dumps(entry)
+        ]
+    assert [entry["status"] for entry in seen] == [200] * 16
+    # It makes an id up, since the schema forces none.
+    assert gemini_job.outcomes(output) == {"invalid": 16}

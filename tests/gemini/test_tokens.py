@@ -1,0 +1,95 @@
+"""Tokens are estimated before a request is sent, close above what the server counts, and priced."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+
+from actors.gemini.api.crop_shrinking import shrink_crop
+from actors.gemini.api.packing import Crop, pack
+from actors.gemini.api.tokens import TokenUsage, cost_usd, crop_tokens, estimate_input_tokens, image_tokens
+from actors.gemini.settings import GeminiPrices, resolve_gemini
+from tests.servers.gemini_server import gemini_server
+from tests.support.gemini_asking import SCHEMA, asking, jpeg, settings_for
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "tokens"),
+    [
+        (1, 1, 258),
+        (384, 384, 258),
+        # The example of ai.google.dev/gemini-api/docs/tokens: tiles of 360.
+        (960, 540, 6 * 258),
+        (170, 512, 10 * 258),
+        (385, 385, 4 * 258),
+        (1, 1000, 1000 * 258),
+    ],
+)
+def test_large_images_count_by_tiles(width, height, tokens):
+    assert image_tokens(width, height) == image_tokens(height, width) == tokens
+
+
+@pytest.mark.parametrize(("resolution", "tokens"), [("low", 64), ("medium", 256)])
+def test_a_media_resolution_has_its_own_count(resolution, tokens):
+    assert image_tokens(1000, 1000, resolution) == tokens
+
+
+def test_a_crop_that_is_no_image_counts_as_a_small_one():
+    assert crop_tokens(Crop("broken", b"nothing")) == crop_tokens(Crop("small", jpeg(1)))
+
+
+@pytest.mark.parametrize("count", [1, 8, 32])
+@pytest.mark.parametrize("changes", [{}, {"media_resolution": "low"}, {"reasoning": True}])
+def test_the_estimate_is_never_below_and_little_above_what_the_server_counts(count, changes):
+    """The server's count is its own, from the same documentation."""
+    sizes = [(40, 90), (170, 512), (300, 300)]
+    images = [Crop(str(n), jpeg(n, *sizes[n % 3])) for n in range(count)]
+    (request,) = pack(images, count, seed=0)
+    with gemini_server() as server:
+        settings = settings_for(server.base_url, **changes)
+        answer = asking(server.base_url, server.key, lambda c: c.ask(request), **changes)
+    estimate = estimate_input_tokens(request, settings, resolve_gemini(settings, SCHEMA), SCHEMA)
+    assert answer.usage.input <= estimate <= 1.25 * answer.usage.input
+
+
+def test_prompt_and_crops_can_be_counted_by_the_server():
+    images = [Crop(str(n), jpeg(n)) for n in range(4)]
+    (request,) = pack(images, 4, seed=0)
+    with gemini_server() as server:
+        counted = asking(server.base_url, server.key, lambda c: c.count_tokens(request))
+        assert [seen.tokens for seen in server.journal] == [counted]
+    assert counted > 4 * 258
+
+
+def test_output_and_thinking_are_priced_alike_and_batch_at_its_share():
+    usage = TokenUsage(input=2_000_000, output=600_000, thinking=400_000)
+    prices = GeminiPrices(input_usd=0.3, output_usd=2.5, batch_share=0.5)
+    assert cost_usd(usage, prices) == pytest.approx(3.1)
+    assert cost_usd(usage, prices, batch=True) == pytest.approx(1.55)
+
+
+def size_of(image: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(image)) as opened:
+        opened.load()
+        return opened.size
+
+
+def test_large_crops_are_scaled_down_to_one_tile():
+    tall = jpeg(1, 170, 512)
+    shrunk = shrink_crop(tall, 384)
+    assert size_of(shrunk) == (128, 384)
+    assert shrunk == shrink_crop(tall, 384)
+    assert crop_tokens(Crop("tall", tall)) > 9 * crop_tokens(Crop("shrunk", shrunk))
+    assert size_of(shrink_crop(jpeg(1, 4000, 2), 384)) == (384, 1)
+
+
+@pytest.mark.parametrize("image", [jpeg(1, 384, 100), b"", b"not an image"])
+def test_small_crops_and_what_is_none_stay_as_they_are(image):
+    assert shrink_crop(image, 384) is image
+
+
+def test_without_a_limit_nothing_is_scaled():
+    tall = jpeg(1, 170, 512)
+    assert shrink_crop(tall, None) is tall

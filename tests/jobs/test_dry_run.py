@@ -1,0 +1,36 @@
+"""The ROI is tried on a sample before a long run, and what it can't do there is said."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from actors.detect.person_detector import resolve_detector
+from actors.storage.object_store import ObjectStore
+from jobs.run.dry_run import draw_roi
+from jobs.settings import load_settings
+from tests.support import job
+from tests.support.job import Models
+
+
+def test_a_sample_is_drawn_and_counted_and_zones_of_absent_cameras_are_named(models: Models, tmp_path):
+    job.write_shards(tmp_path / "in", "abcdefgh", frames=2)
+    given = [option for option in models.options(smolvlm=False) if option != "--set"]
+    zones = (
+        "[{camera: till, mode: exclude, rectangle: [0, 0, 1, 1]}, {mode: include, rectangle: [0, 0, 1, 1]}]"
+    )
+    settings = load_settings((), [*given, f"input.uri={tmp_path / 'in'}", f"roi.static={zones}"]).settings
+    output = ObjectStore(str(tmp_path / "out"))
+    tried = draw_roi(settings, resolve_detector(settings.detector, settings.storage), output)
+    # Four of eight shards, evenly spaced, with both of their frames.
+    assert {path.rpartition("/")[2].partition(".")[0] for path in tried.pictures} == set("aceg")
+    assert len(tried.pictures) == 8
+    for path in tried.pictures:
+        assert cv2.imdecode(np.frombuffer(output.read(path), np.uint8), cv2.IMREAD_COLOR).shape[2] == 3
+    first, second = tried.lines(settings)
+    assert "8 frames of 4 shards" in first
+    # roi.max_persons leaves two of each frame.
+    assert 0 < tried.kept <= 16
+    assert f"{tried.kept:,} kept + {tried.dropped.total():,} dropped (" in first
+    assert "no frame of these shards is of camera till" in second
+    assert not (tmp_path / "out/commits").exists()

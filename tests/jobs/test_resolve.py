@@ -1,0 +1,53 @@
+"""A setting reopens exactly the stages whose results depend on it."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.run.resolve import models_of, resolve
+from jobs.settings import load_settings
+from tests.support.job import Models
+
+
+def fingerprints(models: Models, *overrides: str) -> dict[str, str]:
+    given = [option for option in models.options() if option != "--set"]
+    return resolve(load_settings((), [*given, *overrides]).settings).fingerprints
+
+
+@pytest.fixture(scope="module")
+def base(models: Models) -> dict[str, str]:
+    return fingerprints(models)
+
+
+@pytest.mark.parametrize(
+    ("override", "changed"),
+    [
+        ("roi.max_persons=1", {"detect"}),
+        ("roi.dynamic.ratio=0.1", {"detect"}),
+        ("detector.confidence=0.5", {"detect"}),
+        ("crops.padding=0.2", {"detect"}),
+        ("input.max_image_pixels=1000", {"detect"}),
+        ("output.person_json=tar", {"person_json"}),
+        ("schema.attributes.hood=null", {"smolvlm"}),
+        ("smolvlm.reasoning=true", {"smolvlm"}),
+        ("smolvlm.batch_size=3", set()),
+        ("detector.actors=2", set()),
+        ("run.stall_fail_s=10000", set()),
+        ("output.previews=1", set()),
+        ("output.keep_crops=never", set()),
+    ],
+)
+def test_a_setting_changes_the_fingerprints_of_what_depends_on_it(models, base, override, changed):
+    after = fingerprints(models, override)
+    assert {name for name in base if after[name] != base[name]} == changed
+
+
+def test_a_model_whose_answers_stay_is_remembered_when_a_run_leaves_it_out(models):
+    given = [option for option in models.options(smolvlm=False) if option != "--set"]
+    resolved = resolve(load_settings((), given).settings)
+    assert models_of(resolved, {})["notice"] is None
+    before = {"demo": True, "model": "demo/models/smolvlm"}
+    said = models_of(resolved, {"smolvlm": before})
+    assert said["smolvlm"] == before
+    assert said["demo"]
+    assert said["notice"].startswith("demo models (smolvlm)")

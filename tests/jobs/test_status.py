@@ -1,0 +1,36 @@
+"""What a person is told of an output: numbers that add up, and reasons."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+from rich.console import Console
+
+from actors.storage.object_store import ObjectStore
+from jobs.run.output_status import output_status
+from jobs.run.progress import print_summary
+from tests.support.committed import Found, said, write_output
+
+BOX = (0.1, 0.1, 0.2, 0.4)
+
+
+def summary_of(store: ObjectStore) -> str:
+    text = StringIO()
+    print_summary(Console(file=text, width=200), output_status(store), {})
+    return text.getvalue()
+
+
+def test_persons_of_a_run_without_the_annotator_are_not_lost_from_the_sum(tmp_path):
+    store = ObjectStore(str(tmp_path))
+    answered = Found(BOX, answers={"smolvlm": said()})
+    write_output(store, {"a": {"f": [answered, answered]}, "b": {"g": [Found(BOX)]}})
+    assert "3 = 2 ok + 1 not asked in the run that did their shard" in summary_of(store)
+
+
+def test_frames_that_failed_are_named_with_their_reasons_and_no_more_than_five(tmp_path):
+    store = ObjectStore(str(tmp_path))
+    broken = {f"{number}": f"truncated JPEG {number}" for number in range(4)}
+    write_output(store, {"a": {"f": [Found(BOX)], **broken}, "b": {"g": [Found(BOX)]}, "c": broken})
+    named = [line for line in summary_of(store).splitlines() if line.startswith("failed frame")]
+    assert named[0] == "failed frame: a: 0: truncated JPEG 0"
+    assert [line.split(": ")[1] for line in named] == ["a"] * 4 + ["c"]

@@ -1,0 +1,69 @@
+"""Whatever dies, the result is the one of a run in which nothing did."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.support import job
+from tests.support.job import Models
+
+pytestmark = pytest.mark.timeout(900)
+
+DATA = {"frames": (), "persons": ("crop",), "annotations/smolvlm": ()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(models: Models, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    source, output = folder / "in", folder / "out"
+    job.write_shards(source, "abcdef", frames=6)
+    job.annotate(source, output, *models.options())
+    return SimpleNamespace(source=source, output=output, options=models.options())
+
+
+def assert_same_rows(output: Path, expected: Path) -> None:
+    for kind, left_out in DATA.items():
+        ours, theirs = (job.table(o, kind).drop_columns(list(left_out)) for o in (output, expected))
+        assert ours.to_pylist() == theirs.to_pylist(), kind
+
+
+def test_a_driver_killed_over_and_over_loses_and_repeats_nothing(undisturbed, tmp_path):
+    output = tmp_path / "out"
+    rng = random.Random(5)
+    committed: dict[str, str] = {}
+    for _ in range(2):
+        wanted = len(committed) + 1
+        process = job.start(
+            "annotate", "--input", undisturbed.source, "--output", output, *undisturbed.options
+        )
+        job.wait_for(lambda wanted=wanted: len(list((output / "commits").glob("*.json"))) >= wanted, process)
+        time.sleep(rng.uniform(0, 0.3))
+        os.kill(process.pid, signal.SIGKILL)
+        job.finish(process)
+        # The workers outlive their driver for a moment; what they commit then counts too.
+        found = {name: record["attempt_id"] for name, record in job.records(output).items()}
+        assert committed.items() <= found.items()
+        committed = found
+    job.annotate(undisturbed.source, output, *undisturbed.options)
+    found = {name: record["attempt_id"] for name, record in job.records(output).items()}
+    assert committed.items() <= found.items()
+    assert len(found) == 6
+    assert_same_rows(output, undisturbed.output)
+
+
+def test_a_detector_that_is_killed_is_replaced(undisturbed, tmp_path):
+    output = tmp_path / "out"
+    process = job.start("annotate", "--input", undisturbed.source, "--output", output, *undisturbed.options)
+    detectors = job.wait_for(lambda: job.workers(process.pid, "DetectStage"), process)
+    assert detectors
+    os.kill(detectors[0], signal.SIGKILL)
+    done = job.finish(process)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same_rows(output, undisturbed.output)

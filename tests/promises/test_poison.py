@@ -1,0 +1,57 @@
+"""An input that kills whoever reads it costs itself alone."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.conftest import REPO_ROOT
+from tests.support import job
+from tests.support.job import Models
+
+POISON = """
+import os
+import signal
+import sys
+
+import pytest
+
+from actors.detect.shard_detector import ShardDetector
+from jobs.run import annotation as annotate
+from jobs.cli import main
+
+
+class Poisoned(ShardDetector):
+    def detect(self, block):
+        if block.task.shard.shard_id == "b":
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().detect(block)
+
+
+annotate.ShardDetector = Poisoned
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.timeout(900)
+def test_a_shard_that_kills_its_worker_fails_alone(models: Models, tmp_path):
+    source, output, script = tmp_path / "in", tmp_path / "out", tmp_path / "poisoned.py"
+    job.write_shards(source, "abc")
+    script.write_text(POISON)
+    options = [*models.options(smolvlm=False), "--set", "run.max_attempts=2"]
+    done = job.finish(
+        job.start_command(
+            [sys.executable, script, "annotate", "--input", source, "--output", output, *options],
+            environment={"PYTHONPATH": str(REPO_ROOT)},
+        )
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    found = job.records(output)
+    assert {name: record["state"] for name, record in found.items()} == {
+        "a": "done",
+        "b": "failed",
+        "c": "done",
+    }
+    assert "its worker died 2 times on this shard" in found["b"]["error"]
+    assert job.progress(output)["run"]["shards_failed"] == 1

@@ -1,0 +1,37 @@
+"""A job whose workers stand still says so and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+
+import pytest
+
+from tests.support import job
+from tests.support.job import Models
+
+
+@pytest.mark.timeout(600)
+def test_a_stalled_job_names_what_is_stuck_and_a_rerun_finishes_it(models: Models, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    job.write_shards(source, "ab")
+    options = models.options(smolvlm=False)
+    deadlines = ["--set", "run.stall_warning_s=40", "--set", "run.stall_fail_s=50"]
+    process = job.start("annotate", "--input", source, "--output", output, *options, *deadlines)
+
+    stopped = job.wait_for(lambda: job.workers(process.pid, "DetectStage"), process)
+    assert stopped
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        done = job.finish(process)
+    finally:
+        for pid in stopped:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert done.stderr.count("no shard committed for") == 2, "a warning, then the end"
+    assert job.records(output) == {}
+    job.annotate(source, output, *options)
+    assert {r["state"] for r in job.records(output).values()} == {"done"}

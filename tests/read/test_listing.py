@@ -1,0 +1,393 @@
+"""Planning: every input is a shard under a stable name, or the reason why there is nothing to do."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.errors import InputError
+from actors.read.frames import InputSettings, list_members, read_frames
+from actors.read.listing import list_shards
+from actors.records import Shard
+from actors.storage.layout import object_name, shard_id_of
+from actors.storage.object_store import ObjectStore, StorageSettings
+from tests.support import bad_inputs as bad
+
+STORAGE = StorageSettings(retries=1, timeout_s=10)
+
+
+def listed(uri: object, **options) -> list[Shard]:
+    return list(list_shards(InputSettings(uri=str(uri), **options), STORAGE))
+
+
+def ids(shards: list[Shard]) -> list[str]:
+    return [shard.shard_id for shard in shards]
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+# --- what is found ---
+
+
+def test_a_single_file_is_one_shard(tmp_path):
+    write(tmp_path, {"day.tar": bad.good_tar(2), "other.tar": bad.good_tar(2)})
+    (shard,) = listed(tmp_path / "day.tar")
+    assert (shard.shard_id, shard.format, shard.uri) == ("day", "webdataset", str(tmp_path / "day.tar"))
+    assert shard.size_bytes == (tmp_path / "day.tar").stat().st_size
+    assert (shard.start, shard.stop, shard.members) == (0, None, b"")
+
+
+def test_a_single_image_is_one_shard(tmp_path):
+    write(tmp_path, bad.frames_with_sidecars(3))
+    (shard,) = listed(tmp_path / "frame-001.jpg")
+    assert (shard.format, list_members(shard.members)) == ("images", ["frame-001.jpg"])
+    assert [frame.key for frame in read_frames(shard, InputSettings(), STORAGE)] == ["frame-001"]
+
+
+def test_a_relative_path_becomes_absolute_for_workers_elsewhere(tmp_path, monkeypatch):
+    write(tmp_path, {"in/day.tar": bad.good_tar(2)})
+    monkeypatch.chdir(tmp_path)
+    for uri in ("in", "in/", "./in", "in/day.tar", "in/*.tar", f"file://{tmp_path}/in"):
+        assert [shard.uri for shard in listed(uri)] == [str(tmp_path / "in" / "day.tar")], uri
+
+
+def test_a_file_named_outright_needs_no_extension_when_the_format_is_set(tmp_path):
+    write(tmp_path, {"export.bin": bad.good_tar(2)})
+    (shard,) = listed(tmp_path / "export.bin", format="webdataset")
+    assert len(list(read_frames(shard, InputSettings(), STORAGE))) == 2
+    with pytest.raises(InputError, match=r"found: \.bin x1"):
+        listed(tmp_path / "export.bin")
+
+
+def mixed_folder(tmp_path: Path) -> Path:
+    return write(
+        tmp_path / "in",
+        {
+            "b.tar": bad.good_tar(2),
+            "a.tar.gz": bad.tar_gz(bad.frames(2)),
+            "c.TGZ": bad.tar_gz(bad.frames(2)),
+            "d.parquet": bad.parquet({"image": [bad.jpeg()]}),
+            "e.zip": bad.zipped(bad.frames(2)),
+            "z.jpg": bad.jpeg(),
+            "z.json": b"{}",
+            "lonely.json": b"{}",
+            "README.txt": b"",
+            "._b.tar": b"fork",
+            ".hidden/x.tar": b"",
+            "sub/f.tar": bad.good_tar(2),
+            "sub/deep/g.png": bad.png(),
+        },
+    )
+
+
+def test_a_mixed_folder_gives_each_file_by_its_extension(tmp_path):
+    shards = listed(mixed_folder(tmp_path))
+    assert [(shard.shard_id.split("-")[0], shard.format) for shard in shards] == [
+        ("a", "webdataset"),
+        ("b", "webdataset"),
+        ("c", "webdataset"),
+        ("d", "parquet"),
+        ("e", "zip"),
+        ("images", "images"),
+        ("sub_f", "webdataset"),
+        ("sub_deep", "images"),
+    ]
+    assert list_members(shards[5].members) == ["z.jpg", "z.json"]
+    frames = [len(list(read_frames(shard, InputSettings(), STORAGE))) for shard in shards]
+    assert frames == [2, 2, 2, 1, 2, 1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "count"), [("webdataset", 4), ("parquet", 1), ("zip", 1), ("images", 2), ("auto", 8)]
+)
+def test_a_configured_format_leaves_the_others_out(chosen: str, count: int, tmp_path):
+    shards = listed(mixed_folder(tmp_path), format=chosen)
+    assert len(shards) == count
+    assert chosen == "auto" or {shard.format for shard in shards} == {chosen}
+
+
+def test_a_glob_gives_what_matches_and_folders_that_match_with_all_in_them(tmp_path):
+    tar = bad.good_tar(1)
+    names = ["day-1.tar", "day-2.tar", "night-1.tar", "cam-1/x.tar", "cam-2/y.tar", "cam-2/z/w.tar"]
+    write(tmp_path, dict.fromkeys(names, tar))
+    assert ids(listed(f"{tmp_path}/day-*.tar")) == ["day-1", "day-2"]
+    assert ids(listed(f"{tmp_path}/[dn]*-1.tar")) == ["day-1", "night-1"]
+    assert len(listed(f"{tmp_path}/cam-?/*.tar")) == 2
+    assert len(listed(f"{tmp_path}/cam-*")) == 3
+    assert len(listed(f"{tmp_path}/**/*.tar")) == 6
+    with pytest.raises(InputError, match="nothing matches"):
+        listed(f"{tmp_path}/week-*.tar")
+
+
+def test_a_name_with_glob_characters_that_exists_is_taken_as_it_is(tmp_path):
+    write(tmp_path, {"day[1].tar": bad.good_tar(1), "in[2]/a.tar": bad.good_tar(1)})
+    assert len(listed(tmp_path / "day[1].tar")) == 1
+    assert ids(listed(tmp_path / "in[2]")) == ["a"]
+
+
+def test_the_order_and_the_names_are_the_same_every_time(tmp_path):
+    folder = mixed_folder(tmp_path)
+    assert listed(folder) == listed(folder)
+
+
+# --- groups of images ---
+
+
+def test_images_are_grouped_in_the_order_of_their_names_with_their_sidecars(tmp_path):
+    write(tmp_path, bad.frames_with_sidecars(10))
+    shards = listed(tmp_path, frames_per_shard=4)
+    assert ids(shards) == ["images-00000", "images-00001", "images-00002"]
+    members = [list_members(shard.members) for shard in shards]
+    assert [sum(name.endswith(".jpg") for name in names) for names in members] == [4, 4, 2]
+    assert sorted(itertools.chain(*members)) == sorted(bad.frames_with_sidecars(10))
+    frames = [frame for shard in shards for frame in read_frames(shard, InputSettings(), STORAGE)]
+    assert [frame.key for frame in frames] == [f"frame-{i:03d}" for i in range(10)]
+    assert all(frame.camera for frame in frames)
+
+
+def test_a_new_folder_changes_no_other_group(tmp_path):
+    write(tmp_path, {f"cam-{c}/{i}.jpg": bad.jpeg() for c in (1, 3) for i in range(5)})
+    before = listed(tmp_path, frames_per_shard=2)
+    write(tmp_path, {f"cam-2/{i}.jpg": bad.jpeg() for i in range(5)} | {"cam-0/x/0.jpg": bad.jpeg()})
+    after = listed(tmp_path, frames_per_shard=2)
+    assert [shard for shard in after if shard in before] == before
+    assert len(after) == len(before) + 4
+    assert ids(before)[:3] == ["cam-1-00000", "cam-1-00001", "cam-1-00002"]
+
+
+def test_a_changed_image_or_sidecar_changes_the_identity_of_its_group_only(tmp_path):
+    write(tmp_path, bad.frames_with_sidecars(4))
+    before = listed(tmp_path, frames_per_shard=2)
+    for name in ("frame-003.jpg", "frame-003.json"):
+        (tmp_path / name).write_bytes(b"changed")
+        after = listed(tmp_path, frames_per_shard=2)
+        assert after[0].etag == before[0].etag
+        assert after[1].etag != before[1].etag
+        before = after
+
+
+def test_a_folder_called_like_the_group_of_the_root_has_another_name(tmp_path):
+    write(tmp_path, {"a.jpg": bad.jpeg(), "images/a.jpg": bad.jpeg()})
+    first, second = ids(listed(tmp_path))
+    assert first == "images-00000"
+    assert second.startswith("images-")
+    assert first != second
+
+
+# --- parts ---
+
+
+def test_a_large_tar_is_planned_as_parts_that_cover_it(tmp_path):
+    write(tmp_path, {"big.tar": bad.good_tar(60), "small.tar": bad.good_tar(1)})
+    size = (tmp_path / "big.tar").stat().st_size
+    *parts, small = listed(tmp_path, max_shard_bytes=size // 3)
+    assert ids(parts) == [f"big.part-{i:05d}" for i in range(len(parts))]
+    assert small.shard_id == "small"
+    assert parts[0].start == 0
+    assert parts[-1].stop is None
+    assert [part.stop for part in parts[:-1]] == [part.start for part in parts[1:]]
+    assert sum(part.size_bytes for part in parts) == size
+    assert all(part.size_bytes <= size // 3 + 512 for part in parts)
+    assert len({part.etag for part in parts}) == len(parts)
+
+
+def test_another_division_of_the_same_file_is_another_input(tmp_path):
+    write(tmp_path, {"big.tar": bad.good_tar(60)})
+    one = {shard.shard_id: shard.etag for shard in listed(tmp_path, max_shard_bytes=20_000)}
+    two = {shard.shard_id: shard.etag for shard in listed(tmp_path, max_shard_bytes=30_000)}
+    shared = one.keys() & two.keys()
+    assert shared
+    assert all(one[name] != two[name] for name in shared)
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.zip", "a.parquet"])
+def test_a_large_file_that_can_not_be_divided_is_one_shard(name: str, tmp_path):
+    write(tmp_path, {name: b"neither zip nor Parquet nor gzip" * 1000})
+    assert ids(listed(tmp_path, max_shard_bytes=5000)) == ["a"]
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize("key", ["a", "cam-1_x.part-00000", "A.B", "x" * 120])
+def test_a_safe_name_stays_as_it_is(key: str):
+    assert object_name(key) == key
+
+
+@pytest.mark.parametrize(
+    "key", ["", ".", "..", "../a", "/a", "a/b", ".hidden", "a b", "日本", "x" * 121, "a\0b", "caf\udce9"]
+)
+def test_any_other_name_becomes_safe_and_has_a_hash(key: str):
+    name = object_name(key)
+    assert name != key
+    assert len(name) <= 120
+    assert name.isascii()
+    assert not set(name) - set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+    assert not name.startswith(".")
+
+
+@given(st.lists(st.text(max_size=150), unique=True, max_size=30))
+def test_different_keys_have_different_names(keys: list[str]):
+    names = {object_name(key) for key in keys}
+    assert len(names) == len(keys)
+    assert all(shard_id_of(f"commits/{name}.json") == name for name in names)
+
+
+def test_two_inputs_of_one_name_are_refused_naming_both(tmp_path):
+    write(tmp_path, {"day.tar": bad.good_tar(1), "day.zip": bad.zipped(bad.frames(1))})
+    with pytest.raises(InputError, match=r"day\.tar and .*day\.zip would both be shard 'day'; rename one"):
+        listed(tmp_path)
+    assert ids(listed(tmp_path, format="zip")) == ["day"]
+
+
+# --- nothing to do ---
+
+
+def test_an_input_that_is_not_set_is_said():
+    with pytest.raises(InputError, match=r"input\.uri is not set: pass --input"):
+        list(list_shards(InputSettings(), STORAGE))
+
+
+@pytest.mark.parametrize("name", ["gone", "gone.tar", "gone/deeper", "gone/*.tar"])
+def test_a_missing_input_is_said(name: str, tmp_path):
+    with pytest.raises(InputError, match=r"there is nothing at this input; check input\.uri"):
+        listed(tmp_path / name)
+
+
+def test_an_empty_input_is_said(tmp_path):
+    (tmp_path / "empty" / "deeper").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"is empty; check input\.uri"):
+        listed(tmp_path / "empty")
+
+
+def test_an_input_of_other_things_says_what_there_is(tmp_path):
+    write(tmp_path, {"a.txt": b"", "b/c.txt": b"", "d.csv": b"", "e.json": b"", "Makefile": b""})
+    with pytest.raises(InputError) as raised:
+        listed(tmp_path)
+    assert "holds no tar, Parquet, zip or images (found: .txt x2, no extension x1, .csv x1, .json x1)" in str(
+        raised.value
+    )
+    with pytest.raises(
+        InputError, match=r"holds no images \(found: .*\); check input\.uri and input\.format"
+    ):
+        listed(write(tmp_path, {"f.tar": b"x"}), format="images")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read every folder")
+def test_an_unreadable_folder_is_said_and_not_taken_for_an_empty_one(tmp_path):
+    folder = write(tmp_path / "in", {"a.tar": b"x", "locked/b.tar": b"x"})
+    (folder / "locked").chmod(0)
+    try:
+        with pytest.raises(InputError, match="can't be listed: permission denied"):
+            listed(folder)
+    finally:
+        (folder / "locked").chmod(stat.S_IRWXU)
+
+
+def test_an_unknown_protocol_is_said():
+    with pytest.raises(Exception, match="nosuch://x: can't open this kind of URI"):
+        listed("nosuch://x")
+
+
+# --- in a bucket ---
+
+
+def test_a_bucket_gives_the_shards_of_a_folder(bucket: str, tmp_path):
+    folder = mixed_folder(tmp_path)
+    store = ObjectStore(f"{bucket}/in", STORAGE)
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            store.write(path.relative_to(folder).as_posix(), path.read_bytes())
+    expected = listed(folder)
+    found = listed(f"{bucket}/in/")
+    assert ids(found) == ids(expected)
+    local = {shard.shard_id: shard for shard in expected}
+    for shard in found:
+        assert shard.uri.startswith(f"{bucket}/in")
+        on_disk = local[shard.shard_id]
+        assert replace(shard, uri=on_disk.uri, etag=on_disk.etag) == on_disk
+        assert list(read_frames(shard, InputSettings(), STORAGE)) == list(
+            read_frames(on_disk, InputSettings(), STORAGE)
+        )
+    assert ids(listed(f"{bucket}/in/b.tar")) == ["b"]
+    assert ids(listed(f"{bucket}/in/*.tar")) == ["b"]
+    assert len(listed(bucket)) == len(expected)
+
+
+def test_the_identity_of_an_object_changes_when_its_content_does(bucket: str):
+    store = ObjectStore(bucket, STORAGE)
+    store.write("a.tar", b"1" * 100)
+    first = listed(bucket)[0].etag
+    assert listed(bucket)[0].etag == first
+    store.write("a.tar", b"2" * 100)
+    assert listed(bucket)[0].etag != first
+
+
+def test_large_files_in_a_bucket_are_divided_as_on_disk(bucket: str, tmp_path):
+    files = {
+        "a.tar": bad.good_tar(40),
+        "b.zip": bad.zipped(bad.frames(40)),
+        "c.parquet": bad.parquet({"image": list(bad.frames(40).values())}, 5),
+    }
+    write(tmp_path, files)
+    for name, content in files.items():
+        ObjectStore(bucket, STORAGE).write(name, content)
+    expected = listed(tmp_path, max_shard_bytes=20_000)
+    found = listed(bucket, max_shard_bytes=20_000)
+    assert [(s.shard_id, s.start, s.stop, s.size_bytes) for s in found] == [
+        (s.shard_id, s.start, s.stop, s.size_bytes) for s in expected
+    ]
+    assert len(found) > 6
+
+
+def test_a_missing_and_an_empty_bucket_are_said(bucket: str):
+    with pytest.raises(InputError, match="there is nothing at this input"):
+        listed("s3://no-such-bucket-anywhere/x")
+    with pytest.raises(InputError, match="there is nothing at this input"):
+        listed("s3://no-such-bucket-anywhere")
+    with pytest.raises(InputError, match="is empty"):
+        listed(bucket)
+    with pytest.raises(InputError, match="there is nothing at this input"):
+        listed(f"{bucket}/nothing/here")
+
+
+@pytest.mark.parametrize("place", ["", "/in", "/in/a.tar", "/in/*.tar"])
+@pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_wrong_credentials_are_said_and_nothing_secret(variable: str, place: str, bucket: str, monkeypatch):
+    ObjectStore(bucket, STORAGE).write("in/a.tar", bad.good_tar(1))
+    monkeypatch.setenv(variable, "wrong-wrong-wrong")
+    ObjectStore(bucket, STORAGE).fs.clear_instance_cache()
+    with pytest.raises(InputError, match=r"refused the credentials.*AWS_SECRET_ACCESS_KEY") as raised:
+        listed(f"{bucket}{place}")
+    assert "wrong-wrong" not in str(raised.value)
+    assert "only-for-loopback" not in str(raised.value)
+
+
+def test_missing_credentials_are_said(bucket: str, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    ObjectStore(bucket, STORAGE).fs.clear_instance_cache()
+    with pytest.raises(InputError, match=r"no credentials: set AWS_ACCESS_KEY_ID.*or storage\.anon=true"):
+        listed(bucket)
+
+
+def test_a_store_that_is_down_is_said(s3_environment):
+    storage = StorageSettings(endpoint_url="http://127.0.0.1:9", retries=0, timeout_s=2)
+    with pytest.raises(InputError, match=r"can't be reached.*check storage\.endpoint_url"):
+        list(list_shards(InputSettings(uri="s3://any/in"), storage))

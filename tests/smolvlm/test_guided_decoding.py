@@ -1,0 +1,206 @@
+"""Guided answers: valid by construction, exact confidences, and no trace of the batch they came from."""
+
+import io
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from actors.attributes import AttributeSchema, SchemaSettings
+from actors.smolvlm.answer_grammar import answer_grammar
+from actors.smolvlm.crop_annotator import SmolVLMAnnotator, SmolVLMSettings, resolve_smolvlm
+from tests.support.tiny_smolvlm import make_tiny_smolvlm
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+ODD_SCHEMA = {
+    # Values that begin others, share tokens, need escapes, or are signed.
+    "sport": {"type": "category", "values": ["ski", "ski jump", 'say "hi"', "\u00e9t\u00e9", "a/b\\c"]},
+    "change": {"type": "integer", "min": -12, "max": 11, "nested": False},
+    "year": {"type": "integer", "min": 1990, "max": 2030, "nullable": True},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_tiny_smolvlm(tmp_path_factory.mktemp("model"))
+
+
+def make_annotator(folder, attributes=None, **changes):
+    settings = SmolVLMSettings(model=str(folder), **changes)
+    given = (
+        SchemaSettings() if attributes is None else SchemaSettings.model_validate({"attributes": attributes})
+    )
+    schema = AttributeSchema(given)
+    return SmolVLMAnnotator(settings, resolve_smolvlm(settings, schema), schema)
+
+
+def make_crops(count, seed=0):
+    rng = np.random.default_rng(seed)
+    crops = []
+    for _ in range(count):
+        height, width = rng.integers(8, 200, 2)
+        pixels = rng.integers(0, 255, (4, 3, 3), dtype=np.uint8)
+        sink = io.BytesIO()
+        Image.fromarray(pixels).resize((int(width), int(height))).save(sink, "JPEG")
+        crops.append(sink.getvalue())
+    return crops
+
+
+def tokenizer_of(folder):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return tokenizer, lambda text: tokenizer.encode(text, add_special_tokens=False)
+
+
+@pytest.mark.parametrize("attributes", [None, ODD_SCHEMA])
+def test_forced_text_and_values_spell_the_json_document(folder, attributes):
+    given = (
+        SchemaSettings() if attributes is None else SchemaSettings.model_validate({"attributes": attributes})
+    )
+    schema = AttributeSchema(given)
+    tokenizer, encode = tokenizer_of(folder)
+    grammar = answer_grammar(schema, encode)
+    for seed in range(100):
+        chooser = random.Random(seed)
+        ids, values = [], {}
+        for slot in grammar.slots:
+            index = chooser.randrange(len(slot.values))
+            ids += [*slot.forced, *slot.paths[index]]
+            values[slot.name] = slot.values[index]
+        document = json.dumps({**schema.nest(values), "reasoning": ""}, ensure_ascii=False)
+        assert tokenizer.decode([*ids, *grammar.reasoning]) + '"}' == f" {document}"
+
+
+@pytest.mark.parametrize("attributes", [None, ODD_SCHEMA])
+def test_routes_lead_from_the_root_to_every_value(folder, attributes):
+    given = (
+        SchemaSettings() if attributes is None else SchemaSettings.model_validate({"attributes": attributes})
+    )
+    _, encode = tokenizer_of(folder)
+    for slot in answer_grammar(AttributeSchema(given), encode).slots:
+        assert len(slot.values) == len(slot.paths) == len(slot.routes) == len(set(slot.routes))
+        for path, route in zip(slot.paths, slot.routes, strict=True):
+            walked, at = [], -1
+            for edge in route:
+                node, token = slot.edges[edge]
+                assert node == at
+                walked.append(token)
+                at = next((i for i, n in enumerate(slot.nodes) if n == (node, token)), None)
+            assert tuple(walked[: len(path)]) == path
+            assert len(walked) <= len(path) + 1
+        ends = {slot.edges[route[-1]] for route in slot.routes}
+        assert len(ends) == len(slot.values)
+        assert not ends & set(slot.nodes)
+
+
+class BruteForce:
+    """The same question put to the plain model: a full forward pass for every value, nothing shared."""
+
+    def __init__(self, folder, annotator):
+        from transformers import AutoModelForImageTextToText
+
+        self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+        self.annotator = annotator
+
+    @torch.inference_mode()
+    def log_probability(self, crop, before, value):
+        prepared = self.annotator._prepare_one(crop)
+        ids = [*prepared.ids, *before, *value]
+        logits = self.model(input_ids=torch.tensor([ids]), pixel_values=prepared.pixels[None]).logits[0]
+        scores = logits.float().log_softmax(-1)
+        first = len(ids) - len(value)
+        return sum(scores[first + i - 1, token].item() for i, token in enumerate(value))
+
+
+def check_against_brute_force(folder, attributes, crops):
+    annotator = make_annotator(folder, attributes, batch_size=4)
+    brute = BruteForce(folder, annotator)
+    given = (
+        SchemaSettings() if attributes is None else SchemaSettings.model_validate({"attributes": attributes})
+    )
+    _, encode = tokenizer_of(folder)
+    grammar = answer_grammar(AttributeSchema(given), encode)
+    compared = 0
+    for crop, answer in zip(crops, annotator.annotate(crops), strict=True):
+        before = []
+        for slot in grammar.slots:
+            before += slot.forced
+            scored = [[slot.edges[edge][1] for edge in route] for route in slot.routes]
+            totals = torch.tensor([brute.log_probability(crop, before, tokens) for tokens in scored])
+            probabilities = totals.double().softmax(0)
+            index = int(probabilities.argmax())
+            assert answer.values[slot.name] == slot.values[index], slot.name
+            assert answer.confidence[slot.name] == pytest.approx(float(probabilities[index]), abs=2e-5), (
+                slot.name
+            )
+            before += slot.paths[index]
+            compared += 1
+    return compared
+
+
+def test_confidences_equal_teacher_forced_scoring_of_every_value(folder):
+    assert check_against_brute_force(folder, None, make_crops(2)) == 22
+
+
+def test_confidences_are_exact_where_values_begin_others(folder):
+    assert check_against_brute_force(folder, ODD_SCHEMA, make_crops(4, seed=1)) == 12
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_answer_is_valid_and_answers_differ(tmp_path, seed):
+    annotator = make_annotator(make_tiny_smolvlm(tmp_path / "model", seed), batch_size=16)
+    schema = AttributeSchema(SchemaSettings())
+    answers = annotator.annotate(make_crops(40, seed))
+    assert [a.status for a in answers] == ["ok"] * 40
+    for answer in answers:
+        assert schema.parse(json.loads(json.dumps(schema.nest(answer.values)))) == answer.values
+        assert list(answer.values) == list(answer.confidence) == list(schema.names)
+        for name, attribute in zip(schema.names, schema, strict=True):
+            assert 1 / len(attribute.values) - 1e-6 <= answer.confidence[name] <= 1 + 1e-6
+    assert len({json.dumps(a.values) for a in answers}) >= 5
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"split_image": True}, {"reasoning": True, "reasoning_max_tokens": 8}]
+)
+def test_answers_do_not_depend_on_batch_size_or_neighbours(folder, changes):
+    crops = make_crops(17)
+    alone = make_annotator(folder, batch_size=1, **changes).annotate(crops)
+    order = list(range(17))
+    random.Random(0).shuffle(order)
+    for batch_size in (3, 16):
+        together = make_annotator(folder, batch_size=batch_size, **changes).annotate(crops)
+        shuffled = make_annotator(folder, batch_size=batch_size, **changes).annotate(
+            [crops[i] for i in order]
+        )
+        for found in (together, [shuffled[order.index(i)] for i in range(17)]):
+            for one, other in zip(alone, found, strict=True):
+                assert other.values == one.values
+                assert other.reasoning == one.reasoning
+                assert other.confidence == pytest.approx(one.confidence, abs=2e-6)
+
+
+def test_the_same_batch_gives_the_same_bits(folder):
+    annotator = make_annotator(folder, batch_size=5)
+    crops = make_crops(10)
+    first = annotator.annotate(crops)
+    annotator.annotate(make_crops(7, seed=9))
+    assert annotator.annotate(crops) == first
+
+
+def test_reasoning_is_short_valid_text_and_leaves_the_answer_alone(folder):
+    crops = make_crops(12)
+    plain = make_annotator(folder).annotate(crops)
+    reasoned = make_annotator(folder, reasoning=True, reasoning_max_tokens=12).annotate(crops)
+    schema = AttributeSchema(SchemaSettings())
+    for one, other in zip(plain, reasoned, strict=True):
+        assert one.reasoning is None
+        assert other.values == one.values
+        assert other.confidence == pytest.approx(one.confidence, abs=2e-6)
+        assert other.reasoning is not None
+        assert schema.parse({**schema.nest(other.values), "reasoning": other.reasoning}) == other.values

@@ -1,0 +1,105 @@
+"""Outputs with contents chosen by hand, written by the code that commits them in a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.attributes import AttributeSchema, SchemaSettings
+from actors.commit.committer import Committer, OutputSettings
+from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Annotation, Shard
+from actors.shard_block import ShardBlock, ShardTask
+from actors.storage.object_store import ObjectStore
+from actors.storage.tables import annotations_table
+from jobs.settings import Settings
+
+SCHEMA = AttributeSchema(SchemaSettings())
+FRAME_HEIGHT_PX = 1000
+_FINGERPRINTS = {"detect": "d", "person_json": "p", "smolvlm": "s", "gemini": "g"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A detection; `answers` are annotator to what it said, with the first value where nothing is given."""
+
+    bbox: Sequence[float]
+    score: float = 0.5
+    kept: bool = True
+    crop: bytes = b"crop"
+    answers: Mapping[str, Annotation] = field(default_factory=dict)
+
+
+def said(confidence: Mapping[str, float] | None = None, **values: Any) -> Annotation:
+    """An answer with some values chosen and the schema's first for the rest."""
+    return Annotation(
+        "ok", values={a.name: a.values[0] for a in SCHEMA} | values, confidence=confidence or {}
+    )
+
+
+def write_output(store: ObjectStore, shards: Mapping[str, Mapping[str, Sequence[Found] | str]]) -> None:
+    """Commit shards of frames: frame key to its persons, or to why it failed."""
+    run = {
+        "config": Settings().as_dict(),
+        "fingerprints": _FINGERPRINTS,
+        "models": {},
+        "plan": {"shards": len(shards)},
+    }
+    store.write("run.json", json.dumps(run).encode())
+    for shard_id, frames in shards.items():
+        Committer(store, OutputSettings(), SCHEMA, _FINGERPRINTS).commit(_block(shard_id, frames))
+
+
+def _block(shard_id: str, frames: Mapping[str, Sequence[Found] | str]) -> ShardBlock:
+    frame_rows, person_rows = [], []
+    found: list[Found] = []
+    for key, persons in sorted(frames.items()):
+        row = {"shard_id": shard_id, "frame_key": key, "detected": 0, "kept": 0}
+        if isinstance(persons, str):
+            frame_rows.append(row | {"status": "error", "error": persons})
+            continue
+        counts = {"detected": len(persons), "kept": sum(p.kept for p in persons)}
+        frame_rows.append(row | counts | {"status": "ok", "width": 2000, "height": FRAME_HEIGHT_PX})
+        for index, person in enumerate(sorted(persons, key=lambda p: -p.score)):
+            found.append(person)
+            person_rows.append(
+                {
+                    "shard_id": shard_id,
+                    "frame_key": key,
+                    "person_index": index,
+                    "bbox": np.array(person.bbox, np.float32),
+                    "score": person.score,
+                    "kept": person.kept,
+                    "drop_reason": None if person.kept else "min_height",
+                    "crop": person.crop if person.kept else None,
+                }
+            )
+    persons_table = pa.Table.from_pylist(person_rows, PERSONS_SCHEMA)
+    kept = [p for p in found if p.kept]
+    names = sorted({name for p in kept for name in p.answers})
+    provenance = {"model": "m", "model_version": "1", "prompt_sha256": "x"}
+    annotations = {
+        name: annotations_table(
+            persons_table.filter(persons_table["kept"]),
+            [p.answers.get(name, Annotation("pending")) for p in kept],
+            SCHEMA,
+            provenance,
+            name,
+        )
+        for name in names
+    }
+    task = ShardTask(Shard(shard_id, f"in/{shard_id}.tar", "webdataset", "etag", 10), "detect")
+    return ShardBlock(
+        task, pa.Table.from_pylist(frame_rows, FRAMES_SCHEMA), persons_table, annotations, names
+    )
+
+
+def write_truth(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), path)
+    return path

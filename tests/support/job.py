@@ -1,0 +1,165 @@
+"""The job as its users start it, in processes of its own, and what it left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from actors.storage.tables import from_parquet
+from tests.conftest import REPO_ROOT
+from tests.support import bad_inputs as bad
+
+ROW_KEYS = ["shard_id", "frame_key", "person_index"]
+
+
+@dataclass(frozen=True)
+class Models:
+    """Small models, and the options that make the job use them and stay small."""
+
+    weights: Path
+    smolvlm: Path
+    cache: Path
+
+    def options(self, *, smolvlm: bool = True) -> list[str]:
+        return [
+            *_set("detector.weights", self.weights),
+            *_set("detector.cache_dir", self.cache),
+            *_set("detector.image_size", 320),
+            *_set("detector.actors", 1),
+            *_set("roi.max_persons", 2),
+            *(_set("smolvlm.model", self.smolvlm) if smolvlm else _set("smolvlm.enabled", "false")),
+        ]
+
+
+def _set(key: str, value: object) -> list[str]:
+    return ["--set", f"{key}={value}"]
+
+
+def start(*arguments: object, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Start `shopframe` in a process group of its own."""
+    return start_command([sys.executable, "-m", "jobs.cli", *arguments], environment)
+
+
+def start_command(
+    command: Sequence[object], environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*map(str, command)],
+        cwd=REPO_ROOT,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    stdout, stderr = process.communicate(timeout=240)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
+    """Until the condition holds or the process ends; gives what the condition gave last."""
+    deadline = time.monotonic() + 240
+    while not (found := condition()) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found or condition()
+
+
+def workers(driver: int, stage: str) -> list[int]:
+    """Process ids of the actors of a stage, of a job that has started its own Ray."""
+    return sorted(pid for pid, title in descendants(driver).items() if f"MapBatches({stage})" in title)
+
+
+def descendants(driver: int) -> dict[int, str]:
+    """Process ids of a process and all that it started, to their titles."""
+    titles, parents = {}, {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            titles[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue
+    found = {driver}
+    while grown := {child for child, parent in parents.items() if parent in found} - found:
+        found |= grown
+    return {pid: titles.get(pid, "") for pid in found}
+
+
+def shopframe(*arguments: object, environment: Mapping[str, str] | None = None):
+    return finish(start(*arguments, environment=environment))
+
+
+def annotate(source: object, output: object, *options: object, expect: int = 0):
+    """A whole run, which must end with the expected exit code."""
+    done = shopframe("annotate", "--input", source, "--output", output, *options)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done
+
+
+def write_shards(folder: Path, names: str, frames: int = 2, first_seed: int = 0) -> None:
+    """One tar for each letter, every one with other frames, a camera and a time beside each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        write_shard(folder / f"{name}.tar", first_seed + 100 * number, frames)
+
+
+def write_shard(path: Path, seed: int, frames: int = 2) -> None:
+    files: dict[str, bytes] = {}
+    for index in range(frames):
+        files[f"frame-{index:03d}.jpg"] = bad.jpeg(320, 240, seed + index)
+        files[f"frame-{index:03d}.json"] = json.dumps({"camera": f"cam-{index % 2}"}).encode()
+    path.write_bytes(bad.tar(files))
+
+
+def records(output: Path) -> dict[str, dict[str, Any]]:
+    return {path.stem: json.loads(path.read_bytes()) for path in sorted((output / "commits").glob("*.json"))}
+
+
+def bytes_of(output: Path, folder: str) -> dict[str, bytes]:
+    """Path within the output to content, of every file in one of its folders, hidden ones left out."""
+    found = sorted(p for p in (output / folder).rglob("[!.]*") if p.is_file())
+    return {str(path.relative_to(output)): path.read_bytes() for path in found}
+
+
+def table(output: Path, kind: str) -> pa.Table:
+    """All committed rows of a kind, in the order of their keys: what a reader of records sees."""
+    tables = [
+        from_parquet((output / entry["path"]).read_bytes())
+        for record in records(output).values()
+        for entry in record["objects"]
+        if entry["kind"] == kind
+    ]
+    joined = pa.concat_tables(t.unify_dictionaries() for t in tables)
+    keys = [key for key in ROW_KEYS if key in joined.column_names]
+    return joined.sort_by([(key, "ascending") for key in keys])
+
+
+def consolidated(output: Path) -> list[dict[str, Any]]:
+    files = sorted((output / "consolidated").glob("*.parquet"))
+    rows = ds.dataset(files).to_table().to_pylist()
+    return sorted(rows, key=lambda row: tuple(row[key] for key in ROW_KEYS))
+
+
+def progress(output: Path) -> dict[str, Any]:
+    return json.loads((output / "progress.json").read_bytes())
+
+
+def debris(output: Path) -> set[str]:
+    """Files under the data folders that no commit record names."""
+    named = {e["path"] for record in records(output).values() for e in record["objects"]}
+    found: set[str] = set()
+    for folder in ("frames", "persons", "annotations", "previews"):
+        found |= set(bytes_of(output, folder))
+    return found - named
