@@ -64,7 +64,7 @@ class AttemptTracker:
         """The worker has finished the shard, well or badly."""
         self._started.pop((stage, shard_id), None)
 
-    def saw(self, frames: int = 0, persons: int = 0) -> None:
+    def report_progress(self, frames: int = 0, persons: int = 0) -> None:
         """Progress within a shard, for the display."""
         self._seen.update(frames=frames, persons=persons)
 

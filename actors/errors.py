@@ -1,18 +1,18 @@
 """Everything that Shopframe raises on purpose.
 
     ShopframeError
-    ├── ConfigError          settings or credentials are wrong: nothing is started (exit code 2)
-    │   ├── InputError       the input is missing, empty or can't be listed
-    │   ├── WeightsError     model weights are missing, unreachable or not the pinned ones
-    │   ├── OutputError      the output can't be written
-    │   └── GeminiRefusedError  Gemini refuses the key, the model or the settings: its stage stops
-    ├── ShardError           one shard can't be read or processed: the shard is recorded as failed
-    │   └── RecutError       crops were not kept and can't be cut again: what is committed stands
-    ├── FrameError           one frame can't be read or decoded: the frame becomes a row with its reason
-    ├── RateLimitedError     Gemini's quota is spent for now: wait as it says
-    ├── TransientError       Gemini can't be reached or has trouble of its own: try again later
-    ├── PreconditionError    a conditional write lost: another attempt got there first
-    └── StalledError         no shard was committed within the deadline (exit code 3)
+    ├── ConfigError                settings or credentials are wrong: nothing is started (exit code 2)
+    │   ├── InputError             the input is missing, empty or can't be listed
+    │   ├── WeightsError           model weights are missing, unreachable or not the pinned ones
+    │   ├── OutputError            the output can't be written
+    │   └── GeminiRefusedError     Gemini refuses the key, the model or the settings: its stage stops
+    ├── ShardError                 one shard can't be read or processed: the shard is recorded as failed
+    │   └── CropRestoreError       crops were not kept and can't be cut again: the committed shard stays
+    ├── FrameError                 one frame can't be read or decoded: the frame becomes a row with its reason
+    ├── GeminiRateLimitedError     Gemini's quota is spent for now: wait as it says
+    ├── GeminiUnavailableError     Gemini can't be reached or has trouble of its own: try again later
+    ├── PreconditionError          a conditional write lost: another attempt was faster
+    └── StalledError               no shard was committed within the deadline (exit code 3)
 
 Catch by type. Every message names the thing (file, shard, key or field), what is wrong with it
 and, where there is one, the remedy.
@@ -60,7 +60,7 @@ class ShardError(ShopframeError):
     """One shard can't be read or processed; the others go on."""
 
 
-class RecutError(ShardError):
+class CropRestoreError(ShardError):
     """Crops of a committed shard were not kept and can't be cut again; what is committed of it stands."""
 
 
@@ -68,7 +68,7 @@ class FrameError(ShopframeError):
     """One frame can't be read or decoded; the others go on."""
 
 
-class RateLimitedError(ShopframeError):
+class GeminiRateLimitedError(ShopframeError):
     """Gemini answered 429: a quota is spent.
 
     Attributes:
@@ -94,7 +94,7 @@ class RateLimitedError(ShopframeError):
         return type(self), (str(self), self.per_day, self.retry_after_s, self.quota_id)
 
 
-class TransientError(ShopframeError):
+class GeminiUnavailableError(ShopframeError):
     """Gemini could not be reached, answered too late, or failed: the same request may work later.
 
     Attributes:

@@ -67,7 +67,7 @@ class ShardBlock:
         previews: Frame key to an encoded image to draw on.
         timings_s: Seconds spent by stage.
         error: Why the shard failed; the later stages then pass it on to be recorded.
-        committed_stands: With an error: whether what was committed before stays as good as it was.
+        keep_previous_commit: With an error: whether what was committed before stays as good as it was.
     """
 
     task: ShardTask
@@ -78,7 +78,7 @@ class ShardBlock:
     previews: dict[str, bytes] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
     error: str | None = None
-    committed_stands: bool = False
+    keep_previous_commit: bool = False
 
     def to_arrow(self) -> pa.Table:
         """The block as a table of one row."""
@@ -91,7 +91,7 @@ class ShardBlock:
             "previews": [{"key": k, "image": v} for k, v in self.previews.items()],
             "timings_s": json.dumps(self.timings_s),
             "error": self.error,
-            "committed_stands": self.committed_stands,
+            "keep_previous_commit": self.keep_previous_commit,
         }
         return pa.Table.from_pylist([row], schema=_BLOCK_SCHEMA)
 
@@ -116,7 +116,7 @@ class ShardBlock:
             previews={p["key"]: p["image"] for p in row["previews"]},
             timings_s=json.loads(row["timings_s"]),
             error=row["error"],
-            committed_stands=row["committed_stands"],
+            keep_previous_commit=row["keep_previous_commit"],
         )
 
 
@@ -131,7 +131,7 @@ _BLOCK_SCHEMA = pa.schema(
         ("previews", pa.list_(pa.struct([("key", pa.string()), ("image", pa.large_binary())]))),
         ("timings_s", pa.string()),
         ("error", pa.string()),
-        ("committed_stands", pa.bool_()),
+        ("keep_previous_commit", pa.bool_()),
     ]
 )
 

@@ -14,11 +14,11 @@ import ray
 
 from actors.commit.committer import Committer, ShardSummary
 from actors.cuda import require_cuda
-from actors.detect.restored_crops import Recutter
+from actors.detect.restored_crops import CropRestorer
 from actors.detect.shard_detector import ShardDetector
-from actors.errors import ConfigError, RecutError, ShardError
+from actors.errors import ConfigError, CropRestoreError, ShardError
 from actors.shard_block import ShardBlock
-from actors.smolvlm.shard_annotator import SmolVLMShardAnnotator
+from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.storage.commit_record import CommitRecord, Counts, read_record
 from actors.storage.object_store import ObjectStore
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
@@ -65,7 +65,7 @@ class StageContext:
                 work(block)
             except ShardError as error:
                 block.error = str(error)
-                block.committed_stands = isinstance(error, RecutError)
+                block.keep_previous_commit = isinstance(error, CropRestoreError)
             except STORAGE_ERRORS as error:
                 block.error = f"{name}: {storage_error_text(error)}"
             except Exception as error:  # the boundary where one shard's trouble stays its own
@@ -80,14 +80,14 @@ class DetectStage:
     """Reads a shard and finds its people, or fetches what was committed of them before."""
 
     def __init__(
-        self, context: StageContext, detector: ShardDetector, recutter: Recutter, output: ObjectStore
+        self, context: StageContext, detector: ShardDetector, crop_restorer: CropRestorer, output: ObjectStore
     ) -> None:
         if detector.detector.device != "cpu":
             context.require_cuda("detector.device")
         self._context = context
         self._detector = detector
-        self._detector.saw = _Meter(context.tracker)
-        self._recutter = recutter
+        self._detector.report_progress = _Meter(context.tracker)
+        self._crop_restorer = crop_restorer
         self._output = output
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -100,13 +100,13 @@ class DetectStage:
             return
         record = load_committed(block, self._output)
         if block.task.work == "annotate":
-            self._recutter.fill_crops(block, record)
+            self._crop_restorer.fill_crops(block, record)
 
 
 class AnnotateStage:
     """Asks a local model about the kept people of a shard."""
 
-    def __init__(self, context: StageContext, annotator: SmolVLMShardAnnotator) -> None:
+    def __init__(self, context: StageContext, annotator: ShardAnnotator) -> None:
         if annotator.settings.gpus_per_actor > 0:
             context.require_cuda("smolvlm.gpus_per_actor")
         self._context = context
@@ -188,6 +188,6 @@ class _Meter:
         self._frames += frames
         self._persons += persons
         if time.monotonic() - self._reported >= _REPORT_EVERY_S:
-            self._tracker.saw.remote(self._frames, self._persons)
+            self._tracker.report_progress.remote(self._frames, self._persons)
             self._frames = self._persons = 0
             self._reported = time.monotonic()

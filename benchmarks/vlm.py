@@ -28,7 +28,7 @@ import torch
 from PIL import Image
 
 from actors.attributes import AttributeSchema, SchemaSettings
-from actors.smolvlm.crop_annotator import SmolVLMAnnotator, SmolVLMSettings, resolve_smolvlm
+from actors.smolvlm.crop_annotator import CropAnnotator, SmolVLMSettings, resolve_smolvlm
 from tests.support.tiny_smolvlm import TINY, Architecture, make_smolvlm
 
 SMOLVLM2_256M = Architecture(
@@ -70,7 +70,7 @@ class Bench:
         resolved = resolve_smolvlm(settings, schema)
         self._device = device
         self._prompt = resolved.prompt
-        self._annotator = SmolVLMAnnotator(settings, resolved, schema)
+        self._annotator = CropAnnotator(settings, resolved, schema)
         self._processor: Any = AutoProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
         model: Any = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=getattr(torch, resolved.dtype), attn_implementation="sdpa"

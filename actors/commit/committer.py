@@ -20,7 +20,7 @@ from actors.attributes import AttributeSchema
 from actors.commit.crop_retention import KeepCrops, needs_crops, persons_parquet
 from actors.commit.previews import preview_of_block
 from actors.errors import PreconditionError
-from actors.gemini.backlog.pending_shard import ANNOTATOR, gemini_shard
+from actors.gemini.backlog.pending_shard import ANNOTATOR, pending_shard
 from actors.gemini.settings import ResolvedGemini
 from actors.records import FRAMES_SCHEMA
 from actors.settings_section import Section
@@ -107,7 +107,7 @@ class Committer:
         previous = read_record(self.store, shard_id)
         if (previous[1] if previous else None) != block.task.record_etag:
             return self._superseded(shard_id)
-        if block.committed_stands:
+        if block.keep_previous_commit:
             return ShardSummary(shard_id, "unrecorded", error=block.error)
         attempt_id = new_attempt_id(block.task.attempt)
         failed = block.error is not None
@@ -148,7 +148,7 @@ class Committer:
     def _add_pending(self, block: ShardBlock, previous: CommitRecord | None, gemini: ResolvedGemini) -> None:
         known = self._fingerprints(block, previous).get(ANNOTATOR)
         if ANNOTATOR not in block.annotations or known != gemini.fingerprint:
-            block.annotations[ANNOTATOR] = gemini_shard(block, None).table(self.schema, gemini)
+            block.annotations[ANNOTATOR] = pending_shard(block, None).table(self.schema, gemini)
             block.annotated.append(ANNOTATOR)
 
     def _write(

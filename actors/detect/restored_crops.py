@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from actors.detect.crops import CropSettings, cut_person
-from actors.errors import FrameError, RecutError, ShardError
+from actors.errors import CropRestoreError, FrameError, ShardError
 from actors.read.frame_decoder import decode_frame
 from actors.read.frames import read_frames
 from actors.read.listing import current_etag
@@ -22,7 +22,7 @@ from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 
 
 @dataclass(frozen=True, slots=True)
-class Recutter:
+class CropRestorer:
     """Cuts the crops of committed persons again.
 
     Equal to the first ones as long as OpenCV is of the same version: another JPEG encoder may give
@@ -48,7 +48,7 @@ class Recutter:
             record: The shard's commit record.
 
         Raises:
-            RecutError: The source is gone, unreachable or another than it was, or the shard was cut
+            CropRestoreError: The source is gone, unreachable or another than it was, or the shard was cut
                 with other settings.
             ValueError: The block isn't loaded.
         """
@@ -69,9 +69,9 @@ class Recutter:
                 for index in missing.pop(frame_key):
                     crops[index] = cut_person(image, columns[index]["bbox"], self.crops)
         except (ShardError, FrameError) as error:
-            raise _recut_error(str(error)) from error
+            raise _restore_error(str(error)) from error
         if missing:
-            raise _recut_error(f"{block.task.shard.uri}: frame {min(missing)} is no longer in it")
+            raise _restore_error(f"{block.task.shard.uri}: frame {min(missing)} is no longer in it")
         position = block.persons.schema.get_field_index("crop")
         filled = pa.array(crops, PERSONS_SCHEMA.field("crop").type)
         block.persons = block.persons.set_column(position, PERSONS_SCHEMA.field("crop"), filled)
@@ -87,22 +87,22 @@ class Recutter:
 
     def _check_source(self, shard: Shard, record: CommitRecord) -> None:
         if record.fingerprints.get("detect") != self.fingerprint:
-            raise RecutError(
+            raise CropRestoreError(
                 f"{shard.uri}: crops were not kept, and its people were cut out with other settings than "
                 "those of the last run; run shopframe annotate first"
             )
         try:
             etag = current_etag(shard, self.storage)
         except FileNotFoundError as error:
-            raise _recut_error(f"{shard.uri}: no longer there") from error
+            raise _restore_error(f"{shard.uri}: no longer there") from error
         except STORAGE_ERRORS as error:
-            raise _recut_error(f"{shard.uri}: {storage_error_text(error)}") from error
+            raise _restore_error(f"{shard.uri}: {storage_error_text(error)}") from error
         if etag != record.input.etag:
-            raise _recut_error(f"{shard.uri}: changed since its people were detected")
+            raise _restore_error(f"{shard.uri}: changed since its people were detected")
 
 
-def _recut_error(trouble: str) -> RecutError:
-    return RecutError(
+def _restore_error(trouble: str) -> CropRestoreError:
+    return CropRestoreError(
         f"{trouble}; crops were not kept and are cut again from it: bring it back, or run shopframe annotate "
         "over what is there now; output.keep_crops: always does without the source"
     )

@@ -55,7 +55,7 @@ class ShardDetector:
         roi: Which people count.
         crops: How they are cut out.
         max_failed_frames: Share of the frames that may fail before the shard does.
-        saw: Called with the number of frames and persons since the last call.
+        report_progress: Called with the number of frames and persons since the last call.
     """
 
     input: InputSettings
@@ -65,7 +65,7 @@ class ShardDetector:
     roi: RoiSettings
     crops: CropSettings
     max_failed_frames: float
-    saw: Callable[[int, int], None] = field(default=lambda _frames, _persons: None)
+    report_progress: Callable[[int, int], None] = field(default=lambda _frames, _persons: None)
 
     @cached_property
     def _model(self) -> PersonDetector:
@@ -89,12 +89,14 @@ class ShardDetector:
                 if found is not None:
                     people.append(found)
                     previews.offer(frame, len(found.boxes))
-                self.saw(1, found.drops.count(None) if found is not None and is_decided_by_frame else 0)
+                self.report_progress(
+                    1, found.drops.count(None) if found is not None and is_decided_by_frame else 0
+                )
         except ShardError as error:
             trouble = error
         if not is_decided_by_frame:
             self._select_over_shard(people)
-            self.saw(0, sum(found.drops.count(None) for found in people))
+            self.report_progress(0, sum(found.drops.count(None) for found in people))
         shard_id = block.task.shard.shard_id
         block.frames = _frames_table(shard_id, people, failed)
         if trouble is not None:

@@ -21,12 +21,12 @@ from typing import TypeVar
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from actors.errors import (
+    CropRestoreError,
+    GeminiRateLimitedError,
     GeminiRefusedError,
-    RateLimitedError,
-    RecutError,
+    GeminiUnavailableError,
     ShardError,
     ShopframeError,
-    TransientError,
 )
 from actors.gemini.answer_journal import JournalEntry, crop_sha256, write_journal
 from actors.gemini.api.answer import GeminiAnswer
@@ -50,14 +50,14 @@ from actors.gemini.backlog.drain import DrainTask, ShardDrainer
 from actors.gemini.backlog.pending_shard import answered
 from actors.gemini.batch_records import (
     BatchCrop,
-    BatchState,
-    close_state,
-    create_state,
-    open_states,
-    read_state,
+    BatchRecord,
+    close_batch,
+    create_batch,
+    open_batches,
+    read_batch,
 )
 from actors.gemini.egress_log import AskedCrop, egress_of, record_egress
-from actors.gemini.protocol import Asked, Stop
+from actors.gemini.protocol import Answers, Stop
 from actors.gemini.quota.quota import Clock, SystemClock
 from actors.gemini.settings import GeminiSettings
 from actors.storage import layout
@@ -88,7 +88,7 @@ class BatchRun:
     stop: Stop | None = None
 
 
-class GeminiBatches:
+class BatchAnnotator:
     """Works off tasks through the Batch API, one job at a time.
 
     Args:
@@ -119,10 +119,10 @@ class GeminiBatches:
         self._spent_usd = 0.0
         self._unanswered: dict[str, JournalEntry] = {}
 
-    def ask(self, crops: Sequence[AskedCrop]) -> Asked:
+    def ask(self, crops: Sequence[AskedCrop]) -> Answers:
         """What is known of crops that the journal has no answer to: the errors that their lines brought."""
         digests = [crop_sha256(asked.crop.jpeg) for asked in crops]
-        return Asked({d: self._unanswered[d] for d in digests if d in self._unanswered}, None)
+        return Answers({d: self._unanswered[d] for d in digests if d in self._unanswered}, None)
 
     def finish(self) -> None:
         """There is no more to ask."""
@@ -138,7 +138,7 @@ class GeminiBatches:
             await self._run(tasks, done)
         except GeminiRefusedError as error:
             done.stop = Stop("refused", str(error))
-        except (RateLimitedError, TransientError) as error:
+        except (GeminiRateLimitedError, GeminiUnavailableError) as error:
             done.stop = Stop("unreachable", f"{error}; run again later")
         except (ShopframeError, *STORAGE_ERRORS) as error:
             log.exception("batch mode stops")
@@ -147,11 +147,11 @@ class GeminiBatches:
         return done
 
     async def _run(self, tasks: Sequence[DrainTask], done: BatchRun) -> None:
-        is_open = open_states(self._store, self._drainer.resolved.fingerprint)
-        for path in await self._claim(layout.batch_path(state.name) for state in is_open):
-            state = read_state(self._store, path)
-            if state.closed is None:
-                await self._finish(state, self._rebuild(state), done)
+        is_open = open_batches(self._store, self._drainer.resolved.fingerprint)
+        for path in await self._claim(layout.batch_path(record.name) for record in is_open):
+            record = read_batch(self._store, path)
+            if record.closed is None:
+                await self._finish(record, self._rebuild(record), done)
             else:  # by the run that had it, until a moment ago
                 self._claims.release(path)
         free = set(await self._claim([task.shard_id for task in tasks]))
@@ -165,14 +165,14 @@ class GeminiBatches:
 
     async def _claim(self, names: Iterable[str]) -> list[str]:
         """Those that no other run works on; takes some seconds where one has died."""
-        unclear, taken = list(names), []
-        while unclear:
-            verdicts = dict(zip(unclear, map_ahead(self._claims.take, unclear), strict=True))
-            taken += [name for name, verdict in verdicts.items() if verdict == "taken"]
-            unclear = [name for name, verdict in verdicts.items() if verdict == "unclear"]
-            if unclear:
+        unknown, ours = list(names), []
+        while unknown:
+            verdicts = dict(zip(unknown, map_ahead(self._claims.take, unknown), strict=True))
+            ours += [name for name, verdict in verdicts.items() if verdict == "ours"]
+            unknown = [name for name, verdict in verdicts.items() if verdict == "unknown"]
+            if unknown:
                 await asyncio.sleep(BEAT_S)
-        return taken
+        return ours
 
     def _waiting(self, tasks: Sequence[DrainTask]) -> Iterator[AskedCrop]:
         """Crops without an answer, of equal ones the first; the others' shards get its answer too."""
@@ -207,18 +207,18 @@ class GeminiBatches:
             if limit is not None and self._spent_usd >= limit:
                 done.stop = Stop("budget", f"gemini.max_cost_usd={limit:g} is spent")
                 break
-            state = await self._begin(group)
-            again += await self._finish(state, group, done)
+            record = await self._begin(group)
+            again += await self._finish(record, group, done)
         return again
 
     # --- one job ---
 
-    async def _begin(self, group: Sequence[PackedRequest]) -> BatchState:
+    async def _begin(self, group: Sequence[PackedRequest]) -> BatchRecord:
         """Write down what a job asks, under the first name that no ended job of the same requests has."""
         attempt = 0
         while self._store.exists(layout.batch_path(display_name(self._drainer.resolved, group, attempt))):
             attempt += 1
-        state = BatchState(
+        record = BatchRecord(
             name=display_name(self._drainer.resolved, group, attempt),
             fingerprint=self._drainer.resolved.fingerprint,
             created_at=datetime.fromtimestamp(self._clock.now(), UTC).isoformat(),
@@ -236,19 +236,19 @@ class GeminiBatches:
             ),
         )
         # Before anybody can find it: a run that begins meanwhile leaves it to this one.
-        await self._claim([layout.batch_path(state.name)])
-        create_state(self._store, state)
+        await self._claim([layout.batch_path(record.name)])
+        create_batch(self._store, record)
         sent = [self._asked[crop.key] for request in group for crop in request.crops]
-        egress = egress_of(state.name, sent, self._drainer.resolved.model, self._clock.now())
+        egress = egress_of(record.name, sent, self._drainer.resolved.model, self._clock.now())
         record_egress(self._store, egress)
-        return state
+        return record
 
     async def _finish(
-        self, state: BatchState, requests: Sequence[PackedRequest], done: BatchRun
+        self, record: BatchRecord, requests: Sequence[PackedRequest], done: BatchRun
     ) -> list[PackedRequest]:
         """See a job to its end; returns the requests that are to be asked again, in halves."""
-        job = await self._submitted(state, requests)
-        deadline = datetime.fromisoformat(state.created_at).timestamp() + self._settings.batch.deadline_s
+        job = await self._submitted(record, requests)
+        deadline = datetime.fromisoformat(record.created_at).timestamp() + self._settings.batch.deadline_s
         while job is not None and not job.done and self._clock.now() < deadline:
             await self._clock.sleep(self._settings.batch.poll_s)
             job = await self._patiently(partial(look_at, self._client, job))
@@ -260,13 +260,13 @@ class GeminiBatches:
         if job is not None and job.state == "succeeded":
             again = await self._collect(job, requests, done)
         else:
-            log.warning("batch job %s: %s; its persons are pending again", state.name, outcome)
-        close_state(self._store, state, outcome)
-        self._claims.release(layout.batch_path(state.name))
+            log.warning("batch job %s: %s; its persons are pending again", record.name, outcome)
+        close_batch(self._store, record, outcome)
+        self._claims.release(layout.batch_path(record.name))
         done.jobs += 1
         return again
 
-    async def _submitted(self, state: BatchState, requests: Sequence[PackedRequest]) -> BatchJob | None:
+    async def _submitted(self, record: BatchRecord, requests: Sequence[PackedRequest]) -> BatchJob | None:
         if not requests:
             return None
         with tempfile.TemporaryDirectory(prefix="shopframe-batch-") as folder:
@@ -276,7 +276,7 @@ class GeminiBatches:
                     request_line(r, self._settings, self._drainer.resolved, self._drainer.schema)
                     for r in requests
                 )
-            return await self._patiently(partial(submit, self._client, lines, state.name))
+            return await self._patiently(partial(submit, self._client, lines, record.name))
 
     async def _collect(
         self, job: BatchJob, requests: Sequence[PackedRequest], done: BatchRun
@@ -324,7 +324,7 @@ class GeminiBatches:
     async def _patiently(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
         """A call again and again while it fails for a passing reason, as often as `gemini.retries` says."""
         attempts = AsyncRetrying(
-            retry=retry_if_exception_type((TransientError, RateLimitedError)),
+            retry=retry_if_exception_type((GeminiUnavailableError, GeminiRateLimitedError)),
             wait=wait_random_exponential(multiplier=1, max=self._settings.retry_max_wait_s),
             stop=stop_after_attempt(self._settings.retries + 1),
             sleep=self._clock.sleep,
@@ -333,25 +333,25 @@ class GeminiBatches:
         result: _Result = await attempts(call)
         return result
 
-    def _rebuild(self, state: BatchState) -> list[PackedRequest]:
+    def _rebuild(self, record: BatchRecord) -> list[PackedRequest]:
         """The requests of a job, from the committed crops; without those whose crops are gone."""
-        shards = {crop.shard_id for request in state.requests for crop in request}
+        shards = {crop.shard_id for request in record.requests for crop in request}
         self._asked = {}
         for shard_id in sorted(shards):
             try:
                 _, shard = self._drainer.load(DrainTask(shard_id))
-            except RecutError as error:
+            except CropRestoreError as error:
                 log.warning("batch mode leaves out shard %s: %s", shard_id, error)
                 continue
             self._asked |= {crop.key: AskedCrop(shard_id, crop) for _, crop in shard.crops_by_person()}
         requests: list[PackedRequest] = []
-        for crops in state.requests:
+        for crops in record.requests:
             if all(self._is_here(crop) for crop in crops):
                 shown = [
                     Crop(c.key, shrink_crop(self._asked[c.key].crop.jpeg, self._settings.max_side_px))
                     for c in crops
                 ]
-                requests += pack(shown, len(shown), state.seed)
+                requests += pack(shown, len(shown), record.seed)
         return requests
 
     def _is_here(self, crop: BatchCrop) -> bool:

@@ -23,7 +23,7 @@ class BatchCrop(_Frozen):
     crop_sha256: str
 
 
-class BatchState(_Frozen):
+class BatchRecord(_Frozen):
     """One job as the bucket remembers it.
 
     `requests` are its lines, each the crops in the order in which they are shown; `closed` says how it
@@ -38,7 +38,7 @@ class BatchState(_Frozen):
     closed: str | None = None
 
 
-def read_state(store: ObjectStore, path: str) -> BatchState:
+def read_batch(store: ObjectStore, path: str) -> BatchRecord:
     """One job.
 
     Raises:
@@ -46,32 +46,32 @@ def read_state(store: ObjectStore, path: str) -> BatchState:
         OSError: The store can't be read.
     """
     try:
-        return BatchState.model_validate_json(store.read(path))
+        return BatchRecord.model_validate_json(store.read(path))
     except ValidationError as error:
         raise OutputError(
             f"{store.full(path)}: not a batch job of this version; delete it, and its persons are asked again"
         ) from error
 
 
-def open_states(store: ObjectStore, fingerprint: str) -> Iterator[BatchState]:
-    """Jobs of this way of asking that have not ended. Raises as `read_state`."""
+def open_batches(store: ObjectStore, fingerprint: str) -> Iterator[BatchRecord]:
+    """Jobs of this way of asking that have not ended. Raises as `read_batch`."""
     for info in store.list(layout.BATCHES):
-        state = read_state(store, info.path)
-        if state.closed is None and state.fingerprint == fingerprint:
-            yield state
+        record = read_batch(store, info.path)
+        if record.closed is None and record.fingerprint == fingerprint:
+            yield record
 
 
-def create_state(store: ObjectStore, state: BatchState) -> None:
+def create_batch(store: ObjectStore, record: BatchRecord) -> None:
     """Write down a job before it is submitted.
 
     Raises:
         PreconditionError: There is a job of this name.
         OSError: The store can't be written; the job must not be submitted then.
     """
-    store.create(layout.batch_path(state.name), state.model_dump_json().encode())
+    store.create(layout.batch_path(record.name), record.model_dump_json().encode())
 
 
-def close_state(store: ObjectStore, state: BatchState, outcome: str) -> None:
+def close_batch(store: ObjectStore, record: BatchRecord, outcome: str) -> None:
     """Write down how a job ended, when its answers are in the journal."""
-    closed = state.model_copy(update={"closed": outcome})
-    store.write(layout.batch_path(state.name), closed.model_dump_json().encode())
+    closed = record.model_copy(update={"closed": outcome})
+    store.write(layout.batch_path(record.name), closed.model_dump_json().encode())

@@ -42,7 +42,7 @@ class Egress:
 
     Attributes:
         request: Its key; that of the journal's object with the answers.
-        model: Asked.
+        model: Answers.
         at: When, ISO 8601 in UTC.
         crops: Sent with it.
     """

@@ -21,11 +21,11 @@ from tenacity.wait import wait_base
 
 from actors.attributes import AttributeSchema
 from actors.errors import (
+    GeminiRateLimitedError,
     GeminiRefusedError,
+    GeminiUnavailableError,
     PreconditionError,
-    RateLimitedError,
     ShopframeError,
-    TransientError,
 )
 from actors.gemini.answer_journal import JournalEntry, crop_sha256, read_journal, write_journal
 from actors.gemini.api.answer import GeminiAnswer
@@ -35,7 +35,7 @@ from actors.gemini.api.packing import Crop, PackedRequest, halves, pack
 from actors.gemini.api.tokens import cost_usd, estimate_input_tokens
 from actors.gemini.backlog.pending_shard import answered
 from actors.gemini.egress_log import AskedCrop, egress_of, record_egress
-from actors.gemini.protocol import Asked, Stop
+from actors.gemini.protocol import Answers, Stop
 from actors.gemini.quota.quota import Clock, NotNow, Quota, QuotaLimits, Reservation, SystemClock, key_id_of
 from actors.gemini.settings import GeminiSettings, ResolvedGemini
 from actors.records import Annotation
@@ -92,7 +92,7 @@ class _AsAdvised(wait_base):
         return float(advised) if advised is not None else float(self.otherwise(retry_state))
 
 
-class GeminiAnnotator:
+class OnlineAnnotator:
     """Asks Gemini about crops, within the quota.
 
     Its calls may be under way at the same time; requests are sent one by one, or as many at once as
@@ -140,7 +140,7 @@ class GeminiAnnotator:
         self._spent_usd = 0.0
         self._begun = False
 
-    async def ask(self, crops: Sequence[AskedCrop]) -> Asked:
+    async def ask(self, crops: Sequence[AskedCrop]) -> Answers:
         """Answers to as many of the crops as quota and budget allow; returns when there are no more.
 
         Crops of the same bytes are asked about once, whichever shard they are from.
@@ -149,7 +149,7 @@ class GeminiAnnotator:
         if self._dispatching is None:
             self._dispatching = loop.create_task(self._dispatch())
         if self._stop is not None or not crops:
-            return Asked({}, self._stop)
+            return Answers({}, self._stop)
         by_digest = {crop_sha256(asked.crop.jpeg): asked for asked in crops}
         entries = await self._paid_before(by_digest)
         answers: dict[str, asyncio.Future[JournalEntry]] = {}
@@ -177,7 +177,7 @@ class GeminiAnnotator:
                 await asyncio.to_thread(
                     write_journal, self._store, asked.shard_id, digest[:32], [entries[digest]]
                 )
-        return Asked(entries, self._stop if len(entries) < len(by_digest) else None)
+        return Answers(entries, self._stop if len(entries) < len(by_digest) else None)
 
     async def begin(self) -> None:
         """A run begins: what stopped the one before, and what it spent, is no matter of this one."""
@@ -257,7 +257,7 @@ class GeminiAnnotator:
     async def _answer(self, request: PackedRequest, by_key: dict[str, _Waiting]) -> GeminiAnswer:
         """Send until there is an answer, and make it durable."""
         attempts = AsyncRetrying(
-            retry=retry_if_exception_type(TransientError),
+            retry=retry_if_exception_type(GeminiUnavailableError),
             wait=_AsAdvised(self._settings.retry_max_wait_s),
             stop=stop_after_attempt(self._settings.retries + 1),
             sleep=self._clock.sleep,
@@ -267,7 +267,7 @@ class GeminiAnnotator:
             answer: GeminiAnswer = await attempts(self._send, request, by_key)
         except GeminiRefusedError as error:
             raise _Stopped(Stop("refused", str(error))) from None
-        except TransientError as error:
+        except GeminiUnavailableError as error:
             return self._give_up(request, by_key, str(error))
         self._failed_in_a_row = 0
         if answer.split_reason is None:
@@ -297,7 +297,7 @@ class GeminiAnnotator:
                 continue
             try:
                 answer = await self._client.ask(request)
-            except RateLimitedError as error:
+            except GeminiRateLimitedError as error:
                 log.info("429: %s", error)
                 await self._quota.refused(reservation, error.per_day, error.retry_after_s)
                 continue

@@ -25,7 +25,7 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Answers:
     """What became of the crops of one call.
 
     Attributes:

@@ -17,14 +17,14 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from actors.attributes import AttributeSchema
 from actors.commit.committer import Committer
-from actors.detect.restored_crops import Recutter
+from actors.detect.restored_crops import CropRestorer
 from actors.errors import ConfigError, ShopframeError
 from actors.gemini.backlog.claims import BEAT_S, Claim, Claims
 from actors.gemini.backlog.drain import Drained, DrainTask, ShardDrainer
-from actors.gemini.batch import BatchRun, GeminiBatches
+from actors.gemini.batch import BatchAnnotator, BatchRun
 from actors.gemini.egress_log import AskedCrop
-from actors.gemini.online import GeminiAnnotator
-from actors.gemini.protocol import Asked, Stop
+from actors.gemini.online import OnlineAnnotator
+from actors.gemini.protocol import Answers, Stop
 from actors.gemini.quota.quota import Clock
 from actors.gemini.settings import GeminiSettings, ResolvedGemini
 from actors.storage.object_store import ObjectStore
@@ -62,7 +62,7 @@ def start_annotator(
     """
     asked = f"{settings.model_dump_json()} {resolved.fingerprint} {store.uri}"
     name = f"gemini-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
-    remote = ray.remote(GeminiAnnotator)
+    remote = ray.remote(OnlineAnnotator)
     return remote.options(
         name=name,
         namespace=_NAMESPACE,
@@ -110,7 +110,7 @@ class _Claimed:
     again_at: float
 
 
-class GeminiStage:
+class BacklogWorker:
     """Hands shards to the actor, a few at a time, in the order in which they are offered.
 
     Args:
@@ -127,7 +127,7 @@ class GeminiStage:
         self._annotator = find_annotator()
         self._is_batch = is_batch
         self._worker: Any = (
-            ray.remote(_DrainWorker)
+            ray.remote(_DrainActor)
             .options(num_cpus=0, max_concurrency=_AT_ONCE, max_restarts=-1, max_task_retries=2)
             .remote(drainer, find_annotator, holder)
         )
@@ -169,7 +169,7 @@ class GeminiStage:
         finished = []
         for reference in ready:
             task, drained = self._running.pop(reference), ray.get(reference)
-            if drained.claim == "taken":
+            if drained.claim == "ours":
                 self._count(drained)
                 finished.append(drained)
             else:
@@ -190,7 +190,7 @@ class GeminiStage:
         while self._running or (self.done.stop is None and self._has_more):
             self._advance(poll_s)
             said(self.done, len(self._running) + len(self._offered))
-        self.done.held = sum(claimed.claim == "held" for claimed in self._claimed)
+        self.done.held = sum(claimed.claim == "theirs" for claimed in self._claimed)
         ray.get(self._worker.finish.remote())
         # Kept back until now: what a stopped batch had brought is committed all the same.
         self.done.stop = self.done.stop or stop
@@ -198,7 +198,7 @@ class GeminiStage:
 
     @property
     def _has_more(self) -> bool:
-        return bool(self._offered) or any(claimed.claim == "unclear" for claimed in self._claimed)
+        return bool(self._offered) or any(claimed.claim == "unknown" for claimed in self._claimed)
 
     def _run_batches(self, said: Callable[[GeminiRun, int], None], poll_s: float) -> Stop | None:
         running = self._annotator.run.remote(list(self._offered))
@@ -225,21 +225,21 @@ def make_stage(
     resolved: ResolvedGemini,
     schema: AttributeSchema,
     committer: Committer,
-    recutter: Recutter,
+    crop_restorer: CropRestorer,
     clock: Clock | None = None,
-) -> GeminiStage:
+) -> BacklogWorker:
     """The stage of a run, its actor started."""
-    drainer = ShardDrainer(committer, schema, resolved, settings.cameras, recutter)
+    drainer = ShardDrainer(committer, schema, resolved, settings.cameras, crop_restorer)
     holder = uuid.uuid4().hex
     if settings.mode == "batch":
-        remote = ray.remote(GeminiBatches).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        remote = ray.remote(BatchAnnotator).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
         batches = remote.remote(settings, drainer, holder, clock)
-        return GeminiStage(lambda: batches, drainer, holder, is_batch=True)
+        return BacklogWorker(lambda: batches, drainer, holder, is_batch=True)
     find_annotator = partial(start_annotator, settings, resolved, schema, committer.store, clock)
-    return GeminiStage(find_annotator, drainer, holder)
+    return BacklogWorker(find_annotator, drainer, holder)
 
 
-class _DrainWorker:
+class _DrainActor:
     """Works off several shards at once, in threads: they wait for Gemini nearly all of the time."""
 
     def __init__(self, drainer: ShardDrainer, find_annotator: Callable[[], Any], holder: str) -> None:
@@ -252,7 +252,7 @@ class _DrainWorker:
         """One shard, unless another run works on it."""
         try:
             claim = self._claims.take(task.shard_id)
-            if claim != "taken":
+            if claim != "ours":
                 return Drained(task.shard_id, claim=claim)
             try:
                 return self._drainer.drain(task, self._ask)
@@ -268,8 +268,8 @@ class _DrainWorker:
         self._call("finish")
         self._claims.close()
 
-    def _ask(self, crops: Sequence[AskedCrop]) -> Asked:
-        answer: Asked = self._call("ask", list(crops))
+    def _ask(self, crops: Sequence[AskedCrop]) -> Answers:
+        answer: Answers = self._call("ask", list(crops))
         return answer
 
     def _call(self, method: str, *arguments: Any) -> Any:

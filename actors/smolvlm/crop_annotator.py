@@ -195,7 +195,7 @@ class _Prepared:
     pixels: Tensor
 
 
-class SmolVLMAnnotator:
+class CropAnnotator:
     """Holds one model and asks it about crops."""
 
     def __init__(self, settings: SmolVLMSettings, resolved: ResolvedSmolVLM, schema: AttributeSchema) -> None:

@@ -11,12 +11,12 @@ import pyarrow as pa
 from actors.attributes import AttributeSchema
 from actors.records import Annotation
 from actors.shard_block import ShardBlock
-from actors.smolvlm.crop_annotator import ResolvedSmolVLM, SmolVLMAnnotator, SmolVLMSettings
+from actors.smolvlm.crop_annotator import CropAnnotator, ResolvedSmolVLM, SmolVLMSettings
 from actors.storage.tables import annotations_table
 
 
 @dataclass
-class SmolVLMShardAnnotator:
+class ShardAnnotator:
     """Asks SmolVLM; loads the model on the first shard that has someone to ask about.
 
     Attributes:
@@ -31,13 +31,13 @@ class SmolVLMShardAnnotator:
     threads: int
 
     @cached_property
-    def _model(self) -> SmolVLMAnnotator:
+    def _model(self) -> CropAnnotator:
         import torch
 
         # Ray tells libraries to use one thread for each core that an actor reserves; on a CPU the
         # model is the whole cost of a run, so it takes what its node has.
         torch.set_num_threads(self.threads)
-        return SmolVLMAnnotator(self.settings, self.resolved, self.schema)
+        return CropAnnotator(self.settings, self.resolved, self.schema)
 
     def annotate(self, block: ShardBlock) -> None:
         """Fill in the block's answers: of all kept persons, or of those whose outcome is to be retried."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from actors.attributes import AttributeSchema, AttributeValue, SchemaSettings
-from actors.smolvlm.crop_annotator import SmolVLMAnnotator, SmolVLMSettings, resolve_smolvlm
+from actors.smolvlm.crop_annotator import CropAnnotator, SmolVLMSettings, resolve_smolvlm
 from actors.smolvlm.guided_decoding import GuidedDecoder
 from demo.training.smolvlm_crops import LabelledCrops, cut_people, normalise
 from demo.training.smolvlm_sequences import PromptTokens
@@ -65,7 +65,7 @@ def saved_accuracy(folder: Path, seed: int, people: int, batch_size: int) -> dic
     """
     schema = AttributeSchema(SchemaSettings())
     settings = SmolVLMSettings.model_validate({"model": str(folder), "batch_size": batch_size})
-    annotator = SmolVLMAnnotator(settings, resolve_smolvlm(settings, schema), schema)
+    annotator = CropAnnotator(settings, resolve_smolvlm(settings, schema), schema)
     cut = list(cut_people(seed, people, schema, jitter=True))
     answers = annotator.annotate([person.crop for person in cut])
     return accuracy([answer.values for answer in answers], np.array([p.values for p in cut]), schema)

@@ -15,12 +15,12 @@ from rich.console import Console
 
 from actors.attempt_tracker import Snapshot, start_tracker
 from actors.commit.committer import Committer, ShardSummary
-from actors.detect.restored_crops import Recutter
+from actors.detect.restored_crops import CropRestorer
 from actors.detect.shard_detector import ShardDetector
 from actors.errors import ConfigError, StalledError
 from actors.gemini.backlog.listing import Backlog
 from actors.gemini.stage import GeminiRun, make_stage
-from actors.smolvlm.shard_annotator import SmolVLMShardAnnotator
+from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.stages import StageContext
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
@@ -146,7 +146,11 @@ def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
         gemini = None
         if backlog is not None:
             gemini = make_stage(
-                settings.gemini, backlog.resolved, work.resolved.schema, stages.committer, stages.recutter
+                settings.gemini,
+                backlog.resolved,
+                work.resolved.schema,
+                stages.committer,
+                stages.crop_restorer,
             )
             gemini.offer(backlog.at_once())
         for summary in watch(
@@ -202,12 +206,14 @@ def _stages(settings: Settings, resolved: Resolved, output: ObjectStore, pools: 
     annotator = None
     if resolved.smolvlm is not None:
         threads = max(1, (os.cpu_count() or 1) // pools.annotators)
-        annotator = SmolVLMShardAnnotator(settings.smolvlm, resolved.smolvlm, resolved.schema, threads)
+        annotator = ShardAnnotator(settings.smolvlm, resolved.smolvlm, resolved.schema, threads)
     return Stages(
         context=StageContext(start_tracker(), settings.run.max_attempts),
         pools=pools,
         detector=detector,
-        recutter=Recutter(settings.input, settings.storage, settings.crops, resolved.fingerprints["detect"]),
+        crop_restorer=CropRestorer(
+            settings.input, settings.storage, settings.crops, resolved.fingerprints["detect"]
+        ),
         annotator=annotator,
         committer=Committer(output, settings.output, resolved.schema, resolved.fingerprints, resolved.gemini),
     )

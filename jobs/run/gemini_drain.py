@@ -13,7 +13,7 @@ from actors.attributes import AttributeSchema
 from actors.commit.committer import Committer
 from actors.commit.crop_retention import NOT_ANNOTATORS
 from actors.detect.crops import CropSettings
-from actors.detect.restored_crops import Recutter
+from actors.detect.restored_crops import CropRestorer
 from actors.errors import ConfigError
 from actors.gemini.api.client import read_api_key
 from actors.gemini.backlog.drain import SETTLED
@@ -95,8 +95,8 @@ def drain(settings: Settings, clock: Clock | None = None) -> int:
             }
             committer = Committer(output, settings.output, schema, fingerprints, resolved)
             with ray_session(settings):
-                recutter = _recutter(run_json, settings)
-                stage = make_stage(settings.gemini, resolved, schema, committer, recutter, clock)
+                crop_restorer = _crop_restorer(run_json, settings)
+                stage = make_stage(settings.gemini, resolved, schema, committer, crop_restorer, clock)
                 stage.offer(backlog.at_once())
                 done = stage.finish(GeminiDisplay(lambda line: print(line, file=terminal, flush=True)))
         if done.stop is not None and done.stop.kind == "refused":
@@ -123,10 +123,10 @@ def drain(settings: Settings, clock: Clock | None = None) -> int:
     return EXIT_FAILED if done.failed else EXIT_DONE
 
 
-def _recutter(run_json: dict[str, Any], settings: Settings) -> Recutter:
+def _crop_restorer(run_json: dict[str, Any], settings: Settings) -> CropRestorer:
     """Cuts as the run did that detected, whatever was given now."""
     config = run_json["config"]
-    return Recutter(
+    return CropRestorer(
         InputSettings.model_validate(config["input"]),
         settings.storage,
         CropSettings.model_validate(config["crops"]),

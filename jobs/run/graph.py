@@ -11,10 +11,10 @@ import pyarrow as pa
 import ray.data
 
 from actors.commit.committer import Committer, ShardSummary
-from actors.detect.restored_crops import Recutter
+from actors.detect.restored_crops import CropRestorer
 from actors.detect.shard_detector import ShardDetector
 from actors.shard_block import ShardTask
-from actors.smolvlm.shard_annotator import SmolVLMShardAnnotator
+from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.stages import AnnotateStage, DetectStage, StageContext, commit_stage, summary_from_json
 
 
@@ -53,8 +53,8 @@ class Stages:
     context: StageContext
     pools: Pools
     detector: ShardDetector
-    recutter: Recutter
-    annotator: SmolVLMShardAnnotator | None
+    crop_restorer: CropRestorer
+    annotator: ShardAnnotator | None
     committer: Committer
 
 
@@ -78,7 +78,7 @@ def _run_wave(tasks: Sequence[ShardTask], stages: Stages) -> Iterator[ShardSumma
     rows = [task.to_row() for task in tasks]
     blocks = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         DetectStage,
-        fn_constructor_args=(stages.context, stages.detector, stages.recutter, stages.committer.store),
+        fn_constructor_args=(stages.context, stages.detector, stages.crop_restorer, stages.committer.store),
         batch_size=_batch_size(pools.detector_gpus),
         batch_format="pyarrow",
         zero_copy_batch=True,

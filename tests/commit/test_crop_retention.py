@@ -19,20 +19,20 @@ from actors.commit.committer import Committer, OutputSettings
 from actors.commit.crop_retention import KeepCrops, needs_crops
 from actors.detect.crops import CropSettings
 from actors.detect.person_detector import DetectorSettings, resolve_detector
-from actors.detect.restored_crops import Recutter
+from actors.detect.restored_crops import CropRestorer
 from actors.detect.roi import RoiSettings
 from actors.detect.shard_detector import ShardDetector
-from actors.errors import RecutError
+from actors.errors import CropRestoreError
 from actors.gemini.backlog.drain import DrainTask, ShardDrainer
 from actors.gemini.egress_log import AskedCrop
-from actors.gemini.online import GeminiAnnotator
-from actors.gemini.protocol import Asked
+from actors.gemini.online import OnlineAnnotator
+from actors.gemini.protocol import Answers
 from actors.gemini.settings import GeminiCameras, GeminiSettings, resolve_gemini
 from actors.read.listing import list_shards
 from actors.read.settings import InputSettings
 from actors.shard_block import ShardBlock, ShardTask
 from actors.smolvlm.crop_annotator import SmolVLMSettings, resolve_smolvlm
-from actors.smolvlm.shard_annotator import SmolVLMShardAnnotator
+from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.stages import load_committed
 from actors.storage.commit_record import read_record
 from actors.storage.object_store import ObjectStore, StorageSettings
@@ -94,8 +94,8 @@ class Cutting:
     def store(self) -> ObjectStore:
         return ObjectStore(str(self.output))
 
-    def recutter(self, fingerprint: str = PRINTS["detect"]) -> Recutter:
-        return Recutter(self.detector.input, STORAGE, self.detector.crops, fingerprint)
+    def crop_restorer(self, fingerprint: str = PRINTS["detect"]) -> CropRestorer:
+        return CropRestorer(self.detector.input, STORAGE, self.detector.crops, fingerprint)
 
     def committer(self, **prints: str) -> Committer:
         return Committer(self.store, OutputSettings(keep_crops=self.keep), SCHEMA, PRINTS | prints)
@@ -110,7 +110,7 @@ class Cutting:
             found[shard.shard_id] = block.persons
         return found
 
-    def annotate(self, annotator: SmolVLMShardAnnotator) -> None:
+    def annotate(self, annotator: ShardAnnotator) -> None:
         """Commit all shards with SmolVLM's answers, from the committed persons where there are any."""
         committer = self.committer(smolvlm=annotator.resolved.fingerprint)
         for shard in list_shards(self.detector.input, STORAGE):
@@ -120,14 +120,14 @@ class Cutting:
                 self.detector.detect(block)
             else:
                 block = ShardBlock(ShardTask(shard, "annotate", record_etag=found[1], attempt=2))
-                self.recutter().fill_crops(block, load_committed(block, self.store))
+                self.crop_restorer().fill_crops(block, load_committed(block, self.store))
             annotator.annotate(block)
             assert committer.commit(block).state == "done"
 
     def drainer(self, settings: GeminiSettings, fingerprint: str = PRINTS["detect"]) -> ShardDrainer:
         resolved = resolve_gemini(settings, SCHEMA)
         committer = self.committer(gemini=resolved.fingerprint)
-        return ShardDrainer(committer, SCHEMA, resolved, GeminiCameras(), self.recutter(fingerprint))
+        return ShardDrainer(committer, SCHEMA, resolved, GeminiCameras(), self.crop_restorer(fingerprint))
 
     def cut_again(self, shard_id: str, fingerprint: str = PRINTS["detect"]) -> pa.Table:
         """The persons as Gemini's stage loads them."""
@@ -187,15 +187,15 @@ def test_a_source_that_is_gone_or_changed_and_other_settings_are_said_with_the_r
     write_images(source)
     again = cutting(source)
     again.detect()
-    with pytest.raises(RecutError, match="other settings"):
+    with pytest.raises(CropRestoreError, match="other settings"):
         again.cut_again("a", fingerprint="another")
     (source / "a.tar").unlink()
     (source / "deep/frame-1.jpg").write_bytes(bad.jpeg(320, 240, 99))
     for shard_id, trouble in (("a", "a.tar: no longer there"), ("deep-00000", "deep: changed since")):
-        with pytest.raises(RecutError, match=rf"in/{trouble}.*output\.keep_crops: always"):
+        with pytest.raises(CropRestoreError, match=rf"in/{trouble}.*output\.keep_crops: always"):
             again.cut_again(shard_id)
     (source / "deep/frame-1.jpg").unlink()
-    with pytest.raises(RecutError, match="deep: no longer there"):
+    with pytest.raises(CropRestoreError, match="deep: no longer there"):
         again.cut_again("deep-00000")
     assert again.cut_again("b")["crop"].null_count < again.cut_again("b").num_rows
 
@@ -237,12 +237,12 @@ def crops_of(output: Path) -> Iterator[bytes]:
 
 
 @pytest.fixture(scope="module")
-def prompts(models: Models, tmp_path_factory) -> list[SmolVLMShardAnnotator]:
+def prompts(models: Models, tmp_path_factory) -> list[ShardAnnotator]:
     """SmolVLM with one prompt, and with another."""
     path = tmp_path_factory.mktemp("prompt") / "prompt.txt"
     path.write_text("Describe this person. Answer in JSON:\n{schema}\n")
     found = [SmolVLMSettings(model=str(models.smolvlm), prompt=prompt) for prompt in (None, str(path))]
-    return [SmolVLMShardAnnotator(s, resolve_smolvlm(s, SCHEMA), SCHEMA, 1) for s in found]
+    return [ShardAnnotator(s, resolve_smolvlm(s, SCHEMA), SCHEMA, 1) for s in found]
 
 
 def test_a_changed_prompt_gives_the_same_answers_whatever_was_kept(cutting, prompts, tmp_path):
@@ -291,13 +291,13 @@ def test_gemini_answers_the_same_whatever_was_kept_and_leaves_no_crop(cutting, t
     assert answers_of(rows["until_annotated"]) == answers_of(rows["always"]) == answers_of(rows["never"])
 
 
-def asking_of(settings: GeminiSettings, store: ObjectStore) -> Callable[[Sequence[AskedCrop]], Asked]:
+def asking_of(settings: GeminiSettings, store: ObjectStore) -> Callable[[Sequence[AskedCrop]], Answers]:
     """Asks as the throttled actor does, without a cluster."""
 
-    def ask(crops: Sequence[AskedCrop]) -> Asked:
-        async def run() -> Asked:
+    def ask(crops: Sequence[AskedCrop]) -> Answers:
+        async def run() -> Answers:
             resolved = resolve_gemini(settings, SCHEMA)
-            return await GeminiAnnotator(settings, resolved, SCHEMA, store, SimulatedClock()).ask(crops)
+            return await OnlineAnnotator(settings, resolved, SCHEMA, store, SimulatedClock()).ask(crops)
 
         return asyncio.run(run())
 

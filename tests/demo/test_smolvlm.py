@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from actors.attributes import AttributeSchema, SchemaSettings
-from actors.smolvlm.crop_annotator import SmolVLMAnnotator, SmolVLMSettings, resolve_smolvlm
+from actors.smolvlm.crop_annotator import CropAnnotator, SmolVLMSettings, resolve_smolvlm
 from actors.smolvlm.key_values import GROUPED_ATTENTION
 from demo.training.smolvlm_accuracy import accuracy
 from demo.training.smolvlm_crops import cut_people, normalise, scale_crop
@@ -58,7 +58,7 @@ def untrained(tmp_path_factory, processor):
 
 def make_annotator(folder, schema, **changes):
     settings = SmolVLMSettings.model_validate({"model": str(folder), **changes})
-    return SmolVLMAnnotator(settings, resolve_smolvlm(settings, schema), schema)
+    return CropAnnotator(settings, resolve_smolvlm(settings, schema), schema)
 
 
 def test_the_prompt_trained_on_is_the_jobs(untrained, schema):

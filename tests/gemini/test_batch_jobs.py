@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.errors import GeminiRefusedError, RateLimitedError, TransientError
+from actors.errors import GeminiRateLimitedError, GeminiRefusedError, GeminiUnavailableError
 from actors.gemini.api.batch_jobs import (
     BatchJob,
     cancel,
@@ -100,7 +100,7 @@ def test_what_is_sent_is_the_same_body_online_and_in_a_file(tmp_path):
     (request,) = requests_of(2)
 
     async def record(opened: GeminiClient):
-        with pytest.raises(TransientError):
+        with pytest.raises(GeminiUnavailableError):
             await opened.ask(request)
 
     async def serve():
@@ -152,7 +152,7 @@ def test_a_job_whose_making_was_never_confirmed_is_found(tmp_path):
     requests = requests_of(6)
 
     async def dropped_then_again(opened: GeminiClient):
-        with pytest.raises(TransientError):
+        with pytest.raises(GeminiUnavailableError):
             await submitted(opened, tmp_path, requests)
         return await submitted(opened, tmp_path, requests)
 
@@ -306,7 +306,7 @@ def test_lines_that_cannot_be_read_lose_nobody():
 def test_a_job_above_the_enqueued_tokens_waits(tmp_path):
     with gemini_server(batch_delay_s=3600) as server:
         server.batches.enqueued_token_limit = 10
-        with pytest.raises(RateLimitedError) as raised:
+        with pytest.raises(GeminiRateLimitedError) as raised:
             asking(server.base_url, server.key, lambda c: submitted(c, tmp_path, requests_of(1)))
         assert server.batches.jobs == []
     assert not raised.value.per_day
@@ -321,7 +321,7 @@ def test_a_download_that_fails_is_transient_and_can_be_repeated(tmp_path, fault)
         job = await finished(opened, await submitted(opened, tmp_path, requests))
         # aiohttp repeats a GET once by itself where a connection that it kept is closed.
         server.script.faults.append(Fault(fault, where="files", times=2 if fault == "drop" else 1))
-        with pytest.raises(TransientError):
+        with pytest.raises(GeminiUnavailableError):
             await download(opened, job, tmp_path / "answers.jsonl")
         return await collected(opened, job, tmp_path, requests)
 
@@ -333,7 +333,7 @@ def test_a_download_that_fails_is_transient_and_can_be_repeated(tmp_path, fault)
 @pytest.mark.parametrize("fault", ["internal", "drop", "unavailable"])
 def test_an_upload_that_fails_is_transient_and_makes_no_job(tmp_path, fault):
     with gemini_server(faults=[Fault(fault, where="files")]) as server:
-        with pytest.raises(TransientError):
+        with pytest.raises(GeminiUnavailableError):
             asking(server.base_url, server.key, lambda c: submitted(c, tmp_path, requests_of(1)))
         assert server.batches.jobs == []
 

@@ -12,7 +12,7 @@ from actors.gemini.answer_journal import crop_sha256
 from actors.gemini.api.packing import Crop
 from actors.gemini.backlog.listing import drain_tasks, read_backlog
 from actors.gemini.egress_log import AskedCrop
-from actors.gemini.online import GeminiAnnotator
+from actors.gemini.online import OnlineAnnotator
 from actors.gemini.settings import GeminiSettings, resolve_gemini
 from actors.storage.object_store import ObjectStore
 from tests.servers.gemini_server import gemini_server
@@ -123,7 +123,7 @@ def test_a_run_stops_at_its_cost(tmp_path, monkeypatch):
         asked = [AskedCrop("shard", Crop(f"shard/frame/{n}", jpeg(n))) for n in range(80)]
 
         async def run():
-            annotator = GeminiAnnotator(
+            annotator = OnlineAnnotator(
                 settings,
                 resolve_gemini(settings, SCHEMA),
                 SCHEMA,

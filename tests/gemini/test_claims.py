@@ -37,41 +37,41 @@ def holder(store, monkeypatch):
 
 def taken_by(who: Claims, name: str) -> str:
     """What comes of it when it is known."""
-    while (claim := who.take(name)) == "unclear":
+    while (claim := who.take(name)) == "unknown":
         time.sleep(0.05)
     return claim
 
 
 def test_what_a_living_run_has_is_left_to_it_until_it_lets_go(holder):
     first, second = holder("first"), holder("second")
-    assert first.take("shard") == "taken"
-    assert second.take("shard") == "unclear"
-    assert taken_by(second, "shard") == "held"
-    assert second.take("other") == "taken"
+    assert first.take("shard") == "ours"
+    assert second.take("shard") == "unknown"
+    assert taken_by(second, "shard") == "theirs"
+    assert second.take("other") == "ours"
     first.release("shard")
-    assert second.take("shard") == "taken"
-    assert taken_by(first, "shard") == "held"
+    assert second.take("shard") == "ours"
+    assert taken_by(first, "shard") == "theirs"
 
 
 def test_what_a_dead_run_had_is_taken_over_by_one(holder):
-    assert holder("dead", dies=True).take("shard") == "taken"
+    assert holder("dead", dies=True).take("shard") == "ours"
     heirs = [holder(f"heir-{number}") for number in range(4)]
     with ThreadPoolExecutor(len(heirs)) as pool:
         ends = sorted(pool.map(lambda heir: taken_by(heir, "shard"), heirs))
-    assert ends == ["held", "held", "held", "taken"]
+    assert ends == ["ours", "theirs", "theirs", "theirs"]
 
 
 def test_what_an_ended_run_forgot_is_free(holder, store):
     ended = holder("ended")
-    assert ended.take("shard") == "taken"
+    assert ended.take("shard") == "ours"
     ended.close()
     assert not store.exists(layout.holder_path("ended"))
-    assert holder("next").take("shard") == "taken"
+    assert holder("next").take("shard") == "ours"
 
 
 def test_a_worker_that_comes_back_has_what_it_had(holder):
-    assert holder("run", dies=True).take("shard") == "taken"
-    assert holder("run").take("shard") == "taken"
+    assert holder("run", dies=True).take("shard") == "ours"
+    assert holder("run").take("shard") == "ours"
 
 
 def test_what_is_no_claim_is_said(holder, store):

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from actors.attributes import AttributeSchema, AttributeSettings, SchemaSettings
-from actors.errors import ConfigError, GeminiRefusedError, RateLimitedError, TransientError
+from actors.errors import ConfigError, GeminiRateLimitedError, GeminiRefusedError, GeminiUnavailableError
 from actors.gemini.api.answer import is_other_model, read_answer
 from actors.gemini.api.client import GeminiClient
 from actors.gemini.api.packing import Crop, halves, pack, request_of
@@ -174,7 +174,7 @@ def test_halving_finds_the_one_crop_that_spoils_the_others(fault):
 @pytest.mark.parametrize(("fault", "expected"), RATE_LIMITS.items())
 def test_a_429_says_which_quota_is_spent_and_how_long(fault, expected):
     error, server = error_of(Fault(fault), packed(2))
-    assert isinstance(error, RateLimitedError)
+    assert isinstance(error, GeminiRateLimitedError)
     assert (error.per_day, error.retry_after_s, error.quota_id) == expected
     assert len(server.journal) == 1
 
@@ -185,7 +185,7 @@ def test_the_servers_own_quota_is_told_likewise():
         await opened.ask(single())
 
     with gemini_server(requests_per_minute=1) as server:
-        with pytest.raises(RateLimitedError) as raised:
+        with pytest.raises(GeminiRateLimitedError) as raised:
             asking(server.base_url, server.key, twice)
         assert [seen.status for seen in server.journal] == [200, 429]
     assert not raised.value.per_day
@@ -196,14 +196,14 @@ def test_the_servers_own_quota_is_told_likewise():
 @pytest.mark.parametrize("fault", TRANSIENT)
 def test_what_may_pass_is_transient_and_not_retried_here(fault):
     error, server = error_of(Fault(fault), packed(2))
-    assert isinstance(error, TransientError)
+    assert isinstance(error, GeminiUnavailableError)
     assert MODEL in str(error)
     assert len(server.journal) == 1
 
 
 def test_an_overloaded_server_says_how_long_to_wait():
     error, _ = error_of(Fault("unavailable", retry_after_s=7), single())
-    assert isinstance(error, TransientError)
+    assert isinstance(error, GeminiUnavailableError)
     assert error.retry_after_s == 7.0
 
 
@@ -223,14 +223,14 @@ def test_any_number_of_requests_may_be_under_way_at_once():
 
 def test_a_server_that_hangs_is_given_up():
     error, server = error_of(Fault("hang"), single(), timeout_s=0.5)
-    assert isinstance(error, TransientError)
+    assert isinstance(error, GeminiUnavailableError)
     assert "0.5 s" in str(error)
     assert len(server.journal) == 1
 
 
 def test_a_dropped_connection_is_transient_and_asked_once():
     error, server = error_of(Fault("drop"), single())
-    assert isinstance(error, TransientError)
+    assert isinstance(error, GeminiUnavailableError)
     assert server.base_url in str(error)
     assert len(server.journal) == 1
 
@@ -240,7 +240,7 @@ def test_a_connection_that_is_dropped_when_used_again_is_not_asked_twice_either(
 
     async def thrice(opened: GeminiClient):
         await opened.ask(single())
-        with pytest.raises(TransientError):
+        with pytest.raises(GeminiUnavailableError):
             await opened.ask(packed(2))
         await opened.ask(single())
 
@@ -252,7 +252,7 @@ def test_a_connection_that_is_dropped_when_used_again_is_not_asked_twice_either(
 def test_a_server_that_is_not_there_is_transient():
     with gemini_server() as server:
         pass
-    with pytest.raises(TransientError, match=server.base_url):
+    with pytest.raises(GeminiUnavailableError, match=server.base_url):
         asking(server.base_url, server.key, lambda c: c.ask(single()))
 
 
@@ -296,8 +296,8 @@ def test_a_crop_that_is_no_image_is_an_error_of_its_own():
 
 def test_errors_survive_the_way_to_another_process():
     for error in (
-        RateLimitedError("spent", True, 3.5, "PerDay"),
-        TransientError("later", 2.0),
+        GeminiRateLimitedError("spent", True, 3.5, "PerDay"),
+        GeminiUnavailableError("later", 2.0),
         GeminiRefusedError("no", 403),
     ):
         copy = pickle.loads(pickle.dumps(error))

@@ -13,8 +13,8 @@ import pytest
 from actors.gemini.answer_journal import crop_sha256
 from actors.gemini.api.packing import Crop
 from actors.gemini.egress_log import AskedCrop
-from actors.gemini.online import GeminiAnnotator
-from actors.gemini.protocol import Asked
+from actors.gemini.online import OnlineAnnotator
+from actors.gemini.protocol import Answers
 from actors.gemini.settings import resolve_gemini
 from actors.storage.object_store import ObjectStore
 from tests.gemini.test_client import HARMLESS, OUTCOMES, RATE_LIMITS, REFUSED, TRANSIENT
@@ -195,14 +195,14 @@ def test_a_crop_at_which_the_server_always_fails_costs_itself_alone(tmp_path, mo
     assert found == {crop_sha256(jpeg(n)): "error" if n == place else "ok" for n in range(8)}
 
 
-def ask(output: Path, server: GeminiServer, monkeypatch, persons: int, **changes: object) -> Asked:
+def ask(output: Path, server: GeminiServer, monkeypatch, persons: int, **changes: object) -> Answers:
     """What the actor makes of so many crops, without a cluster."""
     monkeypatch.setenv("GEMINI_API_KEY", server.key)
     settings = settings_for(server.base_url, **{"requests_per_minute": 1000, **changes})
     asked = [AskedCrop("shard", Crop(f"shard/frame/{number}", jpeg(number))) for number in range(persons)]
 
-    async def run() -> Asked:
-        annotator = GeminiAnnotator(
+    async def run() -> Answers:
+        annotator = OnlineAnnotator(
             settings, resolve_gemini(settings, SCHEMA), SCHEMA, ObjectStore(str(output)), SimulatedClock()
         )
         return await annotator.ask(asked)

@@ -9,7 +9,7 @@ import traceback
 
 import pytest
 
-from actors.errors import ConfigError, GeminiRefusedError, TransientError
+from actors.errors import ConfigError, GeminiRefusedError, GeminiUnavailableError
 from actors.gemini.api.client import GeminiClient, read_api_key
 from actors.gemini.settings import resolve_gemini
 from tests.servers.gemini_faults import Fault
@@ -35,7 +35,7 @@ def test_the_key_appears_nowhere(call, fault, caplog):
     faults = [Fault(fault, where="count" if call == "count_tokens" else "any")] if fault else []
     keys = (secret,) if fault else ("AIza-another",)
     with caplog.at_level(logging.DEBUG), gemini_server(faults=faults, keys=keys) as server:
-        with pytest.raises((GeminiRefusedError, TransientError)) as raised:
+        with pytest.raises((GeminiRefusedError, GeminiUnavailableError)) as raised:
             asking(server.base_url, secret, lambda c: getattr(c, call)(*argument), timeout_s=0.5)
         assert len(server.journal) == (fault is not None)
     error = raised.value

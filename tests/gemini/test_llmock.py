@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
-from actors.errors import RateLimitedError
+from actors.errors import GeminiRateLimitedError
 from actors.gemini.api.packing import pack
 from tests.servers.gemini_server import gemini_server
 from tests.servers.llmock_process import llmock_process
@@ -23,7 +23,7 @@ def test_a_wait_as_long_as_it_says_is_long_enough():
             while waiting:
                 try:
                     answer = await opened.ask(waiting[0])
-                except RateLimitedError as error:
+                except GeminiRateLimitedError as error:
                     limited.append(error)
                     await asyncio.sleep(error.retry_after_s or 0)
                 else:

@@ -23,7 +23,7 @@ class BadRequestError(Exception):
 
 
 @dataclass(frozen=True)
-class Asked:
+class Answers:
     """One image of a request.
 
     Attributes:
@@ -41,7 +41,7 @@ class Asked:
 class Request:
     """A generateContent request as the server understood it."""
 
-    images: list[Asked]
+    images: list[Answers]
     schema: dict[str, Any] | None
     input_tokens: int
     max_output_tokens: int | None = None
@@ -69,7 +69,7 @@ def read_request(body: Any) -> Request:
             "Cannot find field.",
             "generation_config",
         )
-    images: list[Asked] = []
+    images: list[Answers] = []
     characters, last_text = 0, ""
     for content in body["contents"]:
         for part in content["parts"]:
@@ -122,7 +122,7 @@ def camel(node: Any, inside_schema: bool = False) -> Any:
     return changed
 
 
-def _image(data: dict[str, Any], text_before: str, resolution: str | None) -> Asked:
+def _image(data: dict[str, Any], text_before: str, resolution: str | None) -> Answers:
     encoded = data["data"].replace("-", "+").replace("_", "/")
     try:
         content = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
@@ -132,7 +132,7 @@ def _image(data: dict[str, Any], text_before: str, resolution: str | None) -> As
     except (ValueError, SyntaxError):
         raise BadRequestError("Unable to process input image. Please retry or report in ...") from None
     words = text_before.split()
-    return Asked(
+    return Answers(
         words[-1] if words else None,
         hashlib.sha256(content).hexdigest(),
         _tokens(width, height, resolution),

@@ -29,7 +29,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.servers.gemini_answers import BadRequestError, Request, answer_text, read_request
-from tests.servers.gemini_batches import GeminiBatches
+from tests.servers.gemini_batches import BatchAnnotator
 from tests.servers.gemini_clock import Limits, Quota, ServerClock, pacific_day
 from tests.servers.gemini_faults import ERRORS, SPOILED, Fault, FaultScript, Reply, error, rate_limited
 
@@ -45,7 +45,7 @@ class Seen:
         at: When, in the server's time.
         where: "online", "batch" (a line of a job) or "count".
         key_sha256: Of the API key.
-        model: Asked for.
+        model: Answers for.
         ids: Of the images, as they stood before them.
         images: sha256 of each image.
         tokens: Input tokens.
@@ -89,7 +89,7 @@ class GeminiServer:
         self._quotas: dict[tuple[str, str], Quota] = {}
         self._numbers = itertools.count(1)
         self._stopping = asyncio.Event()
-        self.batches = GeminiBatches(self, batch_delay_s)
+        self.batches = BatchAnnotator(self, batch_delay_s)
 
     @property
     def counted(self) -> list[Seen]:

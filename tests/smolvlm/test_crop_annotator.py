@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from actors.attributes import AttributeSchema, SchemaSettings
 from actors.errors import ConfigError, WeightsError
-from actors.smolvlm.crop_annotator import SmolVLMAnnotator, SmolVLMSettings, resolve_smolvlm
+from actors.smolvlm.crop_annotator import CropAnnotator, SmolVLMSettings, resolve_smolvlm
 from tests.support.tiny_smolvlm import TINY, make_smolvlm, make_tiny_smolvlm
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -53,7 +53,7 @@ def settings_of(folder, **changes):
 
 def make_annotator(folder, schema, **changes):
     settings = settings_of(folder, **changes)
-    return SmolVLMAnnotator(settings, resolve_smolvlm(settings, schema), schema)
+    return CropAnnotator(settings, resolve_smolvlm(settings, schema), schema)
 
 
 def make_crops(count, seed=0):
@@ -336,4 +336,4 @@ def test_a_folder_that_a_worker_does_not_see_is_said(folder, schema, tmp_path):
     resolved = resolve_smolvlm(settings, schema)
     shutil.rmtree(tmp_path / "copy")
     with pytest.raises(WeightsError, match=r"can't be loaded on this machine.*every worker must see it"):
-        SmolVLMAnnotator(settings, resolved, schema)
+        CropAnnotator(settings, resolved, schema)

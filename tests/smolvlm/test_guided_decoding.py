@@ -11,7 +11,7 @@ from PIL import Image
 
 from actors.attributes import AttributeSchema, SchemaSettings
 from actors.smolvlm.answer_grammar import answer_grammar
-from actors.smolvlm.crop_annotator import SmolVLMAnnotator, SmolVLMSettings, resolve_smolvlm
+from actors.smolvlm.crop_annotator import CropAnnotator, SmolVLMSettings, resolve_smolvlm
 from tests.support.tiny_smolvlm import make_tiny_smolvlm
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -35,7 +35,7 @@ def make_annotator(folder, attributes=None, **changes):
         SchemaSettings() if attributes is None else SchemaSettings.model_validate({"attributes": attributes})
     )
     schema = AttributeSchema(given)
-    return SmolVLMAnnotator(settings, resolve_smolvlm(settings, schema), schema)
+    return CropAnnotator(settings, resolve_smolvlm(settings, schema), schema)
 
 
 def make_crops(count, seed=0):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from actors.attributes import AttributeSchema
-from actors.errors import GeminiRefusedError, TransientError
+from actors.errors import GeminiRefusedError, GeminiUnavailableError
 from actors.gemini.api.answer import GeminiAnswer, read_answer, unusable
 from actors.gemini.api.client import GeminiClient
 from actors.gemini.api.packing import PackedRequest
@@ -26,7 +26,7 @@ from actors.records import Annotation
 if TYPE_CHECKING:
     from google.genai import types
 
-BatchState = Literal["pending", "running", "succeeded", "failed", "cancelled", "expired"]
+JobState = Literal["pending", "running", "succeeded", "failed", "cancelled", "expired"]
 
 _MIME_TYPE = "application/jsonl"
 _NAME_PREFIX = "shopframe-"
@@ -42,7 +42,7 @@ _AT_FAULT = frozenset({3, 9, 11, 400, 413})
 and their HTTP statuses. Anything else may pass."""
 
 # fmt: off
-_STATES: dict[str, BatchState] = {
+_STATES: dict[str, JobState] = {
     "JOB_STATE_RUNNING": "running", "JOB_STATE_UPDATING": "running", "JOB_STATE_CANCELLING": "running",
     "JOB_STATE_SUCCEEDED": "succeeded", "JOB_STATE_PARTIALLY_SUCCEEDED": "succeeded",
     "JOB_STATE_FAILED": "failed", "JOB_STATE_CANCELLED": "cancelled", "JOB_STATE_EXPIRED": "expired",
@@ -65,7 +65,7 @@ class BatchJob:
 
     name: str
     display_name: str
-    state: BatchState
+    state: JobState
     responses_file: str | None
     created_at: datetime | None
 
@@ -140,8 +140,8 @@ async def submit(client: GeminiClient, lines: Path, name: str) -> BatchJob:
         name: Of `display_name`.
 
     Raises:
-        RateLimitedError: The project may not enqueue as much now.
-        TransientError, GeminiRefusedError: As `GeminiClient.ask`.
+        GeminiRateLimitedError: The project may not enqueue as much now.
+        GeminiUnavailableError, GeminiRefusedError: As `GeminiClient.ask`.
     """
     from google.genai import types
 
@@ -165,7 +165,7 @@ async def find_job(client: GeminiClient, name: str) -> BatchJob | None:
     """The newest job of this name, unless it failed, expired or was cancelled.
 
     Raises:
-        RateLimitedError, TransientError, GeminiRefusedError: As `GeminiClient.ask`.
+        GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As `GeminiClient.ask`.
     """
     from google.genai import types
 
@@ -184,7 +184,7 @@ async def look_at(client: GeminiClient, job: BatchJob) -> BatchJob | None:
     """The job as it is now, or None if the server doesn't have it, or not for this key.
 
     Raises:
-        RateLimitedError, TransientError, GeminiRefusedError: As `GeminiClient.ask`.
+        GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As `GeminiClient.ask`.
     """
     try:
         return _job(await client.call(client.sdk.batches.get(name=job.name), job.name))
@@ -198,7 +198,7 @@ async def cancel(client: GeminiClient, job: BatchJob) -> None:
     """Ask for the job's end; it may succeed all the same, so look at it again.
 
     Raises:
-        RateLimitedError, TransientError, GeminiRefusedError: As `GeminiClient.ask`.
+        GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As `GeminiClient.ask`.
     """
     await client.call(client.sdk.batches.cancel(name=job.name), job.name)
 
@@ -216,7 +216,7 @@ async def download(client: GeminiClient, job: BatchJob, target: Path) -> bool:
         (ai.google.dev/gemini-api/docs/files).
 
     Raises:
-        RateLimitedError, TransientError, GeminiRefusedError: As `GeminiClient.ask`.
+        GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As `GeminiClient.ask`.
         ValueError: The job has no file of answers.
     """
     from google.genai import types
@@ -280,7 +280,7 @@ async def _upload(client: GeminiClient, lines: Path, name: str) -> types.File:
         )
     except (KeyError, ValueError):
         # So the SDK says that a server gave no place to upload to, or ended the upload early.
-        raise TransientError(f"uploading {name}: Gemini did not take the file") from None
+        raise GeminiUnavailableError(f"uploading {name}: Gemini did not take the file") from None
 
 
 def _result(

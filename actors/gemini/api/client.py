@@ -1,8 +1,8 @@
 """Requests to Gemini through google-genai: one call sends one request, once.
 
-Nothing here waits, counts or retries: quota and patience are the caller's. What comes back is an answer with
-an outcome for each crop, or one of three errors: RateLimitedError (wait), TransientError (try later) and
-GeminiRefusedError (stop). The API key is in none of their texts.
+Nothing here waits, counts or retries: the caller keeps the quota and has the patience. A call returns an
+answer with an outcome for each crop, or raises one of three errors: GeminiRateLimitedError (wait),
+GeminiUnavailableError (try later) or GeminiRefusedError (stop). The API key is in none of their texts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import SecretStr, ValidationError
 
 from actors.attributes import AttributeSchema
-from actors.errors import ConfigError, GeminiRefusedError, RateLimitedError, TransientError
+from actors.errors import ConfigError, GeminiRateLimitedError, GeminiRefusedError, GeminiUnavailableError
 from actors.gemini.api.answer import GeminiAnswer, is_other_model, read_answer, unusable
 from actors.gemini.api.error_responses import GeminiError, Refusal, Scrubber, meaning_of
 from actors.gemini.api.packing import PackedRequest
@@ -117,8 +117,8 @@ class GeminiClient:
             Outcomes of all crops, or a reason to ask again in halves.
 
         Raises:
-            RateLimitedError: A quota is spent.
-            TransientError: No answer for a reason that may pass.
+            GeminiRateLimitedError: A quota is spent.
+            GeminiUnavailableError: No answer for a reason that may pass.
             GeminiRefusedError: No request will be answered: the key, the model or the settings are wrong.
         """
         from google.genai import types
@@ -150,7 +150,7 @@ class GeminiClient:
         """Input tokens of the request's prompt and crops, as the server counts them.
 
         Raises:
-            RateLimitedError, TransientError, GeminiRefusedError: As `ask`.
+            GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As `ask`.
         """
         model = self.resolved.model
         contents = request_contents(request, self.resolved)
@@ -161,7 +161,7 @@ class GeminiClient:
         """Ask for the model's description, which costs no quota: whether key and model are accepted.
 
         Raises:
-            RateLimitedError, TransientError, GeminiRefusedError: As `ask`.
+            GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As `ask`.
         """
         model = self.resolved.model
         await self.call(self._sdk.models.get(model=model), model)
@@ -174,14 +174,14 @@ class GeminiClient:
             asked: What is asked for, to name in messages.
 
         Raises:
-            RateLimitedError, TransientError: As `ask`.
+            GeminiRateLimitedError, GeminiUnavailableError: As `ask`.
             GeminiRefusedError: As `ask`, and where the server refuses this one request.
         """
         found = await self._outcome(called, asked)
         if isinstance(found, Refusal):
             found = GeminiRefusedError(found.reason)
         # Raised out here, so that the SDK's error, which holds the key in its headers, isn't its context.
-        if isinstance(found, GeminiRefusedError | RateLimitedError | TransientError):
+        if isinstance(found, GeminiRefusedError | GeminiRateLimitedError | GeminiUnavailableError):
             raise found
         return found
 
@@ -200,13 +200,15 @@ class GeminiClient:
             headers = getattr(error.response, "headers", None) or {}
             return meaning_of(error.code, error.details, headers, asked, self.scrub)
         except TimeoutError:
-            return TransientError(f"{asked}: Gemini did not answer within {self.settings.timeout_s:g} s")
+            return GeminiUnavailableError(
+                f"{asked}: Gemini did not answer within {self.settings.timeout_s:g} s"
+            )
         except (aiohttp.ClientError, OSError) as error:
             why = (error.strerror if isinstance(error, OSError) else str(error)) or "no detail"
             said = self.scrub(f"{type(error).__name__}: {why}")
-            return TransientError(f"{asked}: {self.settings.base_url} can't be reached: {said}")
+            return GeminiUnavailableError(f"{asked}: {self.settings.base_url} can't be reached: {said}")
         except (json.JSONDecodeError, UnicodeDecodeError, ValidationError):
-            return TransientError(f"{asked}: Gemini's response can't be read")
+            return GeminiUnavailableError(f"{asked}: Gemini's response can't be read")
 
     def _body(self, response: HttpResponse, asked: str) -> dict[str, Any] | GeminiError | Refusal:
         """JSON of a response with status 200, which may hold an error nevertheless."""
@@ -215,7 +217,7 @@ class GeminiClient:
         except json.JSONDecodeError:
             body = None
         if not isinstance(body, dict):
-            return TransientError(f"{asked}: Gemini's response is not a JSON object")
+            return GeminiUnavailableError(f"{asked}: Gemini's response is not a JSON object")
         if "error" not in body:
             return body
         error = body["error"]

@@ -10,9 +10,9 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
-from actors.errors import GeminiRefusedError, RateLimitedError, TransientError
+from actors.errors import GeminiRateLimitedError, GeminiRefusedError, GeminiUnavailableError
 
-GeminiError = GeminiRefusedError | RateLimitedError | TransientError
+GeminiError = GeminiRefusedError | GeminiRateLimitedError | GeminiUnavailableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def meaning_of(
     if code == HTTPStatus.TOO_MANY_REQUESTS:
         return _rate_limit(said, error, retry_after_s)
     if code >= HTTPStatus.INTERNAL_SERVER_ERROR or code in _PASSING or code < HTTPStatus.BAD_REQUEST:
-        return TransientError(said, retry_after_s)
+        return GeminiUnavailableError(said, retry_after_s)
     if any(info.get("reason") in _KEY_REASONS for info in _details(error, "ErrorInfo")):
         return GeminiRefusedError(f"{said}; {_REMEDIES[HTTPStatus.UNAUTHORIZED]}", code)
     if code in _REMEDIES:
@@ -106,7 +106,7 @@ def _rate_limit(said: str, error: Mapping[str, Any], retry_after_s: float | None
     quota_id = next(iter(of_day or quota_ids), "") or None
     if quota_id:
         said += f" ({quota_id})"
-    return RateLimitedError(said, bool(of_day), retry_after_s, quota_id)
+    return GeminiRateLimitedError(said, bool(of_day), retry_after_s, quota_id)
 
 
 def _retry_after_s(error: Mapping[str, Any], headers: Mapping[str, str]) -> float | None:

@@ -29,7 +29,7 @@ BEAT_S = 5.0
 _DEAD_AFTER_S = 20.0
 """Of the same beat seen for so long: a few beats may be late on a busy machine or store."""
 
-Claim = Literal["taken", "held", "unclear"]
+Claim = Literal["ours", "theirs", "unknown"]
 """What came of trying: ours; another's who lives; another's of whom that isn't known yet."""
 
 
@@ -59,7 +59,7 @@ class Claims:
     def take(self, name: str) -> Claim:
         """Try to claim `name`.
 
-        Ask again until it is no longer "unclear", which takes 20 s at most.
+        Ask again until it is no longer "unknown", which takes 20 s at most.
 
         Raises:
             OutputError: What is in the claim's place is none.
@@ -74,24 +74,24 @@ class Claims:
             try:
                 content, etag = self._store.read_with_etag(path)
             except FileNotFoundError:  # released just now
-                return "unclear"
+                return "unknown"
         else:
-            return "taken"
+            return "ours"
         try:
             holder = str(json.loads(content)["holder"])
         except (ValueError, KeyError, TypeError) as error:
             raise OutputError(f"{self._store.full(path)}: not a claim of this version; delete it") from error
         if holder == self._holder:
-            return "taken"
+            return "ours"
         verdict = self._look_at(holder)
         if verdict is not None:
             return verdict
         try:
             self._store.replace(path, ours, etag)
         except PreconditionError:
-            return "unclear"
+            return "unknown"
         log.info("took over %s from a run that died", name)
-        return "taken"
+        return "ours"
 
     def release(self, name: str) -> None:
         """Let others have it. Raises OSError where the store can't be written."""
@@ -115,11 +115,11 @@ class Claims:
             before = self._seen.get(holder)
             if before is None:
                 self._seen[holder] = _Seen(beat, now, lives=False)
-                return "unclear"
+                return "unknown"
             if before.beat != beat:
                 before = self._seen[holder] = _Seen(beat, now, lives=True)
         if now - before.first_seen < _DEAD_AFTER_S:
-            return "held" if before.lives else "unclear"
+            return "theirs" if before.lives else "unknown"
         return None
 
     def _begin_to_beat(self) -> None:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from actors.attributes import AttributeSchema
 from actors.commit.committer import Committer, ShardSummary
-from actors.detect.restored_crops import Recutter
+from actors.detect.restored_crops import CropRestorer
 from actors.errors import PreconditionError, ShardError, ShopframeError
 from actors.gemini.answer_journal import read_journal
 from actors.gemini.backlog.claims import Claim
-from actors.gemini.backlog.pending_shard import ANNOTATOR, GeminiShard, Person, gemini_shard
+from actors.gemini.backlog.pending_shard import ANNOTATOR, PendingShard, Person, pending_shard
 from actors.gemini.egress_log import AskedCrop
-from actors.gemini.protocol import Asked, Stop
+from actors.gemini.protocol import Answers, Stop
 from actors.gemini.settings import GeminiCameras, ResolvedGemini
 from actors.records import Outcome, Shard
 from actors.shard_block import ShardBlock, ShardTask
@@ -52,7 +52,7 @@ class Drained:
         waiting: Persons that still have none.
         stop: Why the stage stopped, if it did.
         error: What went wrong with this shard alone.
-        claim: Whose it is: nothing was done unless it is "taken".
+        claim: Whose it is: nothing was done unless it is "ours".
     """
 
     shard_id: str
@@ -61,7 +61,7 @@ class Drained:
     waiting: int = 0
     stop: Stop | None = None
     error: str | None = None
-    claim: Claim = "taken"
+    claim: Claim = "ours"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +73,16 @@ class ShardDrainer:
         schema: The attributes.
         resolved: Model and prompt.
         cameras: Whose crops may be sent.
-        recutter: Cuts crops that were not kept.
+        crop_restorer: Cuts crops that were not kept.
     """
 
     committer: Committer
     schema: AttributeSchema
     resolved: ResolvedGemini
     cameras: GeminiCameras
-    recutter: Recutter
+    crop_restorer: CropRestorer
 
-    def load(self, task: DrainTask) -> tuple[ShardBlock, GeminiShard]:
+    def load(self, task: DrainTask) -> tuple[ShardBlock, PendingShard]:
         """The shard as it is committed, with what the journal knows beyond that.
 
         Raises:
@@ -106,9 +106,9 @@ class ShardDrainer:
             base64.b64decode(source.members),
         )
         block = ShardBlock(ShardTask(shard, "annotate", record_etag=etag, attempt=record.attempt + 1))
-        self.recutter.fill_crops(block, load_committed(block, self.committer.store))
+        self.crop_restorer.fill_crops(block, load_committed(block, self.committer.store))
         same = record.fingerprints.get(ANNOTATOR) == self.resolved.fingerprint
-        waiting = gemini_shard(block, task.keep if same else None)
+        waiting = pending_shard(block, task.keep if same else None)
         waiting.refuse_cameras(self.cameras, self.resolved)
         answers = read_journal(self.committer.store, task.shard_id, self.resolved.fingerprint)
         waiting.take_answers(
@@ -116,7 +116,7 @@ class ShardDrainer:
         )
         return block, waiting
 
-    def drain(self, task: DrainTask, ask: Callable[[Sequence[AskedCrop]], Asked]) -> Drained:
+    def drain(self, task: DrainTask, ask: Callable[[Sequence[AskedCrop]], Answers]) -> Drained:
         """Work off a shard; whatever goes wrong is its own trouble.
 
         It is committed when its last waiting person has an outcome; if only some were chosen, when
@@ -128,7 +128,7 @@ class ShardDrainer:
             known = len(shard.rows)
             chosen = None if task.chosen is None else frozenset(task.chosen)
             waiting = shard.waiting(chosen)
-            asked = ask([AskedCrop(shard_id, crop) for _, crop in waiting]) if waiting else Asked({}, None)
+            asked = ask([AskedCrop(shard_id, crop) for _, crop in waiting]) if waiting else Answers({}, None)
             shard.take_answers(asked.entries)
             left = len(shard.waiting())
             answered = shard.persons.num_rows - left - known
@@ -143,7 +143,7 @@ class ShardDrainer:
             return Drained(shard_id, error=storage_error_text(error))
         return Drained(shard_id, summary, answered, left, asked.stop)
 
-    def _commit(self, block: ShardBlock, shard: GeminiShard) -> ShardSummary:
+    def _commit(self, block: ShardBlock, shard: PendingShard) -> ShardSummary:
         block.annotations[ANNOTATOR] = shard.table(self.schema, self.resolved)
         block.annotated.append(ANNOTATOR)
         return self.committer.commit(block)

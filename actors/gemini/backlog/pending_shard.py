@@ -26,7 +26,7 @@ Person = tuple[str, int]
 
 
 @dataclass(slots=True)
-class GeminiShard:
+class PendingShard:
     """The kept persons of a shard as far as Gemini goes.
 
     Attributes:
@@ -96,7 +96,7 @@ class GeminiShard:
         ]
 
 
-def gemini_shard(block: ShardBlock, keep: Collection[str] | None) -> GeminiShard:
+def pending_shard(block: ShardBlock, keep: Collection[str] | None) -> PendingShard:
     """What a loaded block says of Gemini's answers.
 
     Args:
@@ -110,7 +110,7 @@ def gemini_shard(block: ShardBlock, keep: Collection[str] | None) -> GeminiShard
     if block.frames is None or block.persons is None:
         raise ValueError(f"{block.task.shard.shard_id}: people are annotated after they are detected")
     frames = block.frames.select(["frame_key", "camera", "status"]).to_pylist()
-    shard = GeminiShard(
+    shard = PendingShard(
         shard_id=block.task.shard.shard_id,
         persons=block.persons.filter(block.persons["kept"]),
         cameras={row["frame_key"]: row["camera"] for row in frames if row["status"] == "ok"},
