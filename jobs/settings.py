@@ -20,7 +20,7 @@ from actors.detect.person_detector import DetectorSettings
 from actors.detect.roi import RoiSettings
 from actors.errors import ConfigError
 from actors.gemini.settings import GeminiSettings
-from actors.read.frames import InputSettings
+from actors.read.settings import InputSettings
 from actors.settings_section import Section
 from actors.smolvlm.crop_annotator import SmolVLMSettings
 from actors.storage.object_store import StorageSettings

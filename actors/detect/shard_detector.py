@@ -18,7 +18,8 @@ from actors.detect.person_detector import DetectorSettings, PersonDetector, Reso
 from actors.detect.roi import PersonBoxes, RoiSettings, select_persons
 from actors.errors import FrameError, ShardError
 from actors.read.frame_decoder import decode_frame
-from actors.read.frames import InputSettings, read_frames
+from actors.read.frames import read_frames
+from actors.read.settings import InputSettings
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Frame
 from actors.shard_block import ShardBlock
 from actors.storage.object_store import StorageSettings

@@ -21,7 +21,8 @@ from typing import Any, Literal
 from botocore.exceptions import BotoCoreError
 
 from actors.errors import ShopframeError, WeightsError
-from actors.storage.object_store import ObjectStore, StorageSettings, storage_error_text
+from actors.storage.object_store import ObjectStore, StorageSettings
+from actors.storage.store_errors import storage_error_text
 
 Backend = Literal["openvino", "onnx", "torch"]
 

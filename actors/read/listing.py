@@ -10,19 +10,14 @@ from itertools import groupby, islice
 
 from actors.errors import InputError
 from actors.read.file_names import describe_extensions, extension, file_key, is_hidden, is_image, is_sidecar
-from actors.read.frames import list_members, pack_members
+from actors.read.loose_images import list_members, pack_members
 from actors.read.parts import part_etag, split_shard
 from actors.read.settings import InputSettings
 from actors.records import Shard, ShardFormat
 from actors.storage.layout import object_name
 from actors.storage.map_ahead import map_ahead
-from actors.storage.object_store import (
-    STORAGE_ERRORS,
-    ObjectInfo,
-    ObjectStore,
-    StorageSettings,
-    storage_error_text,
-)
+from actors.storage.object_store import ObjectInfo, ObjectStore, StorageSettings
+from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 
 _SHARD_SUFFIXES: dict[str, ShardFormat] = {
     ".tar": "webdataset",

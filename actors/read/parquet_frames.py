@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.errors import ShardError
-from actors.read.file_names import SeenKeys, clean_text, parse_facts, size_error
+from actors.read.file_names import SeenKeys, clean_text, size_error
 from actors.read.settings import InputSettings
+from actors.read.sidecars import parse_facts
 from actors.records import Frame, Shard
 
 _ROWS_AT_ONCE = 16
@@ -52,7 +53,14 @@ def read_parquet(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iter
             raise ShardError("contains no images (a Parquet file without rows)")
         row_number = sum(parquet.metadata.row_group(g).num_rows for g in range(shard.start))
         seen = SeenKeys()
-        for batch in parquet.iter_batches(_ROWS_AT_ONCE, list(groups), columns.names(), use_threads=False):
+        # One row group at a time: a batch over two groups would lose the rows of the first to damage in the
+        # second.
+        batches = (
+            batch
+            for group in groups
+            for batch in parquet.iter_batches(_ROWS_AT_ONCE, [group], columns.names(), use_threads=False)
+        )
+        for batch in batches:
             for row in _rows(batch):
                 yield _to_frame(row, row_number, columns, seen, settings)
                 row_number += 1

@@ -11,9 +11,6 @@ from typing import IO
 
 from actors.errors import ShardError
 from actors.read.file_names import (
-    MAX_SIDECAR_BYTES,
-    NO_FACTS,
-    FrameFacts,
     SeenKeys,
     clean_text,
     extension,
@@ -21,11 +18,10 @@ from actors.read.file_names import (
     is_image,
     is_sidecar,
     no_images_error,
-    parse_sidecar,
-    sidecar_too_large,
     size_error,
 )
 from actors.read.settings import InputSettings
+from actors.read.sidecars import MAX_SIDECAR_BYTES, NO_FACTS, FrameFacts, parse_sidecar, sidecar_too_large
 from actors.records import Frame, Shard
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)

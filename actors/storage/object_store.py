@@ -26,10 +26,7 @@ from s3fs.errors import translate_boto_error
 
 from actors.errors import ConfigError, PreconditionError
 from actors.settings_section import Section
-from actors.storage.store_errors import STORAGE_ERRORS, error_code, storage_error_text
-
-__all__ = ["STORAGE_ERRORS", "ObjectInfo", "ObjectStore", "StorageSettings", "content_etag"]
-__all__ += ["storage_error_text"]
+from actors.storage.store_errors import error_code, storage_error_text
 
 
 class StorageSettings(Section):

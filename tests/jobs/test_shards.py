@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from actors.errors import InputError, OutputError
-from actors.read.frames import InputSettings, read_frames
+from actors.read.frames import read_frames
 from actors.read.listing import list_shards
+from actors.read.settings import InputSettings
 from actors.records import Frame
 from actors.storage.object_store import ObjectStore, StorageSettings
 from jobs.run.packing import pack_images

@@ -11,7 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from actors.read.frames import InputSettings, list_members, pack_members, read_frames
+from actors.read.frames import read_frames
+from actors.read.loose_images import list_members, pack_members
+from actors.read.settings import InputSettings
 from actors.records import Frame, Shard
 from actors.storage.object_store import ObjectStore
 from tests.support import bad_inputs as bad

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from actors.errors import ShardError
-from actors.read.frames import InputSettings, pack_members, read_frames
+from actors.read.frames import read_frames
+from actors.read.loose_images import pack_members
 from actors.read.parts import split_shard
+from actors.read.settings import InputSettings
 from actors.records import Shard
 from actors.storage.object_store import ObjectStore, StorageSettings
 from tests.support import bad_inputs as bad

@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.errors import InputError
-from actors.read.frames import InputSettings, list_members, read_frames
+from actors.read.frames import read_frames
 from actors.read.listing import list_shards
+from actors.read.loose_images import list_members
+from actors.read.settings import InputSettings
 from actors.records import Shard
 from actors.storage.layout import object_name, shard_id_of
 from actors.storage.object_store import ObjectStore, StorageSettings

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from actors.errors import ShardError
 from actors.read import tar_members as tar_stream
-from actors.read.frames import InputSettings, read_frames
+from actors.read.frames import read_frames
 from actors.read.parts import split_shard
+from actors.read.settings import InputSettings
 from actors.records import Frame, Shard
 from tests.support import bad_inputs as bad
 from tests.support.shards_on_disk import STORAGE, read_until_error, shard_of

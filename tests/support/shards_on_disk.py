@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from actors.errors import ShardError
-from actors.read.frames import InputSettings, read_frames
+from actors.read.frames import read_frames
+from actors.read.settings import InputSettings
 from actors.records import Frame, Shard
 from actors.storage.object_store import StorageSettings
 

@@ -1,0 +1,79 @@
+"""Image files of one folder to frames."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+from actors.read.file_names import SeenKeys, clean_text, file_key, is_image, is_sidecar, size_error
+from actors.read.settings import InputSettings
+from actors.read.sidecars import MAX_SIDECAR_BYTES, NO_FACTS, FrameFacts, parse_sidecar, sidecar_too_large
+from actors.records import Frame, Shard
+from actors.storage.map_ahead import map_ahead
+from actors.storage.object_store import ObjectStore
+from actors.storage.store_errors import storage_error_text
+
+
+def pack_members(names: list[str]) -> bytes:
+    """File names as `Shard.members` holds them: sorted, separated by NUL, zlib-compressed."""
+    joined = "\0".join(sorted(names))
+    return zlib.compress(joined.encode("utf-8", "surrogateescape"))
+
+
+def list_members(members: bytes) -> list[str]:
+    """The file names that `pack_members` packed."""
+    return zlib.decompress(members).decode("utf-8", "surrogateescape").split("\0")
+
+
+def read_images(store: ObjectStore, shard: Shard, settings: InputSettings) -> Iterator[Frame]:
+    """One frame an image file, in the order of names; a sidecar lies beside its image.
+
+    Args:
+        store: The folder that the files lie in.
+        shard: `members` names them.
+        settings: What is too large, and whether sidecars are read.
+
+    Raises:
+        OSError: The store failed; a single file that is gone or unreadable becomes a frame with an error.
+    """
+    names = list_members(shard.members)
+    sidecars = {file_key(name): name for name in names if is_sidecar(name)} if settings.sidecars else {}
+    seen = SeenKeys()
+
+    def read(name: str) -> Frame:
+        return _read_image(store, name, sidecars.get(file_key(name)), errors.pop(name), settings)
+
+    errors: dict[str, str | None] = {}
+    for name in filter(is_image, names):
+        errors[name] = seen.duplicate_error(file_key(name), name)
+    yield from map_ahead(read, list(errors))
+
+
+def _read_image(
+    store: ObjectStore, name: str, sidecar: str | None, error: str | None, settings: InputSettings
+) -> Frame:
+    data: bytes | None = None
+    facts = NO_FACTS
+    if error is None:
+        data, error = _read_file(store, name, settings.max_image_bytes)
+        if data is not None and (error := size_error(len(data), settings)) is not None:
+            data = None
+    if sidecar is not None:
+        content, sidecar_error = _read_file(store, sidecar, MAX_SIDECAR_BYTES)
+        if content is None:
+            facts = FrameFacts(note=f"sidecar {clean_text(sidecar)} ignored: {sidecar_error}")
+        elif len(content) > MAX_SIDECAR_BYTES:
+            facts = sidecar_too_large(sidecar, len(content))
+        else:
+            facts = parse_sidecar(sidecar, content, settings)
+    return facts.apply(Frame(file_key(name), data, error=error))
+
+
+def _read_file(store: ObjectStore, name: str, max_bytes: int) -> tuple[bytes | None, str | None]:
+    """Content up to one byte more than allowed, or why there is none."""
+    try:
+        return store.read_start(name, max_bytes + 1), None
+    except (FileNotFoundError, IsADirectoryError):
+        return None, "no longer there; it was when the run was planned"
+    except PermissionError as error:
+        return None, f"not readable: {storage_error_text(error)}"

@@ -1,0 +1,95 @@
+"""What a sidecar or a row says about its frame: the camera and the time."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from actors.read.file_names import DAMAGED_TEXT, clean_text
+from actors.read.settings import InputSettings
+from actors.records import Frame
+
+MAX_SIDECAR_BYTES = 2**20
+"""A sidecar holds a camera and a time; a larger file is something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFacts:
+    """What a sidecar or row says of its frame; `note` tells what could not be understood."""
+
+    camera: str | None = None
+    captured_at: datetime | None = None
+    note: str | None = None
+
+    def apply(self, frame: Frame) -> Frame:
+        """The frame with these facts."""
+        return replace(frame, camera=self.camera, captured_at=self.captured_at, note=self.note)
+
+
+NO_FACTS = FrameFacts()
+
+
+def sidecar_too_large(name: str, size_bytes: int) -> FrameFacts:
+    """What is known of a frame whose sidecar was not read."""
+    return FrameFacts(note=f"sidecar {clean_text(name)} ignored: {size_bytes} bytes are no sidecar")
+
+
+def parse_sidecar(name: str, content: bytes, settings: InputSettings) -> FrameFacts:
+    """Read a sidecar; whatever is wrong with it becomes a note."""
+    label = f"sidecar {clean_text(name)}"
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        return FrameFacts(note=f"{label} ignored: not JSON ({str(error)[:100]})")
+    if not isinstance(document, dict):
+        return FrameFacts(note=f"{label} ignored: holds a {type(document).__name__}, not an object")
+    camera = document.get(settings.camera_column or "camera")
+    captured_at = document.get(settings.captured_at_column or "captured_at")
+    return parse_facts(camera, captured_at, label)
+
+
+def parse_facts(camera: Any, captured_at: Any, label: str) -> FrameFacts:
+    """Camera and time from values of any type; wrong ones are left out and noted.
+
+    Args:
+        camera: Text or a whole number.
+        captured_at: A datetime, ISO 8601 text or seconds since 1970; without a zone it is UTC.
+        label: Where the values come from, for the note.
+    """
+    notes = []
+    name: str | None = None
+    time: datetime | None = None
+    if isinstance(camera, str) or (isinstance(camera, int) and not isinstance(camera, bool)):
+        name = _valid_unicode(str(camera)) or None
+    elif camera is not None:
+        notes.append(f"camera is a {type(camera).__name__}, not text")
+    if captured_at is not None:
+        time = parse_time(captured_at)
+        if time is None:
+            shown = _valid_unicode(repr(captured_at)[:60])
+            notes.append(f"captured_at {shown} is neither ISO 8601 nor seconds since 1970")
+    return FrameFacts(name, time, f"{label}: {'; '.join(notes)}" if notes else None)
+
+
+def parse_time(value: Any) -> datetime | None:
+    """The moment in UTC, or None if the value is none."""
+    try:
+        if isinstance(value, str):
+            moment = datetime.fromisoformat(value.strip())
+        elif isinstance(value, datetime):
+            moment = value
+        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return datetime.fromtimestamp(value, UTC)
+        else:
+            return None
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _valid_unicode(text: str) -> str:
+    # JSON may hold lone surrogates ("\ud800"), which can't be written to any table.
+    return text.encode("utf-8", DAMAGED_TEXT).decode("utf-8")

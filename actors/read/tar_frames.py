@@ -1,0 +1,87 @@
+"""Members of a tar to frames: an image with the sidecar beside it."""
+
+from __future__ import annotations
+
+import gzip
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import IO, cast
+
+from actors.errors import ShardError
+from actors.read.file_names import SeenKeys, extension, is_image, is_sidecar, no_images_error, size_error
+from actors.read.settings import InputSettings
+from actors.read.sidecars import MAX_SIDECAR_BYTES, NO_FACTS, FrameFacts, parse_sidecar, sidecar_too_large
+from actors.read.tar_members import TarMember, iter_members
+from actors.records import Frame, Shard
+
+
+class _TarSample:
+    """Adjacent members of one key: images and perhaps the sidecar, in either order."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.frames: list[Frame] = []
+        self.facts = NO_FACTS
+
+    def finished(self) -> Iterator[Frame]:
+        for frame in self.frames:
+            yield self.facts.apply(frame)
+
+
+def read_tar(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iterator[Frame]:
+    """One frame an image, in the order of the tar; a sidecar lies beside its image.
+
+    Args:
+        file: Seekable; forwards only for a whole tar. Compressed by gzip if the shard's name says so.
+        shard: `start` and `stop` are offsets in bytes.
+        settings: What is too large, and whether sidecars are read.
+
+    Raises:
+        ShardError: Not a tar, truncated or damaged, or without images; the frames before the damage were
+            given.
+        OSError: The store failed.
+    """
+    with ExitStack() as stack:
+        if shard.uri.lower().endswith((".gz", ".tgz")):
+            file = cast("IO[bytes]", stack.enter_context(gzip.open(file)))
+        members = iter_members(file, shard.start, shard.stop)
+        whole = shard.start == 0 and shard.stop is None
+        yield from _tar_frames(members, settings, whole)
+
+
+def _tar_frames(members: Iterator[TarMember], settings: InputSettings, whole: bool) -> Iterator[Frame]:
+    seen = SeenKeys()
+    found: Counter[str] = Counter()
+    images = 0
+    sample = _TarSample("")
+    try:
+        for member in members:
+            if member.key != sample.key:
+                yield from sample.finished()
+                sample = _TarSample(member.key)
+            if is_image(member.name):
+                images += 1
+                error = seen.duplicate_error(member.key, member.name) or size_error(
+                    member.size_bytes, settings
+                )
+                data = member.read() if error is None else None
+                sample.frames.append(Frame(member.key, data, error=error))
+            elif settings.sidecars and is_sidecar(member.name):
+                sample.facts = _sidecar_of(member, settings)
+            else:
+                found[extension(member.name)] += 1
+    except ShardError:
+        # What was read before the damage is sound, and is worth a row in the table of frames.
+        yield from sample.finished()
+        raise
+    yield from sample.finished()
+    # A part may lie wholly within a large file that is no image.
+    if not images and (whole or found):
+        raise no_images_error(found)
+
+
+def _sidecar_of(member: TarMember, settings: InputSettings) -> FrameFacts:
+    if member.size_bytes > MAX_SIDECAR_BYTES:
+        return sidecar_too_large(member.name, member.size_bytes)
+    return parse_sidecar(member.name, member.read(), settings)
