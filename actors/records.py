@@ -28,6 +28,15 @@ pending    not asked yet
 
 Outcome = Literal["ok", "invalid", "blocked", "truncated", "error", "pending"]
 
+ANSWERED: tuple[Outcome, ...] = ("ok",)
+"""Outcomes that stand when an annotator is to be retried."""
+
+SETTLED: tuple[Outcome, ...] = ("ok", "invalid", "blocked", "truncated")
+"""Outcomes that a plain rerun leaves alone: asked again, most likely the same would come out."""
+
+RETRYABLE: tuple[Outcome, ...] = ("error", "pending")
+"""Outcomes that a plain rerun asks for again, and needs the crop for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:

@@ -50,7 +50,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from actors.detect.person_detector import PersonDetector, ResolvedDetector, resolve_detector
+from actors.detect.person_detector import PersonDetector
+from actors.detect.settings import ResolvedDetector, resolve_detector
 from actors.records import Shard
 from jobs.run.plan import make_plan
 from jobs.run.ray_session import plan_pools

@@ -28,7 +28,8 @@ import torch
 from PIL import Image
 
 from actors.attributes import AttributeSchema, SchemaSettings
-from actors.smolvlm.crop_annotator import CropAnnotator, SmolVLMSettings, resolve_smolvlm
+from actors.smolvlm.crop_annotator import CropAnnotator
+from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from tests.support.tiny_smolvlm import TINY, Architecture, make_smolvlm
 
 SMOLVLM2_256M = Architecture(

@@ -16,13 +16,13 @@ from pydantic import BaseModel, Field, ValidationError, field_serializer, model_
 from actors.attributes import SchemaSettings
 from actors.commit.committer import OutputSettings
 from actors.detect.crops import CropSettings
-from actors.detect.person_detector import DetectorSettings
 from actors.detect.roi import RoiSettings
+from actors.detect.settings import DetectorSettings
 from actors.errors import ConfigError
 from actors.gemini.settings import GeminiSettings
 from actors.read.settings import InputSettings
 from actors.settings_section import Section
-from actors.smolvlm.crop_annotator import SmolVLMSettings
+from actors.smolvlm.settings import SmolVLMSettings
 from actors.storage.object_store import StorageSettings
 
 CONF = Path(str(files("conf")))

@@ -7,16 +7,11 @@ from typing import Literal
 
 import pyarrow as pa
 
-from actors.records import PERSONS_SCHEMA
+from actors.fingerprint import annotators_in
+from actors.records import PERSONS_SCHEMA, RETRYABLE
 from actors.storage.tables import to_parquet
 
 KeepCrops = Literal["until_annotated", "always", "never"]
-
-NOT_ANNOTATORS = ("detect", "person_json")
-"""Stages with a fingerprint that ask nobody about crops."""
-
-_OWED = ("pending", "error")
-"""Outcomes that a plain run asks for again, and for that needs the crop."""
 
 
 def needs_crops(
@@ -35,7 +30,7 @@ def needs_crops(
     """
     if keep != "until_annotated":
         return keep == "always"
-    annotators = [name for name in enabled if name not in NOT_ANNOTATORS]
+    annotators = annotators_in(enabled)
     # Without any annotator they are kept for one that is enabled later: else nobody would ever have
     # seen them, and counting first and asking later is how a large archive is begun.
     return not annotators or any(
@@ -57,4 +52,4 @@ def persons_parquet(persons: pa.Table, with_crops: bool) -> bytes:
 
 
 def _owes(answers: pa.Table | None) -> bool:
-    return answers is None or any(status in _OWED for status in answers["status"].to_pylist())
+    return answers is None or any(status in RETRYABLE for status in answers["status"].to_pylist())

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Literal, Self
 
 import cv2
 import numpy as np
-from pydantic import Field, model_validator
 
 from actors.detect.backends import (
     Session,
@@ -23,135 +16,8 @@ from actors.detect.backends import (
     to_frame,
     torch_detector,
 )
-from actors.detect.weights import Backend, check_sha256, export_model, read_weights
+from actors.detect.settings import DetectorSettings, ResolvedDetector
 from actors.errors import FrameError, WeightsError
-from actors.settings_section import Section
-from actors.storage.object_store import StorageSettings
-
-Precision = Literal["float32", "bfloat16"]
-
-
-class DetectorSettings(Section):
-    """Which network finds the people, and how it runs."""
-
-    weights: str = Field(
-        "yolov8n.pt",
-        min_length=1,
-        description="YOLO checkpoint: a path, a bucket URI, or a name that ultralytics downloads",
-    )
-    sha256: str | None = Field(
-        None, pattern=r"^[0-9a-fA-F]{64}$", description="SHA-256 that the checkpoint must have"
-    )
-    backend: Literal["auto", "openvino", "onnx", "torch"] = Field(
-        "auto",
-        description="What runs the network; auto: OpenVINO if installed, else ONNX Runtime, else torch",
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto",
-        description="Of OpenVINO's arithmetic; auto: bfloat16 on CPUs that are faster in it, else float32. "
-        "float32 gives the same boxes on every CPU",
-    )
-    confidence: float = Field(0.25, ge=0, le=1, description="Lowest score of a detection")
-    iou: float = Field(
-        0.7, ge=0, le=1, description="Overlap (intersection over union) from which two boxes are one person"
-    )
-    max_detections: int = Field(300, ge=1, description="Most people of one frame, by score")
-    image_size: int = Field(
-        640, ge=32, le=4096, multiple_of=32, description="Longer side of the network's input, in pixels"
-    )
-    actors: Literal["auto"] | int = Field(
-        "auto", description="Detector processes; auto: as many as the cluster's cores allow"
-    )
-    device: str = Field(
-        "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu or cuda; cuda runs the torch backend"
-    )
-    threads: int = Field(1, ge=1, le=64, description="Threads of each detector process, one core each")
-    cache_dir: Path = Field(
-        Path("~/.cache/shopframe"),
-        description="Folder for downloaded and exported networks, on the machine that starts the job",
-    )
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if self.actors != "auto" and self.actors < 1:
-            raise ValueError(f"actors is {self.actors}: give auto or a number from 1")
-        if self.device != "cpu" and self.backend not in ("auto", "torch"):
-            raise ValueError(f"backend {self.backend} runs on the CPU: use device cpu, or backend torch")
-        if self.precision == "bfloat16" and (self.backend in ("onnx", "torch") or self.device != "cpu"):
-            raise ValueError("precision bfloat16 needs backend openvino")
-        return self
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedDetector:
-    """What the settings come to: one network, checked, as every detector process loads it.
-
-    Pickles with the network's bytes (13 MB for YOLOv8n), so a worker needs neither the checkpoint's
-    path, the hub nor a cache of its own, and all workers run the same export.
-
-    Attributes:
-        weights: The setting.
-        weights_sha256: Of the checkpoint, hexadecimal.
-        backend: What runs the network.
-        precision: Of the arithmetic.
-        exporter: Package and version that read the checkpoint.
-        person: Index of the class.
-        stride: Input sides are multiples of this many pixels.
-        fingerprint: SHA-256 of everything that was asked for and changes boxes. Of precision, "auto"
-            says that either will do, so going on from another kind of machine redoes nothing.
-        files: The network in the backend's format.
-    """
-
-    weights: str
-    weights_sha256: str
-    backend: Backend
-    precision: Precision
-    exporter: str
-    person: int
-    stride: int
-    fingerprint: str
-    files: tuple[bytes, ...] = field(repr=False)
-
-
-def resolve_detector(settings: DetectorSettings, storage: StorageSettings) -> ResolvedDetector:
-    """Find, check and export the weights, before any work.
-
-    Raises:
-        WeightsError: The weights are missing, out of reach, not those of the checksum or not a YOLO
-            detector of persons; or the backend isn't installed. The message says what to do.
-    """
-    backend = _backend(settings)
-    cache_dir = settings.cache_dir.expanduser()
-    content = read_weights(settings.weights, cache_dir, storage)
-    sha256 = check_sha256(settings.weights, content, settings.sha256)
-    model = export_model(settings.weights, content, backend, cache_dir)
-    person = next((index for index, name in model.names.items() if name.lower() == "person"), None)
-    if person is None:
-        known = ", ".join(list(model.names.values())[:8])
-        raise WeightsError(
-            f"detector.weights: {settings.weights} has no class named person (it knows {known})"
-        )
-    asked = {
-        "weights": sha256,
-        "backend": backend,
-        "precision": settings.precision if backend == "openvino" else "float32",
-        "device": settings.device.partition(":")[0],
-        "confidence": settings.confidence,
-        "iou": settings.iou,
-        "max_detections": settings.max_detections,
-        "image_size": settings.image_size,
-    }
-    return ResolvedDetector(
-        weights=settings.weights,
-        weights_sha256=sha256,
-        backend=backend,
-        precision=_precision(settings, backend),
-        exporter=model.exporter,
-        person=person,
-        stride=model.stride,
-        fingerprint=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest(),
-        files=model.files,
-    )
 
 
 class PersonDetector:
@@ -228,38 +94,3 @@ class PersonDetector:
             "classes": [resolved.person],
         }
         return torch_detector(resolved.files[0], settings.device, settings.threads, predict)
-
-
-def _backend(settings: DetectorSettings) -> Backend:
-    modules: dict[Backend, str] = {"openvino": "openvino", "onnx": "onnxruntime", "torch": "torch"}
-    if settings.backend != "auto":
-        if find_spec(modules[settings.backend]) is None:
-            raise WeightsError(
-                f"detector.backend: {settings.backend} isn't installed; install {modules[settings.backend]} "
-                "or use backend auto"
-            )
-        return settings.backend
-    if settings.device != "cpu":
-        return "torch"
-    return next((name for name, module in modules.items() if find_spec(module) is not None), "torch")
-
-
-def _precision(settings: DetectorSettings, backend: Backend) -> Precision:
-    if backend != "openvino":
-        return "float32"
-    if settings.precision != "auto":
-        return settings.precision
-    return "bfloat16" if _is_fast_in_bfloat16() else "float32"
-
-
-def _is_fast_in_bfloat16() -> bool:
-    """Whether this CPU has AMX, or AVX512-BF16 on an AMD core.
-
-    YOLOv8n at 384x640, one thread: 31 ms against 55 in float32 on EPYC with AVX512-BF16, but 69 ms
-    against 42 on a Xeon whose hypervisor hides AMX; OpenVINO by itself takes bfloat16 on both.
-    """
-    try:
-        words = set(Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore").split())
-    except OSError:
-        return False
-    return "amx_bf16" in words or {"avx512_bf16", "AuthenticAMD"} <= words

@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from actors.detect.crops import CropSettings, cut_person
-from actors.detect.person_detector import DetectorSettings, PersonDetector, ResolvedDetector
+from actors.detect.person_detector import PersonDetector
 from actors.detect.roi import PersonBoxes, RoiSettings, select_persons
+from actors.detect.settings import DetectorSettings, ResolvedDetector
 from actors.errors import FrameError, ShardError
 from actors.read.frame_decoder import decode_frame
 from actors.read.frames import read_frames

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from actors.errors import OutputError
-from actors.records import Annotation
+from actors.records import RETRYABLE, Annotation
 from actors.storage import layout
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
@@ -97,7 +97,7 @@ def read_journal(store: ObjectStore, shard_id: str, fingerprint: str) -> dict[st
                 f"{store.full(path)}: not a journal of answers; delete it, and its persons are asked again"
             ) from error
         for entry in entries:
-            if entry.fingerprint != fingerprint or entry.annotation.status in ("error", "pending"):
+            if entry.fingerprint != fingerprint or entry.annotation.status in RETRYABLE:
                 continue
             known = found.setdefault(entry.crop_sha256, entry)
             if entry.annotation.status == "ok" != known.annotation.status:

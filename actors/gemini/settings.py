@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -15,17 +10,15 @@ from pydantic import Field, field_validator, model_validator
 
 from actors.attributes import REASONING_KEY, REASONING_MAX_CHARS, AttributeSchema
 from actors.errors import ConfigError
+from actors.fingerprint import fingerprint_of
+from actors.prompt import read_prompt
 from actors.settings_section import Section
 
 ID_KEY = "image_id"
 """Key of an answer that echoes which image it is about."""
 
-log = logging.getLogger(__name__)
-
 _ANSWER_VERSION = 1
 """Raise when the same model, prompt and settings begin to give other annotations."""
-
-_PLACEHOLDER = "{schema}"
 
 
 class GeminiPrices(Section):
@@ -221,12 +214,11 @@ def resolve_gemini(settings: GeminiSettings, schema: AttributeSchema) -> Resolve
     keys = schema.prompt_text()
     if settings.reasoning:
         keys += f'\n- "{REASONING_KEY}": why, in one sentence of at most {REASONING_MAX_CHARS} characters'
-    prompt = _read_prompt(settings.prompt).replace(_PLACEHOLDER, keys)
-    prompt_sha256 = hashlib.sha256(prompt.encode()).hexdigest()
+    prompt = read_prompt("gemini.prompt", settings.prompt, "gemini.txt", keys)
     content: dict[str, Any] = {
         "answer": _ANSWER_VERSION,
         "model": settings.model,
-        "prompt": prompt_sha256,
+        "prompt": prompt.sha256,
         "schema": schema.sha256,
         "temperature": settings.temperature,
         "thinking_budget": settings.thinking_budget,
@@ -234,21 +226,4 @@ def resolve_gemini(settings: GeminiSettings, schema: AttributeSchema) -> Resolve
         "max_side_px": settings.max_side_px,
         "reasoning": settings.reasoning,
     }
-    fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return ResolvedGemini(settings.model, prompt, prompt_sha256, fingerprint)
-
-
-def _read_prompt(path: str | None) -> str:
-    shown = path or "the shipped prompt"
-    try:
-        if path is None:
-            text = files("conf").joinpath("prompts", "gemini.txt").read_text(encoding="utf-8")
-        else:
-            text = Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"gemini.prompt: {shown} can't be read: {error}") from None
-    if not text.strip():
-        raise ConfigError(f"gemini.prompt: {shown} is empty")
-    if _PLACEHOLDER not in text:
-        log.warning("gemini.prompt: %s has no {schema}, so the model isn't told the allowed values", shown)
-    return text.strip()
+    return ResolvedGemini(settings.model, prompt.text, prompt.sha256, fingerprint_of(content))

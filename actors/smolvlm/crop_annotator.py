@@ -1,26 +1,19 @@
-"""Crops to attributes with SmolVLM: settings, what is known before a run, and the annotator."""
+"""Crops to attributes: one SmolVLM, asked about crops in batches that fit the memory."""
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
-
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING, Any
 
 from actors.attributes import AttributeSchema
-from actors.errors import ConfigError, WeightsError
+from actors.errors import WeightsError
 from actors.records import Annotation
-from actors.settings_section import Section
 from actors.smolvlm.answer_grammar import answer_grammar
-from actors.smolvlm.checkpoint import Checkpoint, find_checkpoint
+from actors.smolvlm.settings import ResolvedSmolVLM, SmolVLMSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,163 +21,6 @@ if TYPE_CHECKING:
     from actors.smolvlm.guided_decoding import GuidedAnswer
 
 log = logging.getLogger(__name__)
-
-_DECODER_VERSION = 1
-"""Raise when the same model, prompt and settings begin to give other answers."""
-
-_PLACEHOLDER = "{schema}"
-_ARCHITECTURES = ("smolvlm", "idefics3")
-
-
-class SmolVLMSettings(Section):
-    """The local annotator."""
-
-    enabled: bool = Field(True, description="Whether SmolVLM is asked about every kept person")
-    model: str = Field(
-        "HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
-        description="Any SmolVLM or SmolVLM2: a name on the Hugging Face hub or a folder all workers see",
-    )
-    revision: str | None = Field(
-        None, description="Branch, tag or commit on the hub; its main branch by default"
-    )
-    prompt: str | None = Field(
-        None,
-        description="Prompt file, by default the shipped prompts/smolvlm.txt; {schema} in it becomes the "
-        "list of attributes",
-    )
-    batch_size: int = Field(
-        16,
-        ge=1,
-        le=1024,
-        description="Crops a forward pass; halved where memory runs out. Answers don't depend on it",
-    )
-    actors: int | Literal["auto"] = Field(
-        1, description="Workers that hold the model, or auto: as many as the cluster has room for"
-    )
-    gpus_per_actor: float = Field(
-        0, ge=0, description="GPUs a worker takes (0.5: two share one); 0 runs on CPU"
-    )
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Arithmetic: auto is bfloat16 on GPU and float32 on CPU"
-    )
-    reasoning: bool = Field(False, description="Whether a short explanation follows each answer; slow")
-    reasoning_max_tokens: int = Field(48, ge=1, le=256, description="Where the explanation is cut")
-    image_size_px: int | None = Field(
-        None,
-        ge=32,
-        le=1024,
-        description="Side of the square that a crop is scaled to, by default the model's own (512 for "
-        "SmolVLM2 256M and 500M); smaller is faster and sees less",
-    )
-    split_image: bool = Field(
-        False, description="Whether large crops are also shown as up to 16 tiles, at up to 17 times the cost"
-    )
-
-    @model_validator(mode="after")
-    def _counts_actors(self) -> Self:
-        if self.actors != "auto" and self.actors < 1:
-            raise ValueError("actors must be 1 or more, or auto")
-        return self
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedSmolVLM:
-    """What a run knows of its model before it starts, the same on every worker.
-
-    Attributes:
-        model: The model as it was named.
-        model_version: Commit on the hub, or "sha256:" and the hash over a folder's files.
-        prompt: Text with the attributes filled in.
-        prompt_sha256: Of `prompt`.
-        dtype: Arithmetic, decided.
-        image_size_px: Side of a tile, decided.
-        fingerprint: Of everything that changes an answer; batch size and actors don't.
-        source: What the model is loaded from: a folder or a hub name.
-        revision: Commit to load from the hub; None for a folder.
-    """
-
-    model: str
-    model_version: str
-    prompt: str
-    prompt_sha256: str
-    dtype: Literal["float32", "bfloat16"]
-    image_size_px: int
-    fingerprint: str
-    source: str
-    revision: str | None
-
-
-def resolve_smolvlm(settings: SmolVLMSettings, schema: AttributeSchema) -> ResolvedSmolVLM:
-    """Check model and prompt once, on the driver, before any work.
-
-    Raises:
-        ConfigError: The prompt can't be used, or the image size doesn't fit the model.
-        WeightsError: The model is missing, unreachable or not a SmolVLM.
-    """
-    prompt = _read_prompt(settings.prompt).replace(_PLACEHOLDER, schema.prompt_text())
-    checkpoint = find_checkpoint("smolvlm.model", settings.model, settings.revision)
-    if checkpoint.config.get("model_type") not in _ARCHITECTURES:
-        raise WeightsError(
-            f"smolvlm.model: {settings.model} is a {checkpoint.config.get('model_type')!r}, not a SmolVLM"
-        )
-    dtype = settings.dtype
-    if dtype == "auto":
-        dtype = "bfloat16" if settings.gpus_per_actor > 0 else "float32"
-    image_size_px = _image_size(settings, checkpoint)
-    prompt_sha256 = hashlib.sha256(prompt.encode()).hexdigest()
-    content = {
-        "decoder": _DECODER_VERSION,
-        "model": checkpoint.version,
-        "prompt": prompt_sha256,
-        "schema": schema.sha256,
-        "dtype": dtype,
-        "reasoning": settings.reasoning_max_tokens if settings.reasoning else 0,
-        "image_size_px": image_size_px,
-        "split_image": settings.split_image,
-    }
-    return ResolvedSmolVLM(
-        model=settings.model,
-        model_version=checkpoint.version,
-        prompt=prompt,
-        prompt_sha256=prompt_sha256,
-        dtype=dtype,
-        image_size_px=image_size_px,
-        fingerprint=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
-        source=checkpoint.source,
-        revision=checkpoint.revision,
-    )
-
-
-def _read_prompt(path: str | None) -> str:
-    shown = path or "the shipped prompt"
-    try:
-        if path is None:
-            text = files("conf").joinpath("prompts", "smolvlm.txt").read_text(encoding="utf-8")
-        else:
-            text = Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"smolvlm.prompt: {shown} can't be read: {error}") from None
-    if not text.strip():
-        raise ConfigError(f"smolvlm.prompt: {shown} is empty")
-    if "<image>" in text:
-        raise ConfigError(
-            f"smolvlm.prompt: {shown} contains <image>; the crop is put behind the prompt by itself"
-        )
-    if _PLACEHOLDER not in text:
-        log.warning("smolvlm.prompt: %s has no {schema}, so the model isn't told the allowed values", shown)
-    return text.strip()
-
-
-def _image_size(settings: SmolVLMSettings, checkpoint: Checkpoint) -> int:
-    vision = checkpoint.config.get("vision_config", {})
-    patch, scale = vision.get("patch_size", 32), checkpoint.config.get("scale_factor", 2)
-    size: int = settings.image_size_px or vision.get("image_size", 224)
-    if size // patch % scale:
-        raise ConfigError(
-            f"smolvlm.image_size_px: {size} gives {size // patch} patches of {patch} px a side, not a "
-            f"multiple of the model's {scale}; take a multiple of {patch * scale}"
-        )
-    return size
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ import pyarrow as pa
 from actors.attributes import AttributeSchema
 from actors.records import Annotation
 from actors.shard_block import ShardBlock
-from actors.smolvlm.crop_annotator import CropAnnotator, ResolvedSmolVLM, SmolVLMSettings
+from actors.smolvlm.crop_annotator import CropAnnotator
+from actors.smolvlm.settings import ResolvedSmolVLM, SmolVLMSettings
 from actors.storage.tables import annotations_table
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import uuid
 from typing import Literal
 
@@ -86,11 +84,6 @@ class CommitRecord(_Frozen):
     def object(self, kind: str) -> CommittedObject | None:
         """The object of a kind, or None where the attempt wrote none."""
         return next((o for o in self.objects if o.kind == kind), None)
-
-
-def fingerprint_of(*parts: object) -> str:
-    """Hash of JSON-serialisable parts; equal parts give equal fingerprints on every machine."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def new_attempt_id(attempt: int) -> str:

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from actors.attributes import AttributeSchema, AttributeValue, SchemaSettings
-from actors.smolvlm.crop_annotator import CropAnnotator, SmolVLMSettings, resolve_smolvlm
+from actors.smolvlm.crop_annotator import CropAnnotator
 from actors.smolvlm.guided_decoding import GuidedDecoder
+from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from demo.training.smolvlm_crops import LabelledCrops, cut_people, normalise
 from demo.training.smolvlm_sequences import PromptTokens
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from actors.detect.person_detector import ResolvedDetector
+from actors.detect.settings import ResolvedDetector
 from actors.errors import ConfigError
-from actors.smolvlm.crop_annotator import ResolvedSmolVLM
+from actors.smolvlm.settings import ResolvedSmolVLM
 from jobs.settings import CONF, LoadedSettings
 
 CONFIG = CONF / "demo.yaml"

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from actors.commit.previews import DrawnPerson, draw_persons, draw_zones
-from actors.detect.person_detector import ResolvedDetector
+from actors.detect.settings import ResolvedDetector
 from actors.detect.shard_detector import ShardDetector
 from actors.errors import FrameError, ShardError
 from actors.read.frame_decoder import decode_frame

@@ -11,19 +11,18 @@ from rich.console import Console
 
 from actors.attributes import AttributeSchema
 from actors.commit.committer import Committer
-from actors.commit.crop_retention import NOT_ANNOTATORS
 from actors.detect.crops import CropSettings
 from actors.detect.restored_crops import CropRestorer
 from actors.errors import ConfigError
+from actors.fingerprint import annotators_in, fingerprint_of
 from actors.gemini.api.client import read_api_key
-from actors.gemini.backlog.drain import SETTLED
 from actors.gemini.backlog.listing import Backlog, read_backlog
 from actors.gemini.quota.quota import Clock
 from actors.gemini.settings import ResolvedGemini, resolve_gemini
 from actors.gemini.stage import GeminiRun, make_stage
 from actors.read.settings import InputSettings
+from actors.records import SETTLED
 from actors.storage import layout
-from actors.storage.commit_record import fingerprint_of
 from actors.storage.object_store import ObjectStore
 from jobs.run.consolidation import consolidate
 from jobs.run.output_status import output_status, read_run
@@ -87,11 +86,11 @@ def drain(settings: Settings, clock: Clock | None = None) -> int:
         print(f"{persons:,} persons of {len(waiting):,} shards wait for Gemini", file=terminal)
         done = GeminiRun()
         if waiting:
-            asking = {k: v for k, v in run_json["fingerprints"].items() if k not in NOT_ANNOTATORS}
+            enabled = run_json["fingerprints"]
             fingerprints = {
-                **asking,
+                **{name: enabled[name] for name in annotators_in(enabled)},
                 "gemini": resolved.fingerprint,
-                "person_json": fingerprint_of(settings.output.person_json),
+                "person_json": fingerprint_of([settings.output.person_json]),
             }
             committer = Committer(output, settings.output, schema, fingerprints, resolved)
             with ray_session(settings):

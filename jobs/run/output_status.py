@@ -14,7 +14,7 @@ from actors.errors import ConfigError
 from actors.gemini.backlog.listing import waiting_of
 from actors.gemini.quota.quota import QuotaLimits, SystemClock
 from actors.gemini.quota.status import read_status
-from actors.records import OUTCOMES
+from actors.records import OUTCOMES, RETRYABLE
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
@@ -165,7 +165,7 @@ def what_next(status: dict[str, Any]) -> str:
     for name, outcomes in status["annotators"].items():
         if name == "gemini":
             continue
-        owed = sum(n for outcome, n in outcomes.items() if outcome in ("error", "pending"))
+        owed = sum(n for outcome, n in outcomes.items() if outcome in RETRYABLE)
         if owed:
             return f"{owed} persons wait for {name}: shopframe annotate ... --retry-annotator {name}"
     return f"all done: query {output}/{layout.CONSOLIDATED}/*.parquet"

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from actors.commit.crop_retention import NOT_ANNOTATORS
-from actors.records import Shard
+from actors.fingerprint import annotators_in
+from actors.records import RETRYABLE, Shard
 from actors.shard_block import ShardTask, Work
 from actors.storage.commit_record import CommitRecord
 
@@ -15,11 +15,8 @@ Scope = Literal["missing", "failed", "annotator", "force"]
 """missing: all that isn't done; failed: only failed shards; annotator: only answers that one annotator
 still owes; force: everything again."""
 
-NOT_LOCAL_ANNOTATORS = (*NOT_ANNOTATORS, "gemini")
-"""Stages that are no annotators, and the annotator whose backlog is worked off by itself."""
-
-RETRYABLE = ("error", "pending")
-"""Outcomes that a plain rerun asks for again. An invalid answer would come out the same."""
+BACKLOG_ANNOTATORS = ("gemini",)
+"""Annotators whose answers come from a backlog beside the shards' own way, not from a stage of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +129,7 @@ def _what_to_do(
         return "detect", None
     if record.input_etag != shard.etag or record.fingerprints.get("detect") != fingerprints["detect"]:
         return "detect", None
-    annotators = [name for name in fingerprints if name not in NOT_LOCAL_ANNOTATORS]
+    annotators = [name for name in annotators_in(fingerprints) if name not in BACKLOG_ANNOTATORS]
     if any(record.fingerprints.get(name) != fingerprints[name] for name in annotators):
         return "annotate", None
     if any(record.annotators.get(name, {}).get(o) for name in annotators for o in RETRYABLE):
@@ -145,7 +142,7 @@ def _what_to_do(
 def _owed_by(
     record: Committed | None, annotator: str, fingerprints: Mapping[str, str]
 ) -> tuple[Work, tuple[str, ...] | None] | None:
-    if record is None or record.state != "done" or annotator in NOT_LOCAL_ANNOTATORS:
+    if record is None or record.state != "done" or annotator in BACKLOG_ANNOTATORS:
         return None
     owed = tuple(o for o, n in record.annotators.get(annotator, {}).items() if n and o != "ok")
     if not owed:

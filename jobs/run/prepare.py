@@ -7,11 +7,11 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from actors.commit.crop_retention import NOT_ANNOTATORS
 from actors.errors import ConfigError, OutputError
-from actors.gemini.backlog.drain import SETTLED
-from actors.gemini.backlog.listing import RETRY_KEEPS, Backlog, read_backlog
+from actors.fingerprint import annotators_in
+from actors.gemini.backlog.listing import Backlog, read_backlog
 from actors.read.listing import list_shards
+from actors.records import ANSWERED, SETTLED
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
@@ -68,7 +68,7 @@ def plan_run(
             other settings.
         InputError: The input can't be listed.
     """
-    known = [name for name in resolved.fingerprints if name not in NOT_ANNOTATORS]
+    known = annotators_in(resolved.fingerprints)
     if annotator is not None and annotator not in known:
         raise ConfigError(
             f"--retry-annotator {annotator}: not an enabled annotator (enabled: {', '.join(known) or 'none'})"
@@ -165,7 +165,7 @@ def gemini_backlog(
     """
     if resolved.gemini is None:
         return None
-    keep = RETRY_KEEPS if annotator == "gemini" else SETTLED
+    keep = ANSWERED if annotator == "gemini" else SETTLED
     local = {task.shard.shard_id for task in plan.tasks}
     waits = scope in ("missing", "force") or annotator == "gemini"
     waiting = read_backlog(output, resolved.gemini, keep) if waits else []

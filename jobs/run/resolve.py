@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.attributes import AttributeSchema
-from actors.detect.person_detector import ResolvedDetector, resolve_detector
+from actors.detect.settings import ResolvedDetector, resolve_detector
+from actors.fingerprint import fingerprint_of
 from actors.gemini.api.client import read_api_key
 from actors.gemini.quota.quota import key_id_of
 from actors.gemini.settings import ResolvedGemini, resolve_gemini
-from actors.smolvlm.crop_annotator import ResolvedSmolVLM, resolve_smolvlm
-from actors.storage.commit_record import fingerprint_of
+from actors.smolvlm.settings import ResolvedSmolVLM, resolve_smolvlm
 from jobs.run.demo_models import demo_models, notice_of
 from jobs.settings import Settings
 
@@ -43,13 +43,15 @@ def resolve(settings: Settings) -> Resolved:
     selecting = settings.roi.model_dump(mode="json")
     fingerprints = {
         "detect": fingerprint_of(
-            detector.fingerprint,
-            reading,
-            selecting,
-            settings.crops.model_dump(),
-            settings.run.max_failed_frames,
+            [
+                detector.fingerprint,
+                reading,
+                selecting,
+                settings.crops.model_dump(),
+                settings.run.max_failed_frames,
+            ]
         ),
-        "person_json": fingerprint_of(settings.output.person_json),
+        "person_json": fingerprint_of([settings.output.person_json]),
     }
     if smolvlm is not None:
         fingerprints["smolvlm"] = smolvlm.fingerprint

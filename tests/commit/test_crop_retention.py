@@ -18,9 +18,9 @@ import pytest
 from actors.commit.committer import Committer, OutputSettings
 from actors.commit.crop_retention import KeepCrops, needs_crops
 from actors.detect.crops import CropSettings
-from actors.detect.person_detector import DetectorSettings, resolve_detector
 from actors.detect.restored_crops import CropRestorer
 from actors.detect.roi import RoiSettings
+from actors.detect.settings import DetectorSettings, resolve_detector
 from actors.detect.shard_detector import ShardDetector
 from actors.errors import CropRestoreError
 from actors.gemini.backlog.drain import DrainTask, ShardDrainer
@@ -31,7 +31,7 @@ from actors.gemini.settings import GeminiCameras, GeminiSettings, resolve_gemini
 from actors.read.listing import list_shards
 from actors.read.settings import InputSettings
 from actors.shard_block import ShardBlock, ShardTask
-from actors.smolvlm.crop_annotator import SmolVLMSettings, resolve_smolvlm
+from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.stages import load_committed
 from actors.storage.commit_record import read_record

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors.attributes import AttributeSchema, SchemaSettings
-from actors.detect.person_detector import DetectorSettings, resolve_detector
-from actors.smolvlm.crop_annotator import SmolVLMSettings, resolve_smolvlm
+from actors.detect.settings import DetectorSettings, resolve_detector
+from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from actors.storage.object_store import ObjectStore, StorageSettings
 from demo.scenes import write_shards
 from jobs import cli

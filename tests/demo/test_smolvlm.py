@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from actors.attributes import AttributeSchema, SchemaSettings
-from actors.smolvlm.crop_annotator import CropAnnotator, SmolVLMSettings, resolve_smolvlm
+from actors.smolvlm.crop_annotator import CropAnnotator
 from actors.smolvlm.key_values import GROUPED_ATTENTION
+from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from demo.training.smolvlm_accuracy import accuracy
 from demo.training.smolvlm_crops import cut_people, normalise, scale_crop
 from demo.training.smolvlm_forward import predict_answers

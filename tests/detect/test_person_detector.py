@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from actors.detect.backends import letterbox_of, person_boxes, to_frame
-from actors.detect.person_detector import DetectorSettings, PersonDetector, resolve_detector
+from actors.detect.person_detector import PersonDetector
+from actors.detect.settings import DetectorSettings, resolve_detector
 from actors.errors import FrameError
 from actors.storage.object_store import StorageSettings
 from tests.conftest import REPO_ROOT

@@ -11,7 +11,7 @@ import time
 import pytest
 from pydantic import ValidationError
 
-from actors.detect.person_detector import DetectorSettings, resolve_detector
+from actors.detect.settings import DetectorSettings, resolve_detector
 from actors.errors import WeightsError
 from actors.storage.object_store import ObjectStore, StorageSettings
 from tests.conftest import REPO_ROOT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from actors.detect.person_detector import resolve_detector
+from actors.detect.settings import resolve_detector
 from actors.storage.object_store import ObjectStore
 from jobs.run.dry_run import draw_roi
 from jobs.settings import load_settings

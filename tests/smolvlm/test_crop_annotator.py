@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from actors.attributes import AttributeSchema, SchemaSettings
 from actors.errors import ConfigError, WeightsError
-from actors.smolvlm.crop_annotator import CropAnnotator, SmolVLMSettings, resolve_smolvlm
+from actors.smolvlm.crop_annotator import CropAnnotator
+from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from tests.support.tiny_smolvlm import TINY, make_smolvlm, make_tiny_smolvlm
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")

@@ -11,7 +11,8 @@ from PIL import Image
 
 from actors.attributes import AttributeSchema, SchemaSettings
 from actors.smolvlm.answer_grammar import answer_grammar
-from actors.smolvlm.crop_annotator import CropAnnotator, SmolVLMSettings, resolve_smolvlm
+from actors.smolvlm.crop_annotator import CropAnnotator
+from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from tests.support.tiny_smolvlm import make_tiny_smolvlm
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")

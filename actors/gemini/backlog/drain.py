@@ -16,14 +16,11 @@ from actors.gemini.backlog.pending_shard import ANNOTATOR, PendingShard, Person,
 from actors.gemini.egress_log import AskedCrop
 from actors.gemini.protocol import Answers, Stop
 from actors.gemini.settings import GeminiCameras, ResolvedGemini
-from actors.records import Outcome, Shard
+from actors.records import SETTLED, Outcome, Shard
 from actors.shard_block import ShardBlock, ShardTask
 from actors.stages import load_committed
 from actors.storage.commit_record import read_record
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
-
-SETTLED: tuple[Outcome, ...] = ("ok", "invalid", "blocked", "truncated")
-"""Outcomes that a plain run leaves alone: asked again, the same would most likely come out."""
 
 
 @dataclass(frozen=True, slots=True)

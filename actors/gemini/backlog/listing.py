@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.commit.committer import ShardSummary
-from actors.gemini.backlog.drain import SETTLED, DrainTask
+from actors.gemini.backlog.drain import DrainTask
 from actors.gemini.backlog.pending_shard import ANNOTATOR, Person
 from actors.gemini.settings import GeminiSettings, ResolvedGemini
-from actors.records import Outcome
+from actors.records import SETTLED, Outcome
 from actors.storage.commit_record import CommitRecord, read_record
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
@@ -32,10 +32,6 @@ class WaitingShard:
 
     shard_id: str
     persons: int
-
-
-RETRY_KEEPS: tuple[Outcome, ...] = ("ok",)
-"""What stands when an annotator is to be retried."""
 
 
 @dataclass(slots=True)
