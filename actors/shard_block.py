@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -17,6 +18,9 @@ from actors.records import Shard
 
 Work = Literal["detect", "annotate", "write"]
 """Where to begin: from the frames; from the committed crops; or from committed annotations."""
+
+ReportProgress = Callable[[int, int], None]
+"""Called by a stage at work with the frames that it read and the persons that it kept since the last call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,31 +58,62 @@ class ShardTask:
         return cls(shard=shard, retry_outcomes=None if retry is None else tuple(retry), **content)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ShardBlock:
-    """What is known of a shard so far.
+    """What is known of a shard so far; a stage makes a new block of it and leaves the old one as it is.
 
     Attributes:
         task: What was planned.
         frames: FRAMES_SCHEMA, sorted by key; None until read.
         persons: PERSONS_SCHEMA, sorted by frame key and person index; None until detected.
         annotations: Annotator name to its table (see `actors.storage.tables`), one row a kept person.
-        annotated: Names of the annotators that were asked in this attempt.
+        annotated: Names of the annotators whose tables were made in this attempt.
         previews: Frame key to an encoded image to draw on.
         timings_s: Seconds spent by stage.
         error: Why the shard failed; the later stages then pass it on to be recorded.
-        keep_previous_commit: With an error: whether what was committed before stays as good as it was.
+        keep_previous_commit: With an error: whether the shard's earlier commit stays as good as it was.
+        summary: What the commit said of the shard, as JSON (`actors.commit.accounting.ShardSummary`).
     """
 
     task: ShardTask
     frames: pa.Table | None = None
     persons: pa.Table | None = None
-    annotations: dict[str, pa.Table] = field(default_factory=dict)
-    annotated: list[str] = field(default_factory=list)
-    previews: dict[str, bytes] = field(default_factory=dict)
-    timings_s: dict[str, float] = field(default_factory=dict)
+    annotations: Mapping[str, pa.Table] = field(default_factory=dict)
+    annotated: tuple[str, ...] = ()
+    previews: Mapping[str, bytes] = field(default_factory=dict)
+    timings_s: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
     keep_previous_commit: bool = False
+    summary: str | None = None
+
+    def with_answers(self, annotator: str, table: pa.Table) -> ShardBlock:
+        """The block with an annotator's table, made in this attempt."""
+        annotated = (*(name for name in self.annotated if name != annotator), annotator)
+        return replace(self, annotations={**self.annotations, annotator: table}, annotated=annotated)
+
+    def failed(self, error: str, keep_previous_commit: bool = False) -> ShardBlock:
+        """The block of a shard that failed: its frames, which each get a row, and the reason."""
+        return ShardBlock(
+            self.task,
+            frames=self.frames,
+            timings_s=self.timings_s,
+            error=error,
+            keep_previous_commit=keep_previous_commit,
+        )
+
+    def committed(self, summary: str) -> ShardBlock:
+        """The block of a shard that was committed: nothing but what the driver wants to know."""
+        return ShardBlock(replace(self.task, shard=replace(self.task.shard, members=b"")), summary=summary)
+
+    def kept_persons(self) -> pa.Table:
+        """The kept rows of `persons`.
+
+        Raises:
+            ValueError: Nobody was detected yet.
+        """
+        if self.persons is None:
+            raise ValueError(f"{self.task.shard.shard_id}: people are annotated after they are detected")
+        return self.persons.filter(self.persons["kept"])
 
     def to_arrow(self) -> pa.Table:
         """The block as a table of one row."""
@@ -87,11 +122,12 @@ class ShardBlock:
             "frames": _to_ipc(self.frames),
             "persons": _to_ipc(self.persons),
             "annotations": [{"name": n, "table": _to_ipc(t)} for n, t in self.annotations.items()],
-            "annotated": self.annotated,
+            "annotated": list(self.annotated),
             "previews": [{"key": k, "image": v} for k, v in self.previews.items()],
-            "timings_s": json.dumps(self.timings_s),
+            "timings_s": json.dumps(dict(self.timings_s)),
             "error": self.error,
             "keep_previous_commit": self.keep_previous_commit,
+            "summary": self.summary,
         }
         return pa.Table.from_pylist([row], schema=_BLOCK_SCHEMA)
 
@@ -112,11 +148,12 @@ class ShardBlock:
             frames=_from_ipc(row["frames"]),
             persons=_from_ipc(row["persons"]),
             annotations={a["name"]: _from_ipc(a["table"]) for a in row["annotations"]},
-            annotated=row["annotated"],
+            annotated=tuple(row["annotated"]),
             previews={p["key"]: p["image"] for p in row["previews"]},
             timings_s=json.loads(row["timings_s"]),
             error=row["error"],
             keep_previous_commit=row["keep_previous_commit"],
+            summary=row["summary"],
         )
 
 
@@ -132,6 +169,7 @@ _BLOCK_SCHEMA = pa.schema(
         ("timings_s", pa.string()),
         ("error", pa.string()),
         ("keep_previous_commit", pa.bool_()),
+        ("summary", pa.string()),
     ]
 )
 

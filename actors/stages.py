@@ -1,182 +1,179 @@
-"""The stages as Ray Data runs them: one block in, one block out, whatever happens to the shard."""
+"""The stages of a run: each says its name, what its workers take of a node, and its work on one shard.
+
+A stage's work is a function from block to block. Whatever goes wrong in it becomes the block's error, so that
+one shard's trouble stays its own and the later stages pass it on to be recorded.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import ray
 
-from actors.commit.committer import Committer, ShardSummary
+from actors.commit.committed_shard import load_committed
+from actors.commit.committer import Committer
 from actors.cuda import require_cuda
 from actors.detect.restored_crops import CropRestorer
 from actors.detect.shard_detector import ShardDetector
 from actors.errors import ConfigError, CropRestoreError, ShardError
-from actors.shard_block import ShardBlock
+from actors.shard_block import ReportProgress, ShardBlock, Work
 from actors.smolvlm.shard_annotator import ShardAnnotator
-from actors.storage.commit_record import CommitRecord, Counts, read_record
 from actors.storage.object_store import ObjectStore
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
-from actors.storage.tables import from_parquet
 
 log = logging.getLogger(__name__)
 
 _REPORT_EVERY_S = 1.0
 
+ALL_WORK: tuple[Work, ...] = ("detect", "annotate", "write")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a stage takes of the cluster.
+
+    Attributes:
+        workers: How many blocks are worked on at once.
+        cpus: Cores that each worker reserves.
+        gpus: GPUs that each worker reserves; a share of one where several workers fit on it.
+        gpu_setting: The setting that asked for the GPU, for the error where a worker finds none.
+    """
+
+    workers: int
+    cpus: float = 1
+    gpus: float = 0
+    gpu_setting: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockStage:
+    """One stage.
+
+    Attributes:
+        name: As in timings, errors and the progress display.
+        resources: What its workers take.
+        work: Makes the block of the next stage; may report progress as it goes.
+        keeps_state: Whether workers are actors, which hold a model from shard to shard, or tasks.
+        concerns: Where a shard's work must begin for the stage to do something to it.
+        takes_failed: Whether blocks with an error come to it too.
+    """
+
+    name: str
+    resources: Resources
+    work: Callable[[ShardBlock, ReportProgress], ShardBlock]
+    keeps_state: bool = True
+    concerns: tuple[Work, ...] = ALL_WORK
+    takes_failed: bool = False
+
+
+def detect_stage(
+    resources: Resources, detector: ShardDetector, crop_restorer: CropRestorer, output: ObjectStore
+) -> BlockStage:
+    """Reads a shard and finds its people, or fetches what was committed of them before."""
+    return BlockStage("detect", resources, partial(_detect, detector, crop_restorer, output))
+
+
+def _detect(
+    detector: ShardDetector,
+    crop_restorer: CropRestorer,
+    output: ObjectStore,
+    block: ShardBlock,
+    report_progress: ReportProgress,
+) -> ShardBlock:
+    if block.task.work == "detect":
+        return detector.detect(block, report_progress)
+    block, record = load_committed(block, output)
+    return crop_restorer.fill_crops(block, record) if block.task.work == "annotate" else block
+
+
+def annotate_stage(resources: Resources, annotator: ShardAnnotator) -> BlockStage:
+    """Asks a local model about the kept people of a shard."""
+    return BlockStage("annotate", resources, partial(_annotate, annotator), concerns=("detect", "annotate"))
+
+
+def _annotate(annotator: ShardAnnotator, block: ShardBlock, _: ReportProgress) -> ShardBlock:
+    return annotator.annotate(block)
+
+
+def commit_stage(resources: Resources, committer: Committer) -> BlockStage:
+    """Writes a shard's objects and its record; what can't be committed is said and stays to do."""
+    return BlockStage("commit", resources, partial(_commit, committer), keeps_state=False, takes_failed=True)
+
+
+def _commit(committer: Committer, block: ShardBlock, _: ReportProgress) -> ShardBlock:
+    return block.committed(committer.commit(block).to_json())
+
 
 @dataclass(frozen=True, slots=True)
 class StageContext:
-    """What every stage needs: the run's tracker (an actor's handle) and how often a shard may kill."""
+    """What every worker needs: the run's tracker (an actor's handle) and how often a shard may kill."""
 
     tracker: Any
     max_attempts: int
 
-    def require_cuda(self, setting: str) -> None:
-        """See that this worker finds its GPU; otherwise the driver learns why before the worker ends.
 
-        Raises:
-            ConfigError: It finds none.
-        """
-        try:
-            require_cuda(setting)
-        except ConfigError as error:
-            ray.get(self.tracker.refuse.remote(str(error)))
-            raise
-
-    def run(self, name: str, block: ShardBlock, work: Callable[[ShardBlock], None]) -> ShardBlock:
-        """Do a stage's work on a block; whatever goes wrong becomes the block's error."""
-        if block.error is not None:
-            return block
-        shard_id = block.task.shard.shard_id
-        times = ray.get(self.tracker.start.remote(name, shard_id))
-        started = time.perf_counter()
-        if times > self.max_attempts:
-            block.error = (
-                f"{name}: its worker died {self.max_attempts} times on this shard (killed for memory, or "
-                "a crash in native code); look for what is special about it, then run again"
-            )
-        else:
-            try:
-                work(block)
-            except ShardError as error:
-                block.error = str(error)
-                block.keep_previous_commit = isinstance(error, CropRestoreError)
-            except STORAGE_ERRORS as error:
-                block.error = f"{name}: {storage_error_text(error)}"
-            except Exception as error:  # the boundary where one shard's trouble stays its own
-                log.exception("%s failed on shard %s", name, shard_id)
-                block.error = f"{name}: {type(error).__name__}: {error}"
-        block.timings_s[name] = round(time.perf_counter() - started, 3)
-        self.tracker.finish.remote(name, shard_id)
-        return block
-
-
-class DetectStage:
-    """Reads a shard and finds its people, or fetches what was committed of them before."""
-
-    def __init__(
-        self, context: StageContext, detector: ShardDetector, crop_restorer: CropRestorer, output: ObjectStore
-    ) -> None:
-        if detector.detector.device != "cpu":
-            context.require_cuda("detector.device")
-        self._context = context
-        self._detector = detector
-        self._detector.report_progress = _Meter(context.tracker)
-        self._crop_restorer = crop_restorer
-        self._output = output
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """One shard to the same shard with frames and persons."""
-        return self._context.run("detect", ShardBlock.from_arrow(batch), self._detect).to_arrow()
-
-    def _detect(self, block: ShardBlock) -> None:
-        if block.task.work == "detect":
-            self._detector.detect(block)
-            return
-        record = load_committed(block, self._output)
-        if block.task.work == "annotate":
-            self._crop_restorer.fill_crops(block, record)
-
-
-class AnnotateStage:
-    """Asks a local model about the kept people of a shard."""
-
-    def __init__(self, context: StageContext, annotator: ShardAnnotator) -> None:
-        if annotator.settings.gpus_per_actor > 0:
-            context.require_cuda("smolvlm.gpus_per_actor")
-        self._context = context
-        self._annotator = annotator
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """One shard to the same shard with answers."""
-        block = ShardBlock.from_arrow(batch)
-        if block.task.work == "write":
-            return batch
-        return self._context.run("annotate", block, self._annotator.annotate).to_arrow()
-
-
-def commit_stage(batch: pa.Table, context: StageContext, committer: Committer) -> pa.Table:
-    """One shard to one summary row; what can't be committed is said and stays to do."""
+def run_stage(batch: pa.Table, stage: BlockStage, context: StageContext) -> pa.Table:
+    """One block through one stage, as Ray Data calls it: one row in, one row out."""
     block = ShardBlock.from_arrow(batch)
+    if block.task.work not in stage.concerns or (block.error is not None and not stage.takes_failed):
+        return batch
     shard_id = block.task.shard.shard_id
-    ray.get(context.tracker.start.remote("commit", shard_id))
+    times = ray.get(context.tracker.start.remote(stage.name, shard_id))
+    started = time.perf_counter()
+    if times > context.max_attempts:
+        done = block.failed(
+            f"{stage.name}: its worker died {context.max_attempts} times on this shard (killed for memory, "
+            "or a crash in native code); look for what is special about it, then run again"
+        )
+    else:
+        done = _work(stage, block, _ProgressReport(context.tracker))
+    context.tracker.finish.remote(stage.name, shard_id)
+    timings_s = {**done.timings_s, stage.name: round(time.perf_counter() - started, 3)}
+    return replace(done, timings_s=timings_s).to_arrow()
+
+
+def _work(stage: BlockStage, block: ShardBlock, report_progress: ReportProgress) -> ShardBlock:
     try:
-        summary = committer.commit(block)
+        return stage.work(block, report_progress)
+    except ShardError as error:
+        return block.failed(str(error), keep_previous_commit=isinstance(error, CropRestoreError))
     except STORAGE_ERRORS as error:
-        summary = ShardSummary(shard_id, "unrecorded", error=f"commit: {storage_error_text(error)}")
+        return block.failed(f"{stage.name}: {storage_error_text(error)}")
     except Exception as error:  # the boundary where one shard's trouble stays its own
-        log.exception("commit failed on shard %s", shard_id)
-        summary = ShardSummary(shard_id, "unrecorded", error=f"commit: {type(error).__name__}: {error}")
-    context.tracker.finish.remote("commit", shard_id)
-    return summary_to_arrow(summary)
+        log.exception("%s failed on shard %s", stage.name, block.task.shard.shard_id)
+        return block.failed(f"{stage.name}: {type(error).__name__}: {error}")
 
 
-def load_committed(block: ShardBlock, output: ObjectStore) -> CommitRecord:
-    """Fill a block from what its shard's commit record names, and return the record.
+class StageWorker:
+    """An actor of a stage: `run_stage` with what the work keeps from shard to shard.
 
     Raises:
-        ShardError: The record is gone, was replaced, or names an object that isn't there.
+        ConfigError: The worker was given a GPU and finds none; the driver then learns why from the tracker.
     """
-    found = read_record(output, block.task.shard.shard_id)
-    if found is None or found[1] != block.task.record_etag:
-        raise ShardError("its commit record was changed by another run; run again")
-    record = found[0]
-    for entry in record.objects:
-        kind, _, annotator = entry.kind.partition("/")
-        if kind not in ("frames", "persons", "annotations"):
-            continue
-        try:
-            table = from_parquet(output.read(entry.path))
-        except FileNotFoundError as error:
-            raise ShardError(
-                f"{entry.path} is named by its commit record and missing; use --force"
-            ) from error
-        if kind == "annotations":
-            block.annotations[annotator] = table
-        else:
-            setattr(block, kind, table)
-    return record
+
+    def __init__(self, stage: BlockStage, context: StageContext) -> None:
+        self._stage = stage
+        self._context = context
+        if stage.resources.gpus > 0 and stage.resources.gpu_setting:
+            try:
+                require_cuda(stage.resources.gpu_setting)
+            except ConfigError as error:
+                ray.get(context.tracker.refuse.remote(str(error)))
+                raise
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """One block through the stage."""
+        return run_stage(batch, self._stage, self._context)
 
 
-def summary_to_arrow(summary: ShardSummary) -> pa.Table:
-    """A summary as one row of one JSON column."""
-    content = {**asdict(summary), "counts": summary.counts.model_dump()}
-    return pa.table({"summary": [json.dumps(content)]})
-
-
-def summary_from_json(text: str) -> ShardSummary:
-    """Read back what `summary_to_arrow` wrote."""
-    content = json.loads(text)
-    return ShardSummary(**{**content, "counts": Counts(**content["counts"])})
-
-
-class _Meter:
-    """Adds up progress and reports it to the tracker every so often."""
+class _ProgressReport:
+    """Adds up progress within a shard and tells the tracker every so often."""
 
     def __init__(self, tracker: Any) -> None:
         self._tracker = tracker

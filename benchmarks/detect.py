@@ -54,7 +54,7 @@ from actors.detect.person_detector import PersonDetector
 from actors.detect.settings import ResolvedDetector, resolve_detector
 from actors.records import Shard
 from jobs.run.plan import make_plan
-from jobs.run.ray_session import plan_pools
+from jobs.run.ray_session import plan_resources
 from jobs.settings import Settings, load_settings
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
@@ -318,7 +318,7 @@ def main() -> None:
     overrides = [f"detector.weights={weights}", "smolvlm.enabled=false"]
     settings = load_settings((), overrides).settings
     resolved = resolve_detector(settings.detector, settings.storage)
-    detectors = plan_pools(settings, len(os.sched_getaffinity(0)), None).detectors
+    detectors = plan_resources(settings, len(os.sched_getaffinity(0)), None).detect.workers
     each = given.many * given.frames_per_shard // detectors // 2
     few, many, prototype, bare = [], [], [], []
     with tempfile.TemporaryDirectory(prefix="shopframe-") as name:

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_serializer, model_validator
 
 from actors.attributes import SchemaSettings
-from actors.commit.committer import OutputSettings
+from actors.commit.settings import OutputSettings
 from actors.detect.crops import CropSettings
 from actors.detect.roi import RoiSettings
 from actors.detect.settings import DetectorSettings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -40,8 +40,8 @@ class CropRestorer:
     crops: CropSettings
     fingerprint: str | None
 
-    def fill_crops(self, block: ShardBlock, record: CommitRecord) -> None:
-        """Give a crop to every kept person that has none; the source is read only if there is one.
+    def fill_crops(self, block: ShardBlock, record: CommitRecord) -> ShardBlock:
+        """The block with a crop for every kept person; the source is read only if one lacks it.
 
         Args:
             block: Loaded, its task naming the source.
@@ -60,7 +60,7 @@ class CropRestorer:
             if row["kept"] and row["crop"] is None:
                 missing[row["frame_key"]].append(index)
         if not missing:
-            return
+            return block
         self._check_source(block.task.shard, record)
         crops = [row["crop"] for row in columns]
         try:
@@ -74,7 +74,9 @@ class CropRestorer:
             raise _restore_error(f"{block.task.shard.uri}: frame {min(missing)} is no longer in it")
         position = block.persons.schema.get_field_index("crop")
         filled = pa.array(crops, PERSONS_SCHEMA.field("crop").type)
-        block.persons = block.persons.set_column(position, PERSONS_SCHEMA.field("crop"), filled)
+        return replace(
+            block, persons=block.persons.set_column(position, PERSONS_SCHEMA.field("crop"), filled)
+        )
 
     def _frames(self, shard: Shard, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
         """Key and content of the wanted frames, until the caller wants no more."""

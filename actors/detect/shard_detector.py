@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from queue import Queue
 from threading import Event, Thread
@@ -22,7 +22,7 @@ from actors.read.frame_decoder import decode_frame
 from actors.read.frames import read_frames
 from actors.read.settings import InputSettings
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Frame
-from actors.shard_block import ShardBlock
+from actors.shard_block import ReportProgress, ShardBlock
 from actors.storage.object_store import StorageSettings
 
 _READ_AHEAD = 4
@@ -57,7 +57,6 @@ class ShardDetector:
         roi: Which people count.
         crops: How they are cut out.
         max_failed_frames: Share of the frames that may fail before the shard does.
-        report_progress: Called with the number of frames and persons since the last call.
     """
 
     input: InputSettings
@@ -67,18 +66,18 @@ class ShardDetector:
     roi: RoiSettings
     crops: CropSettings
     max_failed_frames: float
-    report_progress: Callable[[int, int], None] = field(default=lambda _frames, _persons: None)
 
     @cached_property
     def _model(self) -> PersonDetector:
         return PersonDetector(self.detector, self.resolved)
 
-    def detect(self, block: ShardBlock) -> None:
-        """Fill in the block's frames, persons and previews.
+    def detect(
+        self, block: ShardBlock, report_progress: ReportProgress = lambda _frames, _persons: None
+    ) -> ShardBlock:
+        """The block with its frames, persons and previews.
 
-        Raises:
-            ShardError: The shard can't be read, or too many of its frames failed. Frames read before
-                that are in the block.
+        Where the shard can't be read, or too many of its frames fail, the block has an error and the frames
+        that were read before.
         """
         people: list[_FramePeople] = []
         failed: list[Frame] = []
@@ -91,26 +90,25 @@ class ShardDetector:
                 if found is not None:
                     people.append(found)
                     previews.offer(frame, len(found.boxes))
-                self.report_progress(
+                report_progress(
                     1, found.drops.count(None) if found is not None and is_decided_by_frame else 0
                 )
         except ShardError as error:
             trouble = error
         if not is_decided_by_frame:
             self._select_over_shard(people)
-            self.report_progress(0, sum(found.drops.count(None) for found in people))
+            report_progress(0, sum(found.drops.count(None) for found in people))
         shard_id = block.task.shard.shard_id
-        block.frames = _frames_table(shard_id, people, failed)
+        block = replace(block, frames=_frames_table(shard_id, people, failed))
         if trouble is not None:
-            raise trouble
+            return block.failed(str(trouble))
         total = len(people) + len(failed)
         if total and len(failed) / total > self.max_failed_frames:
-            raise ShardError(
+            return block.failed(
                 f"{len(failed)} of {total} frames failed, more than run.max_failed_frames="
                 f"{self.max_failed_frames} allows; the first: {failed[0].key}: {failed[0].error}"
             )
-        block.persons = _persons_table(shard_id, people)
-        block.previews = previews.chosen()
+        return replace(block, persons=_persons_table(shard_id, people), previews=previews.chosen())
 
     def _detect_frame(self, frame: Frame, failed: list[Frame]) -> _FramePeople | None:
         try:

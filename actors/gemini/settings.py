@@ -9,10 +9,13 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from actors.attributes import REASONING_KEY, REASONING_MAX_CHARS, AttributeSchema
+from actors.commit.pending import PendingAnnotator
 from actors.errors import ConfigError
 from actors.fingerprint import fingerprint_of
 from actors.prompt import read_prompt
 from actors.settings_section import Section
+
+ANNOTATOR = "gemini"
 
 ID_KEY = "image_id"
 """Key of an answer that echoes which image it is about."""
@@ -201,6 +204,11 @@ class ResolvedGemini:
     prompt: str
     prompt_sha256: str
     fingerprint: str
+
+    @property
+    def pending(self) -> PendingAnnotator:
+        """How a commit speaks of persons whom Gemini hasn't answered about yet."""
+        return PendingAnnotator(ANNOTATOR, self.model, self.prompt_sha256)
 
 
 def resolve_gemini(settings: GeminiSettings, schema: AttributeSchema) -> ResolvedGemini:

@@ -15,6 +15,8 @@ from actors.smolvlm.crop_annotator import CropAnnotator
 from actors.smolvlm.settings import ResolvedSmolVLM, SmolVLMSettings
 from actors.storage.tables import annotations_table
 
+ANNOTATOR = "smolvlm"
+
 
 @dataclass
 class ShardAnnotator:
@@ -40,20 +42,18 @@ class ShardAnnotator:
         torch.set_num_threads(self.threads)
         return CropAnnotator(self.settings, self.resolved, self.schema)
 
-    def annotate(self, block: ShardBlock) -> None:
-        """Fill in the block's answers: of all kept persons, or of those whose outcome is to be retried."""
-        if block.persons is None:
-            raise ValueError(f"{block.task.shard.shard_id}: people are annotated after they are detected")
-        persons = block.persons.filter(block.persons["kept"])
-        before = block.annotations.get("smolvlm")
+    def annotate(self, block: ShardBlock) -> ShardBlock:
+        """The block with answers about all kept persons, or about those whose outcome is to be retried."""
+        persons = block.kept_persons()
+        before = block.annotations.get(ANNOTATOR)
         retry = block.task.retry_outcomes
         if retry is None or before is None:
-            block.annotations["smolvlm"] = self._ask(persons)
+            table = self._ask(persons)
         else:
             again = pa.array([status in retry for status in before["status"].to_pylist()], pa.bool_())
             asked = self._ask(persons.filter(again))
-            block.annotations["smolvlm"] = _replace_rows(before, again.to_pylist(), asked)
-        block.annotated.append("smolvlm")
+            table = _replace_rows(before, again.to_pylist(), asked)
+        return block.with_answers(ANNOTATOR, table)
 
     def _ask(self, persons: pa.Table) -> pa.Table:
         crops: Sequence[bytes] = persons["crop"].to_pylist()

@@ -14,26 +14,27 @@ import ray
 from rich.console import Console
 
 from actors.attempt_tracker import Snapshot, start_tracker
-from actors.commit.committer import Committer, ShardSummary
+from actors.commit.accounting import ShardSummary
+from actors.commit.committer import Committer
 from actors.detect.restored_crops import CropRestorer
 from actors.detect.shard_detector import ShardDetector
 from actors.errors import ConfigError, StalledError
 from actors.gemini.backlog.listing import Backlog
 from actors.gemini.stage import GeminiRun, make_stage
 from actors.smolvlm.shard_annotator import ShardAnnotator
-from actors.stages import StageContext
+from actors.stages import BlockStage, StageContext, annotate_stage, commit_stage, detect_stage
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from jobs.run.consolidation import consolidate
 from jobs.run.demo_models import check_scenes
 from jobs.run.dry_run import draw_roi
 from jobs.run.gemini_drain import GeminiDisplay
-from jobs.run.graph import Pools, Stages, run_graph
+from jobs.run.graph import run_graph
 from jobs.run.output_status import Totals, output_status
 from jobs.run.plan import Plan, Scope
 from jobs.run.prepare import check_writable, gemini_backlog, plan_run
 from jobs.run.progress import ProgressDisplay, print_summary, watch
-from jobs.run.ray_session import plan_pools, ray_session
+from jobs.run.ray_session import StageResources, plan_resources, ray_session
 from jobs.run.resolve import Resolved, resolve
 from jobs.run.run_log import log, run_log
 from jobs.run.sweep import sweep
@@ -141,21 +142,27 @@ def _run(work: _Work) -> dict[str, Any]:
 def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
     settings, backlog, tasks = work.settings, work.backlog, work.plan.tasks
     with ray_session(settings) as (cpus, gpus), ProgressDisplay(work.terminal, len(tasks)) as display:
-        stages = _stages(settings, work.resolved, work.output, plan_pools(settings, cpus, gpus))
-        summaries = _refused_workers(run_graph(tasks, stages), stages.context)
+        resources = plan_resources(settings, cpus, gpus)
+        context = StageContext(start_tracker(), settings.run.max_attempts)
+        crop_restorer = CropRestorer(
+            settings.input, settings.storage, settings.crops, work.resolved.fingerprints["detect"]
+        )
+        committer = _committer(work)
+        stages = _stages(work, resources, crop_restorer, committer)
+        summaries = _refused_workers(run_graph(tasks, stages, context), context)
         gemini = None
         if backlog is not None:
             gemini = make_stage(
                 settings.gemini,
                 backlog.resolved,
                 work.resolved.schema,
-                stages.committer,
-                stages.crop_restorer,
+                committer,
+                crop_restorer,
             )
             gemini.offer(backlog.at_once())
         for summary in watch(
             summaries,
-            _snapshots(stages.context),
+            _snapshots(context),
             display,
             settings.run.stall_warning_s,
             settings.run.stall_fail_s,
@@ -193,7 +200,11 @@ def _last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def _stages(settings: Settings, resolved: Resolved, output: ObjectStore, pools: Pools) -> Stages:
+def _stages(
+    work: _Work, resources: StageResources, crop_restorer: CropRestorer, committer: Committer
+) -> list[BlockStage]:
+    """The way of a shard: detected, annotated where a local annotator is enabled, committed."""
+    settings, resolved = work.settings, work.resolved
     detector = ShardDetector(
         input=settings.input,
         storage=settings.storage,
@@ -203,20 +214,19 @@ def _stages(settings: Settings, resolved: Resolved, output: ObjectStore, pools: 
         crops=settings.crops,
         max_failed_frames=settings.run.max_failed_frames,
     )
-    annotator = None
-    if resolved.smolvlm is not None:
-        threads = max(1, (os.cpu_count() or 1) // pools.annotators)
+    stages = [detect_stage(resources.detect, detector, crop_restorer, work.output)]
+    if resolved.smolvlm is not None and resources.annotate is not None:
+        threads = max(1, (os.cpu_count() or 1) // resources.annotate.workers)
         annotator = ShardAnnotator(settings.smolvlm, resolved.smolvlm, resolved.schema, threads)
-    return Stages(
-        context=StageContext(start_tracker(), settings.run.max_attempts),
-        pools=pools,
-        detector=detector,
-        crop_restorer=CropRestorer(
-            settings.input, settings.storage, settings.crops, resolved.fingerprints["detect"]
-        ),
-        annotator=annotator,
-        committer=Committer(output, settings.output, resolved.schema, resolved.fingerprints, resolved.gemini),
-    )
+        stages.append(annotate_stage(resources.annotate, annotator))
+    stages.append(commit_stage(resources.commit, committer))
+    return stages
+
+
+def _committer(work: _Work) -> Committer:
+    resolved = work.resolved
+    pending = () if resolved.gemini is None else (resolved.gemini.pending,)
+    return Committer(work.output, work.settings.output, resolved.schema, resolved.fingerprints, pending)
 
 
 def _snapshots(context: StageContext) -> Any:

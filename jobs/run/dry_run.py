@@ -77,18 +77,17 @@ def draw_roi(settings: Settings, resolved: ResolvedDetector, output: ObjectStore
         max_failed_frames=1,
     )
     done = DryRun()
-    trouble: ShardError | None = None
+    trouble: str | None = None
     shards = list(list_shards(settings.input, settings.storage))
     for shard in shards[:: -(-len(shards) // _SHARDS)]:
         block = ShardBlock(ShardTask(shard, "detect", previews=-(-wanted // _SHARDS)))
-        try:
-            detector.detect(block)
-        except ShardError as error:
-            trouble = error
+        block = detector.detect(block)
+        if block.error is not None:
+            trouble = block.error
             continue
         _draw(block, settings, output, done)
     if not done.pictures and trouble is not None:
-        raise trouble
+        raise ShardError(trouble)
     return done
 
 

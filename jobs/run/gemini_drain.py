@@ -14,7 +14,7 @@ from actors.commit.committer import Committer
 from actors.detect.crops import CropSettings
 from actors.detect.restored_crops import CropRestorer
 from actors.errors import ConfigError
-from actors.fingerprint import annotators_in, fingerprint_of
+from actors.fingerprint import annotators_in
 from actors.gemini.api.client import read_api_key
 from actors.gemini.backlog.listing import Backlog, read_backlog
 from actors.gemini.quota.quota import Clock
@@ -90,9 +90,9 @@ def drain(settings: Settings, clock: Clock | None = None) -> int:
             fingerprints = {
                 **{name: enabled[name] for name in annotators_in(enabled)},
                 "gemini": resolved.fingerprint,
-                "person_json": fingerprint_of([settings.output.person_json]),
+                "person_json": settings.output.person_json_fingerprint,
             }
-            committer = Committer(output, settings.output, schema, fingerprints, resolved)
+            committer = Committer(output, settings.output, schema, fingerprints, (resolved.pending,))
             with ray_session(settings):
                 crop_restorer = _crop_restorer(run_json, settings)
                 stage = make_stage(settings.gemini, resolved, schema, committer, crop_restorer, clock)

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.attempt_tracker import Snapshot
-from actors.commit.committer import ShardSummary
+from actors.commit.accounting import ShardSummary
 from actors.errors import StalledError
 from jobs.run.output_status import Totals
 from jobs.run.run_log import log

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -16,7 +17,7 @@ import actors
 import conf
 import jobs
 from actors.errors import ConfigError
-from jobs.run.graph import Pools
+from actors.stages import Resources
 from jobs.settings import Settings
 
 log = logging.getLogger("shopframe")
@@ -26,6 +27,25 @@ _REACHABLE_S = 10.0
 _UNREAD_STATISTICS = ("RAY_enable_metrics_collection", "RAY_event_stats")
 """Nobody reads them on a Ray without a dashboard. Its idle processes, six actors among them, took 17 % of a
 core with them and 9 % without."""
+
+
+_COMMIT = Resources(workers=2, cpus=0.25)
+"""Commits wait for the bucket most of the time: they take little of a core."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageResources:
+    """What each stage of a run takes; `annotate` is None where no local annotator is enabled."""
+
+    detect: Resources
+    annotate: Resources | None
+    commit: Resources
+
+    @property
+    def cpus(self) -> float:
+        """Cores that all workers reserve together."""
+        stages = [self.detect, self.commit, *([self.annotate] if self.annotate else [])]
+        return sum(stage.workers * stage.cpus for stage in stages)
 
 
 @contextmanager
@@ -46,7 +66,7 @@ def ray_session(settings: Settings) -> Iterator[tuple[float, float]]:
         cores = settings.ray.num_cpus or len(os.sched_getaffinity(0))
         # Annotators and commits wait for other things than a core that a detector could use: Ray
         # gets room for them beside a detector on every core.
-        options["num_cpus"] = math.ceil(plan_pools(settings, cores, None).cpus) + 1
+        options["num_cpus"] = math.ceil(plan_resources(settings, cores, None).cpus) + 1
         options["object_store_memory"] = settings.ray.object_store_bytes
         for name in _UNREAD_STATISTICS:
             os.environ.setdefault(name, "0")
@@ -92,7 +112,7 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
-def plan_pools(settings: Settings, cpus: float, gpus: float | None) -> Pools:
+def plan_resources(settings: Settings, cpus: float, gpus: float | None) -> StageResources:
     """Share out the cores: annotators first, then a detector on each core that is left.
 
     Args:
@@ -120,12 +140,15 @@ def plan_pools(settings: Settings, cpus: float, gpus: float | None) -> Pools:
     reserved = 0 if local else annotators + 1
     free = max(1, int(cpus) - reserved) // detector.threads
     detectors = max(1, free) if detector.actors == "auto" else detector.actors
-    pools = Pools(
-        detectors=detectors,
-        annotators=max(1, annotators),
-        annotator_gpus=vlm.gpus_per_actor,
-        detector_gpus=0 if detector.device == "cpu" else 1,
+    planned = StageResources(
+        detect=Resources(
+            workers=detectors, gpus=0 if detector.device == "cpu" else 1, gpu_setting="detector.device"
+        ),
+        annotate=Resources(workers=annotators, gpus=vlm.gpus_per_actor, gpu_setting="smolvlm.gpus_per_actor")
+        if vlm.enabled
+        else None,
+        commit=_COMMIT,
     )
-    if not local and gpus is not None and pools.cpus > cpus:
-        log.warning("the job wants %.1f cores and the cluster has %.0f: it may wait", pools.cpus, cpus)
-    return pools
+    if not local and gpus is not None and planned.cpus > cpus:
+        log.warning("the job wants %.1f cores and the cluster has %.0f: it may wait", planned.cpus, cpus)
+    return planned

@@ -51,7 +51,7 @@ def resolve(settings: Settings) -> Resolved:
                 settings.run.max_failed_frames,
             ]
         ),
-        "person_json": fingerprint_of([settings.output.person_json]),
+        "person_json": settings.output.person_json_fingerprint,
     }
     if smolvlm is not None:
         fingerprints["smolvlm"] = smolvlm.fingerprint

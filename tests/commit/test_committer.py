@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import pyarrow as pa
 import pytest
 
 from actors.attributes import AttributeSchema, SchemaSettings
-from actors.commit.committer import Committer, OutputSettings
+from actors.commit.committer import Committer
+from actors.commit.settings import OutputSettings
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Annotation, Shard
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage.commit_record import CommitRecord, read_record
@@ -68,7 +70,7 @@ def block(kept: int = 2, work: str = "detect", etag: str | None = None, attempt:
         frames,
         persons,
         {"smolvlm": annotations},
-        [] if work == "write" else ["smolvlm"],
+        () if work == "write" else ("smolvlm",),
     )
 
 
@@ -86,8 +88,7 @@ def files(store: ObjectStore) -> set[str]:
 
 
 def test_a_record_names_every_object_with_its_size_and_checksum(store):
-    drawn = block()
-    drawn.previews = {"f": bad.jpeg()}
+    drawn = replace(block(), previews={"f": bad.jpeg()})
     summary = committer(store).commit(drawn)
     record = record_of(store)
     assert (summary.state, summary.counts, summary.annotators) == (
@@ -147,8 +148,7 @@ def test_a_newer_attempt_replaces_the_objects_and_the_documents_of_people_no_lon
 
 
 def test_a_failed_shard_keeps_its_reason_and_its_frames_and_no_output(store):
-    broken = block()
-    broken.error = "truncated within a header"
+    broken = block().failed("truncated within a header")
     summary = committer(store).commit(broken)
     record = record_of(store)
     assert summary.state == record.state == "failed"
@@ -167,16 +167,14 @@ def test_a_shard_that_could_not_be_read_at_all_has_a_record_alone(store):
 
 def test_a_shard_that_fails_after_it_was_done_keeps_none_of_its_old_output(store):
     committer(store).commit(block())
-    broken = block(etag=etag_of(store), attempt=2)
-    broken.error = "gone"
+    broken = block(etag=etag_of(store), attempt=2).failed("gone")
     committer(store).commit(broken)
     assert record_of(store).state == "failed"
     assert not [p for p in files(store) if p.startswith(("json/", "persons/", "annotations/"))]
 
 
 def test_new_answers_leave_frames_and_persons_where_they_are(store):
-    first = block()
-    first.previews = {"f": bad.jpeg()}
+    first = replace(block(), previews={"f": bad.jpeg()})
     committer(store).commit(first)
     before = record_of(store)
     prints = PRINTS | {"smolvlm": "new"}
@@ -229,8 +227,7 @@ def test_a_record_deleted_meanwhile_leaves_the_shard_to_do(store):
 
 
 def test_previews_stay_for_a_first_annotator_and_go_when_it_answers_anew(store):
-    counted = block()
-    counted.annotations, counted.annotated, counted.previews = {}, [], {"f": bad.jpeg()}
+    counted = replace(block(), annotations={}, annotated=(), previews={"f": bad.jpeg()})
     committer(store, {k: v for k, v in PRINTS.items() if k != "smolvlm"}).commit(counted)
     drawn = {path for path in files(store) if path.startswith("previews/")}
     assert len(drawn) == 1

@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.commit.committer import Committer, OutputSettings
-from actors.commit.crop_retention import KeepCrops, needs_crops
+from actors.commit.committed_shard import load_committed
+from actors.commit.committer import Committer
+from actors.commit.crop_retention import needs_crops
+from actors.commit.settings import KeepCrops, OutputSettings
 from actors.detect.crops import CropSettings
 from actors.detect.restored_crops import CropRestorer
 from actors.detect.roi import RoiSettings
@@ -33,7 +35,6 @@ from actors.read.settings import InputSettings
 from actors.shard_block import ShardBlock, ShardTask
 from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from actors.smolvlm.shard_annotator import ShardAnnotator
-from actors.stages import load_committed
 from actors.storage.commit_record import read_record
 from actors.storage.object_store import ObjectStore, StorageSettings
 from actors.storage.tables import from_parquet, to_parquet
@@ -104,8 +105,7 @@ class Cutting:
         """Commit all shards; gives each one's persons with their first crops."""
         found = {}
         for shard in list_shards(self.detector.input, STORAGE):
-            block = ShardBlock(ShardTask(shard, "detect"))
-            self.detector.detect(block)
+            block = self.detector.detect(ShardBlock(ShardTask(shard, "detect")))
             assert self.committer().commit(block).state == "done"
             found[shard.shard_id] = block.persons
         return found
@@ -116,12 +116,12 @@ class Cutting:
         for shard in list_shards(self.detector.input, STORAGE):
             found = read_record(self.store, shard.shard_id)
             if found is None:
-                block = ShardBlock(ShardTask(shard, "detect"))
-                self.detector.detect(block)
+                block = self.detector.detect(ShardBlock(ShardTask(shard, "detect")))
             else:
-                block = ShardBlock(ShardTask(shard, "annotate", record_etag=found[1], attempt=2))
-                self.crop_restorer().fill_crops(block, load_committed(block, self.store))
-            annotator.annotate(block)
+                task = ShardTask(shard, "annotate", record_etag=found[1], attempt=2)
+                block, record = load_committed(ShardBlock(task), self.store)
+                block = self.crop_restorer().fill_crops(block, record)
+            block = annotator.annotate(block)
             assert committer.commit(block).state == "done"
 
     def drainer(self, settings: GeminiSettings, fingerprint: str = PRINTS["detect"]) -> ShardDrainer:

@@ -61,7 +61,7 @@ def test_a_driver_killed_over_and_over_loses_and_repeats_nothing(undisturbed, tm
 def test_a_detector_that_is_killed_is_replaced(undisturbed, tmp_path):
     output = tmp_path / "out"
     process = job.start("annotate", "--input", undisturbed.source, "--output", output, *undisturbed.options)
-    detectors = job.wait_for(lambda: job.workers(process.pid, "DetectStage"), process)
+    detectors = job.wait_for(lambda: job.workers(process.pid, "detect"), process)
     assert detectors
     os.kill(detectors[0], signal.SIGKILL)
     done = job.finish(process)

@@ -23,10 +23,10 @@ from jobs.cli import main
 
 
 class Poisoned(ShardDetector):
-    def detect(self, block):
+    def detect(self, block, report_progress):
         if block.task.shard.shard_id == "b":
             os.kill(os.getpid(), signal.SIGKILL)
-        super().detect(block)
+        return super().detect(block, report_progress)
 
 
 annotate.ShardDetector = Poisoned

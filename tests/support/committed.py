@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.attributes import AttributeSchema, SchemaSettings
-from actors.commit.committer import Committer, OutputSettings
+from actors.commit.committer import Committer
+from actors.commit.settings import OutputSettings
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Annotation, Shard
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage.object_store import ObjectStore
@@ -96,7 +97,7 @@ def _block(shard_id: str, frames: Mapping[str, Sequence[Found] | str]) -> ShardB
     }
     task = ShardTask(Shard(shard_id, f"in/{shard_id}.tar", "webdataset", "etag", 10), "detect")
     return ShardBlock(
-        task, pa.Table.from_pylist(frame_rows, FRAMES_SCHEMA), persons_table, annotations, names
+        task, pa.Table.from_pylist(frame_rows, FRAMES_SCHEMA), persons_table, annotations, tuple(names)
     )
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from actors.attributes import AttributeSchema
-from actors.commit.committer import Committer, ShardSummary
+from actors.commit.accounting import ShardSummary
+from actors.commit.committed_shard import load_committed, shard_of
+from actors.commit.committer import Committer
 from actors.detect.restored_crops import CropRestorer
 from actors.errors import PreconditionError, ShardError, ShopframeError
 from actors.gemini.answer_journal import read_journal
 from actors.gemini.backlog.claims import Claim
-from actors.gemini.backlog.pending_shard import ANNOTATOR, PendingShard, Person, pending_shard
+from actors.gemini.backlog.pending_shard import PendingShard, Person, pending_shard
 from actors.gemini.egress_log import AskedCrop
 from actors.gemini.protocol import Answers, Stop
-from actors.gemini.settings import GeminiCameras, ResolvedGemini
-from actors.records import SETTLED, Outcome, Shard
+from actors.gemini.settings import ANNOTATOR, GeminiCameras, ResolvedGemini
+from actors.records import SETTLED, Outcome
 from actors.shard_block import ShardBlock, ShardTask
-from actors.stages import load_committed
 from actors.storage.commit_record import read_record
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 
@@ -79,7 +79,7 @@ class ShardDrainer:
     cameras: GeminiCameras
     crop_restorer: CropRestorer
 
-    def load(self, task: DrainTask) -> tuple[ShardBlock, PendingShard]:
+    def load(self, drain_task: DrainTask) -> tuple[ShardBlock, PendingShard]:
         """The shard as it is committed, with what the journal knows beyond that.
 
         Raises:
@@ -87,29 +87,19 @@ class ShardDrainer:
                 can't be cut again.
             OSError: The store can't be read.
         """
-        found = read_record(self.committer.store, task.shard_id)
+        found = read_record(self.committer.store, drain_task.shard_id)
         if found is None or found[0].state != "done":
             raise ShardError("it is no longer committed; run shopframe annotate again")
         record, etag = found
-        source = record.input
-        shard = Shard(
-            record.shard_id,
-            source.uri,
-            source.format,
-            source.etag,
-            source.size_bytes,
-            source.start,
-            source.stop,
-            base64.b64decode(source.members),
-        )
-        block = ShardBlock(ShardTask(shard, "annotate", record_etag=etag, attempt=record.attempt + 1))
-        self.crop_restorer.fill_crops(block, load_committed(block, self.committer.store))
+        task = ShardTask(shard_of(record), "annotate", record_etag=etag, attempt=record.attempt + 1)
+        block, record = load_committed(ShardBlock(task), self.committer.store)
+        block = self.crop_restorer.fill_crops(block, record)
         same = record.fingerprints.get(ANNOTATOR) == self.resolved.fingerprint
-        waiting = pending_shard(block, task.keep if same else None)
+        waiting = pending_shard(block, drain_task.keep if same else None)
         waiting.refuse_cameras(self.cameras, self.resolved)
-        answers = read_journal(self.committer.store, task.shard_id, self.resolved.fingerprint)
+        answers = read_journal(self.committer.store, drain_task.shard_id, self.resolved.fingerprint)
         waiting.take_answers(
-            {c: entry for c, entry in answers.items() if entry.annotation.status in task.keep}
+            {c: entry for c, entry in answers.items() if entry.annotation.status in drain_task.keep}
         )
         return block, waiting
 
@@ -141,6 +131,4 @@ class ShardDrainer:
         return Drained(shard_id, summary, answered, left, asked.stop)
 
     def _commit(self, block: ShardBlock, shard: PendingShard) -> ShardSummary:
-        block.annotations[ANNOTATOR] = shard.table(self.schema, self.resolved)
-        block.annotated.append(ANNOTATOR)
-        return self.committer.commit(block)
+        return self.committer.commit(block.with_answers(ANNOTATOR, shard.table(self.schema, self.resolved)))

@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.commit.committer import ShardSummary
+from actors.commit.accounting import ShardSummary
 from actors.gemini.backlog.drain import DrainTask
-from actors.gemini.backlog.pending_shard import ANNOTATOR, Person
-from actors.gemini.settings import GeminiSettings, ResolvedGemini
+from actors.gemini.backlog.pending_shard import Person
+from actors.gemini.settings import ANNOTATOR, GeminiSettings, ResolvedGemini
 from actors.records import SETTLED, Outcome
 from actors.storage.commit_record import CommitRecord, read_record
 from actors.storage.object_store import ObjectStore

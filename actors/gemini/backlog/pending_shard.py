@@ -8,17 +8,15 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from actors.attributes import AttributeSchema
+from actors.commit.pending import PENDING
 from actors.gemini.answer_journal import JournalEntry, crop_sha256
 from actors.gemini.api.answer import GeminiAnswer
 from actors.gemini.api.packing import Crop
-from actors.gemini.settings import GeminiCameras, ResolvedGemini
+from actors.gemini.settings import ANNOTATOR, GeminiCameras, ResolvedGemini
 from actors.records import Annotation
 from actors.shard_block import ShardBlock
 from actors.storage.tables import annotations_table
 
-ANNOTATOR = "gemini"
-
-PENDING = Annotation("pending", "waits for its turn")
 _NOT_PERMITTED = "not sent: gemini.cameras does not permit its camera"
 
 Person = tuple[str, int]
@@ -64,14 +62,13 @@ class PendingShard:
         """Give everybody whose crop may not be sent the outcome "blocked"."""
         for person, _ in self.waiting():
             if not permitted.permits(self.cameras.get(person[0])):
-                self.found[person] = unsent(Annotation("blocked", _NOT_PERMITTED), resolved)
+                self.found[person] = _unsent(Annotation("blocked", _NOT_PERMITTED), resolved)
 
     def table(self, schema: AttributeSchema, resolved: ResolvedGemini) -> pa.Table:
         """One row a kept person; those without an outcome are pending."""
         keys = self.persons.select(["frame_key", "person_index"]).to_pylist()
-        entries = [
-            self.found.get((key["frame_key"], key["person_index"]), unsent(PENDING, resolved)) for key in keys
-        ]
+        pending = _unsent(PENDING, resolved)
+        entries = [self.found.get((key["frame_key"], key["person_index"]), pending) for key in keys]
         table = annotations_table(
             self.persons,
             [entry.annotation for entry in entries],
@@ -107,12 +104,13 @@ def pending_shard(block: ShardBlock, keep: Collection[str] | None) -> PendingSha
     Raises:
         ValueError: The block isn't loaded.
     """
-    if block.frames is None or block.persons is None:
-        raise ValueError(f"{block.task.shard.shard_id}: people are annotated after they are detected")
+    persons = block.kept_persons()
+    if block.frames is None:
+        raise ValueError(f"{block.task.shard.shard_id}: its frames are loaded before its backlog is known")
     frames = block.frames.select(["frame_key", "camera", "status"]).to_pylist()
     shard = PendingShard(
         shard_id=block.task.shard.shard_id,
-        persons=block.persons.filter(block.persons["kept"]),
+        persons=persons,
         cameras={row["frame_key"]: row["camera"] for row in frames if row["status"] == "ok"},
     )
     committed = block.annotations.get(ANNOTATOR)
@@ -159,7 +157,7 @@ def answered(
     )
 
 
-def unsent(annotation: Annotation, resolved: ResolvedGemini) -> JournalEntry:
+def _unsent(annotation: Annotation, resolved: ResolvedGemini) -> JournalEntry:
     """An outcome that no request brought."""
     return JournalEntry(
         crop_sha256="",

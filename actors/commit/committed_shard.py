@@ -1,0 +1,68 @@
+"""A committed shard back from its record: what it was read from, and the tables that the record names."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+
+from actors.errors import ShardError
+from actors.records import Shard
+from actors.shard_block import ShardBlock
+from actors.storage.commit_record import CommitRecord, InputIdentity, read_record
+from actors.storage.object_store import ObjectStore
+from actors.storage.tables import from_parquet
+
+
+def load_committed(block: ShardBlock, output: ObjectStore) -> tuple[ShardBlock, CommitRecord]:
+    """The block with the tables that its shard's commit record names, and the record.
+
+    Raises:
+        ShardError: The record is gone, was replaced, or names an object that isn't there.
+    """
+    found = read_record(output, block.task.shard.shard_id)
+    if found is None or found[1] != block.task.record_etag:
+        raise ShardError("its commit record was changed by another run; run again")
+    record = found[0]
+    tables = {}
+    for entry in record.objects:
+        if entry.kind.partition("/")[0] not in ("frames", "persons", "annotations"):
+            continue
+        try:
+            tables[entry.kind] = from_parquet(output.read(entry.path))
+        except FileNotFoundError as error:
+            raise ShardError(
+                f"{entry.path} is named by its commit record and missing; use --force"
+            ) from error
+    annotations = {kind.partition("/")[2]: table for kind, table in tables.items() if "/" in kind}
+    loaded = replace(
+        block, frames=tables.get("frames"), persons=tables.get("persons"), annotations=annotations
+    )
+    return loaded, record
+
+
+def input_identity(shard: Shard) -> InputIdentity:
+    """What a commit record says of the input that a shard was read from."""
+    return InputIdentity(
+        uri=shard.uri,
+        format=shard.format,
+        etag=shard.etag,
+        size_bytes=shard.size_bytes,
+        start=shard.start,
+        stop=shard.stop,
+        members=base64.b64encode(shard.members).decode(),
+    )
+
+
+def shard_of(record: CommitRecord) -> Shard:
+    """The shard that a commit record is about, as it was planned."""
+    source = record.input
+    return Shard(
+        shard_id=record.shard_id,
+        uri=source.uri,
+        format=source.format,
+        etag=source.etag,
+        size_bytes=source.size_bytes,
+        start=source.start,
+        stop=source.stop,
+        members=base64.b64decode(source.members),
+    )

@@ -1,0 +1,143 @@
+"""A block to the objects that are written for it: names and bytes, without a store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from actors.attributes import AttributeSchema
+from actors.commit.crop_retention import needs_crops, persons_parquet
+from actors.commit.previews import preview_of_block
+from actors.commit.settings import OutputSettings
+from actors.records import FRAMES_SCHEMA
+from actors.shard_block import ShardBlock
+from actors.storage import layout
+from actors.storage.commit_record import CommitRecord, CommittedObject
+from actors.storage.person_json import person_documents, to_tar
+from actors.storage.tables import to_parquet
+
+
+@dataclass(frozen=True, slots=True)
+class NewObject:
+    """Something that an attempt writes: one object, or the documents of a shard as one thing.
+
+    Attributes:
+        entry: How the commit record names it.
+        files: Path in the output and content; of documents as many as the shard has kept persons.
+    """
+
+    entry: CommittedObject
+    files: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at committing a shard.
+
+    Attributes:
+        block: What the stages made of the shard.
+        attempt_id: Part of the name of every object that the attempt writes.
+        fingerprints: Stage to the hash of what its result depends on, for the record to come.
+        previous: The record that this attempt sets out to replace, or None.
+    """
+
+    block: ShardBlock
+    attempt_id: str
+    fingerprints: dict[str, str]
+    previous: CommitRecord | None
+
+
+def build_objects(
+    attempt: Attempt, settings: OutputSettings, schema: AttributeSchema, enabled: dict[str, str]
+) -> list[NewObject]:
+    """Everything that the attempt writes before its record.
+
+    A failed shard has only its frames, each failed. A table that came from the previous commit is not written
+    again, unless its crops are no longer needed.
+
+    Args:
+        attempt: What to commit.
+        settings: What is written.
+        schema: The attributes.
+        enabled: Stage to its fingerprint in this run, annotators among them.
+    """
+    block, attempt_id = attempt.block, attempt.attempt_id
+    shard_id = block.task.shard.shard_id
+    if block.error is not None:
+        return _failed_frames(block, attempt_id)
+    objects = []
+    if block.task.work == "detect":
+        objects.append(_object("frames", layout.frames_path(shard_id, attempt_id), to_parquet(block.frames)))
+    with_crops = needs_crops(settings.keep_crops, enabled, attempt.fingerprints, block.annotations)
+    persons = _object(
+        "persons", layout.persons_path(shard_id, attempt_id), persons_parquet(block.persons, with_crops)
+    )
+    previous = attempt.previous if block.task.work != "detect" else None
+    committed = previous.object("persons") if previous is not None else None
+    if committed is None or committed.sha256 != persons.entry.sha256:
+        objects.append(persons)
+    for name in block.annotated:
+        path = layout.annotations_path(name, shard_id, attempt_id)
+        objects.append(_object(f"annotations/{name}", path, to_parquet(block.annotations[name])))
+    objects.extend(_documents(block, settings, schema))
+    for frame_key, drawn in preview_of_block(block, schema, settings.preview_max_side_px):
+        objects.append(_object("preview", layout.preview_path(shard_id, frame_key), drawn))
+    return objects
+
+
+def document_paths(block: ShardBlock, settings: OutputSettings) -> set[str]:
+    """Paths of the documents that a committed block has, one a kept person; none where they aren't files."""
+    if settings.person_json != "files" or block.error is not None or block.persons is None:
+        return set()
+    folder = layout.json_folder(block.task.shard.shard_id)
+    kept = block.kept_persons().select(["frame_key", "person_index"])
+    return {f"{folder}/{layout.person_json_name(**row)}" for row in kept.to_pylist()}
+
+
+def _documents(block: ShardBlock, settings: OutputSettings, schema: AttributeSchema) -> Iterator[NewObject]:
+    if settings.person_json == "none":
+        return
+    shard_id = block.task.shard.shard_id
+    documents = person_documents(block.frames, block.persons, block.annotations, schema)
+    if settings.person_json == "tar":
+        yield _object("json", layout.json_tar_path(shard_id), to_tar(documents))
+        return
+    folder = layout.json_folder(shard_id)
+    named = sorted(documents)
+    digest = "\n".join(f"{_sha256(content)}  {name}" for name, content in named)
+    entry = CommittedObject(
+        kind="json",
+        path=folder,
+        size_bytes=sum(len(content) for _, content in named),
+        sha256=_sha256(digest.encode()),
+        count=len(named),
+    )
+    yield NewObject(entry, tuple((f"{folder}/{name}", content) for name, content in named))
+
+
+def _failed_frames(block: ShardBlock, attempt_id: str) -> list[NewObject]:
+    if block.frames is None:
+        return []
+    path = layout.frames_path(block.task.shard.shard_id, attempt_id)
+    return [_object("frames", path, to_parquet(_all_failed(block.frames, str(block.error))))]
+
+
+def _all_failed(frames: pa.Table, error: str) -> pa.Table:
+    """A failed shard has no output, so no frame of it is ok."""
+    rows = [
+        row if row["status"] == "error" else {**row, "status": "error", "error": f"shard failed: {error}"}
+        for row in frames.to_pylist()
+    ]
+    return pa.Table.from_pylist([{**row, "detected": 0, "kept": 0} for row in rows], FRAMES_SCHEMA)
+
+
+def _object(kind: str, path: str, content: bytes) -> NewObject:
+    entry = CommittedObject(kind=kind, path=path, size_bytes=len(content), sha256=_sha256(content))
+    return NewObject(entry, ((path, content),))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
