@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -46,7 +46,7 @@ from actors.gemini.api.crop_shrinking import shrink_crop
 from actors.gemini.api.packing import Crop, PackedRequest, halves, pack
 from actors.gemini.api.tokens import cost_usd, estimate_input_tokens
 from actors.gemini.backlog.claims import BEAT_S, Claims
-from actors.gemini.backlog.drain import DrainTask, ShardDrainer
+from actors.gemini.backlog.drain import ShardDrainer
 from actors.gemini.backlog.pending_shard import answered
 from actors.gemini.batch_records import (
     BatchCrop,
@@ -56,8 +56,8 @@ from actors.gemini.batch_records import (
     open_batches,
     read_batch,
 )
-from actors.gemini.egress_log import AskedCrop, egress_of, record_egress
-from actors.gemini.protocol import Answers, Stop
+from actors.gemini.egress_log import egress_of, record_egress
+from actors.gemini.protocol import Annotator, Answers, AskedCrop, DrainTask, Stop
 from actors.gemini.quota.quota import Clock, SystemClock
 from actors.gemini.settings import GeminiSettings
 from actors.storage import layout
@@ -78,17 +78,15 @@ class BatchRun:
     """What batch mode did in a run.
 
     Attributes:
-        jobs: Jobs that ended.
         unanswered: Crop digest to the error that its line brought.
         stop: Why no more jobs were submitted, if any were left.
     """
 
-    jobs: int = 0
     unanswered: dict[str, JournalEntry] = field(default_factory=dict)
     stop: Stop | None = None
 
 
-class BatchAnnotator:
+class BatchAnnotator(Annotator):
     """Works off tasks through the Batch API, one job at a time.
 
     Args:
@@ -101,6 +99,9 @@ class BatchAnnotator:
         ConfigError: GEMINI_API_KEY is not set.
     """
 
+    waits_for_all: ClassVar[bool] = True
+    """A job is cheaper the more it asks, so it is made when the run's own shards are done."""
+
     def __init__(
         self, settings: GeminiSettings, drainer: ShardDrainer, holder: str, clock: Clock | None = None
     ) -> None:
@@ -112,26 +113,25 @@ class BatchAnnotator:
         self._client = GeminiClient(settings, drainer.resolved, drainer.schema)
         self._asked: dict[str, AskedCrop] = {}
         self._shards_of: dict[str, list[str]] = {}
-        self._spent_usd = 0.0
-
-    def begin(self) -> None:
-        """A run begins: what the one before spent is no matter of this one."""
-        self._spent_usd = 0.0
         self._unanswered: dict[str, JournalEntry] = {}
+        self._spent_usd = 0.0
 
-    def ask(self, crops: Sequence[AskedCrop]) -> Answers:
+    async def begin(self) -> None:
+        """A run begins; a batch annotator serves a single one, and is new by then."""
+
+    async def ask(self, crops: Sequence[AskedCrop]) -> Answers:
         """What is known of crops that the journal has no answer to: the errors that their lines brought."""
         digests = [crop_sha256(asked.crop.jpeg) for asked in crops]
         return Answers({d: self._unanswered[d] for d in digests if d in self._unanswered}, None)
 
-    def finish(self) -> None:
+    async def finish(self) -> None:
         """There is no more to ask."""
         self._claims.close()
 
-    async def run(self, tasks: Sequence[DrainTask]) -> BatchRun:
+    async def collect(self, tasks: Sequence[DrainTask]) -> Stop | None:
         """Finish the jobs that are open, then ask about everybody who still waits.
 
-        Returns when the last job ended or can't go on. Answers are in the journal then.
+        Returns when the last job has ended or can't go on. Answers are in the journal then.
         """
         done = BatchRun()
         try:
@@ -144,7 +144,7 @@ class BatchAnnotator:
             log.exception("batch mode stops")
             done.stop = Stop("unreachable", self._client.scrub(storage_error_text(error)))
         self._unanswered |= done.unanswered
-        return done
+        return done.stop
 
     async def _run(self, tasks: Sequence[DrainTask], done: BatchRun) -> None:
         is_open = open_batches(self._store, self._drainer.resolved.fingerprint)
@@ -263,7 +263,6 @@ class BatchAnnotator:
             log.warning("batch job %s: %s; its persons are pending again", record.name, outcome)
         close_batch(self._store, record, outcome)
         self._claims.release(layout.batch_path(record.name))
-        done.jobs += 1
         return again
 
     async def _submitted(self, record: BatchRecord, requests: Sequence[PackedRequest]) -> BatchJob | None:

@@ -9,22 +9,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from actors.gemini.answer_journal import crop_sha256
-from actors.gemini.api.packing import Crop
+from actors.gemini.protocol import AskedCrop
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
-
-
-@dataclass(frozen=True, slots=True)
-class AskedCrop:
-    """One crop that Gemini is to be asked about.
-
-    Attributes:
-        shard_id: Where it belongs.
-        crop: As it was cut out; its key names the person.
-    """
-
-    shard_id: str
-    crop: Crop
 
 
 @dataclass(frozen=True, slots=True)

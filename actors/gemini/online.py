@@ -14,7 +14,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 from tenacity.wait import wait_base
@@ -34,8 +34,8 @@ from actors.gemini.api.crop_shrinking import shrink_crop
 from actors.gemini.api.packing import Crop, PackedRequest, halves, pack
 from actors.gemini.api.tokens import cost_usd, estimate_input_tokens
 from actors.gemini.backlog.pending_shard import answered
-from actors.gemini.egress_log import AskedCrop, egress_of, record_egress
-from actors.gemini.protocol import Answers, Stop
+from actors.gemini.egress_log import egress_of, record_egress
+from actors.gemini.protocol import Annotator, Answers, AskedCrop, DrainTask, Stop
 from actors.gemini.quota.quota import Clock, NotNow, Quota, QuotaLimits, Reservation, SystemClock, key_id_of
 from actors.gemini.settings import GeminiSettings, ResolvedGemini
 from actors.records import Annotation
@@ -92,7 +92,7 @@ class _AsAdvised(wait_base):
         return float(advised) if advised is not None else float(self.otherwise(retry_state))
 
 
-class OnlineAnnotator:
+class OnlineAnnotator(Annotator):
     """Asks Gemini about crops, within the quota.
 
     Its calls may be under way at the same time; requests are sent one by one, or as many at once as
@@ -108,6 +108,8 @@ class OnlineAnnotator:
     Raises:
         ConfigError: GEMINI_API_KEY is not set.
     """
+
+    waits_for_all: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -178,6 +180,10 @@ class OnlineAnnotator:
                     write_journal, self._store, asked.shard_id, digest[:32], [entries[digest]]
                 )
         return Answers(entries, self._stop if len(entries) < len(by_digest) else None)
+
+    async def collect(self, tasks: Sequence[DrainTask]) -> Stop | None:  # noqa: ARG002
+        """Nothing: online, answers come as they are asked for."""
+        return None
 
     async def begin(self) -> None:
         """A run begins: what stopped the one before, and what it spent, is no matter of this one."""

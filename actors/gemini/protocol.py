@@ -1,11 +1,45 @@
-"""What comes back from asking Gemini: answers, and why there are no more."""
+"""What a run and its Gemini annotator say to each other; online and batch mode are two of these."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, Protocol
 
 from actors.gemini.answer_journal import JournalEntry
+from actors.gemini.api.packing import Crop
+from actors.records import SETTLED, Outcome
+
+Person = tuple[str, int]
+"""Frame key and person index: who it is within a shard."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainTask:
+    """One shard of the backlog.
+
+    Attributes:
+        shard_id: Which shard.
+        keep: Committed outcomes that stand, if they answer the same question.
+        chosen: Whom to ask about, or None for all who wait.
+    """
+
+    shard_id: str
+    keep: tuple[Outcome, ...] = SETTLED
+    chosen: tuple[Person, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AskedCrop:
+    """One crop that Gemini is to be asked about.
+
+    Attributes:
+        shard_id: Where it belongs.
+        crop: As it was cut out; its key names the person.
+    """
+
+    shard_id: str
+    crop: Crop
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +69,25 @@ class Answers:
 
     entries: dict[str, JournalEntry]
     stop: Stop | None
+
+
+class Annotator(Protocol):
+    """One annotator of a run, as an actor: its methods are called from other processes.
+
+    Attributes:
+        waits_for_all: Whether nothing is to be asked before all shards of the run are known.
+    """
+
+    waits_for_all: ClassVar[bool]
+
+    async def begin(self) -> None:
+        """A run begins. Not repeated where Ray restarts the actor in the middle of one."""
+
+    async def collect(self, tasks: Sequence[DrainTask]) -> Stop | None:
+        """Get the answers for all shards of the run ahead of `ask`; gives the reason if some are missing."""
+
+    async def ask(self, crops: Sequence[AskedCrop]) -> Answers:
+        """Answers to these crops, as far as there are any."""
+
+    async def finish(self) -> None:
+        """There is no more to ask."""

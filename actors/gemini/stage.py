@@ -20,11 +20,10 @@ from actors.commit.committer import Committer
 from actors.detect.restored_crops import CropRestorer
 from actors.errors import ConfigError, ShopframeError
 from actors.gemini.backlog.claims import BEAT_S, Claim, Claims
-from actors.gemini.backlog.drain import Drained, DrainTask, ShardDrainer
-from actors.gemini.batch import BatchAnnotator, BatchRun
-from actors.gemini.egress_log import AskedCrop
+from actors.gemini.backlog.drain import Drained, ShardDrainer
+from actors.gemini.batch import BatchAnnotator
 from actors.gemini.online import OnlineAnnotator
-from actors.gemini.protocol import Answers, Stop
+from actors.gemini.protocol import Answers, AskedCrop, DrainTask, Stop
 from actors.gemini.quota.quota import Clock
 from actors.gemini.settings import GeminiSettings, ResolvedGemini
 from actors.storage.object_store import ObjectStore
@@ -117,15 +116,15 @@ class BacklogWorker:
         find_annotator: Gives the handle of the throttled actor, started if it isn't there.
         drainer: What works off a shard.
         holder: Name of this run, in its claims.
-        is_batch: Whether the annotator is one of batch mode.
+        waits_for_all: As of the annotator's class.
     """
 
     def __init__(
-        self, find_annotator: Callable[[], Any], drainer: ShardDrainer, holder: str, is_batch: bool = False
+        self, find_annotator: Callable[[], Any], drainer: ShardDrainer, holder: str, waits_for_all: bool
     ) -> None:
         self.done = GeminiRun()
         self._annotator = find_annotator()
-        self._is_batch = is_batch
+        self._waits_for_all = waits_for_all
         self._worker: Any = (
             ray.remote(_DrainActor)
             .options(num_cpus=0, max_concurrency=_AT_ONCE, max_restarts=-1, max_task_retries=2)
@@ -149,10 +148,10 @@ class BacklogWorker:
     def advance(self, timeout_s: float = 0.0) -> list[Drained]:
         """Begin what can begin, and take what is finished; waits so long for the first.
 
-        Once the stage has stopped, shards in work end by themselves and no others begin. In batch mode
-        nothing begins before all shards are known.
+        Once the stage has stopped, shards in work end by themselves and no others begin. Nothing begins
+        before `finish` where the annotator waits for all shards.
         """
-        return [] if self._is_batch else self._advance(timeout_s)
+        return [] if self._waits_for_all else self._advance(timeout_s)
 
     def _advance(self, timeout_s: float) -> list[Drained]:
         now = time.monotonic()
@@ -186,13 +185,13 @@ class BacklogWorker:
             said: Called now and then with what was done and how many shards are left.
             poll_s: How often.
         """
-        stop = self._run_batches(said, poll_s) if self._is_batch and self._offered else None
+        stop = self._collect(said, poll_s) if self._waits_for_all and self._offered else None
         while self._running or (self.done.stop is None and self._has_more):
             self._advance(poll_s)
             said(self.done, len(self._running) + len(self._offered))
         self.done.held = sum(claimed.claim == "theirs" for claimed in self._claimed)
         ray.get(self._worker.finish.remote())
-        # Kept back until now: what a stopped batch had brought is committed all the same.
+        # Kept back until now: answers that came before the stop are committed all the same.
         self.done.stop = self.done.stop or stop
         return self.done
 
@@ -200,14 +199,14 @@ class BacklogWorker:
     def _has_more(self) -> bool:
         return bool(self._offered) or any(claimed.claim == "unknown" for claimed in self._claimed)
 
-    def _run_batches(self, said: Callable[[GeminiRun, int], None], poll_s: float) -> Stop | None:
-        running = self._annotator.run.remote(list(self._offered))
+    def _collect(self, said: Callable[[GeminiRun, int], None], poll_s: float) -> Stop | None:
+        running = self._annotator.collect.remote(list(self._offered))
         while not ray.wait([running], timeout=poll_s)[0]:
             said(self.done, len(self._offered))
-        batches: BatchRun = ray.get(running)
-        if batches.stop is not None:
-            log.warning("gemini stops: %s: %s", batches.stop.kind, batches.stop.reason)
-        return batches.stop
+        stop: Stop | None = ray.get(running)
+        if stop is not None:
+            log.warning("gemini stops: %s: %s", stop.kind, stop.reason)
+        return stop
 
     def _count(self, drained: Drained) -> None:
         self.done.answered += drained.answered
@@ -233,10 +232,10 @@ def make_stage(
     holder = uuid.uuid4().hex
     if settings.mode == "batch":
         remote = ray.remote(BatchAnnotator).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
-        batches = remote.remote(settings, drainer, holder, clock)
-        return BacklogWorker(lambda: batches, drainer, holder, is_batch=True)
+        annotator = remote.remote(settings, drainer, holder, clock)
+        return BacklogWorker(lambda: annotator, drainer, holder, BatchAnnotator.waits_for_all)
     find_annotator = partial(start_annotator, settings, resolved, schema, committer.store, clock)
-    return BacklogWorker(find_annotator, drainer, holder)
+    return BacklogWorker(find_annotator, drainer, holder, OnlineAnnotator.waits_for_all)
 
 
 class _DrainActor:

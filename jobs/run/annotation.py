@@ -19,7 +19,7 @@ from actors.commit.committer import Committer
 from actors.detect.restored_crops import CropRestorer
 from actors.detect.shard_detector import ShardDetector
 from actors.errors import ConfigError, StalledError
-from actors.gemini.backlog.listing import Backlog
+from actors.gemini.backlog.selection import Backlog
 from actors.gemini.stage import GeminiRun, make_stage
 from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.stages import BlockStage, StageContext, annotate_stage, commit_stage, detect_stage

@@ -16,7 +16,8 @@ from actors.detect.restored_crops import CropRestorer
 from actors.errors import ConfigError
 from actors.fingerprint import annotators_in
 from actors.gemini.api.client import read_api_key
-from actors.gemini.backlog.listing import Backlog, read_backlog
+from actors.gemini.backlog.listing import read_backlog
+from actors.gemini.backlog.selection import Backlog
 from actors.gemini.quota.quota import Clock
 from actors.gemini.settings import ResolvedGemini, resolve_gemini
 from actors.gemini.stage import GeminiRun, make_stage

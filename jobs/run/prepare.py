@@ -9,7 +9,8 @@ from typing import Any
 
 from actors.errors import ConfigError, OutputError
 from actors.fingerprint import annotators_in
-from actors.gemini.backlog.listing import Backlog, read_backlog
+from actors.gemini.backlog.listing import read_backlog
+from actors.gemini.backlog.selection import Backlog
 from actors.read.listing import list_shards
 from actors.records import ANSWERED, SETTLED
 from actors.storage import layout

@@ -25,10 +25,9 @@ from actors.detect.roi import RoiSettings
 from actors.detect.settings import DetectorSettings, resolve_detector
 from actors.detect.shard_detector import ShardDetector
 from actors.errors import CropRestoreError
-from actors.gemini.backlog.drain import DrainTask, ShardDrainer
-from actors.gemini.egress_log import AskedCrop
+from actors.gemini.backlog.drain import ShardDrainer
 from actors.gemini.online import OnlineAnnotator
-from actors.gemini.protocol import Answers
+from actors.gemini.protocol import Answers, AskedCrop, DrainTask
 from actors.gemini.settings import GeminiCameras, GeminiSettings, resolve_gemini
 from actors.read.listing import list_shards
 from actors.read.settings import InputSettings

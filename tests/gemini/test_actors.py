@@ -49,6 +49,23 @@ def test_an_actor_that_is_killed_comes_back_and_the_job_goes_on(tmp_path, actor)
     assert sum(answered.values()) - len(answered) <= 1
 
 
+def test_a_batch_annotator_that_is_killed_comes_back_and_finishes_its_job(tmp_path):
+    gemini_job.write_backlog(tmp_path, shards=2, persons=8)
+    with gemini_server(batch_delay_s=6) as server:
+        process = gemini_job.start(
+            tmp_path, server.base_url, mode="batch", persons_per_request=4, **{"batch.poll_s": 0.3}
+        )
+        assert job.wait_for(lambda: server.batches.jobs, process)
+        killed = [p for p, title in job.descendants(process.pid).items() if "::BatchAnnotator" in title]
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        done = job.finish(process)
+        assert len(killed) == 1
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len(server.batches.jobs) == 1, "the job is found again, not submitted twice"
+    assert gemini_job.outcomes(tmp_path) == {"ok": 16}
+
+
 def test_what_went_wrong_with_a_shard_is_said(tmp_path):
     gemini_job.write_backlog(tmp_path, 1, 1)
     run = GeminiRun(errors=[("shard-000", "its commit record was changed by another run; run again")])

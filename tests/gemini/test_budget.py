@@ -10,9 +10,10 @@ import pytest
 from actors.attributes import AttributeSchema, SchemaSettings
 from actors.gemini.answer_journal import crop_sha256
 from actors.gemini.api.packing import Crop
-from actors.gemini.backlog.listing import drain_tasks, read_backlog
-from actors.gemini.egress_log import AskedCrop
+from actors.gemini.backlog.listing import read_backlog
+from actors.gemini.backlog.selection import drain_tasks
 from actors.gemini.online import OnlineAnnotator
+from actors.gemini.protocol import AskedCrop
 from actors.gemini.settings import GeminiSettings, resolve_gemini
 from actors.storage.object_store import ObjectStore
 from tests.servers.gemini_server import gemini_server

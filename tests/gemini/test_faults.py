@@ -12,9 +12,8 @@ import pytest
 
 from actors.gemini.answer_journal import crop_sha256
 from actors.gemini.api.packing import Crop
-from actors.gemini.egress_log import AskedCrop
 from actors.gemini.online import OnlineAnnotator
-from actors.gemini.protocol import Answers
+from actors.gemini.protocol import Answers, AskedCrop
 from actors.gemini.settings import resolve_gemini
 from actors.storage.object_store import ObjectStore
 from tests.gemini.test_client import HARMLESS, OUTCOMES, RATE_LIMITS, REFUSED, TRANSIENT

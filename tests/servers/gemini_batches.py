@@ -88,7 +88,7 @@ class Job:
         return shown
 
 
-class BatchAnnotator:
+class ServerBatches:
     """Files and jobs, which belong to the key that made them."""
 
     def __init__(self, server: GeminiServer, delay_s: float) -> None:

@@ -29,7 +29,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.servers.gemini_answers import BadRequestError, Request, answer_text, read_request
-from tests.servers.gemini_batches import BatchAnnotator
+from tests.servers.gemini_batches import ServerBatches
 from tests.servers.gemini_clock import Limits, Quota, ServerClock, pacific_day
 from tests.servers.gemini_faults import ERRORS, SPOILED, Fault, FaultScript, Reply, error, rate_limited
 
@@ -89,7 +89,7 @@ class GeminiServer:
         self._quotas: dict[tuple[str, str], Quota] = {}
         self._numbers = itertools.count(1)
         self._stopping = asyncio.Event()
-        self.batches = BatchAnnotator(self, batch_delay_s)
+        self.batches = ServerBatches(self, batch_delay_s)
 
     @property
     def counted(self) -> list[Seen]:

@@ -13,29 +13,12 @@ from actors.detect.restored_crops import CropRestorer
 from actors.errors import PreconditionError, ShardError, ShopframeError
 from actors.gemini.answer_journal import read_journal
 from actors.gemini.backlog.claims import Claim
-from actors.gemini.backlog.pending_shard import PendingShard, Person, pending_shard
-from actors.gemini.egress_log import AskedCrop
-from actors.gemini.protocol import Answers, Stop
+from actors.gemini.backlog.pending_shard import PendingShard, pending_shard
+from actors.gemini.protocol import Answers, AskedCrop, DrainTask, Stop
 from actors.gemini.settings import ANNOTATOR, GeminiCameras, ResolvedGemini
-from actors.records import SETTLED, Outcome
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage.commit_record import read_record
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
-
-
-@dataclass(frozen=True, slots=True)
-class DrainTask:
-    """One shard of the backlog.
-
-    Attributes:
-        shard_id: Which shard.
-        keep: Committed outcomes that stand, if they answer the same question.
-        chosen: Whom to ask about, or None for all who wait.
-    """
-
-    shard_id: str
-    keep: tuple[Outcome, ...] = SETTLED
-    chosen: tuple[Person, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,13 @@ from actors.commit.pending import PENDING
 from actors.gemini.answer_journal import JournalEntry, crop_sha256
 from actors.gemini.api.answer import GeminiAnswer
 from actors.gemini.api.packing import Crop
+from actors.gemini.protocol import Person
 from actors.gemini.settings import ANNOTATOR, GeminiCameras, ResolvedGemini
 from actors.records import Annotation
 from actors.shard_block import ShardBlock
 from actors.storage.tables import annotations_table
 
 _NOT_PERMITTED = "not sent: gemini.cameras does not permit its camera"
-
-Person = tuple[str, int]
-"""Frame key and person index: who it is within a shard."""
 
 
 @dataclass(slots=True)

@@ -1,0 +1,193 @@
+"""Which persons Gemini is asked about first: by shard, at random, or where SmolVLM is least certain."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.commit.accounting import ShardSummary
+from actors.gemini.backlog.listing import WaitingShard, read_backlog
+from actors.gemini.protocol import DrainTask, Person
+from actors.gemini.settings import ANNOTATOR, GeminiSettings, ResolvedGemini
+from actors.records import SETTLED, Outcome
+from actors.storage.commit_record import CommitRecord, read_record
+from actors.storage.object_store import ObjectStore
+
+_KEYS = ["frame_key", "person_index"]
+_CONFIDENCE = "confidence_"
+
+
+@dataclass(slots=True)
+class Backlog:
+    """Gemini's part of one run.
+
+    Attributes:
+        store: The output.
+        settings: Policy and budget.
+        resolved: Model and prompt.
+        keep: Outcomes that stand.
+        ready: Shards that nothing else is to be done to.
+        grows: Whether the run commits shards of its own.
+    """
+
+    store: ObjectStore
+    settings: GeminiSettings
+    resolved: ResolvedGemini
+    keep: tuple[Outcome, ...]
+    ready: list[WaitingShard]
+    grows: bool = False
+
+    @property
+    def _in_order(self) -> bool:
+        """Whether shards can be asked about as they come; a choice among all needs all of them."""
+        return self.settings.policy == "oldest" and self.settings.max_persons is None
+
+    def at_once(self) -> Iterator[DrainTask]:
+        """What can begin before the run's own shards are done."""
+        if self._in_order or not self.grows:
+            yield from drain_tasks(self.store, self.settings, self.resolved, self.ready, self.keep)
+
+    def committed(self, summary: ShardSummary) -> Iterator[DrainTask]:
+        """What can begin since a shard of the run was committed."""
+        if self._in_order and summary.state == "done" and summary.counts.kept:
+            yield DrainTask(summary.shard_id, self.keep)
+
+    def afterwards(self) -> Iterator[DrainTask]:
+        """What can begin when the run's own shards are done."""
+        if self.grows and not self._in_order:
+            waiting = read_backlog(self.store, self.resolved, self.keep)
+            yield from drain_tasks(self.store, self.settings, self.resolved, waiting, self.keep)
+
+
+def drain_tasks(
+    store: ObjectStore,
+    settings: GeminiSettings,
+    resolved: ResolvedGemini,
+    backlog: Iterable[WaitingShard],
+    keep: tuple[Outcome, ...] = SETTLED,
+) -> Iterator[DrainTask]:
+    """The backlog as tasks, in the order of `gemini.policy`, no more persons than `gemini.max_persons`.
+
+    With the policy "oldest" whole shards, of which the last may be cut. With the others the persons are
+    chosen over all shards, and tasks follow in the order of the shard whose first person is the most
+    valuable; without `max_persons` the choice is of everybody, and only the order is left to decide.
+
+    Args:
+        store: The output.
+        settings: Policy and budget.
+        resolved: Model and prompt.
+        backlog: From `read_backlog`.
+        keep: Outcomes that stand.
+    """
+    if settings.policy == "oldest" and settings.max_persons is None:
+        yield from (DrainTask(shard.shard_id, keep) for shard in backlog)
+        return
+    most = settings.max_persons
+    chosen: dict[str, list[Person]] = defaultdict(list)
+    for shard_id, person in _chosen(store, settings, resolved, list(backlog), keep, most):
+        chosen[shard_id].append(person)
+    for shard_id, persons in chosen.items():
+        yield DrainTask(shard_id, keep, tuple(persons))
+
+
+def _chosen(
+    store: ObjectStore,
+    settings: GeminiSettings,
+    resolved: ResolvedGemini,
+    backlog: list[WaitingShard],
+    keep: tuple[Outcome, ...],
+    most: int | None,
+) -> list[tuple[str, Person]]:
+    people = _waiting_people(store, resolved, backlog, keep)
+    if settings.policy == "oldest":
+        found = []
+        for shard_id, person, _ in people:
+            found.append((shard_id, person))
+            if len(found) == most:
+                break
+        return found
+    everybody = sum(shard.persons for shard in backlog)
+    wanted = everybody if most is None else most
+    audited = wanted if settings.policy == "random" else round(wanted * settings.audit_share)
+    # Two heaps in one pass, as large as the budget: the sample by the rank of a hash, which nothing
+    # about a person can influence, and the least certain.
+    sample: list[tuple[float, str, Person]] = []
+    uncertain: list[tuple[float, str, Person]] = []
+    for shard_id, person, confidence in people:
+        _keep_best(sample, (-_rank(settings.seed, shard_id, person), shard_id, person), audited)
+        _keep_best(uncertain, (-confidence, shard_id, person), wanted)
+    ordered = [(shard_id, person) for _, shard_id, person in sorted(sample, reverse=True)]
+    taken = set(ordered)
+    for _, shard_id, person in sorted(uncertain, reverse=True):
+        if settings.policy == "random" or len(ordered) >= wanted:
+            break
+        if (shard_id, person) not in taken:
+            ordered.append((shard_id, person))
+    return ordered
+
+
+def _keep_best(heap: list[tuple[float, str, Person]], entry: tuple[float, str, Person], most: int) -> None:
+    if len(heap) < most:
+        heapq.heappush(heap, entry)
+    elif heap and entry > heap[0]:
+        heapq.heapreplace(heap, entry)
+
+
+def _rank(seed: int, shard_id: str, person: Person) -> float:
+    digest = hashlib.sha256(json.dumps([seed, shard_id, *person]).encode()).digest()
+    return int.from_bytes(digest[:8]) / 2**64
+
+
+def _waiting_people(
+    store: ObjectStore,
+    resolved: ResolvedGemini,
+    backlog: Iterable[WaitingShard],
+    keep: tuple[Outcome, ...],
+) -> Iterator[tuple[str, Person, float]]:
+    """Shard, person and SmolVLM's lowest confidence in one of its answers (0 where it gave none)."""
+    for shard in backlog:
+        found = read_record(store, shard.shard_id)
+        if found is None:
+            continue
+        record = found[0]
+        settled: set[Person] = set()
+        if record.fingerprints.get(ANNOTATOR) == resolved.fingerprint:
+            answers = _read(store, record, f"annotations/{ANNOTATOR}", [*_KEYS, "status"])
+            settled = {_person(row) for row in answers if row["status"] in keep}
+        confidence = _least_confidence(_read(store, record, "annotations/smolvlm", None))
+        for row in _read(store, record, "persons", [*_KEYS, "kept"]):
+            if row["kept"] and _person(row) not in settled:
+                yield record.shard_id, _person(row), confidence.get(_person(row), 0.0)
+
+
+def _person(row: dict[str, Any]) -> Person:
+    return row["frame_key"], row["person_index"]
+
+
+def _least_confidence(rows: list[dict[str, Any]]) -> dict[Person, float]:
+    found: dict[Person, float] = {}
+    for row in rows:
+        values = [v for k, v in row.items() if k.startswith(_CONFIDENCE) and v is not None]
+        if values:
+            found[_person(row)] = min(values)
+    return found
+
+
+def _read(
+    store: ObjectStore, record: CommitRecord, kind: str, columns: list[str] | None
+) -> list[dict[str, Any]]:
+    entry = record.object(kind)
+    if entry is None:
+        return []
+    with store.open(entry.path) as stream:
+        table: pa.Table = pq.read_table(stream, columns=columns)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
