@@ -1,6 +1,52 @@
-"""`shopframe annotate`, for `python -m jobs.annotate`."""
+"""`shopframe annotate`: find and annotate the people in every shard that is not done yet."""
 
-from jobs.cli import main_of
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from actors.errors import ConfigError
+from jobs import command
+
+if TYPE_CHECKING:
+    from jobs.run.plan import Scope
+
+
+def annotate(
+    source: command.Input = None,
+    output: command.Output = None,
+    config: command.Config = None,
+    overrides: command.Set = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Only the failed shards.")] = False,
+    retry_annotator: Annotated[
+        str | None, typer.Option("--retry-annotator", help="Only what this annotator did not answer well.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Everything again.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only draw the ROI and its verdicts on a sample of frames.")
+    ] = False,
+) -> None:
+    """Find and annotate the people in every shard that is not done yet."""
+    if sum((retry_failed, retry_annotator is not None, force)) > 1:
+        raise ConfigError("--retry-failed, --retry-annotator and --force exclude each other: give one")
+    loaded = command.load(config, overrides, source, output)
+    from jobs.run.annotation import annotate_input
+    from jobs.run.dry_run import try_roi
+
+    if dry_run:
+        try_roi(loaded)
+        return
+    scope: Scope = "missing"
+    if retry_failed:
+        scope = "failed"
+    elif retry_annotator is not None:
+        scope = "annotator"
+    elif force:
+        scope = "force"
+    all_done = annotate_input(loaded, scope, retry_annotator)
+    raise typer.Exit(command.EXIT_DONE if all_done else command.EXIT_SOME_FAILED)
+
 
 if __name__ == "__main__":
-    main_of("annotate")
+    command.run(annotate)

@@ -36,7 +36,7 @@ from actors.gemini.api.tokens import cost_usd, estimate_input_tokens
 from actors.gemini.backlog.pending_shard import answered
 from actors.gemini.egress_log import egress_of, record_egress
 from actors.gemini.protocol import Annotator, Answers, AskedCrop, DrainTask, Stop
-from actors.gemini.quota.quota import Clock, NotNow, Quota, QuotaLimits, Reservation, SystemClock, key_id_of
+from actors.gemini.quota.quota import Clock, NotNow, Quota, Reservation, SystemClock, key_id_of
 from actors.gemini.settings import GeminiSettings, ResolvedGemini
 from actors.records import Annotation
 from actors.storage.object_store import ObjectStore
@@ -126,11 +126,8 @@ class OnlineAnnotator(Annotator):
         self._store = store
         self._clock: Clock = clock or SystemClock()
         self._client = GeminiClient(settings, resolved, schema, key)
-        limits = QuotaLimits(
-            settings.requests_per_minute, settings.tokens_per_minute, settings.requests_per_day
-        )
         key_id = key_id_of(key.get_secret_value())
-        self._quota = Quota(store, key_id, resolved.model, limits, self._clock)
+        self._quota = Quota(store, key_id, resolved.model, settings.quota_limits, self._clock)
         self._window = asyncio.Semaphore(settings.max_in_flight)
         self._waiting: list[_Waiting] = []
         self._recent: OrderedDict[str, _Recent] = OrderedDict()

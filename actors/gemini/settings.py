@@ -12,6 +12,7 @@ from actors.attributes import REASONING_KEY, REASONING_MAX_CHARS, AttributeSchem
 from actors.commit.pending import PendingAnnotator
 from actors.errors import ConfigError
 from actors.fingerprint import fingerprint_of
+from actors.gemini.quota.rules import QuotaLimits
 from actors.prompt import read_prompt
 from actors.settings_section import Section
 
@@ -164,6 +165,11 @@ class GeminiSettings(Section):
         default_factory=GeminiPrices, description="US dollars a million tokens, for estimates of the cost"
     )
     batch: GeminiBatch = Field(default_factory=GeminiBatch, description="Limits of batch mode")
+
+    @property
+    def quota_limits(self) -> QuotaLimits:
+        """The project's quota as configured."""
+        return QuotaLimits(self.requests_per_minute, self.tokens_per_minute, self.requests_per_day)
 
     @field_validator("base_url")
     @classmethod

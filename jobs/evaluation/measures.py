@@ -12,10 +12,10 @@ from jobs.evaluation.comparison import Evaluation, compare
 from jobs.evaluation.plots import draw_plots
 from jobs.evaluation.predictions import first_frame, read_predictions
 from jobs.evaluation.truth import Truth, read_truth
-from jobs.run.output_status import read_run
+from jobs.run.run_record import read_run
 
 
-def evaluate(
+def measure(
     output: ObjectStore, truth_uri: str, report: ObjectStore, complete: bool
 ) -> tuple[Evaluation, list[str]]:
     """Measure the output against the truth, and write `evaluation.json` and the plots.
@@ -35,7 +35,7 @@ def evaluate(
         InputError: The truth can't be used, or has no frame in common with the output.
         OutputError: The files can't be written.
     """
-    schema = AttributeSchema(SchemaSettings.model_validate(read_run(output)["config"]["schema"]))
+    schema = AttributeSchema(read_run(output).section("schema", SchemaSettings))
     truth = read_truth(truth_uri, output.settings, schema)
     predictions = read_predictions(output, schema, truth.frames, complete)
     if not any(position < len(truth.frames) for position in predictions.heights_px):

@@ -1,9 +1,8 @@
-"""`shopframe annotate`: settings, plan, graph, report, exit code."""
+"""A run of `shopframe annotate`: settings, plan, graph, Gemini beside it, summary."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -25,69 +24,47 @@ from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.stages import BlockStage, StageContext, annotate_stage, commit_stage, detect_stage
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
-from jobs.run.consolidation import consolidate
-from jobs.run.demo_models import check_scenes
-from jobs.run.dry_run import draw_roi
 from jobs.run.gemini_drain import GeminiDisplay
 from jobs.run.graph import run_graph
-from jobs.run.output_status import Totals, output_status
+from jobs.run.output_status import Totals
 from jobs.run.plan import Plan, Scope
-from jobs.run.prepare import check_writable, gemini_backlog, plan_run
-from jobs.run.progress import ProgressDisplay, print_summary, watch
+from jobs.run.prepare import check_places, gemini_backlog, plan_run
+from jobs.run.progress import ProgressDisplay, watch
 from jobs.run.ray_session import StageResources, plan_resources, ray_session
 from jobs.run.resolve import Resolved, resolve
 from jobs.run.run_log import log, run_log
-from jobs.run.sweep import sweep
+from jobs.run.summary import print_summary
+from jobs.run.wrap_up import wrap_up
 from jobs.settings import LoadedSettings, Settings
 
-EXIT_DONE, EXIT_SOME_FAILED, EXIT_STALLED = 0, 1, 3
 
-
-def annotate(loaded: LoadedSettings, scope: Scope, annotator: str | None, dry_run: bool) -> int:
-    """Annotate whatever of the input is not done yet; returns the exit code.
+def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) -> bool:
+    """Annotate whatever of the input is not done yet.
 
     Args:
         loaded: The settings; `input.uri` and `output.uri` are needed.
         scope: How much to do again.
         annotator: With scope "annotator": whose answers.
-        dry_run: Only draw what the ROI makes of a sample of frames.
+
+    Returns:
+        Whether everything that could be done is done: False where shards failed.
 
     Raises:
         ConfigError: Before any work, when settings, weights, input or output won't do.
+        StalledError: Nothing moved any more, or Ray gave up.
     """
     settings = loaded.settings
-    if not settings.input.uri:
-        raise ConfigError("input.uri: missing; give --input with a folder, bucket prefix or shard")
-    if not settings.output.uri:
-        raise ConfigError("output.uri: missing; give --output with a folder or bucket prefix")
-    check_scenes(loaded)
-    output = ObjectStore(settings.output.uri, settings.storage)
-    check_writable(output)
-    console = Console(soft_wrap=False)
+    output = check_places(loaded)
     with run_log(output) as terminal:
         log.info("start", extra={"input": settings.input.uri, "version": version("shopframe")})
-        try:
-            print("checking models, input and output", file=terminal)
-            resolved = resolve(settings)
-            if dry_run:
-                tried = draw_roi(settings, resolved.detector, output)
-                pictures = [output.uri_of(path) for path in tried.pictures]
-                console.print("\n".join([*pictures, *tried.lines(settings)]), soft_wrap=True, markup=False)
-                return EXIT_DONE
-            plan = plan_run(settings, output, resolved, scope, annotator)
-            backlog = gemini_backlog(settings, output, resolved, plan, scope, annotator)
-            run = _run(_Work(settings, resolved, plan, backlog, output, terminal))
-        except BaseException as error:
-            log.error("stopped: %s: %s", type(error).__name__, error)
-            raise
-        sweep(output)
-        if settings.output.consolidate:
-            consolidate(output, resolved.schema)
-        status = output_status(output, keep_index=True)
-        output.write(layout.PROGRESS, json.dumps({**status, "run": run}, indent=2).encode())
-        log.info("end", extra={"run": run, "shards": status["shards"]})
-    print_summary(console, status, run)
-    return EXIT_SOME_FAILED if run["shards_failed"] or run["gemini"]["failed"] else EXIT_DONE
+        print("checking models, input and output", file=terminal)
+        resolved = resolve(settings)
+        plan = plan_run(settings, output, resolved, scope, annotator)
+        backlog = gemini_backlog(settings, output, resolved, plan, scope, annotator)
+        run = _run(_Work(settings, resolved, plan, backlog, output, terminal))
+        status = wrap_up(output, resolved.schema, settings.output.consolidate, run)
+    print_summary(Console(soft_wrap=False), status, run)
+    return not (run["shards_failed"] or run["gemini"]["failed"])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

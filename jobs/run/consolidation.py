@@ -27,7 +27,7 @@ _PERSON_COLUMNS = ["bbox", "score"]
 
 @dataclass(frozen=True, slots=True)
 class Consolidated:
-    """What `consolidate` did: files in the dataset, those written now, shards and persons in it."""
+    """What `consolidate_output` did: files in the dataset, those written now, shards and persons in it."""
 
     files: int
     written: int
@@ -45,7 +45,7 @@ class _Source:
     persons: int
 
 
-def consolidate(store: ObjectStore, schema: AttributeSchema) -> Consolidated:
+def consolidate_output(store: ObjectStore, schema: AttributeSchema) -> Consolidated:
     """Bring `consolidated/` up to date with the commit records.
 
     A file holds the rows of about 64 shards that follow each other by id, a row group a shard. Files

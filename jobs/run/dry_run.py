@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from rich.console import Console
+
 from actors.commit.previews import DrawnPerson, draw_persons, draw_zones
-from actors.detect.settings import ResolvedDetector
+from actors.detect.settings import ResolvedDetector, resolve_detector
 from actors.detect.shard_detector import ShardDetector
 from actors.errors import FrameError, ShardError
 from actors.read.frame_decoder import decode_frame
@@ -14,7 +16,9 @@ from actors.read.listing import list_shards
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
-from jobs.settings import Settings
+from jobs.run.prepare import check_places
+from jobs.run.run_log import log, run_log
+from jobs.settings import LoadedSettings, Settings
 
 _SHARDS = 4
 
@@ -53,6 +57,23 @@ class DryRun:
                 "zones concern nobody here; a zone without camera is for all"
             )
         return said
+
+
+def try_roi(loaded: LoadedSettings) -> None:
+    """Draw the ROI on a sample of the input and say what it keeps and drops.
+
+    Raises:
+        ConfigError: Settings, weights, input or output won't do.
+        ShardError: None of the shards looked at could be read.
+    """
+    settings = loaded.settings
+    output = check_places(loaded)
+    with run_log(output) as terminal:
+        log.info("dry run", extra={"input": settings.input.uri})
+        print("checking models, input and output", file=terminal)
+        tried = draw_roi(settings, resolve_detector(settings.detector, settings.storage), output)
+    pictures = [output.uri_of(path) for path in tried.pictures]
+    Console().print("\n".join([*pictures, *tried.lines(settings)]), soft_wrap=True, markup=False)
 
 
 def draw_roi(settings: Settings, resolved: ResolvedDetector, output: ObjectStore) -> DryRun:

@@ -1,8 +1,7 @@
-"""`shopframe gemini`: work off Gemini's backlog under the quota, without any local work."""
+"""A run of `shopframe gemini`: the backlog is worked off within the quota, without any local work."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,22 +18,19 @@ from actors.gemini.api.client import read_api_key
 from actors.gemini.backlog.listing import read_backlog
 from actors.gemini.backlog.selection import Backlog
 from actors.gemini.quota.quota import Clock
-from actors.gemini.settings import ResolvedGemini, resolve_gemini
+from actors.gemini.settings import ANNOTATOR, ResolvedGemini, resolve_gemini
 from actors.gemini.stage import GeminiRun, make_stage
 from actors.read.settings import InputSettings
 from actors.records import SETTLED
-from actors.storage import layout
 from actors.storage.object_store import ObjectStore
-from jobs.run.consolidation import consolidate
-from jobs.run.output_status import output_status, read_run
-from jobs.run.progress import print_summary
 from jobs.run.ray_session import ray_session
 from jobs.run.resolve import gemini_model
-from jobs.run.run_log import log, run_log
-from jobs.run.sweep import sweep
+from jobs.run.run_log import run_log
+from jobs.run.run_record import RunRecord, read_run, write_run
+from jobs.run.summary import print_summary
+from jobs.run.wrap_up import wrap_up
 from jobs.settings import Settings
 
-EXIT_DONE, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
 _SAY_EVERY_S = 10.0
 
 
@@ -58,8 +54,8 @@ class GeminiDisplay:
             )
 
 
-def drain(settings: Settings, clock: Clock | None = None) -> int:
-    """Ask Gemini about whoever waits; returns the exit code.
+def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
+    """Ask Gemini about everybody who waits; returns what was done.
 
     Args:
         settings: Those of the run that made the output, with what was given now laid over them.
@@ -76,69 +72,65 @@ def drain(settings: Settings, clock: Clock | None = None) -> int:
     output = ObjectStore(str(settings.output.uri), settings.storage)
     schema = AttributeSchema(settings.attributes)
     resolved = resolve_gemini(settings.gemini, schema)
-    console = Console(soft_wrap=False)
     started = time.monotonic()
     with run_log(output) as terminal:
         before = read_run(output)
-        run_json = _note_model(output, settings, resolved)
+        run_record = _note_model(output, before, settings, resolved)
         waiting = read_backlog(output, resolved)
         backlog = Backlog(output, settings.gemini, resolved, SETTLED, waiting)
         persons = sum(shard.persons for shard in waiting)
         print(f"{persons:,} persons of {len(waiting):,} shards wait for Gemini", file=terminal)
         done = GeminiRun()
         if waiting:
-            enabled = run_json["fingerprints"]
+            enabled = run_record.fingerprints
             fingerprints = {
                 **{name: enabled[name] for name in annotators_in(enabled)},
-                "gemini": resolved.fingerprint,
+                ANNOTATOR: resolved.fingerprint,
                 "person_json": settings.output.person_json_fingerprint,
             }
             committer = Committer(output, settings.output, schema, fingerprints, (resolved.pending,))
             with ray_session(settings):
-                crop_restorer = _crop_restorer(run_json, settings)
+                crop_restorer = _crop_restorer(run_record, settings)
                 stage = make_stage(settings.gemini, resolved, schema, committer, crop_restorer, clock)
                 stage.offer(backlog.at_once())
                 done = stage.finish(GeminiDisplay(lambda line: print(line, file=terminal, flush=True)))
         if done.stop is not None and done.stop.kind == "refused":
             # A key or model that was refused is no default for the next run.
-            output.write(layout.RUN, json.dumps(before, indent=2).encode())
-        sweep(output)
-        if settings.output.consolidate:
-            consolidate(output, schema)
-        status = output_status(output, keep_index=True)
+            write_run(output, before)
         run: dict[str, Any] = {
             "shards_done": done.shards,
             "shards_failed": len(done.errors),
-            "shards_skipped": status["shards"]["total"] - len(waiting),
+            "shards_skipped": run_record.plan.shards - len(waiting),
             "frames": 0,
             "persons": done.answered,
             "gemini": done.as_dict(),
             "seconds": round(time.monotonic() - started, 1),
         }
-        output.write(layout.PROGRESS, json.dumps({**status, "run": run}, indent=2).encode())
-        log.info("end", extra={"run": run, "shards": status["shards"]})
-    print_summary(console, status, run)
-    if done.stop is not None and done.stop.kind == "refused":
-        return EXIT_REFUSED
-    return EXIT_FAILED if done.failed else EXIT_DONE
+        status = wrap_up(output, schema, settings.output.consolidate, run)
+    print_summary(Console(soft_wrap=False), status, run)
+    return done
 
 
-def _crop_restorer(run_json: dict[str, Any], settings: Settings) -> CropRestorer:
+def _crop_restorer(run: RunRecord, settings: Settings) -> CropRestorer:
     """Cuts as the run did that detected, whatever was given now."""
-    config = run_json["config"]
     return CropRestorer(
-        InputSettings.model_validate(config["input"]),
+        run.section("input", InputSettings),
         settings.storage,
-        CropSettings.model_validate(config["crops"]),
-        run_json["fingerprints"].get("detect"),
+        run.section("crops", CropSettings),
+        run.fingerprints.get("detect"),
     )
 
 
-def _note_model(output: ObjectStore, settings: Settings, resolved: ResolvedGemini) -> dict[str, Any]:
+def _note_model(
+    output: ObjectStore, before: RunRecord, settings: Settings, resolved: ResolvedGemini
+) -> RunRecord:
     """`status` finds the quota by what `run.json` says, which is returned."""
-    run = read_run(output)
-    run["models"]["gemini"] = gemini_model(resolved)
-    run["fingerprints"]["gemini"] = resolved.fingerprint
-    run["config"]["gemini"] = settings.as_dict()["gemini"]
-    output.write(layout.RUN, json.dumps(run, indent=2).encode())
-    return run
+    after = before.model_copy(
+        update={
+            "models": before.models.model_copy(update={"gemini": gemini_model(resolved)}),
+            "fingerprints": {**before.fingerprints, ANNOTATOR: resolved.fingerprint},
+            "config": {**before.config, "gemini": settings.as_dict()["gemini"]},
+        }
+    )
+    write_run(output, after)
+    return after

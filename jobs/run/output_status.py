@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,18 +9,18 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from actors.errors import ConfigError
 from actors.gemini.backlog.listing import waiting_of
-from actors.gemini.quota.quota import QuotaLimits, SystemClock
+from actors.gemini.quota.quota import SystemClock
 from actors.gemini.quota.status import read_status
+from actors.gemini.settings import GeminiSettings
 from actors.records import OUTCOMES, RETRYABLE
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
+from jobs.run.run_record import RunRecord, read_run
 
 _FAILURES_SHOWN = 5
 _FRAME_KEYS = {"shard_id": "shard", "frame_key": "frame", "error": "error"}
-_LIMITS = ("requests_per_minute", "tokens_per_minute", "requests_per_day")
 
 
 @dataclass(slots=True)
@@ -56,22 +55,6 @@ class Totals:
             self.failures.append({"shard": shard.shard_id, "error": shard.error})
 
 
-def read_run(store: ObjectStore) -> dict[str, Any]:
-    """What `run.json` says of the last run.
-
-    Raises:
-        ConfigError: There is no run in this place.
-    """
-    try:
-        return dict(json.loads(store.read(layout.RUN)))
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{store.uri}: no run.json here; give --output as it was given to shopframe annotate"
-        ) from error
-    except ValueError as error:
-        raise ConfigError(f"{store.full(layout.RUN)}: not JSON; run shopframe annotate again") from error
-
-
 def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any]:
     """The state of an output, from its commit records; the number of planned shards from `run.json`.
 
@@ -83,7 +66,6 @@ def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any
         ConfigError: There is no run in this place.
     """
     run = read_run(store)
-    models = run.get("models", {})
     totals = Totals()
     waiting = 0
     with_failed_frames: list[str] = []
@@ -92,9 +74,9 @@ def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any
         frames = record.object("frames")
         if record.state == "done" and record.counts.frames_failed and frames is not None:
             with_failed_frames += [frames.path] if len(with_failed_frames) < _FAILURES_SHOWN else []
-        waiting += waiting_of(record, run.get("fingerprints", {}).get("gemini", ""))
+        waiting += waiting_of(record, run.fingerprints.get("gemini", ""))
     done, failed = totals.shards["done"], totals.shards["failed"]
-    total = max(int(run["plan"]["shards"]), done + failed)
+    total = max(run.plan.shards, done + failed)
     status = {
         "output": store.uri,
         "shards": {"total": total, "done": done, "failed": failed, "pending": total - done - failed},
@@ -107,7 +89,7 @@ def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any
         },
         "cost_usd": {name: round(cost, 6) for name, cost in sorted(totals.cost_usd.items())},
         "quota": _quota(store, run, waiting),
-        "models": {"demo": models.get("demo", False), "notice": models.get("notice")},
+        "models": {"demo": run.models.demo, "notice": run.models.notice},
         "failures": totals.failures,
         "failed_frames": _failed_frames(store, with_failed_frames),
     }
@@ -125,17 +107,17 @@ def _failed_frames(store: ObjectStore, paths: list[str]) -> list[dict[str, str]]
     return found[:_FAILURES_SHOWN]
 
 
-def _quota(store: ObjectStore, run: dict[str, Any], waiting: int) -> dict[str, Any] | None:
+def _quota(store: ObjectStore, run: RunRecord, waiting: int) -> dict[str, Any] | None:
     """How Gemini's quota stands, if the last run used it."""
-    model, config = run.get("models", {}).get("gemini"), run["config"].get("gemini", {})
+    model = run.models.gemini
     if model is None:
         return None
-    limits = QuotaLimits(**{name: config[name] for name in _LIMITS})
-    path = layout.quota_path(model["key_id"], model["model"])
-    found = read_status(store, path, limits, SystemClock().now())
-    requests = -(-waiting // config["persons_per_request"])
+    settings = run.section("gemini", GeminiSettings)
+    path = layout.quota_path(model.key_id, model.model)
+    found = read_status(store, path, settings.quota_limits, SystemClock().now())
+    requests = -(-waiting // settings.persons_per_request)
     return {
-        "model": model["model"],
+        "model": model.model,
         "persons_waiting": waiting,
         "spent_today": found.spent_today,
         "left_today": found.left_today,

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from actors.errors import ConfigError, OutputError
@@ -17,28 +14,32 @@ from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
-from jobs.run.output_status import read_run
+from jobs.run.demo_models import check_scenes
 from jobs.run.plan import Committed, Plan, Scope, make_plan
 from jobs.run.resolve import Resolved, models_of
 from jobs.run.run_log import iso_now, log
-from jobs.settings import Settings
-
-_PACKAGES = (
-    "ray",
-    "torch",
-    "torchvision",
-    "transformers",
-    "ultralytics-opencv-headless",
-    "openvino",
-    "onnxruntime",
-    "opencv-python-headless",
-    "xgrammar",
-    "google-genai",
-    "pyarrow",
-)
+from jobs.run.run_record import Models, PlanCounts, RunRecord, last_run, new_run_record, write_run
+from jobs.settings import LoadedSettings, Settings
 
 
-def check_writable(output: ObjectStore) -> None:
+def check_places(loaded: LoadedSettings) -> ObjectStore:
+    """See that input and output are named and that results can be written; returns the output.
+
+    Raises:
+        ConfigError: One of them is missing, or the output can't be written.
+    """
+    settings = loaded.settings
+    if not settings.input.uri:
+        raise ConfigError("input.uri: missing; give --input with a folder, bucket prefix or shard")
+    if not settings.output.uri:
+        raise ConfigError("output.uri: missing; give --output with a folder or bucket prefix")
+    check_scenes(loaded)
+    output = ObjectStore(settings.output.uri, settings.storage)
+    _check_writable(output)
+    return output
+
+
+def _check_writable(output: ObjectStore) -> None:
     """See that results can be written.
 
     Raises:
@@ -80,23 +81,15 @@ def plan_run(
     shards = list_shards(settings.input, settings.storage)
     plan = make_plan(shards, committed, resolved.fingerprints, scope, annotator, settings.output.previews)
     _refuse_foreign(plan, output, scope)
-    before = _last_run(output)
-    if scope in ("failed", "annotator"):
+    before = last_run(output)
+    if before is not None and scope in ("failed", "annotator"):
         _refuse_other_settings(before, settings, resolved, annotator)
     if plan.superseded:
         log.warning("superseded by other parts of the same input", extra={"shards": plan.superseded[:20]})
         output.delete(layout.commit_path(shard_id) for shard_id in plan.superseded)
-    content = {
-        "shopframe": version("shopframe"),
-        "started_at": iso_now(),
-        "config": settings.as_dict(),
-        "fingerprints": resolved.fingerprints,
-        "plan": {"shards": plan.shards, "to_do": len(plan.tasks), "skipped": plan.skipped},
-        "models": models_of(resolved, before.get("models", {})),
-        "packages": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
-        "python": platform.python_version(),
-    }
-    output.write(layout.RUN, json.dumps(content, indent=2).encode())
+    counts = PlanCounts(shards=plan.shards, to_do=len(plan.tasks), skipped=plan.skipped)
+    models = models_of(resolved, before.models if before is not None else Models())
+    write_run(output, new_run_record(iso_now(), settings.as_dict(), resolved.fingerprints, counts, models))
     log.info("plan", extra={"shards": plan.shards, "to_do": len(plan.tasks), "skipped": plan.skipped})
     return plan
 
@@ -112,23 +105,16 @@ def _refuse_foreign(plan: Plan, output: ObjectStore, scope: Scope) -> None:
     )
 
 
-def _last_run(output: ObjectStore) -> dict[str, Any]:
-    try:
-        return read_run(output)
-    except ConfigError:
-        return {}
-
-
 def _refuse_other_settings(
-    before: dict[str, Any], settings: Settings, resolved: Resolved, annotator: str | None
+    before: RunRecord, settings: Settings, resolved: Resolved, annotator: str | None
 ) -> None:
     """A retry leaves most shards as they are, so it must not say of them that they were made otherwise."""
-    known = before.get("fingerprints", {})
+    known = before.fingerprints
     differ = [s for s, f in resolved.fingerprints.items() if s != annotator and known.get(s, f) != f]
-    if before and before["config"]["schema"] != settings.as_dict()["schema"]:
+    if before.config["schema"] != settings.as_dict()["schema"]:
         differ.append("schema")
     if differ:
-        keys = _differing_keys(before["config"], settings.as_dict())
+        keys = _differing_keys(before.config, settings.as_dict())
         raise ConfigError(
             f"--retry-{'annotator' if annotator else 'failed'}: these are not the settings of the last run, "
             f"and {', '.join(differ)} would be another (settings that differ: {', '.join(keys) or 'none'}): "
@@ -172,10 +158,3 @@ def gemini_backlog(
     waiting = read_backlog(output, resolved.gemini, keep) if waits else []
     ready = [shard for shard in waiting if shard.shard_id not in local]
     return Backlog(output, settings.gemini, resolved.gemini, keep, ready, bool(local))
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from actors.attributes import AttributeSchema
 from actors.detect.settings import ResolvedDetector, resolve_detector
@@ -13,6 +12,7 @@ from actors.gemini.quota.quota import key_id_of
 from actors.gemini.settings import ResolvedGemini, resolve_gemini
 from actors.smolvlm.settings import ResolvedSmolVLM, resolve_smolvlm
 from jobs.run.demo_models import demo_models, notice_of
+from jobs.run.run_record import DetectorModel, GeminiModel, Models, SmolVLMModel
 from jobs.settings import Settings
 
 
@@ -63,45 +63,46 @@ def resolve(settings: Settings) -> Resolved:
     return Resolved(schema, detector, smolvlm, gemini, fingerprints)
 
 
-def models_of(resolved: Resolved, before: dict[str, Any]) -> dict[str, Any]:
-    """What `run.json` says of the models: each by its stage, and whether there is one of the demo's.
+def models_of(resolved: Resolved, before: Models) -> Models:
+    """What `run.json` says of the models.
 
     Args:
         resolved: Of this run.
         before: The same of the run before: an annotator that is left out now keeps its answers.
     """
-    detector = resolved.detector
-    of_demo = demo_models(detector, resolved.smolvlm)
-    models: dict[str, Any] = {
-        "detector": {
-            "demo": "detector" in of_demo,
-            "weights": detector.weights,
-            "sha256": detector.weights_sha256,
-            "backend": detector.backend,
-            "precision": detector.precision,
-        },
-    }
-    if resolved.smolvlm is not None:
-        vlm = resolved.smolvlm
-        models["smolvlm"] = {
-            "demo": "smolvlm" in of_demo,
-            "model": vlm.model,
-            "version": vlm.model_version,
-            "dtype": vlm.dtype,
-            "prompt_sha256": vlm.prompt_sha256,
-        }
-    elif "smolvlm" in before:
-        models["smolvlm"] = before["smolvlm"]
-    if resolved.gemini is not None:
-        models["gemini"] = gemini_model(resolved.gemini)
-    stages = [stage for stage, model in models.items() if model.get("demo")]
-    return {"demo": bool(stages), "notice": notice_of(stages), **models}
+    detector, vlm = resolved.detector, resolved.smolvlm
+    of_demo = demo_models(detector, vlm)
+    smolvlm = before.smolvlm
+    if vlm is not None:
+        smolvlm = SmolVLMModel(
+            demo="smolvlm" in of_demo,
+            model=vlm.model,
+            version=vlm.model_version,
+            dtype=vlm.dtype,
+            prompt_sha256=vlm.prompt_sha256,
+        )
+    demo_stages = [stage for stage in of_demo if stage != "smolvlm"]
+    if smolvlm is not None and smolvlm.demo:
+        demo_stages.append("smolvlm")
+    return Models(
+        demo=bool(demo_stages),
+        notice=notice_of(demo_stages),
+        detector=DetectorModel(
+            demo="detector" in of_demo,
+            weights=detector.weights,
+            sha256=detector.weights_sha256,
+            backend=detector.backend,
+            precision=detector.precision,
+        ),
+        smolvlm=smolvlm,
+        gemini=None if resolved.gemini is None else gemini_model(resolved.gemini),
+    )
 
 
-def gemini_model(resolved: ResolvedGemini) -> dict[str, str]:
+def gemini_model(resolved: ResolvedGemini) -> GeminiModel:
     """What `run.json` says of Gemini; the key only as its digest."""
-    return {
-        "model": resolved.model,
-        "prompt_sha256": resolved.prompt_sha256,
-        "key_id": key_id_of(read_api_key().get_secret_value()),
-    }
+    return GeminiModel(
+        model=resolved.model,
+        prompt_sha256=resolved.prompt_sha256,
+        key_id=key_id_of(read_api_key().get_secret_value()),
+    )

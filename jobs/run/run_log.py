@@ -62,6 +62,10 @@ def run_log(store: ObjectStore) -> Iterator[TextIO]:
         try:
             with _stderr_to_log() as terminal:
                 yield terminal
+        except BaseException as error:
+            # Without its traceback, which the command shows where it is of use.
+            log.error("stopped: %s: %s", type(error).__name__, error)  # noqa: TRY400
+            raise
         finally:
             stop.set()
             root.handlers[:], root.level = before, level

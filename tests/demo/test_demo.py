@@ -26,9 +26,9 @@ from actors.detect.settings import DetectorSettings, resolve_detector
 from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from actors.storage.object_store import ObjectStore, StorageSettings
 from demo.scenes import write_shards
-from jobs import cli
+from jobs import cli, command
 from jobs.evaluation.comparison import Evaluation
-from jobs.evaluation.measures import evaluate
+from jobs.evaluation.measures import measure
 from jobs.run.demo_models import KNOWN_WEIGHTS, demo_models
 from tests.conftest import REPO_ROOT
 from tests.support import job
@@ -96,7 +96,7 @@ def frame_of(image: Path) -> dict[str, object]:
 def measured(output: Path, truth: Path) -> Evaluation:
     place = ObjectStore(str(output), StorageSettings())
     report = ObjectStore(str(output / "evaluation"), StorageSettings())
-    return evaluate(place, str(truth), report, complete=False)[0]
+    return measure(place, str(truth), report, complete=False)[0]
 
 
 def assert_right(found: Evaluation) -> None:
@@ -172,7 +172,7 @@ def test_the_demos_configuration_is_all_that_the_command_needs(tmp_path):
 
 def test_without_frames_the_demo_says_how_to_draw_them(tmp_path, monkeypatch, capsys):
     codes: list[int] = []
-    monkeypatch.setattr(cli.os, "_exit", codes.append)
+    monkeypatch.setattr(command.os, "_exit", codes.append)
     monkeypatch.chdir(tmp_path)
     cli.main(["annotate", "--config", "conf/demo.yaml"])
     assert codes == [2]

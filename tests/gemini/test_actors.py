@@ -12,7 +12,7 @@ from rich.console import Console
 from actors.gemini.stage import GeminiRun
 from actors.storage.object_store import ObjectStore
 from jobs.run.output_status import output_status
-from jobs.run.progress import print_summary
+from jobs.run.summary import print_summary
 from tests.servers.gemini_clock import ServerClock
 from tests.servers.gemini_server import gemini_server
 from tests.support import gemini_job, job

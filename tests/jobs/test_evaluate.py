@@ -14,7 +14,7 @@ from PIL import Image
 
 from actors.records import Annotation
 from actors.storage.object_store import ObjectStore
-from jobs import cli
+from jobs import cli, command
 from jobs.evaluation.reliability import reliability
 from tests.support import job
 from tests.support.committed import SCHEMA, Found, said, write_output, write_truth
@@ -35,7 +35,7 @@ def run(capsys, monkeypatch):
 
     def run_it(*arguments: object) -> tuple[int, str, str]:
         codes: list[int] = []
-        monkeypatch.setattr(cli.os, "_exit", codes.append)
+        monkeypatch.setattr(command.os, "_exit", codes.append)
         capsys.readouterr()
         cli.main(["evaluate", *map(str, arguments)])
         said = capsys.readouterr()

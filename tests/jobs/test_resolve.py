@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from jobs.run import run_record
 from jobs.run.resolve import models_of, resolve
 from jobs.settings import load_settings
 from tests.support.job import Models
@@ -45,9 +46,11 @@ def test_a_setting_changes_the_fingerprints_of_what_depends_on_it(models, base, 
 def test_a_model_whose_answers_stay_is_remembered_when_a_run_leaves_it_out(models):
     given = [option for option in models.options(smolvlm=False) if option != "--set"]
     resolved = resolve(load_settings((), given).settings)
-    assert models_of(resolved, {})["notice"] is None
-    before = {"demo": True, "model": "demo/models/smolvlm"}
-    said = models_of(resolved, {"smolvlm": before})
-    assert said["smolvlm"] == before
-    assert said["demo"]
-    assert said["notice"].startswith("demo models (smolvlm)")
+    assert models_of(resolved, run_record.Models()).notice is None
+    before = run_record.SmolVLMModel(
+        demo=True, model="demo/models/smolvlm", version="v", dtype="float32", prompt_sha256="p"
+    )
+    said = models_of(resolved, run_record.Models(smolvlm=before))
+    assert said.smolvlm == before
+    assert said.demo
+    assert said.notice.startswith("demo models (smolvlm)")

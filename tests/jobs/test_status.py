@@ -8,7 +8,7 @@ from rich.console import Console
 
 from actors.storage.object_store import ObjectStore
 from jobs.run.output_status import output_status
-from jobs.run.progress import print_summary
+from jobs.run.summary import print_summary
 from tests.support.committed import Found, said, write_output
 
 BOX = (0.1, 0.1, 0.2, 0.4)

@@ -8,7 +8,7 @@ from unittest.mock import ANY
 import pytest
 
 from actors.storage.object_store import ObjectStore
-from jobs import cli
+from jobs import cli, command
 from tests.support import job
 from tests.support.committed import Found, write_output
 from tests.support.job import Models
@@ -24,7 +24,7 @@ def source(tmp_path_factory):
 def refused(capsys, monkeypatch, *arguments: object) -> str:
     """Run the command in this process up to its exit; returns what it says."""
     codes: list[int] = []
-    monkeypatch.setattr(cli.os, "_exit", codes.append)
+    monkeypatch.setattr(command.os, "_exit", codes.append)
     cli.main([str(argument) for argument in arguments])
     assert codes == [2]
     return capsys.readouterr().err

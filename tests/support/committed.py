@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Annotation, Shard
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage.object_store import ObjectStore
 from actors.storage.tables import annotations_table
+from jobs.run.run_record import PlanCounts, RunRecord, write_run
 from jobs.settings import Settings
 
 SCHEMA = AttributeSchema(SchemaSettings())
@@ -46,13 +46,10 @@ def said(confidence: Mapping[str, float] | None = None, **values: Any) -> Annota
 
 def write_output(store: ObjectStore, shards: Mapping[str, Mapping[str, Sequence[Found] | str]]) -> None:
     """Commit shards of frames: frame key to its persons, or to why it failed."""
-    run = {
-        "config": Settings().as_dict(),
-        "fingerprints": _FINGERPRINTS,
-        "models": {},
-        "plan": {"shards": len(shards)},
-    }
-    store.write("run.json", json.dumps(run).encode())
+    run = RunRecord(
+        config=Settings().as_dict(), fingerprints=_FINGERPRINTS, plan=PlanCounts(shards=len(shards))
+    )
+    write_run(store, run)
     for shard_id, frames in shards.items():
         Committer(store, OutputSettings(), SCHEMA, _FINGERPRINTS).commit(_block(shard_id, frames))
 

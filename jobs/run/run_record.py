@@ -1,0 +1,199 @@
+"""`run.json`: what the last run of an output was asked to do, with which models and packages."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
+
+from actors.errors import ConfigError
+from actors.settings_section import Section
+from actors.storage import layout
+from actors.storage.object_store import ObjectStore
+
+_SectionType = TypeVar("_SectionType", bound=Section)
+
+_PACKAGES = (
+    "ray",
+    "torch",
+    "torchvision",
+    "transformers",
+    "ultralytics-opencv-headless",
+    "openvino",
+    "onnxruntime",
+    "opencv-python-headless",
+    "xgrammar",
+    "google-genai",
+    "pyarrow",
+)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+
+class PlanCounts(_Part):
+    """How many shards the input had, and how many of them the run had something to do for."""
+
+    shards: int
+    to_do: int = 0
+    skipped: int = 0
+
+
+class DetectorModel(_Part):
+    """The detector; `demo` says whether it is the demo's."""
+
+    demo: bool
+    weights: str
+    sha256: str
+    backend: str
+    precision: str
+
+
+class SmolVLMModel(_Part):
+    """The local annotator; `version` is a commit on the hub or a hash over its files."""
+
+    demo: bool
+    model: str
+    version: str
+    dtype: str
+    prompt_sha256: str
+
+
+class GeminiModel(_Part):
+    """The second annotator; `key_id` is a digest of the API key."""
+
+    model: str
+    prompt_sha256: str
+    key_id: str
+
+
+class Models(_Part):
+    """The models of a run, each by its stage, and what a person is told if one of them is the demo's."""
+
+    demo: bool = False
+    notice: str | None = None
+    detector: DetectorModel | None = None
+    smolvlm: SmolVLMModel | None = None
+    gemini: GeminiModel | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_stages(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        return {key: value for key, value in content.items() if value is not None or key == "notice"}
+
+
+class RunRecord(_Part):
+    """What a run was asked to do.
+
+    Attributes:
+        shopframe: Version of this package.
+        started_at: ISO 8601 in UTC.
+        config: Every setting as it would stand in YAML, without secrets.
+        fingerprints: Stage to the hash of all that its results depend on.
+        plan: What there was to do.
+        models: What detected and annotated.
+        packages: Versions of the packages that results depend on.
+        python: Version of Python.
+    """
+
+    shopframe: str = ""
+    started_at: str = ""
+    config: dict[str, Any]
+    fingerprints: dict[str, str] = Field(default_factory=dict)
+    plan: PlanCounts
+    models: Models = Models()
+    packages: dict[str, str] = Field(default_factory=dict)
+    python: str = ""
+
+    def section(self, name: str, kind: type[_SectionType]) -> _SectionType:
+        """A section of the run's settings.
+
+        Raises:
+            ConfigError: The run was made by a version whose settings were others.
+        """
+        try:
+            return kind.model_validate(self.config.get(name, {}))
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            key = ".".join([name, *map(str, problem["loc"])])
+            raise ConfigError(
+                f"{layout.RUN}: {key}: {problem['msg']}; the last run was made by shopframe "
+                f"{self.shopframe}: run shopframe annotate once with this version"
+            ) from error
+
+
+def installed_packages() -> dict[str, str]:
+    """Package to version, of those that results depend on and that are installed."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def new_run_record(
+    started_at: str, config: dict[str, Any], fingerprints: dict[str, str], plan: PlanCounts, models: Models
+) -> RunRecord:
+    """The record of a run that begins now, on this machine."""
+    return RunRecord(
+        shopframe=version("shopframe"),
+        started_at=started_at,
+        config=config,
+        fingerprints=fingerprints,
+        plan=plan,
+        models=models,
+        packages=installed_packages(),
+        python=platform.python_version(),
+    )
+
+
+def write_run(store: ObjectStore, record: RunRecord) -> None:
+    """Replace `run.json`. Raises OSError where the store can't be written."""
+    store.write(layout.RUN, json.dumps(record.model_dump(mode="json"), indent=2).encode())
+
+
+def last_run(store: ObjectStore) -> RunRecord | None:
+    """The last run of an output, or None where there was none.
+
+    Raises:
+        ConfigError: `run.json` can't be understood.
+    """
+    try:
+        content = store.read(layout.RUN)
+    except FileNotFoundError:
+        return None
+    try:
+        return RunRecord.model_validate_json(content)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        raise ConfigError(
+            f"{store.full(layout.RUN)}: not the record of a run: {'.'.join(map(str, problem['loc']))}: "
+            f"{problem['msg']}; delete it and run shopframe annotate again"
+        ) from error
+
+
+def read_run(store: ObjectStore) -> RunRecord:
+    """The last run of an output.
+
+    Raises:
+        ConfigError: There was none, or `run.json` can't be understood.
+    """
+    found = last_run(store)
+    if found is None:
+        raise ConfigError(
+            f"{store.uri}: no run.json here; give --output as it was given to shopframe annotate"
+        )
+    return found

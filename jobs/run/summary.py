@@ -1,0 +1,85 @@
+"""What a person is told of an output: counts that add up, the first failures, the next command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def print_summary(console: Console, status: dict[str, Any], run: dict[str, Any]) -> None:
+    """The end of a run: what it did, what there is now, the first failures, what to do next."""
+    table = Table(title=f"shopframe: {status['output']}", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for name, text in _summary_rows(status, run):
+        table.add_row(name, text)
+    console.print(table)
+    if status["models"]["notice"] is not None:
+        console.print(Text(status["models"]["notice"]), soft_wrap=True)
+    held = run.get("gemini", {}).get("held")
+    if held:
+        console.print(Text(f"gemini: {held:,} shards left to another run, which is at work on them"))
+    stopped = run.get("gemini", {}).get("stopped")
+    if stopped:
+        console.print(Text(f"gemini stopped: {stopped['reason']}"), soft_wrap=True)
+    for shard_id, error in run.get("gemini", {}).get("errors", {}).items():
+        console.print(Text(f"gemini: {shard_id}: {error}"), soft_wrap=True)
+    for failure in status["failures"]:
+        console.print(Text(f"failed: {failure['shard']}: {failure['error']}"), soft_wrap=True)
+    for failure in status["failed_frames"]:
+        text = f"failed frame: {failure['shard']}: {failure['frame']}: {failure['error']}"
+        console.print(Text(text), soft_wrap=True)
+    console.print(Text(f"next: {status['next']}"), soft_wrap=True)
+
+
+def _summary_rows(status: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if run:
+        yield (
+            "this run",
+            (
+                f"{run['shards_done']:,} shards done, {run['shards_failed']:,} failed, "
+                f"{run['shards_skipped']:,} skipped (nothing to do), {run['frames']:,} frames, "
+                f"{run['persons']:,} persons in {run['seconds']:.0f} s"
+            ),
+        )
+    shards, frames, persons = status["shards"], status["frames"], status["persons"]
+    yield (
+        "shards",
+        (
+            f"{shards['total']:,} = {shards['done']:,} done + {shards['failed']:,} failed + "
+            f"{shards['pending']:,} pending"
+        ),
+    )
+    yield "frames", f"{frames['total']:,} = {frames['ok']:,} ok + {frames['failed']:,} failed"
+    reasons = ", ".join(f"{reason} {n:,}" for reason, n in status["dropped"].items())
+    yield (
+        "persons",
+        (
+            f"{persons['detected']:,} detected = {persons['kept']:,} kept + {persons['dropped']:,} dropped"
+            + (f" ({reasons})" if reasons else "")
+        ),
+    )
+    for name, outcomes in status["annotators"].items():
+        given = {outcome: n for outcome, n in outcomes.items() if n} or {"ok": 0}
+        not_asked = persons["kept"] - sum(outcomes.values())
+        if not_asked > 0:
+            given["not asked in the run that did their shard"] = not_asked
+        parts = " + ".join(f"{n:,} {outcome}" for outcome, n in given.items())
+        cost = status["cost_usd"].get(name)
+        paid = f"; about ${cost:.4f} so far" if cost else ""
+        yield name, f"{sum(given.values()):,} = {parts}{paid}"
+    quota = status["quota"]
+    if quota is not None:
+        left = "no daily limit" if quota["left_today"] is None else f"{quota['left_today']:,} left today"
+        yield (
+            "quota",
+            (
+                f"{quota['model']}: {quota['spent_today']:,} requests spent today, {left}, resets at "
+                f"{quota['resets_at']}; {quota['persons_waiting']:,} persons wait, "
+                + (f"{quota['days_left']} resets at this quota" if quota["days_left"] else "today is enough")
+            ),
+        )

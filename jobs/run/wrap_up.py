@@ -1,0 +1,37 @@
+"""The end of a run: debris deleted, derived data brought up to date, `progress.json` written."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from actors.attributes import AttributeSchema
+from actors.storage import layout
+from actors.storage.object_store import ObjectStore
+from jobs.run.consolidation import consolidate_output
+from jobs.run.output_status import output_status
+from jobs.run.run_log import log
+from jobs.run.sweep import sweep
+
+
+def wrap_up(
+    output: ObjectStore, schema: AttributeSchema, consolidate: bool, run: dict[str, Any]
+) -> dict[str, Any]:
+    """End a run; returns the state of the output.
+
+    Args:
+        output: Where the run's results went.
+        schema: The attributes.
+        consolidate: Whether `consolidated/` is brought up to date.
+        run: What this run did.
+
+    Raises:
+        OSError: The store can't be read or written.
+    """
+    sweep(output)
+    if consolidate:
+        consolidate_output(output, schema)
+    status = output_status(output, keep_index=True)
+    output.write(layout.PROGRESS, json.dumps({**status, "run": run}, indent=2).encode())
+    log.info("end", extra={"run": run, "shards": status["shards"]})
+    return status
