@@ -59,6 +59,7 @@ class BlockStage:
         name: As in timings, errors and the progress display.
         resources: What its workers take.
         work: Makes the block of the next stage; may report progress as it goes.
+        prepare: Loads what the work needs, once in each actor, before its first shard.
         keeps_state: Whether workers are actors, which hold a model from shard to shard, or tasks.
         concerns: Where a shard's work must begin for the stage to do something to it.
         takes_failed: Whether blocks with an error come to it too.
@@ -67,6 +68,7 @@ class BlockStage:
     name: str
     resources: Resources
     work: Callable[[ShardBlock, ReportProgress], ShardBlock]
+    prepare: Callable[[], None] = lambda: None
     keeps_state: bool = True
     concerns: tuple[Work, ...] = ALL_WORK
     takes_failed: bool = False
@@ -94,7 +96,13 @@ def _detect(
 
 def annotate_stage(resources: Resources, annotator: ShardAnnotator) -> BlockStage:
     """Asks a local model about the kept people of a shard."""
-    return BlockStage("annotate", resources, partial(_annotate, annotator), concerns=("detect", "annotate"))
+    return BlockStage(
+        "annotate",
+        resources,
+        partial(_annotate, annotator),
+        prepare=annotator.load,
+        concerns=("detect", "annotate"),
+    )
 
 
 def _annotate(annotator: ShardAnnotator, block: ShardBlock, _: ReportProgress) -> ShardBlock:
@@ -160,12 +168,13 @@ class StageWorker:
     def __init__(self, stage: BlockStage, context: StageContext) -> None:
         self._stage = stage
         self._context = context
-        if stage.resources.gpus > 0 and stage.resources.gpu_setting:
-            try:
+        try:
+            if stage.resources.gpus > 0 and stage.resources.gpu_setting:
                 require_cuda(stage.resources.gpu_setting)
-            except ConfigError as error:
-                ray.get(context.tracker.refuse.remote(str(error)))
-                raise
+            stage.prepare()
+        except ConfigError as error:
+            ray.get(context.tracker.refuse.remote(str(error)))
+            raise
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """One block through the stage."""

@@ -20,7 +20,7 @@ ANNOTATOR = "smolvlm"
 
 @dataclass
 class ShardAnnotator:
-    """Asks SmolVLM; loads the model on the first shard that has someone to ask about.
+    """Asks SmolVLM; the model is loaded once.
 
     Attributes:
         settings: The annotator's settings, with its `resolved` model.
@@ -41,6 +41,14 @@ class ShardAnnotator:
         # model is the whole cost of a run, so it takes what its node has.
         torch.set_num_threads(self.threads)
         return CropAnnotator(self.settings, self.resolved, self.schema)
+
+    def load(self) -> None:
+        """Load the model, which otherwise happens on the first crop.
+
+        Raises:
+            WeightsError: The files can't be loaded on this machine.
+        """
+        _ = self._model
 
     def annotate(self, block: ShardBlock) -> ShardBlock:
         """The block with answers about all kept persons, or about those whose outcome is to be retried."""

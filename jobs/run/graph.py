@@ -49,6 +49,8 @@ def _run_wave(
     rows = [task.to_row() for task in tasks]
     blocks = ray.data.from_items(rows, override_num_blocks=len(rows))
     for stage in stages:
+        if not any(task.work in stage.concerns for task in tasks):
+            continue
         blocks = _add_stage(blocks, stage, context, len(tasks))
     for batch in blocks.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         table: pa.Table = batch
