@@ -169,11 +169,17 @@ def describe(loaded: LoadedSettings) -> Iterator[tuple[str, Any, str, str]]:
 
 
 def _find_config(name: str) -> Path:
-    for candidate in (Path(name), CONF / Path(name).name, CONF / f"{Path(name).name}.yaml"):
+    """The file of this path; a bare name is looked for among the shipped files too."""
+    candidates = [Path(name)]
+    if Path(name).name == name:
+        candidates += [CONF / name, CONF / f"{name}.yaml"]
+    for candidate in candidates:
         if candidate.is_file():
             return candidate
     shipped = ", ".join(sorted(p.name for p in CONF.glob("*.yaml")))
-    raise ConfigError(f"--config {name}: no such file (shipped: {shipped})")
+    raise ConfigError(
+        f"--config {name}: no such file; the shipped ones are named without a folder: {shipped}"
+    )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -205,9 +205,9 @@ def test_documents_become_a_tar_and_files_again_without_new_answers(store):
     assert {p: store.read(p) for p in files(store) if p.startswith("json/")} == documents
 
 
-def test_documents_that_are_off_are_removed(store):
+def test_documents_that_are_no_longer_wanted_are_removed(store):
     committer(store).commit(block())
-    committer(store, person_json="off").commit(block(work="write", etag=etag_of(store), attempt=2))
+    committer(store, person_json="none").commit(block(work="write", etag=etag_of(store), attempt=2))
     assert not [p for p in files(store) if p.startswith("json/")]
 
 

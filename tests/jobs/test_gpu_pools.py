@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sys
+
 import pytest
 from ray.cluster_utils import Cluster
 
@@ -47,3 +50,54 @@ def test_a_worker_without_its_gpu_stops_the_run_with_one_sentence(
     assert "was given a GPU and finds no CUDA device" in said
     assert "Traceback" not in done.stderr
     assert not job.records(output)
+
+
+# The real graph with real workers of Ray, but with work that only tells where it was done: a real model would
+# want a real GPU.
+_PLACED = """
+import json
+import sys
+from dataclasses import replace
+
+import ray
+
+from actors.attempt_tracker import start_tracker
+from actors.commit.accounting import ShardSummary
+from actors.records import Shard
+from actors.shard_block import ShardTask
+from actors.stages import BlockStage, Resources, StageContext
+from jobs.run.graph import run_graph
+
+
+def where(stage):
+    def work(block, report_progress):
+        gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+        return replace(block, timings_s={**block.timings_s, f"{stage} gpus": len(gpus)})
+
+    return work
+
+
+def commit(block, report_progress):
+    told = json.dumps(dict(block.timings_s))
+    return block.committed(ShardSummary(block.task.shard.shard_id, "done", error=told).to_json())
+
+
+stages = [
+    BlockStage("detect", Resources(workers=2, gpus=0.5), where("detect")),
+    BlockStage("annotate", Resources(workers=1, gpus=1), where("annotate")),
+    BlockStage("commit", Resources(workers=2, cpus=0.25), commit, keeps_state=False),
+]
+ray.init(address=sys.argv[1], log_to_driver=False)
+tasks = [ShardTask(Shard(name, f"in/{name}", "webdataset", "e", 1), "detect") for name in "abcde"]
+summaries = list(run_graph(tasks, stages, StageContext(start_tracker(), 3)))
+print(json.dumps({s.shard_id: json.loads(s.error) for s in summaries}))
+"""
+
+
+def test_stages_get_the_gpus_that_they_ask_for_and_every_shard_passes_whole(gpu_cluster):
+    done = job.finish(job.start_command([sys.executable, "-c", _PLACED, gpu_cluster.address]))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert sorted(found) == list("abcde")
+    for shard in found.values():
+        assert (shard["detect gpus"], shard["annotate gpus"]) == (1, 1)

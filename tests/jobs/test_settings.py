@@ -41,6 +41,19 @@ def test_a_list_replaces_a_list_and_a_null_drops_an_attribute():
     assert attributes["hood"] is None
 
 
+def test_a_shipped_file_is_found_by_its_bare_name_alone(tmp_path):
+    for name in ("demo.yaml", "demo"):
+        assert load_settings([name]).sources["smolvlm.model"] == str(CONF / "demo.yaml")
+    for name in (str(tmp_path / "demo.yaml"), "wrong/dir/demo.yaml", "./demo"):
+        with pytest.raises(ConfigError, match=f"--config {name}: no such file"):
+            load_settings([name])
+
+
+@pytest.mark.parametrize("value", ["none", "off", "'off'", "false"])
+def test_documents_are_turned_off_by_none_and_by_what_yaml_makes_of_off(value):
+    assert load_settings((), [f"output.person_json={value}"]).settings.output.person_json == "none"
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

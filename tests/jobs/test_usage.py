@@ -40,6 +40,7 @@ def refused(capsys, monkeypatch, *arguments: object) -> str:
         (["--set", "smolvlm"], "write it as key.path=value"),
         (["--set", "roi.dynamic.ratio=wide"], "--set roi.dynamic.ratio"),
         (["--config", "no-such.yaml"], "no such file"),
+        (["--config", "wrong/dir/demo.yaml"], "--config wrong/dir/demo.yaml: no such file"),
         (["--retry-annotator", "nobody"], "not an enabled annotator"),
         (["--set", f"detector.sha256={'0' * 64}"], "sha256"),
         (["--set", "detector.weights=/nowhere/x.pt"], "/nowhere/x.pt"),
