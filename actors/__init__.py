@@ -1,1 +1,1 @@
-"""The stages a shard passes through: read, detect, select, annotate, commit."""
+"""The stages that a shard passes through: read, detect, select, annotate and commit."""

@@ -1,4 +1,7 @@
-"""Who works on which shard since when: bounds poisonous inputs and tells a stall from slow work."""
+"""Track which worker is processing which shard, and since when.
+
+This limits the retries of shards that crash their workers, and tells a stall from slow work.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import ray
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """A shard that a worker has begun and not finished; `for_s` in seconds."""
+    """A shard that a worker has started and not finished; `for_s` is the time since then, in seconds."""
 
     stage: str
     shard_id: str
@@ -21,12 +24,12 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """State of all stages at one moment.
+    """The state of all stages at one moment.
 
     Attributes:
-        in_flight: Longest first, at most 20.
-        frames: Frames that went through the detector so far, uncommitted ones included.
-        persons: Persons kept so far, likewise.
+        in_flight: Shards in progress, the longest first, at most 20.
+        frames: Frames that the detector has processed so far, including those not committed yet.
+        persons: Persons kept so far, including those not committed yet.
     """
 
     in_flight: tuple[InFlight, ...] = ()
@@ -41,11 +44,11 @@ class _Started:
 
 
 class AttemptTracker:
-    """Counts how often each stage began a shard without finishing it.
+    """Counts how often each stage has started a shard without finishing it.
 
-    Ray runs a task again whenever its worker dies. That is right for a worker that was killed, and
-    endless for a shard that kills its workers; only the count tells the two apart. It lasts for one
-    run, so that a killed run is never held against the shards that it was working on.
+    Ray runs a task again whenever its worker dies. That is right if the worker was killed by chance, but
+    never ends if the shard itself crashes its workers; only the count tells the two apart. The count
+    lasts for one run, so a killed run never counts against the shards that it was processing.
     """
 
     def __init__(self) -> None:
@@ -54,30 +57,30 @@ class AttemptTracker:
         self._refusal: str | None = None
 
     def start(self, stage: str, shard_id: str) -> int:
-        """A worker begins a shard; returns how many times that has now happened, from 1."""
+        """Record that a worker starts a shard, and return how often that has happened by now, from 1."""
         entry = self._started.setdefault((stage, shard_id), _Started())
         entry.times += 1
         entry.since = time.monotonic()
         return entry.times
 
     def finish(self, stage: str, shard_id: str) -> None:
-        """The worker has finished the shard, well or badly."""
+        """Record that the worker has finished the shard, successfully or not."""
         self._started.pop((stage, shard_id), None)
 
     def report_progress(self, frames: int = 0, persons: int = 0) -> None:
-        """Progress within a shard, for the display."""
+        """Add progress within a shard, for the display."""
         self._seen.update(frames=frames, persons=persons)
 
     def refuse(self, reason: str) -> None:
-        """A worker can't start for a reason that the settings have to mend."""
+        """Record that a worker can't start for a reason that only a change of the settings can fix."""
         self._refusal = self._refusal or reason
 
     def refusal(self) -> str | None:
-        """Why the first such worker could not start, or None if there was none."""
+        """Return why the first such worker could not start, or None if all could."""
         return self._refusal
 
     def snapshot(self) -> Snapshot:
-        """What the driver needs to know."""
+        """Return the current state of all stages, for the driver."""
         now = time.monotonic()
         flying = sorted(self._started.items(), key=lambda item: item[1].since)[:20]
         return Snapshot(
@@ -88,6 +91,6 @@ class AttemptTracker:
 
 
 def start_tracker() -> Any:
-    """A tracker as a Ray actor that restarts wherever there is room; returns its handle."""
+    """Start a tracker as a Ray actor, which restarts on any node with room, and return its handle."""
     remote = ray.remote(AttemptTracker)
     return remote.options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()

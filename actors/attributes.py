@@ -1,7 +1,7 @@
-"""The attributes that every annotator answers: one definition, and everything that follows from it.
+"""The definition of the attributes that every annotator answers, and everything derived from it.
 
-Prompt text, JSON schema, pydantic model, Arrow columns and validation are all derived from the
-`schema` section of the configuration, so an attribute added in YAML reaches all of them.
+The prompt text, JSON schema, pydantic model, Arrow columns and validation all come from the `schema`
+section of the configuration, so an attribute added in YAML appears in all of them.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ REASONING_KEY = "reasoning"
 REASONING_MAX_CHARS = 300
 
 _INTEGER_SPAN = 1000
-"""Most values of an integer: the guided decoder weighs every one of them."""
+"""Maximum distance between `min` and `max` of an integer, because the guided decoder scores every value."""
 
 _CATEGORY_VALUES = 127
-"""Most values of a category: what an int8 dictionary index can count."""
+"""Maximum number of values of a category, limited by the int8 index of the dictionary column."""
 
 # fmt: off
 _RESERVED = frozenset({
@@ -42,21 +42,23 @@ _RESERVED = frozenset({
     "confidence", "attributes", "schema_version",
 })
 # fmt: on
-"""Keys of the documents and columns of the tables that an attribute can't be called."""
+"""Names that an attribute can't have, because documents use them as keys or tables as columns."""
 
 
 class AttributeSettings(Section):
-    """One attribute of a person."""
+    """The definition of one attribute of a person."""
 
     type: AttributeType = Field(
-        description="category (one of `values`), boolean, or integer (`min` to `max`)"
+        description="Type of value: category (one of `values`), boolean, or integer (`min` to `max`)."
     )
-    values: tuple[str, ...] | None = Field(None, description="Allowed values of a category, in order")
-    min: int | None = Field(None, description="Smallest value of an integer")
-    max: int | None = Field(None, description="Largest value of an integer")
-    nullable: bool = Field(False, description="Whether an integer may be null, for 'can't be told'")
-    nested: bool = Field(True, description='Whether it stands under "attributes" in the JSON answer')
-    description: str = Field("", description="What it means, for the prompt", max_length=500)
+    values: tuple[str, ...] | None = Field(None, description="Allowed values of a category, in order.")
+    min: int | None = Field(None, description="Smallest value of an integer.")
+    max: int | None = Field(None, description="Largest value of an integer.")
+    nullable: bool = Field(False, description="Whether an integer may be null, which means 'can't be told'.")
+    nested: bool = Field(
+        True, description='Whether the attribute is placed under "attributes" in the JSON answer.'
+    )
+    description: str = Field("", description="Meaning of the attribute, for the prompt.", max_length=500)
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
@@ -73,7 +75,7 @@ class AttributeSettings(Section):
     def _check_category(self) -> None:
         values = self.values or ()
         if not 2 <= len(values) <= _CATEGORY_VALUES:
-            raise ValueError(f"a category needs 2 to {_CATEGORY_VALUES} values, this one has {len(values)}")
+            raise ValueError(f"a category needs 2 to {_CATEGORY_VALUES} values, but has {len(values)}")
         for value in values:
             if not value or value != value.strip() or len(value) > 64 or not value.isprintable():
                 raise ValueError(
@@ -127,11 +129,12 @@ def _default_attributes() -> dict[str, AttributeSettings | None]:
 
 
 class SchemaSettings(Section):
-    """What every annotator is asked about a person."""
+    """The attributes that every annotator is asked about."""
 
     attributes: dict[str, AttributeSettings | None] = Field(
         default_factory=_default_attributes,
-        description="Attribute name to its definition; null drops one that an earlier file defined",
+        description="Maps the name of an attribute to its definition. null drops an attribute that an "
+        "earlier file defined.",
     )
 
     @model_validator(mode="after")
@@ -140,7 +143,7 @@ class SchemaSettings(Section):
             if attribute is not None:
                 _check_name(name)
         if not any(self.attributes.values()):
-            raise ValueError("attributes needs at least one attribute")
+            raise ValueError("attributes must define at least one attribute")
         return self
 
 
@@ -154,14 +157,14 @@ def _check_name(name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """One attribute as it is used.
+    """One attribute in the form that the code uses.
 
     Attributes:
-        name: Its key in answers and its column.
-        type: Kind of value.
-        values: Every allowed value, in order; null last where allowed.
-        nested: Whether it stands under "attributes" in JSON.
-        description: What it means, or "".
+        name: Key in answers, and name of the column.
+        type: Type of the value.
+        values: All allowed values, in order; None comes last if it is allowed.
+        nested: Whether it is under "attributes" in JSON.
+        description: Its meaning for the prompt, or "".
     """
 
     name: str
@@ -172,19 +175,19 @@ class Attribute:
 
     @property
     def nullable(self) -> bool:
-        """Whether null is an answer."""
+        """Whether null is an allowed answer."""
         return None in self.values
 
     @property
     def arrow_type(self) -> pa.DataType:
-        """Type of its column: dictionary<int8, string>, bool or int16."""
+        """The type of its column: dictionary<int8, string>, bool or int16."""
         if self.type == "category":
             return pa.dictionary(pa.int8(), pa.string())
         return pa.bool_() if self.type == "boolean" else pa.int16()
 
     @property
     def python_type(self) -> Any:
-        """Its annotation in the pydantic model, without coercion between types."""
+        """The type annotation for the pydantic model, which doesn't coerce between types."""
         if self.type == "category":
             return Literal[self.values]
         if self.type == "boolean":
@@ -193,7 +196,7 @@ class Attribute:
         return bounds | None if self.nullable else bounds
 
     def prompt_line(self) -> str:
-        """One line of the prompt: name, allowed values, meaning."""
+        """Return one line of the prompt: the name, the allowed values and the meaning."""
         if self.type == "category":
             allowed = "one of " + ", ".join(json.dumps(value, ensure_ascii=False) for value in self.values)
         elif self.type == "boolean":
@@ -209,7 +212,7 @@ class Attribute:
 
 
 class AttributeSchema:
-    """The attributes in the order of the answer: those at the top level, then the nested ones."""
+    """The attributes in the order of the answer: first those at the top level, then the nested ones."""
 
     def __init__(self, settings: SchemaSettings) -> None:
         defined = [_attribute(n, s) for n, s in settings.attributes.items() if s is not None]
@@ -229,20 +232,20 @@ class AttributeSchema:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the attributes, in order."""
+        """The names of the attributes, in order."""
         return tuple(attribute.name for attribute in self._attributes)
 
     @property
     def sha256(self) -> str:
-        """Fingerprint of all that can change an answer, descriptions and order included."""
+        """The fingerprint of everything that can change an answer, including descriptions and order."""
         content = [[a.name, a.type, a.values, a.nested, a.description] for a in self._attributes]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def answer_model(self, reasoning: bool) -> type[BaseModel]:
-        """Pydantic model of an answer; unknown and missing keys are errors.
+        """Return the pydantic model of an answer, which rejects unknown and missing keys.
 
         Args:
-            reasoning: Whether the answer also has a short text.
+            reasoning: Whether the answer also contains a short explanation.
         """
         closed = ConfigDict(extra="forbid")
         fields: dict[str, Any] = {a.name: _pydantic_field(a) for a in self if not a.nested}
@@ -255,7 +258,7 @@ class AttributeSchema:
         return create_model("Answer", __config__=closed, **fields)
 
     def json_schema(self, reasoning: bool) -> dict[str, Any]:
-        """JSON schema of an answer, without references and titles."""
+        """Return the JSON schema of an answer, without references and titles."""
         model = self.answer_model(reasoning)
         schema = model.model_json_schema()
         definitions = schema.pop("$defs", {})
@@ -263,7 +266,7 @@ class AttributeSchema:
         return inlined
 
     def prompt_text(self) -> str:
-        """The fields and their allowed values, to stand in a prompt where it says `{schema}`."""
+        """Return the fields and their allowed values, to replace `{schema}` in a prompt."""
         lines = [f"- {a.prompt_line()}" for a in self if not a.nested]
         nested = [f"  - {a.prompt_line()}" for a in self if a.nested]
         if nested:
@@ -271,24 +274,24 @@ class AttributeSchema:
         return "\n".join(lines)
 
     def arrow_fields(self, prefix: str = "") -> list[pa.Field]:
-        """One nullable column an attribute: an outcome other than "ok" has no values."""
+        """Return one column per attribute; they are nullable because only the outcome "ok" has values."""
         return [pa.field(f"{prefix}{a.name}", a.arrow_type) for a in self]
 
     def arrow_confidence_fields(self, prefix: str = "") -> list[pa.Field]:
-        """One nullable float32 column an attribute: probability (0..1) of the value chosen."""
+        """Return one nullable float32 column per attribute: the probability (0..1) of the chosen value."""
         return [pa.field(f"{prefix}confidence_{a.name}", pa.float32()) for a in self]
 
     def parse(self, obj: Mapping[str, Any]) -> dict[str, AttributeValue]:
         """Validate an answer and flatten it.
 
         Args:
-            obj: The answer in the JSON document's form; a "reasoning" text may be in it.
+            obj: The answer in the form of the JSON document; it may contain a "reasoning" text.
 
         Returns:
-            Attribute name to value, in the schema's order.
+            The value of each attribute by name, in the order of the schema.
 
         Raises:
-            ValueError: Naming the field and what is wrong with it.
+            ValueError: The answer is not valid; the message names the field and what is wrong with it.
         """
         model = self._with_reasoning if isinstance(obj, Mapping) and REASONING_KEY in obj else self._without
         try:
@@ -301,13 +304,13 @@ class AttributeSchema:
         return {name: flat[name] for name in self.names}
 
     def nest(self, values: Mapping[str, AttributeValue]) -> dict[str, Any]:
-        """Flat values to the JSON document's form: what `parse` reads."""
+        """Convert flat values to the form of the JSON document, which `parse` reads."""
         document: dict[str, Any] = {a.name: values[a.name] for a in self if not a.nested}
         nested = {a.name: values[a.name] for a in self if a.nested}
         return {**document, NESTED_KEY: nested} if nested else document
 
     def __getstate__(self) -> tuple[Attribute, ...]:
-        # The cached models are classes made at run time, which don't pickle.
+        # The cached models are classes created at run time, which can't be pickled.
         return self._attributes
 
     def __setstate__(self, state: tuple[Attribute, ...]) -> None:
@@ -338,12 +341,12 @@ def _pydantic_field(attribute: Attribute) -> tuple[Any, Any]:
 
 
 def _inline(node: Any, definitions: Mapping[str, Any]) -> Any:
-    """Some readers of JSON schema (servers of models among them) don't follow references."""
+    """Replace references by their definitions, because some model servers don't follow references."""
     if isinstance(node, list):
         return [_inline(item, definitions) for item in node]
     if not isinstance(node, dict):
         return node
     if "$ref" in node:
         return _inline(definitions[node["$ref"].rpartition("/")[2]], definitions)
-    # "title" is dropped where it is pydantic's own text, never where an attribute is called so.
+    # A "title" that pydantic added is a string; the definition of an attribute named "title" is kept.
     return {k: _inline(v, definitions) for k, v in node.items() if not (k == "title" and isinstance(v, str))}

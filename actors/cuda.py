@@ -1,4 +1,4 @@
-"""Whether a worker that was given a GPU can use it."""
+"""Check that a worker that was given a GPU can use it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from actors.errors import ConfigError
 
 
 def require_cuda(setting: str) -> None:
-    """See that this process finds a CUDA device.
+    """Check that this process finds a CUDA device.
 
-    Ray hands out GPUs by count: a node that announces one may have no driver, or none that torch can use.
+    Ray assigns GPUs by count only: a node that reports a GPU may have no driver, or one that torch can't use.
 
     Args:
-        setting: The setting that asked for the GPU, named in the error.
+        setting: The setting that requested the GPU, for the error message.
 
     Raises:
         ConfigError: There is no CUDA device.
@@ -22,6 +22,6 @@ def require_cuda(setting: str) -> None:
 
     if not torch.cuda.is_available():
         raise ConfigError(
-            f"{setting}: a worker on {socket.gethostname()} was given a GPU and finds no CUDA device; check "
+            f"{setting}: a worker on {socket.gethostname()} was given a GPU but finds no CUDA device; check "
             "the NVIDIA driver of that node (nvidia-smi), or change the setting to run on the CPU"
         )

@@ -1,28 +1,28 @@
-"""Everything that Shopframe raises on purpose.
+"""The exceptions that Shopframe raises on purpose.
 
     ShopframeError
-    ├── ConfigError                settings or credentials are wrong: nothing is started (exit code 2)
+    ├── ConfigError                settings or credentials are wrong; nothing is started (exit code 2)
     │   ├── InputError             the input is missing, empty or can't be listed
     │   ├── WeightsError           model weights are missing, unreachable or not the pinned ones
     │   ├── OutputError            the output can't be written
-    │   └── GeminiRefusedError     Gemini refuses the key, the model or the settings: its stage stops
-    ├── ShardError                 one shard can't be read or processed: the shard is recorded as failed
-    │   └── CropRestoreError       crops were not kept and can't be cut again: the committed shard stays
-    ├── FrameError                 one frame can't be read or decoded: the frame becomes a row with its reason
-    ├── GeminiRateLimitedError     Gemini's quota is spent for now: wait as it says
-    ├── GeminiUnavailableError     Gemini can't be reached or has trouble of its own: try again later
-    ├── PreconditionError          a conditional write lost: another attempt was faster
+    │   └── GeminiRefusedError     Gemini refuses the key, model or settings; its stage stops
+    ├── ShardError                 one shard can't be read or processed; it is recorded as failed
+    │   └── CropRestoreError       crops were not kept and can't be cut again; the commit stays as it is
+    ├── FrameError                 one frame can't be read or decoded; its row states the reason
+    ├── GeminiRateLimitedError     Gemini's quota is used up for now; wait as it says
+    ├── GeminiUnavailableError     Gemini can't be reached or fails; try again later
+    ├── PreconditionError          a conditional write failed because another writer was faster
     └── StalledError               no shard was committed within the deadline (exit code 3)
 
-Catch by type. Every message names the thing (file, shard, key or field), what is wrong with it
-and, where there is one, the remedy.
+Catch errors by their type. Every message names the file, shard, key or field, says what is wrong
+with it and, if there is one, gives the remedy.
 """
 
 from typing import Self
 
 
 class ShopframeError(Exception):
-    """Base of all errors below."""
+    """The base class of all errors below."""
 
 
 class ConfigError(ShopframeError):
@@ -42,10 +42,10 @@ class OutputError(ConfigError):
 
 
 class GeminiRefusedError(ConfigError):
-    """Gemini refuses the key, the model or the settings: no request would be answered.
+    """Gemini refuses the key, the model or the settings, so no request would be answered.
 
     Attributes:
-        code: HTTP status that was answered, where that was the reason.
+        code: HTTP status of the response, if it was the reason.
     """
 
     def __init__(self, message: str, code: int | None = None) -> None:
@@ -57,25 +57,25 @@ class GeminiRefusedError(ConfigError):
 
 
 class ShardError(ShopframeError):
-    """One shard can't be read or processed; the others go on."""
+    """One shard can't be read or processed; the others continue."""
 
 
 class CropRestoreError(ShardError):
-    """Crops of a committed shard were not kept and can't be cut again; what is committed of it stands."""
+    """Crops of a committed shard were not kept and can't be cut again; its commit stays valid."""
 
 
 class FrameError(ShopframeError):
-    """One frame can't be read or decoded; the others go on."""
+    """One frame can't be read or decoded; the others continue."""
 
 
 class GeminiRateLimitedError(ShopframeError):
-    """Gemini answered 429: a quota is spent.
+    """Gemini answered 429 because a quota is used up.
 
     Attributes:
-        per_day: Whether the day's quota is spent, rather than that of the minute.
-        retry_after_s: Seconds to wait as the server said, or None if it did not say. With `per_day` it
-            is no measure of the wait: the server was seen to say less than a minute.
-        quota_id: Google's name of the quota, where given.
+        per_day: Whether it is the daily quota, rather than the one per minute.
+        retry_after_s: Seconds to wait according to the server, or None if it gave no time. Don't rely on
+            it with `per_day`: servers have answered less than a minute.
+        quota_id: Google's name of the quota, if the response has it.
     """
 
     def __init__(
@@ -95,10 +95,10 @@ class GeminiRateLimitedError(ShopframeError):
 
 
 class GeminiUnavailableError(ShopframeError):
-    """Gemini could not be reached, answered too late, or failed: the same request may work later.
+    """Gemini could not be reached, answered too late, or failed; the same request may work later.
 
     Attributes:
-        retry_after_s: Seconds to wait as the server said, or None if it did not say.
+        retry_after_s: Seconds to wait according to the server, or None if it gave no time.
     """
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
@@ -110,7 +110,7 @@ class GeminiUnavailableError(ShopframeError):
 
 
 class PreconditionError(ShopframeError):
-    """A conditional write found another version of the object than it expected."""
+    """A conditional write found a different version of the object than it expected."""
 
 
 class StalledError(ShopframeError):

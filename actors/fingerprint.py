@@ -1,4 +1,4 @@
-"""Fingerprints: a stage is done again where the hash of everything that its result depends on has changed."""
+"""Fingerprints: a stage runs again if the hash of everything that its result depends on has changed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 from collections.abc import Iterable
 
 NOT_ANNOTATORS = ("detect", "person_json")
-"""Stages that have a fingerprint and ask nobody about a person; all others are annotators."""
+"""Stages that have a fingerprint but are not annotators; all other stages are."""
 
 
 def fingerprint_of(content: object) -> str:
-    """SHA-256 of JSON-serialisable content: equal content has the same fingerprint on every machine."""
+    """Return the SHA-256 of JSON-serialisable content; equal content gives the same hash on every machine."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def annotators_in(stages: Iterable[str]) -> list[str]:
-    """Names of the annotators among the stages of a run, in the order given."""
+    """Return the annotators among the stages of a run, in the order given."""
     return [stage for stage in stages if stage not in NOT_ANNOTATORS]

@@ -1,4 +1,4 @@
-"""Prompts of the annotators: a text file in which `{schema}` stands for the list of attributes."""
+"""The prompts of the annotators: text files in which `{schema}` stands for the list of attributes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Prompt:
     """A prompt with the attributes filled in.
 
     Attributes:
-        text: What the model reads.
-        source: The file's path, or "the shipped prompt", for messages.
+        text: The text that is sent to the model.
+        source: Path of the file, or "the shipped prompt", for messages.
     """
 
     text: str
@@ -29,12 +29,12 @@ class Prompt:
 
     @property
     def sha256(self) -> str:
-        """Identity of the text, hexadecimal."""
+        """The SHA-256 of the text, in hexadecimal, which identifies it."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 def read_prompt(setting: str, path: str | None, shipped: str, attributes: str) -> Prompt:
-    """Read a prompt once, on the driver, before any work.
+    """Read a prompt; the driver does this once, before any work starts.
 
     Args:
         setting: Name of the setting, for messages.

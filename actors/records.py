@@ -1,7 +1,7 @@
-"""Row types and Arrow schemas: what passes between the stages and what is written.
+"""Row types and Arrow schemas that pass between the stages and are written to the output.
 
 Boxes are `[x1, y1, x2, y2]`, float32, normalised to 0..1 of the frame as displayed (after EXIF
-rotation), x to the right, y down. A pixel box is `bbox * [width, height, width, height]`.
+rotation). x points to the right and y points down. A pixel box is `bbox * [width, height, width, height]`.
 """
 
 from dataclasses import dataclass, field
@@ -16,41 +16,41 @@ ShardFormat = Literal["webdataset", "parquet", "images", "zip"]
 
 FRAME_STATUSES = ("ok", "error")
 OUTCOMES = ("ok", "invalid", "blocked", "truncated", "error", "pending")
-"""What became of one kept person at one annotator.
+"""The possible outcomes of one kept person at one annotator.
 
-ok         a valid answer
-invalid    an answer that does not fit the schema
-blocked    refused by the model's safety rules
-truncated  the answer was cut at the token limit
-error      no answer: the model or the crop failed
-pending    not asked yet
+ok         the answer is valid
+invalid    the answer does not match the schema
+blocked    the model's safety rules refused the answer
+truncated  the answer was cut off at the token limit
+error      there is no answer because the model or the crop failed
+pending    there is no answer yet
 """
 
 Outcome = Literal["ok", "invalid", "blocked", "truncated", "error", "pending"]
 
 ANSWERED: tuple[Outcome, ...] = ("ok",)
-"""Outcomes that stand when an annotator is to be retried."""
+"""Outcomes that are kept when an annotator is retried."""
 
 SETTLED: tuple[Outcome, ...] = ("ok", "invalid", "blocked", "truncated")
-"""Outcomes that a plain rerun leaves alone: asked again, most likely the same would come out."""
+"""Outcomes that a plain rerun keeps, because asking again would most likely give the same result."""
 
 RETRYABLE: tuple[Outcome, ...] = ("error", "pending")
-"""Outcomes that a plain rerun asks for again, and needs the crop for."""
+"""Outcomes that a plain rerun asks for again; it needs the crop to do so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One unit of work: an input object, a part of one, or a group of loose images.
+    """One unit of work: an input object, a part of an object, or a group of loose images.
 
     Attributes:
         shard_id: Name of the shard in every output object; safe as a file name.
-        uri: Object to read; for `images` the folder that the `members` lie in.
+        uri: Object to read; for `images`, the folder that contains the `members`.
         format: How to read it.
-        etag: Identity of the input: changes when, and only when, the input bytes may have.
-        size_bytes: Stored size of the shard (of the part, if it is one).
-        start: First position of a part: of a Parquet file a row group, of a zip an entry, of a tar a byte
-            (the part holds the samples that begin from there on); 0 for a whole object.
-        stop: Position after the last, or None for "to the end".
+        etag: Identity of the input, which changes if and only if the input bytes may have changed.
+        size_bytes: Stored size of the shard, or of the part.
+        start: First position of a part, 0 for a whole object. The position is a row group in a Parquet
+            file, an entry in a zip and a byte in a tar (the part holds the samples that begin after it).
+        stop: Position after the last one, or None for the end of the object.
         members: For `images`, the file names relative to `uri`, sorted and zlib-compressed,
             separated by NUL; empty otherwise.
     """
@@ -67,15 +67,15 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One image of a shard as it was read, before decoding.
+    """One encoded image of a shard, before decoding.
 
     Attributes:
         key: Name of the frame within its shard, unique among frames without an error.
-        data: Encoded image, or None where `error` says why there is none.
-        camera: Camera that took it, where the shard says so.
-        captured_at: When, in UTC, where the shard says so.
+        data: Encoded image, or None if there is an `error`.
+        camera: Camera that took the frame, if the shard names it.
+        captured_at: Time of the frame in UTC, if the shard gives it.
         error: Why the frame can't be used.
-        note: Something that the reader had to overlook, such as a broken sidecar.
+        note: Problem that the reader ignored, such as a broken sidecar.
     """
 
     key: str
@@ -88,15 +88,15 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What one annotator said of one person.
+    """The answer of one annotator about one person.
 
     Attributes:
-        status: Outcome; `values` is filled only for "ok".
+        status: Outcome; only "ok" comes with `values`.
         reason: Why the status isn't "ok".
-        values: Attribute name to value, flat, in the schema's order.
-        confidence: Attribute name to the probability (0..1) of the value chosen among those the
-            schema allows; only attributes for which the model gives one.
-        reasoning: The model's short explanation, where asked for.
+        values: Value of each attribute by name, flat, in the order of the schema.
+        confidence: Probability (0..1) of the chosen value among those that the schema allows, by
+            attribute name; it has only the attributes for which the model gives one.
+        reasoning: Short explanation by the model, if requested.
     """
 
     status: Outcome
@@ -124,7 +124,7 @@ FRAMES_SCHEMA = pa.schema(
     ],
     metadata={"schema_version": SCHEMA_VERSION},
 )
-"""One row a frame, whatever became of it. Width and height in pixels, null where not decoded."""
+"""One row per frame, whether ok or not. Width and height are in pixels, null if it was not decoded."""
 
 PERSONS_SCHEMA = pa.schema(
     [
@@ -139,7 +139,7 @@ PERSONS_SCHEMA = pa.schema(
     ],
     metadata={"schema_version": SCHEMA_VERSION},
 )
-"""One row a detected person, kept or dropped; `crop` is a JPEG, null where dropped.
+"""One row per detected person, kept or dropped; `crop` is a JPEG, null for dropped persons.
 
-`person_index` counts the detections of a frame from 0 in descending score.
+`person_index` numbers the detections of a frame from 0 in order of descending score.
 """

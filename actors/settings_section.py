@@ -1,12 +1,12 @@
-"""The base of every configuration section."""
+"""The base class of all configuration sections."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A validated, frozen part of the configuration; unknown keys are refused.
+    """A validated, frozen part of the configuration, which rejects unknown keys.
 
-    Each section is defined beside the code that it configures. Every field carries a
+    Each section is defined next to the code that it configures. Every field carries a
     `description`, which `shopframe config --explain` prints.
     """
 

@@ -1,7 +1,7 @@
-"""One shard as it travels through the job: one Ray Data block of one row.
+"""One shard on its way through the job: a Ray Data block of one row.
 
-The row carries whole Arrow tables as IPC bytes. A shard can therefore not be split, merged or
-counted wrongly on the way, and every stage is a function from one block to one block.
+The row carries whole Arrow tables as IPC bytes. A shard therefore can't be split, merged or counted
+wrongly on the way, and every stage is a function from one block to one block.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import pyarrow as pa
 from actors.records import Shard
 
 Work = Literal["detect", "annotate", "write"]
-"""Where to begin: from the frames; from the committed crops; or from committed annotations."""
+"""Where to begin: "detect" with the frames, "annotate" with committed crops, "write" with annotations."""
 
 ReportProgress = Callable[[int, int], None]
-"""Called by a stage at work with the frames that it read and the persons that it kept since the last call."""
+"""Function that a stage calls with the numbers of frames read and persons kept since the last call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class ShardTask:
     Attributes:
         shard: What to read.
         work: Where to begin.
-        record_etag: Version of the commit record that this attempt replaces; None if there was none.
+        record_etag: Version of the commit record that this attempt replaces, or None if there was none.
         attempt: Number of this attempt at the shard over all runs, from 1.
-        previews: How many frames of the shard to draw.
-        retry_outcomes: With work "annotate": the outcomes to ask for again, or None for all persons.
+        previews: Number of frames of the shard to draw.
+        retry_outcomes: Outcomes to ask for again if `work` is "annotate", or None for all persons.
     """
 
     shard: Shard
@@ -44,7 +44,7 @@ class ShardTask:
     retry_outcomes: tuple[str, ...] | None = None
 
     def to_row(self) -> dict[str, Any]:
-        """The task as a row of the plan."""
+        """Return the task as a row of the plan."""
         content: dict[str, Any] = dataclasses.asdict(self)
         members = content["shard"].pop("members")
         return {"task": json.dumps(content), "members": members}
@@ -60,19 +60,19 @@ class ShardTask:
 
 @dataclass(frozen=True, slots=True)
 class ShardBlock:
-    """What is known of a shard so far; a stage makes a new block of it and leaves the old one as it is.
+    """Everything known about a shard so far; each stage returns a new block and leaves the old one unchanged.
 
     Attributes:
-        task: What was planned.
-        frames: FRAMES_SCHEMA, sorted by key; None until read.
-        persons: PERSONS_SCHEMA, sorted by frame key and person index; None until detected.
-        annotations: Annotator name to its table (see `actors.storage.tables`), one row a kept person.
+        task: Row of the plan for this shard.
+        frames: Table in FRAMES_SCHEMA, sorted by key; None until the frames are read.
+        persons: Table in PERSONS_SCHEMA, sorted by frame key and person index; None until detection.
+        annotations: Table of each annotator by name (see `actors.storage.tables`), one row per kept person.
         annotated: Names of the annotators whose tables were made in this attempt.
-        previews: Frame key to an encoded image to draw on.
-        timings_s: Seconds spent by stage.
-        error: Why the shard failed; the later stages then pass it on to be recorded.
-        keep_previous_commit: With an error: whether the shard's earlier commit stays as good as it was.
-        summary: What the commit said of the shard, as JSON (`actors.commit.accounting.ShardSummary`).
+        previews: Encoded images to draw on, by frame key.
+        timings_s: Seconds spent in each stage.
+        error: Why the shard failed; the later stages pass the block on so that the commit records it.
+        keep_previous_commit: Whether the earlier commit of the shard stays valid despite the `error`.
+        summary: Summary of the commit, as JSON (`actors.commit.accounting.ShardSummary`).
     """
 
     task: ShardTask
@@ -87,12 +87,12 @@ class ShardBlock:
     summary: str | None = None
 
     def with_answers(self, annotator: str, table: pa.Table) -> ShardBlock:
-        """The block with an annotator's table, made in this attempt."""
+        """Return the block with an annotator's table that was made in this attempt."""
         annotated = (*(name for name in self.annotated if name != annotator), annotator)
         return replace(self, annotations={**self.annotations, annotator: table}, annotated=annotated)
 
     def failed(self, error: str, keep_previous_commit: bool = False) -> ShardBlock:
-        """The block of a shard that failed: its frames, which each get a row, and the reason."""
+        """Return the block of a failed shard: the error, and the frames, because each of them gets a row."""
         return ShardBlock(
             self.task,
             frames=self.frames,
@@ -102,21 +102,21 @@ class ShardBlock:
         )
 
     def committed(self, summary: str) -> ShardBlock:
-        """The block of a shard that was committed: nothing but what the driver wants to know."""
+        """Return the block of a committed shard, reduced to what the driver needs."""
         return ShardBlock(replace(self.task, shard=replace(self.task.shard, members=b"")), summary=summary)
 
     def kept_persons(self) -> pa.Table:
-        """The kept rows of `persons`.
+        """Return the kept rows of `persons`.
 
         Raises:
-            ValueError: Nobody was detected yet.
+            ValueError: Detection has not run yet.
         """
         if self.persons is None:
-            raise ValueError(f"{self.task.shard.shard_id}: people are annotated after they are detected")
+            raise ValueError(f"{self.task.shard.shard_id}: persons must be detected before annotation")
         return self.persons.filter(self.persons["kept"])
 
     def to_arrow(self) -> pa.Table:
-        """The block as a table of one row."""
+        """Return the block as a table of one row."""
         row = {
             **self.task.to_row(),
             "frames": _to_ipc(self.frames),
@@ -133,13 +133,13 @@ class ShardBlock:
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> ShardBlock:
-        """Read back what `to_arrow` wrote, or begin with a row of the plan.
+        """Read back what `to_arrow` wrote, or make a new block from a row of the plan.
 
         Raises:
-            ValueError: The table has not exactly one row.
+            ValueError: The table does not have exactly one row.
         """
         if table.num_rows != 1:
-            raise ValueError(f"a block holds one shard, this one holds {table.num_rows}")
+            raise ValueError(f"a block must hold one shard, but this one holds {table.num_rows}")
         row = table.to_pylist()[0]
         if table.column_names == ["task", "members"]:
             return cls(ShardTask.from_row(row))

@@ -1,7 +1,7 @@
-"""The stages of a run: each says its name, what its workers take of a node, and its work on one shard.
+"""The stages of a run. Each has a name, the resources of its workers, and a function that processes a shard.
 
-A stage's work is a function from block to block. Whatever goes wrong in it becomes the block's error, so that
-one shard's trouble stays its own and the later stages pass it on to be recorded.
+The function takes a block and returns a block. Anything that goes wrong in it becomes the error of the block,
+so a problem with one shard doesn't affect the others; the later stages pass the block on to be recorded.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ ALL_WORK: tuple[Work, ...] = ("detect", "annotate", "write")
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a stage takes of the cluster.
+    """The resources that a stage uses.
 
     Attributes:
-        workers: How many blocks are worked on at once.
+        workers: Number of blocks that are processed at once.
         cpus: Cores that each worker reserves.
-        gpus: GPUs that each worker reserves; a share of one where several workers fit on it.
-        gpu_setting: The setting that asked for the GPU, for the error where a worker finds none.
+        gpus: GPUs that each worker reserves; a fraction if several workers share one.
+        gpu_setting: Setting that requested the GPU, for the error message if a worker finds none.
     """
 
     workers: int
@@ -53,16 +53,16 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class BlockStage:
-    """One stage.
+    """One stage of a run.
 
     Attributes:
-        name: As in timings, errors and the progress display.
-        resources: What its workers take.
-        work: Makes the block of the next stage; may report progress as it goes.
-        prepare: Loads what the work needs, once in each actor, before its first shard.
-        keeps_state: Whether workers are actors, which hold a model from shard to shard, or tasks.
-        concerns: Where a shard's work must begin for the stage to do something to it.
-        takes_failed: Whether blocks with an error come to it too.
+        name: Name in timings, errors and the progress display.
+        resources: Resources of its workers.
+        work: Function that returns the block for the next stage; it may report progress meanwhile.
+        prepare: Function that loads what `work` needs, once in each actor, before its first shard.
+        keeps_state: Whether the workers are actors, which keep a model from shard to shard, or tasks.
+        concerns: Kinds of work that the stage takes part in; it passes other blocks on unchanged.
+        takes_failed: Whether the stage also processes blocks with an error.
     """
 
     name: str
@@ -77,7 +77,7 @@ class BlockStage:
 def detect_stage(
     resources: Resources, detector: ShardDetector, crop_restorer: CropRestorer, output: ObjectStore
 ) -> BlockStage:
-    """Reads a shard and finds its people, or fetches what was committed of them before."""
+    """Return the stage that reads a shard and detects its persons, or loads them from an earlier commit."""
     return BlockStage("detect", resources, partial(_detect, detector, crop_restorer, output))
 
 
@@ -95,7 +95,7 @@ def _detect(
 
 
 def annotate_stage(resources: Resources, annotator: ShardAnnotator) -> BlockStage:
-    """Asks a local model about the kept people of a shard."""
+    """Return the stage that asks a local model about the kept persons of a shard."""
     return BlockStage(
         "annotate",
         resources,
@@ -110,7 +110,10 @@ def _annotate(annotator: ShardAnnotator, block: ShardBlock, _: ReportProgress) -
 
 
 def commit_stage(resources: Resources, committer: Committer) -> BlockStage:
-    """Writes a shard's objects and its record; what can't be committed is said and stays to do."""
+    """Return the stage that writes the objects and the commit record of a shard.
+
+    A shard that can't be committed is reported and processed again by the next run.
+    """
     return BlockStage("commit", resources, partial(_commit, committer), keeps_state=False, takes_failed=True)
 
 
@@ -120,14 +123,19 @@ def _commit(committer: Committer, block: ShardBlock, _: ReportProgress) -> Shard
 
 @dataclass(frozen=True, slots=True)
 class StageContext:
-    """What every worker needs: the run's tracker (an actor's handle) and how often a shard may kill."""
+    """What every worker needs.
+
+    Attributes:
+        tracker: Handle of the run's `AttemptTracker` actor.
+        max_attempts: Number of times that a stage may start one shard, in case its workers die.
+    """
 
     tracker: Any
     max_attempts: int
 
 
 def run_stage(batch: pa.Table, stage: BlockStage, context: StageContext) -> pa.Table:
-    """One block through one stage, as Ray Data calls it: one row in, one row out."""
+    """Process one block with one stage. Ray Data calls this with a table of one row and gets one row back."""
     block = ShardBlock.from_arrow(batch)
     if block.task.work not in stage.concerns or (block.error is not None and not stage.takes_failed):
         return batch
@@ -136,8 +144,8 @@ def run_stage(batch: pa.Table, stage: BlockStage, context: StageContext) -> pa.T
     started = time.perf_counter()
     if times > context.max_attempts:
         done = block.failed(
-            f"{stage.name}: its worker died {context.max_attempts} times on this shard (killed for memory, "
-            "or a crash in native code); look for what is special about it, then run again"
+            f"{stage.name}: its worker died {context.max_attempts} times on this shard (it ran out of memory, "
+            "or native code crashed); find out what is special about the shard, then run again"
         )
     else:
         done = _work(stage, block, _ProgressReport(context.tracker))
@@ -153,16 +161,17 @@ def _work(stage: BlockStage, block: ShardBlock, report_progress: ReportProgress)
         return block.failed(str(error), keep_previous_commit=isinstance(error, CropRestoreError))
     except STORAGE_ERRORS as error:
         return block.failed(f"{stage.name}: {storage_error_text(error)}")
-    except Exception as error:  # the boundary where one shard's trouble stays its own
+    except Exception as error:  # a failing shard must not stop the others
         log.exception("%s failed on shard %s", stage.name, block.task.shard.shard_id)
         return block.failed(f"{stage.name}: {type(error).__name__}: {error}")
 
 
 class StageWorker:
-    """An actor of a stage: `run_stage` with what the work keeps from shard to shard.
+    """An actor of a stage, which calls `run_stage` and keeps state, such as a model, from shard to shard.
 
     Raises:
-        ConfigError: The worker was given a GPU and finds none; the driver then learns why from the tracker.
+        ConfigError: The worker was given a GPU but finds none, or `prepare` refused the settings; the
+            tracker passes the reason on to the driver.
     """
 
     def __init__(self, stage: BlockStage, context: StageContext) -> None:
@@ -177,12 +186,12 @@ class StageWorker:
             raise
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """One block through the stage."""
+        """Process one block."""
         return run_stage(batch, self._stage, self._context)
 
 
 class _ProgressReport:
-    """Adds up progress within a shard and tells the tracker every so often."""
+    """Adds up progress within a shard and reports it to the tracker at most once a second."""
 
     def __init__(self, tracker: Any) -> None:
         self._tracker = tracker

@@ -1,26 +1,28 @@
-"""How fast and how large is the job that only detects, against two loops measured in the same run?
+"""Measure the speed and memory of a job that only detects, against two loops measured in the same run.
 
-    a  the prototype's way: one process, ultralytics on torch, image by image from a folder,
-       a crop and a JSON a person                                      at least 2.8 times its frames/s
-    b  a bare loop: cv2 decodes, the same network finds people; as many processes and threads as the
-       job has detectors, no Ray, nothing checked, cut out or written   at least 0.85 of its frames/s
+The loops, and the frames/s that the job should reach relative to each of them:
+
+    a  the prototype's way: one process, ultralytics on torch, one image after the other from a
+       folder, one crop and one JSON file per person                     at least 2.8 times
+    b  a bare loop: cv2 decodes and the same network finds people, with as many processes and threads
+       as the job has detectors; no Ray, no checks, no crops, no output  at least 0.85 times
 
 The job is the command as users run it, with the default settings and without annotators, from tars to
-committed shards. It runs twice, over few and over many shards: the rate is that of the additional
-frames in the additional time, so what both have in common (start of Python, Ray and the detectors, the
-end of the run) is left out. `a` and `b` process one frame before the clock starts, and `b` has its
-files in memory.
+committed shards. It runs twice, over a few shards and over many shards. The rate is that of the additional
+frames in the additional time. This leaves out what both runs have in common: the start of Python, Ray and
+the detectors, and the end of the run. `a` and `b` process one frame before the clock starts, and `b` has
+its files in memory.
 
-Frames are 1920x1080 JPEGs of quality 85: photographs scaled until they cover that size, and cut to it.
-Rounds alternate between the three and the best of each counts, for other processes of the machine only
-ever slow one down.
+Frames are 1920x1080 JPEGs of quality 85: photographs that are scaled until they cover that size, and
+cropped to it. Rounds alternate between the three, and the best round of each counts, because other
+processes on the machine can only slow it down.
 
-How far `a` is left behind depends on the CPU: where OpenVINO's bfloat16 is faster than float32 the job
-uses it, elsewhere it gains only what OpenVINO's float32 gains over torch's.
+The advantage over `a` depends on the CPU. The job uses OpenVINO's bfloat16 where it is faster than
+float32; elsewhere it gains only what OpenVINO's float32 gains over torch's.
 
-Memory is the kernel's peak of resident pages, and for the object store the pages that were ever
-touched. It is taken of the same runs, of a run of one large tar (planned as parts), and of a run of many
-shards of a single tiny frame, where the driver's part a shard would show.
+Memory is the kernel's peak of resident pages. For the object store it is the pages that were ever touched.
+It is measured in the same runs, in a run over one large tar (planned as parts), and in a run over many
+shards with one tiny frame each, which would show how much memory the driver needs per shard.
 
     python -m benchmarks.detect [--frames DIR] [--weights FILE] [--rounds 3] [--quick]
 """
@@ -62,20 +64,20 @@ _WIDTH, _HEIGHT = 1920, 1080
 _MIB = 1 << 20
 _QUALITY = 85
 _POLL_S = 1.0
-"""Watching more often took a tenth of a core away from what is watched; peaks are kept by the kernel."""
+"""Polling more often took a tenth of a core away from the job. The kernel keeps the peaks between polls."""
 _PLANNED = 20_000
 
 
 @dataclass(slots=True)
 class Peaks:
-    """Most memory of each kind of process, in bytes."""
+    """Peak memory of each kind of process, in bytes."""
 
     driver: int = 0
     detector: int = 0
     object_store: int = 0
 
     def add(self, other: Peaks) -> None:
-        """Take the larger of each."""
+        """Keep the larger value of each kind."""
         self.driver = max(self.driver, other.driver)
         self.detector = max(self.detector, other.detector)
         self.object_store = max(self.object_store, other.object_store)
@@ -83,7 +85,7 @@ class Peaks:
 
 @dataclass(frozen=True, slots=True)
 class JobRun:
-    """One run of the job, from its first instruction to its exit, and what it needed."""
+    """Frames, wall time and peak memory of one run of the job, from its start to its exit."""
 
     frames: int
     seconds: float
@@ -91,7 +93,7 @@ class JobRun:
 
 
 def make_frames(photographs: Path, folder: Path, most: int) -> list[Path]:
-    """Photographs as camera frames in a folder."""
+    """Turn photographs into camera frames in a new folder."""
     folder.mkdir()
     made = []
     for path in sorted(photographs.glob("*.jpg"))[:most]:
@@ -105,12 +107,12 @@ def make_frames(photographs: Path, folder: Path, most: int) -> list[Path]:
         frame = image[top : top + _HEIGHT, left : left + _WIDTH]
         cv2.imwrite(str(made[-1]), frame, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     if not made:
-        raise SystemExit(f"--frames {photographs}: holds no .jpg files")
+        raise SystemExit(f"--frames {photographs}: the folder has no .jpg files")
     return made
 
 
 def make_shards(frames: list[Path], folder: Path, shards: int, frames_per_shard: int) -> None:
-    """Tars of the frames, again and again."""
+    """Write tars of frames; the given frames are repeated as often as needed."""
     folder.mkdir()
     for shard in range(shards):
         with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
@@ -120,7 +122,7 @@ def make_shards(frames: list[Path], folder: Path, shards: int, frames_per_shard:
 
 
 def make_tiny_shards(folder: Path, shards: int) -> None:
-    """Tars of one grey frame."""
+    """Write tars with one small grey frame each."""
     folder.mkdir()
     content = cv2.imencode(".jpg", np.full((64, 64, 3), 114, np.uint8))[1].tobytes()
     for shard in range(shards):
@@ -131,7 +133,7 @@ def make_tiny_shards(folder: Path, shards: int) -> None:
 
 
 def run_job(source: Path, output: Path, weights: Path) -> JobRun:
-    """The command, watched from outside."""
+    """Run the command, and measure its memory from outside."""
     command = [sys.executable, "-m", "jobs.annotate", "--input", str(source), "--output", str(output)]
     command += ["--set", f"detector.weights={weights}", "--set", "smolvlm.enabled=false"]
     peaks = Peaks()
@@ -154,12 +156,12 @@ def run_job(source: Path, output: Path, weights: Path) -> JobRun:
 
 
 def _peaks_of(driver: int) -> Peaks:
-    """Memory of a running job up to now. Processes come and go meanwhile; a vanished one is left out."""
+    """Return the peaks of a running job up to now. Processes that have ended in the meantime are left out."""
     peaks = Peaks(driver=_peak_resident(driver))
     for pid in _descendants(driver):
         with suppress(OSError):
             title = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
-            # Ray writes the name of what a worker runs over its command line.
+            # Ray overwrites a worker's command line with the name of the task or actor it runs.
             if b"DetectStage" in title:
                 peaks.detector = max(peaks.detector, _peak_resident(pid))
             elif title.endswith(b"raylet"):
@@ -184,7 +186,7 @@ def _descendants(pid: int) -> Iterator[int]:
 
 
 def _object_store_bytes(raylet: int) -> int:
-    """Pages of the store's file, which Ray keeps open without a name."""
+    """Return the size of the store's allocated pages. Ray keeps its file open, but without a name."""
     total = 0
     for link in Path(f"/proc/{raylet}/fd").iterdir():
         with suppress(OSError):
@@ -194,7 +196,7 @@ def _object_store_bytes(raylet: int) -> int:
 
 
 def prototype_rate(frames: list[Path], weights: Path, output: Path) -> float:
-    """Frames a second of `a`, in a process of its own."""
+    """Measure the frames per second of `a` in a separate process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_run_prototype, frames, weights, output).result()
 
@@ -221,7 +223,10 @@ def _run_prototype(frames: list[Path], weights: Path, output: Path) -> float:
 def bare_rate(
     frames: list[Path], settings: Settings, resolved: ResolvedDetector, processes: int, each: int
 ) -> float:
-    """Frames a second of `b`: all processes begin together, and the last one ends the time."""
+    """Measure the frames per second of `b`.
+
+    The processes start together, and the time ends when the last one ends.
+    """
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(processes, context) as pool:
         together = manager.Barrier(processes)
@@ -239,7 +244,7 @@ def _run_bare(
     detector = PersonDetector(settings.detector, resolved)
     detector.detect([_decode(contents[0])])
     together.wait()
-    started = time.monotonic()  # of the machine, not of the process: comparable between them
+    started = time.monotonic()  # the clock of the machine, so that processes can be compared
     for index in range(count):
         detector.detect([_decode(contents[index % len(contents)])])
     return started, time.monotonic()
@@ -252,7 +257,7 @@ def _decode(content: np.ndarray) -> np.ndarray:
 
 
 def plan_bytes_per_shard() -> float:
-    """What a shard to do takes in the driver's memory, in a process of its own."""
+    """Measure the driver's memory for each shard of a plan, in a separate process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_measure_plan).result()
 
@@ -277,7 +282,10 @@ def _measure_plan() -> float:
 
 
 def _additional_rate(few: list[JobRun], many: list[JobRun]) -> float:
-    """Frames a second of what the larger runs did more than the smaller; the best time of each counts."""
+    """Return the frames per second of the larger runs' additional frames.
+
+    The best time of the larger runs and the best time of the smaller runs count.
+    """
     seconds = min(run.seconds for run in many) - min(run.seconds for run in few)
     return (many[0].frames - few[0].frames) / seconds
 
@@ -299,9 +307,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--few", type=int, default=4, help="shards of the smaller run")
     parser.add_argument("--many", type=int, default=20, help="shards of the larger run")
     parser.add_argument("--frames-per-shard", type=int, default=64)
-    parser.add_argument("--large-frames", type=int, default=2000, help="frames of the large tar; 0: none")
-    parser.add_argument("--tiny-shards", type=int, default=300, help="shards of one tiny frame; 0: none")
-    parser.add_argument("--quick", action="store_true", help="shows that it runs, measures nothing")
+    parser.add_argument("--large-frames", type=int, default=2000, help="frames of the large tar; 0 skips it")
+    parser.add_argument(
+        "--tiny-shards", type=int, default=300, help="shards with one tiny frame; 0 skips them"
+    )
+    parser.add_argument("--quick", action="store_true", help="check that everything runs; don't measure")
     given = parser.parse_args()
     if given.quick:
         given.rounds, given.few, given.many, given.frames_per_shard = 1, 2, 4, 8
@@ -310,7 +320,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print its results."""
     given = _arguments()
     # A plain SIGTERM would leave the job and the folder of frames behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
@@ -344,13 +354,13 @@ def main() -> None:
             make_tiny_shards(folder / "tiny", given.tiny_shards)
             tiny = run_job(folder / "tiny", folder / "job-tiny", weights)
     if given.quick:
-        print("it runs; for figures leave out --quick")
+        print("everything runs; to measure, leave out --quick")
         return
     job = _additional_rate(few, many)
     print(
-        f"{resolved.backend}, {resolved.precision}, {detectors} detectors of {settings.detector.threads} "
-        f"threads, {given.many - given.few} shards of {given.frames_per_shard} frames counted; "
-        f"frames/s, best of {given.rounds}:"
+        f"{resolved.backend}, {resolved.precision}, {detectors} detectors with {settings.detector.threads} "
+        f"threads each; rate over {given.many - given.few} shards of {given.frames_per_shard} frames; "
+        f"frames/s, best of {given.rounds} rounds:"
     )
     print(f"  job                          {job:8.1f}")
     for title, rate, wanted in (
@@ -358,11 +368,11 @@ def main() -> None:
         ("b  bare loop", max(bare), 0.85),
     ):
         verdict = _verdict(job / rate >= wanted)
-        print(f"  {title:27}  {rate:8.1f}   job {job / rate:5.2f} times as fast; wanted {wanted}: {verdict}")
+        print(f"  {title:27}  {rate:8.1f}   job {job / rate:5.2f} times as fast; target {wanted}: {verdict}")
     print("peak memory, MiB:")
     for runs, title in ((few + many, "shards"), ([large], "one large tar"), ([tiny], "many tiny shards")):
         _print_memory([run.peaks for run in runs if run], title, settings)
-    print(f"plan: {plan_bytes_per_shard():.0f} bytes of the driver a shard, of {_PLANNED:,} planned")
+    print(f"plan: {plan_bytes_per_shard():.0f} bytes per shard in the driver, for {_PLANNED:,} shards")
 
 
 def _print_memory(runs: list[Peaks], title: str, settings: Settings) -> None:
@@ -378,7 +388,7 @@ def _print_memory(runs: list[Peaks], title: str, settings: Settings) -> None:
     ):
         verdict = _verdict(used <= allowed)
         print(
-            f"  {title + ': ' + part:32} {used / _MIB:6.0f}   wanted at most {allowed / _MIB:.0f}: {verdict}"
+            f"  {title + ': ' + part:32} {used / _MIB:6.0f}   target at most {allowed / _MIB:.0f}: {verdict}"
         )
 
 

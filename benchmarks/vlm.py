@@ -1,12 +1,14 @@
-"""How fast is the guided annotator, against three references measured in the same run?
+"""Measure the speed of the guided annotator against three references measured in the same run.
 
-    a  batched `generate` of 160 tokens, same type and batch size     at least 1.5 times its persons/s
+The references, and the persons/s that the annotator should reach relative to each of them:
+
+    a  batched `generate` of 160 tokens, same dtype and batch size    at least 1.5 times
     b  one crop at a time with the processor's defaults (17 tiles)    at least 8 times
-    c  vision tower and prefill alone, nothing answered               at least 0.75 of it
+    c  vision tower and prefill alone, without an answer              at least 0.75 times
 
-The model has the architecture of SmolVLM2-256M and random weights, so this needs no download; the
-time of a pass doesn't depend on the weights. `c` is measured behind an empty prompt, which is
-stricter than what a run without the shared prefix would have to prefill.
+The model has the architecture of SmolVLM2-256M and random weights, so nothing is downloaded. The time of
+a forward pass doesn't depend on the weights. `c` is measured with an empty prompt, which is stricter: a
+run without the shared prefix would have to prefill the whole prompt.
 
     python -m benchmarks.vlm [--batch 8] [--dtype float32] [--device cuda] [--quick]
 """
@@ -58,7 +60,7 @@ _GENERATED_TOKENS = 160
 
 
 class Bench:
-    """One model on one device, and the ways to ask it."""
+    """One model on one device, and the ways of asking it that are compared."""
 
     def __init__(self, folder: Path, batch: int, dtype: str, device: str) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -79,24 +81,24 @@ class Bench:
         self._model = model.to(device).eval()
 
     def guided(self, crops: list[bytes]) -> None:
-        """What the job runs."""
+        """Ask with guided decoding, as the job does."""
         answers = self._annotator.annotate(crops)
         assert [answer.status for answer in answers] == ["ok"] * len(crops)
 
     def generate(self, crops: list[bytes], tiles: bool = False) -> None:
-        """Free generation of an answer's length."""
+        """Generate freely, about as many tokens as an answer has."""
         inputs = self._inputs(crops, self._prompt, tiles)
         length = {"max_new_tokens": _GENERATED_TOKENS, "min_new_tokens": _GENERATED_TOKENS}
         self._model.generate(**inputs, **length, do_sample=False)
 
     @torch.inference_mode()
     def prefill(self, crops: list[bytes]) -> None:
-        """Vision tower and the image's tokens through the text model."""
+        """Run the vision tower, and the text model on the image's tokens."""
         logits = self._model(**self._inputs(crops, "", tiles=False), logits_to_keep=1).logits
         logits.argmax().item()
 
     def lengths(self) -> str:
-        """Tokens of prompt and answer with this tokenizer."""
+        """Describe how many tokens prompt and answer have with this tokenizer."""
         tokenizer = self._processor.tokenizer
         schema = AttributeSchema(SchemaSettings())
         answer = json.dumps(schema.nest({a.name: a.values[0] for a in schema}))
@@ -104,7 +106,7 @@ class Bench:
         return f"prompt {counts[0]} tokens, answer {counts[1]} tokens"
 
     def image_count(self, crop: bytes) -> int:
-        """Tiles that the processor's defaults make of a crop."""
+        """Return the number of tiles that the processor's defaults split a crop into."""
         return int(self._inputs([crop], "", tiles=True)["pixel_values"].shape[1])
 
     def _inputs(self, crops: list[bytes], prompt: str, tiles: bool) -> Any:
@@ -121,7 +123,7 @@ class Bench:
 
 
 def crops_of_people(count: int) -> list[bytes]:
-    """JPEG crops of smooth noise, 240 x 200 px."""
+    """Make JPEG crops of smooth noise, 240 px high and 200 px wide."""
     rng = np.random.default_rng(0)
     crops = []
     for _ in range(count):
@@ -133,7 +135,10 @@ def crops_of_people(count: int) -> list[bytes]:
 
 
 def best_seconds(works: Sequence[Callable[[], None]], rounds: int, warm_up: bool) -> list[float]:
-    """Shortest wall time of each call; rounds alternate, so that a busy moment doesn't hit only one."""
+    """Measure the shortest wall time of each call.
+
+    Rounds alternate between the calls, so that a busy moment of the machine doesn't affect only one of them.
+    """
     times: list[list[float]] = [[] for _ in works]
     for turn in range(rounds + warm_up):
         for work, taken in zip(works, times, strict=True):
@@ -147,7 +152,7 @@ def best_seconds(works: Sequence[Callable[[], None]], rounds: int, warm_up: bool
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print its results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -158,13 +163,13 @@ def main() -> None:
         "--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="a tiny model: shows that it runs, measures nothing"
+        "--quick", action="store_true", help="check that everything runs, with a tiny model; don't measure"
     )
     given = parser.parse_args()
     crops = crops_of_people(given.batch)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         schema = AttributeSchema(SchemaSettings())
-        # With the prompt's words as tokens, prompt and answer are about as long as for SmolLM2's tokenizer.
+        # A tokenizer with the prompt's words gives about as many tokens as SmolLM2's tokenizer.
         corpus = [files("conf").joinpath("prompts", "smolvlm.txt").read_text(), schema.prompt_text()]
         architecture = TINY if given.quick else SMOLVLM2_256M
         model = make_smolvlm(Path(folder), architecture, corpus=corpus)
@@ -175,7 +180,7 @@ def main() -> None:
         generate_s = best_seconds([lambda: bench.generate(crops)], 1, warm_up=False)[0] / given.batch
         single_s = best_seconds([lambda: bench.generate(crops[:1], tiles=True)], 1, warm_up=False)[0]
     print(bench.lengths())
-    print(f"{given.device}, {given.dtype}, batch {given.batch}, {torch.get_num_threads()} threads; s a crop:")
+    print(f"{given.device}, {given.dtype}, batch {given.batch}, {torch.get_num_threads()} threads; s/crop:")
     print(f"  guided                                {guided_s:8.3f}")
     for name, reference_s, wanted in (
         (f"a  generate, {_GENERATED_TOKENS} tokens, batched", generate_s, 1.5),
@@ -185,7 +190,7 @@ def main() -> None:
         ratio = reference_s / guided_s
         verdict = "too small to tell" if given.quick else "reached" if ratio >= wanted else "MISSED"
         print(
-            f"  {name:36}  {reference_s:8.3f}   guided {ratio:5.2f} times as fast; wanted {wanted}: {verdict}"
+            f"  {name:36}  {reference_s:8.3f}   guided {ratio:5.2f} times as fast; target {wanted}: {verdict}"
         )
 
 

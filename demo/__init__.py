@@ -1,1 +1,1 @@
-"""The embedded demo: simulated store cameras whose truth is known, and small models trained on them."""
+"""The embedded demo: simulated store cameras with known truth, and small models trained on their frames."""

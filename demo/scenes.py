@@ -1,9 +1,10 @@
 """Simulated frames of store cameras, with the truth about every person in them.
 
+This command writes WebDataset shards to DIR/shards and the truth to DIR/truth.parquet:
+
     python -m demo.scenes --output DIR --frames N --seed S
 
-writes WebDataset shards to DIR/shards and the truth to DIR/truth.parquet. The same seed gives the same
-pictures. `people.py` says how each attribute is drawn.
+The same seed gives the same pictures. `demo/drawing/people.py` describes how each attribute is drawn.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from demo.drawing.episodes import EPISODE_FRAMES, make_episode
 
 SHARDS_FOLDER = "shards"
 TRUTH_FILE = "truth.parquet"
-"""Beside the shards' folder and not in it, where the job would take the table for input."""
+"""File of the truth. It is beside the shards' folder; inside it, the job would read the table as input."""
 
 _JPEG_QUALITY = 85
 
@@ -46,9 +47,9 @@ TRUTH_SCHEMA = pa.schema(
         *AttributeSchema(SchemaSettings()).arrow_fields(),
     ]
 )
-"""One row a person: shard and frame as the job names them, the box in shares (0..1) of the frame, the
-visible share of the figure, and one column an attribute of the default schema. A frame that shows nobody
-has one row with nulls for all but its key, as `shopframe evaluate` has it."""
+"""One row per person: the ids of shard and frame as in the job's output, the box in shares (0..1) of the
+frame, the visible share of the figure, and one column for each attribute of the default schema. A frame
+without people has one row in which all columns except the ids are null, as `shopframe evaluate` expects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,11 @@ class ScenePerson:
     """The truth about one person of a scene.
 
     Attributes:
-        bbox: x1, y1, x2, y2 of the smallest box about their visible pixels, as shares (0..1) of the frame.
-        track_id: The same person in other frames of the camera has the same.
-        visible: Share (0..1) of the figure that shows.
-        attributes: Every attribute of the default schema by name. `occlusion` is `visible` below 0.8.
+        bbox: x1, y1, x2, y2 of the smallest box around the visible pixels, as shares (0..1) of the frame.
+        track_id: Id that the person has in all frames of the camera.
+        visible: Visible share (0..1) of the figure.
+        attributes: Values of all attributes of the default schema by name. `occlusion` is True if
+            `visible` is below 0.8.
     """
 
     bbox: tuple[float, float, float, float]
@@ -73,11 +75,11 @@ class Scene:
     """One frame with its truth.
 
     Attributes:
-        key: Unique among the frames of a seed.
+        key: Key that is unique among the frames of a seed.
         image: (540, 960, 3) uint8, BGR.
         camera: Name of the camera.
-        captured_at: When, in UTC.
-        persons: Everyone in the picture, from the nearest to the farthest.
+        captured_at: Time of the frame, in UTC.
+        persons: All people in the picture, from the nearest to the farthest.
     """
 
     key: str
@@ -88,13 +90,13 @@ class Scene:
 
 
 def generate_scenes(seed: int, frames: int) -> Iterator[Scene]:
-    """Frames of the four cameras in turn, four consecutive ones of a camera at a time.
+    """Generate frames of the four cameras in turn, four consecutive frames of a camera at a time.
 
-    A scene depends on the seed and its position alone: asking for more frames changes none of them.
+    A scene depends only on the seed and its position, so asking for more frames doesn't change the others.
 
     Args:
-        seed: Which store, 0 or more; different seeds have different people.
-        frames: How many.
+        seed: Seed that stands for a store, 0 or more; different seeds have different people.
+        frames: Number of frames.
     """
     for index in range(frames):
         block, step = divmod(index, EPISODE_FRAMES)
@@ -113,16 +115,16 @@ def generate_scenes(seed: int, frames: int) -> Iterator[Scene]:
 
 
 def write_shards(output: Path, seed: int, frames: int, frames_per_shard: int) -> None:
-    """Write DIR/shards/scenes-00000.tar and so on, and DIR/truth.parquet.
+    """Write shards/scenes-00000.tar and so on, and truth.parquet, to a folder.
 
-    The same arguments give the same bytes. A tar holds `<key>.jpg` and `<key>.json` (`camera`,
-    `captured_at`) of each frame.
+    The same arguments give the same bytes. For each frame, a tar holds `<key>.jpg` and `<key>.json` (with
+    `camera` and `captured_at`).
 
     Args:
-        output: Folder, made if missing; files of the same names are overwritten.
-        seed: As in `generate_scenes`.
-        frames: How many frames in all.
-        frames_per_shard: How many in one tar.
+        output: Folder, which is created if missing; existing files with these names are overwritten.
+        seed: Seed, as in `generate_scenes`.
+        frames: Total number of frames.
+        frames_per_shard: Number of frames in one tar.
 
     Raises:
         ValueError: `frames_per_shard` is below 1.
@@ -159,7 +161,7 @@ def _write_tar(path: Path, shard_id: str, scenes: Iterable[Scene]) -> Iterator[d
 
 
 def encode_jpeg(scene: Scene) -> bytes:
-    """The scene's picture as its shard holds it."""
+    """Encode the scene's picture as it is stored in its shard."""
     _, encoded = cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     return encoded.tobytes()
 
@@ -193,8 +195,8 @@ def _truth(placed: Placed) -> ScenePerson:
 def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m demo.scenes", description="Write simulated store frames")
     parser.add_argument("--output", type=Path, required=True, help="folder for shards/ and truth.parquet")
-    parser.add_argument("--frames", type=int, default=200, help="how many frames")
-    parser.add_argument("--seed", type=int, default=0, help="which store")
+    parser.add_argument("--frames", type=int, default=200, help="number of frames")
+    parser.add_argument("--seed", type=int, default=0, help="seed that stands for a store")
     parser.add_argument("--frames-per-shard", type=int, default=50)
     given = parser.parse_args()
     write_shards(given.output, given.seed, given.frames, given.frames_per_shard)

@@ -1,1 +1,1 @@
-"""The jobs of the `shopframe` command, one module a subcommand."""
+"""The subcommands of `shopframe`, one module each."""

@@ -18,18 +18,25 @@ def annotate(
     output: command.Output = None,
     config: command.Config = None,
     overrides: command.Set = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Only the failed shards.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Process only the failed shards again.")
+    ] = False,
     retry_annotator: Annotated[
-        str | None, typer.Option("--retry-annotator", help="Only what this annotator did not answer well.")
+        str | None,
+        typer.Option(
+            "--retry-annotator", help="Only ask this annotator again, about the persons without an ok answer."
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Everything again.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Process every shard again.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only draw the ROI and its verdicts on a sample of frames.")
+        bool, typer.Option("--dry-run", help="Only draw the ROI and its decisions on a sample of frames.")
     ] = False,
 ) -> None:
     """Find and annotate the people in every shard that is not done yet."""
     if sum((retry_failed, retry_annotator is not None, force)) > 1:
-        raise ConfigError("--retry-failed, --retry-annotator and --force exclude each other: give one")
+        raise ConfigError(
+            "--retry-failed, --retry-annotator and --force exclude each other; pass one of them"
+        )
     loaded = command.load(config, overrides, source, output)
     from jobs.run.annotation import annotate_input
     from jobs.run.dry_run import try_roi

@@ -1,4 +1,4 @@
-"""The `shopframe` command: a table of its subcommands, each imported when it is called."""
+"""The `shopframe` command. Each subcommand is imported only when it is called."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobs import command
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One subcommand: its name, one line of help, and the module that has a function of its name."""
+    """One subcommand: its name, one line of help, and the module whose function of this name runs it."""
 
     name: str
     help: str
@@ -21,17 +21,17 @@ class Entry:
 
 COMMANDS = (
     Entry("annotate", "Find and annotate the people in every shard that is not done yet.", "jobs.annotate"),
-    Entry("gemini", "Ask Gemini about everybody who waits, within the quota.", "jobs.gemini"),
-    Entry("status", "Say what is done, what failed, what waits, and what to do next.", "jobs.status"),
+    Entry("gemini", "Ask Gemini about every pending person, within the quota.", "jobs.gemini"),
+    Entry("status", "Show what is done, what failed, what is pending, and what to do next.", "jobs.status"),
     Entry("consolidate", "Bring consolidated/ up to date with the commit records.", "jobs.consolidate"),
-    Entry("evaluate", "Measure the committed output against a truth table.", "jobs.evaluate"),
+    Entry("evaluate", "Measure the committed output against a ground-truth table.", "jobs.evaluate"),
     Entry("shards", "Pack loose images into WebDataset shards.", "jobs.shards"),
-    Entry("config", "Print every setting, validated, and where its value came from.", "jobs.config"),
+    Entry("config", "Validate the settings and print each one with its source.", "jobs.config"),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a subcommand; ends the process with its exit code."""
+    """Run a subcommand and end the process with its exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     called = given[0] if given else ""
     app = command.new_app()
@@ -47,7 +47,7 @@ def _load(entry: Entry) -> Callable[..., None]:
 
 
 def _nothing() -> None:
-    """Stands in the list of commands for one that wasn't called."""
+    """Do nothing. This stands in for subcommands that were not called, so that `--help` lists them."""
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""What all commands share: their options, how settings are loaded, and how errors become exit codes.
+"""The options, the loading of settings and the exit codes that all subcommands share.
 
-Nothing heavy is imported here, so that `--help` comes at once: a command imports its work when it is called.
+Heavy modules are not imported here, so that `--help` responds at once. Each subcommand imports what it needs
+when it is called.
 """
 
 from __future__ import annotations
@@ -26,18 +27,25 @@ EXIT_SOME_FAILED = 1
 EXIT_CONFIG = 2
 """Settings or credentials are wrong, and nothing was started."""
 EXIT_STALLED = 3
-"""Nothing was committed within the deadline."""
+"""No shard was committed within the deadline, or Ray failed."""
 EXIT_INTERRUPTED = 130
-"""A person or the system stopped the command; what was committed is intact."""
+"""The user or the system stopped the command. Committed shards are intact."""
 
-_INTERRUPTED = "interrupted; committed shards are intact: run the same command again"
+_INTERRUPTED = "interrupted; committed shards are intact. Run the same command again to continue"
 
 Config = Annotated[
-    list[str] | None, typer.Option("--config", help="YAML file over conf/default.yaml; repeatable.")
+    list[str] | None, typer.Option("--config", help="YAML file that overrides conf/default.yaml. Repeatable.")
 ]
-Set = Annotated[list[str] | None, typer.Option("--set", help="key.path=value over the files; repeatable.")]
-Input = Annotated[str | None, typer.Option("--input", help="Shards or images: folder, prefix, file, glob.")]
-Output = Annotated[str | None, typer.Option("--output", help="Where results go: folder, s3://..., any URL.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="key.path=value that overrides the files. Repeatable.")
+]
+Input = Annotated[
+    str | None, typer.Option("--input", help="Shards or images: a folder, bucket prefix, file or glob.")
+]
+Output = Annotated[
+    str | None,
+    typer.Option("--output", help="Where results are written: a folder, s3://... or any fsspec URL."),
+]
 
 
 def load(
@@ -47,10 +55,11 @@ def load(
     output: str | None = None,
     base: tuple[str, dict[str, Any]] | None = None,
 ) -> LoadedSettings:
-    """The settings of a command from its options; `base` as for `jobs.settings.load_settings`.
+    """Load the settings of a subcommand from its options. `base` is passed to `jobs.settings.load_settings`.
 
     Raises:
-        ConfigError: Naming the file or option, the key, what is wrong and what to do.
+        ConfigError: If a setting is wrong. The message names the file or option, the key, the problem and
+            the remedy.
     """
     from jobs.settings import load_settings
 
@@ -59,44 +68,44 @@ def load(
 
 
 def output_of(loaded: LoadedSettings) -> ObjectStore:
-    """The output that the settings name.
+    """Return the output that the settings name.
 
     Raises:
-        ConfigError: They name none.
+        ConfigError: If `output.uri` is not set.
     """
     from actors.storage.object_store import ObjectStore
 
     if not loaded.settings.output.uri:
-        raise ConfigError("output.uri: missing; give --output")
+        raise ConfigError("output.uri: missing; pass --output")
     return ObjectStore(loaded.settings.output.uri, loaded.settings.storage)
 
 
 def new_app() -> typer.Typer:
-    """An empty command line in the style of this project."""
+    """Return an empty typer app with Shopframe's options."""
     return typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 def run(command: Callable[..., None]) -> None:
-    """`python -m jobs.<name> ...`: one command by itself, with this process's arguments."""
+    """Run a single subcommand, as `python -m jobs.<name> ...`, with this process's arguments."""
     app = new_app()
     app.command()(command)
     run_app(app)
 
 
 def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
-    """Run a command line and turn its errors into messages and exit codes; ends the process.
+    """Run a command line, turn its errors into messages and exit codes, and end the process.
 
     Args:
-        app: What understands the arguments.
-        arguments: By default this process's own.
+        app: The typer app that parses the arguments.
+        arguments: The arguments, by default those of this process.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    # A shell's `&` starts its children with SIGINT ignored; a job must be stoppable all the same.
+    # A shell starts background commands (`&`) with SIGINT ignored, but a run must stay interruptible.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     code: int
     try:
         code = app(None if arguments is None else list(arguments), standalone_mode=False) or EXIT_DONE
-        if code == EXIT_INTERRUPTED:  # typer's own answer to Ctrl-C
+        if code == EXIT_INTERRUPTED:  # typer handles Ctrl-C itself and returns this code
             _say(_INTERRUPTED, code)
     except (ConfigError, ShardError) as error:
         code = _say(error, EXIT_CONFIG)
@@ -116,7 +125,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
         code = _say(f"input or output: {storage_error_text(error)}", EXIT_CONFIG)
     sys.stdout.flush()
     sys.stderr.flush()
-    # Threads of Ray and of native libraries may not end by themselves after an interrupted run.
+    # After an interrupted run, threads of Ray and of native libraries may not end by themselves.
     os._exit(code)
 
 
@@ -125,7 +134,7 @@ def _interrupt(*_: object) -> None:
 
 
 def _say(message: object, code: int) -> int:
-    # Where only help was wanted there is none.
+    # The message is empty if only the help was requested.
     if message:
         typer.echo(f"shopframe: {message}", err=True)
     return code

@@ -1,4 +1,4 @@
-"""`shopframe config`: print every setting, validated, and where its value came from."""
+"""`shopframe config`: validate the settings and print each one with its source."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def config(
     overrides: command.Set = None,
     source: command.Input = None,
     output: command.Output = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Also what each key means.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Also print what each key means.")] = False,
 ) -> None:
-    """Print every setting, validated, and where its value came from."""
+    """Validate the settings and print each one with its source."""
     from jobs.settings import describe
 
     for path, value, origin, meaning in describe(command.load(files, overrides, source, output)):

@@ -18,7 +18,7 @@ def consolidate(
     store = command.output_of(command.load(config, overrides, output=output))
     done = consolidate_output(store, AttributeSchema(read_run(store).section("schema", SchemaSettings)))
     typer.echo(
-        f"{done.persons:,} persons of {done.shards:,} shards in {done.files:,} files under "
+        f"{done.persons:,} persons from {done.shards:,} shards in {done.files:,} files under "
         f"{store.uri}/consolidated ({done.written:,} written now)"
     )
 

@@ -1,4 +1,4 @@
-"""`shopframe evaluate`: measure the committed output against a truth table."""
+"""`shopframe evaluate`: measure the committed output against a ground-truth table."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from jobs import command
 
 
 def evaluate(
-    truth: Annotated[str, typer.Option("--truth", help="Parquet with one row a known person.")],
+    truth: Annotated[str, typer.Option("--truth", help="Ground truth: Parquet with one row per person.")],
     output: command.Output = None,
     report: Annotated[
         str | None,
-        typer.Option("--report", help="Where the evaluation goes; by default <output>/evaluation."),
+        typer.Option("--report", help="Where the evaluation is written, by default <output>/evaluation."),
     ] = None,
     complete: Annotated[
-        bool, typer.Option("--complete", help="Frames that the truth does not name show nobody.")
+        bool, typer.Option("--complete", help="Treat frames that the ground truth does not name as empty.")
     ] = False,
     config: command.Config = None,
     overrides: command.Set = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure the committed output against a truth table."""
+    """Measure the committed output against a ground-truth table."""
     from rich.console import Console
 
     from actors.storage import layout

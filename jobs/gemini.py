@@ -1,4 +1,4 @@
-"""`shopframe gemini`: ask Gemini about everybody who waits, within the quota."""
+"""`shopframe gemini`: ask Gemini about every pending person, within the quota."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from jobs import command
 def gemini(
     output: command.Output = None, config: command.Config = None, overrides: command.Set = None
 ) -> None:
-    """Ask Gemini about everybody who waits, within the quota."""
+    """Ask Gemini about every pending person, within the quota."""
     from jobs.run.gemini_drain import drain
     from jobs.run.run_record import read_run
 
     run = read_run(command.output_of(command.load(config, overrides, output=output)))
-    # The run's own settings, so that nobody is asked again for want of a --config; Ray's and the
-    # store's are those of this machine.
+    # The settings of the last run apply, so that a forgotten --config doesn't send every person again. Ray
+    # and storage settings depend on the machine, so they are not taken from the last run.
     earlier = {key: value for key, value in run.config.items() if key not in ("ray", "storage")}
     loaded = command.load(config, overrides, output=output, base=("run.json", earlier))
     done = drain(loaded.settings)

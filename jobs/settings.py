@@ -1,4 +1,7 @@
-"""YAML files and command-line overrides to one validated, frozen `Settings`, with provenance."""
+"""Load YAML files and command-line overrides into one validated, frozen `Settings`.
+
+The source of each value is recorded.
+"""
 
 from __future__ import annotations
 
@@ -29,21 +32,25 @@ CONF = Path(str(files("conf")))
 
 
 class RaySettings(Section):
-    """Where the job runs."""
+    """The Ray cluster that a run uses."""
 
     address: str | None = Field(
         None,
-        description="Ray cluster (host:port, ray://..., auto); by default RAY_ADDRESS, then a Ray of its "
-        "own on this machine",
+        description="Address of the Ray cluster (host:port, ray://... or auto). By default, RAY_ADDRESS if "
+        "it is set, else a local Ray is started.",
     )
     num_cpus: int | None = Field(
-        None, ge=1, description="Cores that a Ray of its own may use; by default all of this machine"
+        None,
+        ge=1,
+        description="Number of cores that a local Ray may use. By default, all cores of this machine.",
     )
     object_store_bytes: int = Field(
-        1 << 30, ge=100 << 20, description="Most memory for shards between stages, of a Ray of its own"
+        1 << 30,
+        ge=100 << 20,
+        description="Maximum memory of a local Ray for shards between stages, in bytes.",
     )
     runtime_env: dict[str, Any] = Field(
-        default_factory=dict, description="Ray runtime environment, given on to the cluster as it is"
+        default_factory=dict, description="Ray runtime environment, passed to the cluster unchanged."
     )
 
     @field_serializer("runtime_env")
@@ -54,19 +61,24 @@ class RaySettings(Section):
 
 
 class RunSettings(Section):
-    """When to give up: on a shard, or on the run."""
+    """When to give up on a shard or on the run."""
 
     stall_warning_s: float = Field(
-        600, gt=0, description="Without a committed shard for this long, say what is stuck"
+        600, gt=0, description="Seconds without a committed shard after which the run reports what is stuck."
     )
     stall_fail_s: float = Field(
-        3600, gt=0, description="Without a committed shard for this long, stop with exit code 3"
+        3600,
+        gt=0,
+        description="Seconds without a committed shard after which the run stops with exit code 3.",
     )
     max_failed_frames: float = Field(
-        0.9, ge=0, le=1, description="Share of a shard's frames that may fail before the shard fails"
+        0.9, ge=0, le=1, description="Share of a shard's frames that may fail before the shard fails."
     )
     max_attempts: int = Field(
-        3, ge=1, le=20, description="How often a shard may kill its worker in one run before it fails"
+        3,
+        ge=1,
+        le=20,
+        description="How many times a shard may kill its worker in one run before the shard fails.",
     )
 
     @model_validator(mode="after")
@@ -77,7 +89,7 @@ class RunSettings(Section):
 
 
 class Settings(Section):
-    """The whole configuration, one section for each part of the job."""
+    """The whole configuration, with one section for each part of a run."""
 
     input: InputSettings = InputSettings()
     output: OutputSettings = OutputSettings()
@@ -96,19 +108,19 @@ class Settings(Section):
         source, target = self.input.uri, self.output.uri
         if source and target and f"{target.rstrip('/')}/".startswith(f"{source.rstrip('/')}/"):
             raise ValueError(
-                f"output.uri ({target}) is input.uri or lies inside it, so that results would be read as "
-                "input; give the output its own place"
+                f"output.uri ({target}) is input.uri or lies inside it, so results would be read as input; "
+                "choose an output outside the input"
             )
         return self
 
     def as_dict(self) -> dict[str, Any]:
-        """The effective values as they would be written in YAML."""
+        """Return the effective values as they would be written in YAML."""
         return self.model_dump(mode="json", by_alias=True)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedSettings:
-    """Settings, and for every key that was given, the file or option that gave it last."""
+    """The settings, and for every key that was set, the file or option that set it last."""
 
     settings: Settings
     sources: dict[str, str]
@@ -120,19 +132,20 @@ def load_settings(
     options: Mapping[str, tuple[str, Any]] | None = None,
     base: tuple[str, dict[str, Any]] | None = None,
 ) -> LoadedSettings:
-    """Lay `conf/default.yaml`, the files, the `--set` overrides and named options over each other.
+    """Merge `conf/default.yaml`, `base`, the files, the `--set` overrides and named options, in this order.
 
-    Mappings are merged key by key; anything else, lists included, replaces what was there.
+    Mappings are merged key by key. Any other value, including a list, replaces the earlier one.
 
     Args:
-        config: YAML files, later ones over earlier ones; a name that isn't a file is looked for
-            among the shipped ones.
-        overrides: "key.path=value" with the value in YAML.
-        options: Key path to (name of the command-line option, value); None values are ignored.
-        base: Where it is from and a configuration to lay over the default first: that of an earlier run.
+        config: YAML files, where later files override earlier ones. A bare name that isn't a file is looked
+            up among the shipped files.
+        overrides: Strings of the form "key.path=value", with the value in YAML.
+        options: Maps a key path to the name of a command-line option and its value. None values are ignored.
+        base: The name of a source and its configuration, for example that of an earlier run.
 
     Raises:
-        ConfigError: Naming the file or option, the key, what is wrong and what to do.
+        ConfigError: If a setting is wrong. The message names the file or option, the key, the problem and
+            the remedy.
     """
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -157,7 +170,7 @@ def load_settings(
 
 
 def describe(loaded: LoadedSettings) -> Iterator[tuple[str, Any, str, str]]:
-    """Key path, effective value, where it came from and what it means, of every setting."""
+    """Yield the key path, the effective value, its source and the description of every setting."""
     for name, field in Settings.model_fields.items():
         section = field.alias or name
         values = getattr(loaded.settings, name)
@@ -169,7 +182,7 @@ def describe(loaded: LoadedSettings) -> Iterator[tuple[str, Any, str, str]]:
 
 
 def _find_config(name: str) -> Path:
-    """The file of this path; a bare name is looked for among the shipped files too."""
+    """Return the file at this path. A bare name is also looked up among the shipped files."""
     candidates = [Path(name)]
     if Path(name).name == name:
         candidates += [CONF / name, CONF / f"{name}.yaml"]
@@ -178,7 +191,7 @@ def _find_config(name: str) -> Path:
             return candidate
     shipped = ", ".join(sorted(p.name for p in CONF.glob("*.yaml")))
     raise ConfigError(
-        f"--config {name}: no such file; the shipped ones are named without a folder: {shipped}"
+        f"--config {name}: no such file; the shipped files are used by their bare names: {shipped}"
     )
 
 
@@ -192,7 +205,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: holds a {type(content).__name__}, not sections with keys")
+        raise ConfigError(f"{path}: holds a {type(content).__name__}; write sections with keys")
     return content
 
 

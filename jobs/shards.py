@@ -12,11 +12,11 @@ _LEFT_OUT_SHOWN = 20
 
 
 def shards(
-    images: Annotated[str, typer.Option("--images", help="Folder or prefix of images.")],
-    output: Annotated[str, typer.Option("--output", help="Where the tars go.")],
+    images: Annotated[str, typer.Option("--images", help="Folder or bucket prefix with the images.")],
+    output: Annotated[str, typer.Option("--output", help="Where the tars are written.")],
     config: command.Config = None,
     overrides: command.Set = None,
-    frames_per_shard: Annotated[int, typer.Option(min=1, help="Most images in one tar.")] = 2000,
+    frames_per_shard: Annotated[int, typer.Option(min=1, help="Maximum number of images per tar.")] = 2000,
 ) -> None:
     """Pack loose images into WebDataset shards."""
     from jobs.run.packing import pack_images

@@ -1,4 +1,4 @@
-"""`shopframe status`: say what is done, what failed, what waits, and what to do next."""
+"""`shopframe status`: show what is done, what failed, what is pending, and what to do next."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def status(
     output: command.Output = None,
     config: command.Config = None,
     overrides: command.Set = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say what is done, what failed, what waits, and what to do next."""
+    """Show what is done, what failed, what is pending, and what to do next."""
     from rich.console import Console
 
     from jobs.run.output_status import output_status

@@ -9,6 +9,7 @@ import fsspec
 import pytest
 
 from tests.servers.seaweedfs import S3Server, find_weed, seaweedfs
+from tests.support import job, ray_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
 
     from tests.support.job import Models
 
-RAY_STORE_BYTES = 200 * 2**20
-
-REPO_ROOT = Path(__file__).resolve().parent.parent
+REPO_ROOT = job.REPO_ROOT
 
 # Without this, whoever runs the tests decides by their own environment which store is reached.
 _AWS_VARIABLES = (
@@ -107,15 +106,21 @@ def models(checkpoint: Path, cache: Path, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """A real Ray cluster of which only the head is there, without cores for a job's local stages."""
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 1, "object_store_memory": RAY_STORE_BYTES, "include_dashboard": False},
-    )
+    """A Ray cluster of the test's own, of which only the head is there, with one core."""
+    made = ray_cluster.new_cluster(num_cpus=1)
     yield made
     made.shutdown()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stop_ray() -> Iterator[None]:
+    yield
+    ray_cluster.stop()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Runs that use Ray are started by tests that are marked so: `-m "not ray"` leaves them all out."""
+    job.may_use_ray = item.get_closest_marker("ray") is not None
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""A shard's results to objects and the record that makes them count."""
+"""The commit stage: write a shard's results as objects, and the commit record that makes them valid."""

@@ -53,7 +53,7 @@ def input_identity(shard: Shard) -> InputIdentity:
     )
 
 
-def shard_of(record: CommitRecord) -> Shard:
+def shard_from_record(record: CommitRecord) -> Shard:
     """The shard that a commit record is about, as it was planned."""
     source = record.input
     return Shard(

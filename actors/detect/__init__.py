@@ -1,1 +1,1 @@
-"""Frames to persons: detection, region of interest, crops."""
+"""The detect stage: detection of persons, the region of interest, and crops."""

@@ -1,1 +1,1 @@
-"""Crops to attributes, by Gemini, within a quota."""
+"""Annotation of crops by Gemini, within a quota."""

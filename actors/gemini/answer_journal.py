@@ -1,7 +1,8 @@
-"""Answers that were paid for, durable before they are used.
+"""The journal of Gemini's answers, which stores each paid answer before it is used.
 
-One object a request and shard. An entry is good for as long as a crop of the same bytes is to be asked the
-same: also after its shard was detected anew, and whatever became of the run that asked.
+It has one object per request and shard. An entry stays valid as long as a crop with the same bytes needs an
+answer to the same question. This still holds after the shard was detected again, and however the run that
+asked has ended.
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ class JournalEntry:
     """One person's outcome, with the share of the request that it cost.
 
     Attributes:
-        crop_sha256: Of the crop that was asked about.
-        fingerprint: Of all that the answer depends on besides: model, prompt, schema, how it was asked.
-        annotation: The outcome.
-        model: As it was asked for.
-        model_version: As the server named it, or the model where it didn't.
-        prompt_sha256: Of the prompt.
-        request_id: The server's name of its response.
-        input_tokens: The person's equal share of those of the request.
-        output_tokens: Likewise, thinking included.
-        cost_usd: Likewise, of the estimated price.
+        crop_sha256: SHA-256 of the crop that was asked about.
+        fingerprint: Fingerprint of everything else that the answer depends on: the model, the prompt, the
+            schema and the settings of the request.
+        annotation: The outcome and the attributes.
+        model: Name of the model in the request.
+        model_version: Version that the server reported, or the model's name if it reported none.
+        prompt_sha256: SHA-256 of the prompt.
+        request_id: The server's id of its response.
+        input_tokens: The person's equal share of the request's input tokens.
+        output_tokens: The person's equal share of the request's output tokens, thinking included.
+        cost_usd: The person's equal share of the request's estimated cost.
     """
 
     crop_sha256: str
@@ -47,41 +49,41 @@ class JournalEntry:
     cost_usd: float
 
     def for_an_equal_crop(self) -> JournalEntry:
-        """The same answer for a crop of the same bytes, which cost nothing more."""
+        """Return the same answer for another crop with the same bytes, at no further cost."""
         return replace(self, input_tokens=0.0, output_tokens=0.0, cost_usd=0.0)
 
     def provenance(self) -> dict[str, object]:
-        """Columns of the annotations table that say where the answer is from and what it cost."""
+        """Return the columns of the annotations table that tell the origin and the cost of the answer."""
         named = ("model", "model_version", "prompt_sha256", "input_tokens", "output_tokens", "cost_usd")
         return {name: getattr(self, name) for name in named}
 
 
 def crop_sha256(jpeg: bytes) -> str:
-    """Identity of a crop, in the journal and in the record of what was sent."""
+    """Return the digest that identifies a crop in the journal and in the egress log."""
     return hashlib.sha256(jpeg).hexdigest()
 
 
 def write_journal(
     store: ObjectStore, shard_id: str, request_key: str, entries: Sequence[JournalEntry]
 ) -> None:
-    """Make the answers of one request about one shard durable.
+    """Write the answers that one request brought for one shard.
 
     Raises:
-        OSError: The store can't be written; the answers must not be used then.
+        OSError: The store can't be written. The answers must not be used in this case.
     """
     content = json.dumps([asdict(entry) for entry in entries], ensure_ascii=False, indent=1)
     store.write(layout.journal_path(shard_id, request_key), content.encode())
 
 
 def read_journal(store: ObjectStore, shard_id: str, fingerprint: str) -> dict[str, JournalEntry]:
-    """Crop digest to the answer that was paid for, of a shard and a way of asking.
+    """Return a shard's paid answers to the question with this fingerprint, by crop digest.
 
-    Errors are left out: they brought no answer. Where a crop was answered twice, an "ok" counts before
-    other outcomes, and then the entry of the object that is first by name, so that every reader takes the
-    same.
+    Entries with the outcome `error` or `pending` are left out because they hold no answer. If a crop was
+    answered twice, an `ok` takes precedence over other outcomes. Between equals, the entry from the object
+    whose name sorts first is used, so that every reader uses the same one.
 
     Raises:
-        OutputError: An object is not one of the journal.
+        OutputError: An object is not a journal of answers.
         OSError: The store can't be read.
     """
     found: dict[str, JournalEntry] = {}
@@ -94,7 +96,8 @@ def read_journal(store: ObjectStore, shard_id: str, fingerprint: str) -> dict[st
             ]
         except (ValueError, TypeError, KeyError) as error:
             raise OutputError(
-                f"{store.full(path)}: not a journal of answers; delete it, and its persons are asked again"
+                f"{store.full(path)}: not a journal of answers; delete it, and Gemini is asked about its "
+                "persons again"
             ) from error
         for entry in entries:
             if entry.fingerprint != fingerprint or entry.annotation.status in RETRYABLE:

@@ -1,8 +1,8 @@
-"""Batch mode: the backlog as jobs of the Batch API, each of which survives whoever submitted it.
+"""Batch mode, which sends the backlog as jobs of the Batch API that outlive the run that submitted them.
 
-What a job asks is written to the bucket before it is submitted, its answers to the journal before the job is
-closed there. Killed at any point, the next run finds the open job, submits it if the server hasn't got it,
-and goes on; the same job is never submitted twice.
+The record of a job is written to the bucket before the job is submitted, and its answers are written to the
+journal before the record is closed. If a run is killed at any point, the next run finds the open job, submits
+it if the server doesn't have it, and goes on. The same job is never submitted twice.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 log = logging.getLogger(__name__)
 
 _CROPS_IN_MEMORY = 20_000
-"""Crops that are packed together: about 400 MB of them, and many times a request."""
+"""Number of crops that are packed together: they take about 400 MB of memory and fill many requests."""
 
 _Result = TypeVar("_Result")
 
@@ -78,8 +78,8 @@ class BatchRun:
     """What batch mode did in a run.
 
     Attributes:
-        unanswered: Crop digest to the error that its line brought.
-        stop: Why no more jobs were submitted, if any were left.
+        unanswered: Entries of crops whose line brought an error, by crop digest.
+        stop: Why no more jobs were submitted, if some requests were left.
     """
 
     unanswered: dict[str, JournalEntry] = field(default_factory=dict)
@@ -90,17 +90,17 @@ class BatchAnnotator(Annotator):
     """Works off tasks through the Batch API, one job at a time.
 
     Args:
-        settings: How to ask, and the limits of a job.
-        drainer: What knows who of a shard waits.
-        holder: Name of the run, in its claims.
-        clock: Of polls and deadlines.
+        settings: Settings of the requests, and the limits of a job.
+        drainer: Loads the persons of a shard that still wait for an answer.
+        holder: Name of the run in its claims.
+        clock: Clock for polls and deadlines.
 
     Raises:
         ConfigError: GEMINI_API_KEY is not set.
     """
 
     waits_for_all: ClassVar[bool] = True
-    """A job is cheaper the more it asks, so it is made when the run's own shards are done."""
+    """A job is made only when the run's own shards are done, because a larger job is cheaper per person."""
 
     def __init__(
         self, settings: GeminiSettings, drainer: ShardDrainer, holder: str, clock: Clock | None = None
@@ -117,21 +117,21 @@ class BatchAnnotator(Annotator):
         self._spent_usd = 0.0
 
     async def begin(self) -> None:
-        """A run begins; a batch annotator serves a single one, and is new by then."""
+        """Do nothing, because each run starts a new batch annotator of its own."""
 
     async def ask(self, crops: Sequence[AskedCrop]) -> Answers:
-        """What is known of crops that the journal has no answer to: the errors that their lines brought."""
+        """Return the errors that the jobs brought for these crops; the answers are in the journal."""
         digests = [crop_sha256(asked.crop.jpeg) for asked in crops]
         return Answers({d: self._unanswered[d] for d in digests if d in self._unanswered}, None)
 
     async def finish(self) -> None:
-        """There is no more to ask."""
+        """End the claims of this annotator when there is nothing more to ask."""
         self._claims.close()
 
     async def collect(self, tasks: Sequence[DrainTask]) -> Stop | None:
-        """Finish the jobs that are open, then ask about everybody who still waits.
+        """Finish the open jobs, then ask about all persons that still wait for an answer.
 
-        Returns when the last job has ended or can't go on. Answers are in the journal then.
+        Returns when the last job has ended or can't go on. By then its answers are in the journal.
         """
         done = BatchRun()
         try:
@@ -141,7 +141,7 @@ class BatchAnnotator(Annotator):
         except (GeminiRateLimitedError, GeminiUnavailableError) as error:
             done.stop = Stop("unreachable", f"{error}; run again later")
         except (ShopframeError, *STORAGE_ERRORS) as error:
-            log.exception("batch mode stops")
+            log.exception("batch mode stopped because of an error")
             done.stop = Stop("unreachable", self._client.scrub(storage_error_text(error)))
         self._unanswered |= done.unanswered
         return done.stop
@@ -152,7 +152,7 @@ class BatchAnnotator(Annotator):
             record = read_batch(self._store, path)
             if record.closed is None:
                 await self._finish(record, self._rebuild(record), done)
-            else:  # by the run that had it, until a moment ago
+            else:  # The run that held the claim has closed the job in the meantime.
                 self._claims.release(path)
         free = set(await self._claim([task.shard_id for task in tasks]))
         tasks = [task for task in tasks if task.shard_id in free]
@@ -164,7 +164,7 @@ class BatchAnnotator(Annotator):
                 requests = await self._ask(requests, done)
 
     async def _claim(self, names: Iterable[str]) -> list[str]:
-        """Those that no other run works on; takes some seconds where one has died."""
+        """Return the names that no other run works on. This takes some seconds if another run has died."""
         unknown, ours = list(names), []
         while unknown:
             verdicts = dict(zip(unknown, map_ahead(self._claims.take, unknown), strict=True))
@@ -175,13 +175,13 @@ class BatchAnnotator(Annotator):
         return ours
 
     def _waiting(self, tasks: Sequence[DrainTask]) -> Iterator[AskedCrop]:
-        """Crops without an answer, of equal ones the first; the others' shards get its answer too."""
+        """Yield the crops without an answer, equal ones only once; all their shards get the answer."""
         self._shards_of = {}
         for task in tasks:
             try:
                 _, shard = self._drainer.load(task)
-            except ShardError as error:  # said again, and recorded, when the shard's turn to commit comes
-                log.warning("batch mode leaves out shard %s: %s", task.shard_id, error)
+            except ShardError as error:  # The same error is recorded when the shard is to be committed.
+                log.warning("batch mode skips shard %s: %s", task.shard_id, error)
                 continue
             chosen = None if task.chosen is None else frozenset(task.chosen)
             for _, crop in shard.waiting(chosen):
@@ -193,7 +193,7 @@ class BatchAnnotator(Annotator):
                     shards.append(task.shard_id)
 
     async def _ask(self, requests: Sequence[PackedRequest], done: BatchRun) -> list[PackedRequest]:
-        """Jobs of these requests; returns those that are to be asked again, in halves."""
+        """Run jobs for these requests. Returns the halves of the requests that have to be asked again."""
         settings, drainer = self._settings, self._drainer
         groups = group_requests(
             requests,
@@ -214,7 +214,7 @@ class BatchAnnotator(Annotator):
     # --- one job ---
 
     async def _begin(self, group: Sequence[PackedRequest]) -> BatchRecord:
-        """Write down what a job asks, under the first name that no ended job of the same requests has."""
+        """Write the record of a job, under the first name that no earlier job with the same requests has."""
         attempt = 0
         while self._store.exists(layout.batch_path(display_name(self._drainer.resolved, group, attempt))):
             attempt += 1
@@ -235,7 +235,7 @@ class BatchAnnotator(Annotator):
                 for request in group
             ),
         )
-        # Before anybody can find it: a run that begins meanwhile leaves it to this one.
+        # The claim comes before the record, so that another run that finds the record leaves the job alone.
         await self._claim([layout.batch_path(record.name)])
         create_batch(self._store, record)
         sent = [self._asked[crop.key] for request in group for crop in request.crops]
@@ -246,7 +246,7 @@ class BatchAnnotator(Annotator):
     async def _finish(
         self, record: BatchRecord, requests: Sequence[PackedRequest], done: BatchRun
     ) -> list[PackedRequest]:
-        """See a job to its end; returns the requests that are to be asked again, in halves."""
+        """Wait for the end of a job. Returns the halves of the requests that have to be asked again."""
         job = await self._submitted(record, requests)
         deadline = datetime.fromisoformat(record.created_at).timestamp() + self._settings.batch.deadline_s
         while job is not None and not job.done and self._clock.now() < deadline:
@@ -260,7 +260,7 @@ class BatchAnnotator(Annotator):
         if job is not None and job.state == "succeeded":
             again = await self._collect(job, requests, done)
         else:
-            log.warning("batch job %s: %s; its persons are pending again", record.name, outcome)
+            log.warning("batch job %s is %s; its persons are pending again", record.name, outcome)
         close_batch(self._store, record, outcome)
         self._claims.release(layout.batch_path(record.name))
         return again
@@ -280,12 +280,12 @@ class BatchAnnotator(Annotator):
     async def _collect(
         self, job: BatchJob, requests: Sequence[PackedRequest], done: BatchRun
     ) -> list[PackedRequest]:
-        """Answers of a job to the journal."""
+        """Write the answers of a job to the journal. Returns the halves of requests that were split."""
         again: list[PackedRequest] = []
         with tempfile.TemporaryDirectory(prefix="shopframe-batch-") as folder:
             target = Path(folder, "responses.jsonl")
             if not await self._patiently(partial(download, self._client, job, target)):
-                log.warning("batch job %s: its answers are no longer there", job.display_name)
+                log.warning("batch job %s: the server no longer has its answers", job.display_name)
                 return again
             with target.open("rb") as lines:
                 results = read_results(lines, requests, self._drainer.schema, self._client.scrub)
@@ -321,7 +321,7 @@ class BatchAnnotator(Annotator):
             write_journal(self._store, shard_id, request.key, entries)
 
     async def _patiently(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
-        """A call again and again while it fails for a passing reason, as often as `gemini.retries` says."""
+        """Repeat a call that fails for a temporary reason, at most `gemini.retries` times."""
         attempts = AsyncRetrying(
             retry=retry_if_exception_type((GeminiUnavailableError, GeminiRateLimitedError)),
             wait=wait_random_exponential(multiplier=1, max=self._settings.retry_max_wait_s),
@@ -333,14 +333,14 @@ class BatchAnnotator(Annotator):
         return result
 
     def _rebuild(self, record: BatchRecord) -> list[PackedRequest]:
-        """The requests of a job, from the committed crops; without those whose crops are gone."""
+        """Rebuild the requests of a job from the committed crops, except those whose crops are gone."""
         shards = {crop.shard_id for request in record.requests for crop in request}
         self._asked = {}
         for shard_id in sorted(shards):
             try:
                 _, shard = self._drainer.load(DrainTask(shard_id))
             except CropRestoreError as error:
-                log.warning("batch mode leaves out shard %s: %s", shard_id, error)
+                log.warning("batch mode skips shard %s: %s", shard_id, error)
                 continue
             self._asked |= {crop.key: AskedCrop(shard_id, crop) for _, crop in shard.crops_by_person()}
         requests: list[PackedRequest] = []

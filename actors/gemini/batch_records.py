@@ -1,4 +1,4 @@
-"""The jobs of batch mode as the bucket remembers them, so that any run can finish what another began."""
+"""Records of batch jobs in the output, from which any run can finish a job that another run began."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Frozen(BaseModel):
 
 
 class BatchCrop(_Frozen):
-    """One crop of a job: `key` names the person, the digest is that of the committed crop."""
+    """One crop of a job: `key` identifies the person, `crop_sha256` is the digest of the committed crop."""
 
     shard_id: str
     key: str
@@ -24,10 +24,10 @@ class BatchCrop(_Frozen):
 
 
 class BatchRecord(_Frozen):
-    """One job as the bucket remembers it.
+    """The record of one job.
 
-    `requests` are its lines, each the crops in the order in which they are shown; `closed` says how it
-    ended, and is None while its answers are still to come.
+    `requests` are the lines of the job's file, and each lists its crops in the order in which they are
+    shown. `closed` tells how the job ended; it is None while the answers are not in the journal yet.
     """
 
     name: str
@@ -39,22 +39,23 @@ class BatchRecord(_Frozen):
 
 
 def read_batch(store: ObjectStore, path: str) -> BatchRecord:
-    """One job.
+    """Read the record of one job.
 
     Raises:
-        OutputError: The object is not such a job.
+        OutputError: The object is not the record of a batch job.
         OSError: The store can't be read.
     """
     try:
         return BatchRecord.model_validate_json(store.read(path))
     except ValidationError as error:
         raise OutputError(
-            f"{store.full(path)}: not a batch job of this version; delete it, and its persons are asked again"
+            f"{store.full(path)}: not a batch job of this version; delete it, and Gemini is asked about its "
+            "persons again"
         ) from error
 
 
 def open_batches(store: ObjectStore, fingerprint: str) -> Iterator[BatchRecord]:
-    """Jobs of this way of asking that have not ended. Raises as `read_batch`."""
+    """Yield the open jobs with this fingerprint. Raises the same errors as `read_batch`."""
     for info in store.list(layout.BATCHES):
         record = read_batch(store, info.path)
         if record.closed is None and record.fingerprint == fingerprint:
@@ -62,16 +63,16 @@ def open_batches(store: ObjectStore, fingerprint: str) -> Iterator[BatchRecord]:
 
 
 def create_batch(store: ObjectStore, record: BatchRecord) -> None:
-    """Write down a job before it is submitted.
+    """Write the record of a job, before the job is submitted.
 
     Raises:
-        PreconditionError: There is a job of this name.
-        OSError: The store can't be written; the job must not be submitted then.
+        PreconditionError: A job of this name exists already.
+        OSError: The store can't be written. The job must not be submitted in this case.
     """
     store.create(layout.batch_path(record.name), record.model_dump_json().encode())
 
 
 def close_batch(store: ObjectStore, record: BatchRecord, outcome: str) -> None:
-    """Write down how a job ended, when its answers are in the journal."""
+    """Record how a job ended, once its answers are in the journal."""
     closed = record.model_copy(update={"closed": outcome})
     store.write(layout.batch_path(record.name), closed.model_dump_json().encode())

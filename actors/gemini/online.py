@@ -1,9 +1,9 @@
-"""The throttled actor: everything that a cluster sends to Gemini goes through one of these.
+"""Online mode, in which every request from a cluster to Gemini goes through a throttled actor.
 
-Callers bring the waiting persons of a shard and wait; the annotator packs persons of several shards into one
-request, holds each request until the quota allows it, records who is sent before sending and what was
-answered before using it. A request is counted, recorded and sent in this order, so a kill at any point
-loses at most the answers in flight.
+Callers pass the waiting persons of a shard and wait for the answers. The annotator packs persons of several
+shards into one request and holds each request until the quota allows it. It records the crops of a request
+before sending it, and the answers before using them. A request is counted, recorded and sent in this order,
+so a kill at any point loses at most the answers in flight.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 log = logging.getLogger(__name__)
 
 _LINGER_S = 0.3
-"""How long an incomplete request waits for persons of other shards, in real seconds."""
+"""Time that an incomplete request waits for persons of other shards, in real seconds."""
 
 _RECENT = 20_000
-"""Crops of this run whose answers are remembered for equal crops of other shards."""
+"""Number of crops of this run whose answers are remembered for equal crops of other shards."""
 
 _FAILED_IN_A_ROW = 5
-"""Requests that failed for a passing reason, retries included, none answered between, after which it is not
-passing: more than two crops at which the server always fails cause while their request is split, and few
-enough to leave most of a day's quota."""
+"""Number of requests that fail in a row for a temporary reason, despite their retries, until the reason
+counts as lasting. Two crops that always make the server fail cause fewer failures in a row while their
+request is split, and the number is small enough to leave most of a day's quota."""
 
 
-class _Stopped(Exception):  # noqa: N818  carries a reason to the callers, is no error of its own
+class _Stopped(Exception):  # noqa: N818  it carries a reason to the callers and is not an error
     def __init__(self, stop: Stop) -> None:
         super().__init__(stop.reason)
         self.stop = stop
@@ -70,7 +70,7 @@ class _Waiting:
 
 @dataclass(frozen=True, slots=True)
 class _Recent:
-    """For which shard a crop was asked about, and the answer when it is there."""
+    """The shard that a crop was asked about for, and the future that holds its answer."""
 
     shard_id: str
     done: asyncio.Future[JournalEntry]
@@ -78,7 +78,7 @@ class _Recent:
 
 @dataclass
 class _AsAdvised(wait_base):
-    """As long as the server said, else longer each time, with jitter."""
+    """Wait as long as the server advised. Without advice, wait longer each time, with jitter."""
 
     longest_s: float
     otherwise: wait_base = field(init=False)
@@ -95,15 +95,15 @@ class _AsAdvised(wait_base):
 class OnlineAnnotator(Annotator):
     """Asks Gemini about crops, within the quota.
 
-    Its calls may be under way at the same time; requests are sent one by one, or as many at once as
-    `gemini.max_in_flight` says.
+    Its methods may be called concurrently. At most `gemini.max_in_flight` requests, by default one, are in
+    flight at the same time.
 
     Args:
-        settings: How to ask, and the quota.
+        settings: Settings of the requests, and the quota.
         resolved: Model and prompt.
-        schema: What answers must fit.
-        store: The output: ledger, journal and the record of what was sent.
-        clock: That of the quota and of waits between retries.
+        schema: Schema that the answers must fit.
+        store: The output, which holds the ledger, the journal and the egress log.
+        clock: Clock for the quota and for waits between retries.
 
     Raises:
         ConfigError: GEMINI_API_KEY is not set.
@@ -140,9 +140,10 @@ class OnlineAnnotator(Annotator):
         self._begun = False
 
     async def ask(self, crops: Sequence[AskedCrop]) -> Answers:
-        """Answers to as many of the crops as quota and budget allow; returns when there are no more.
+        """Return answers to as many of the crops as the quota and the budget allow.
 
-        Crops of the same bytes are asked about once, whichever shard they are from.
+        Returns when no more answers will come. Crops with the same bytes are asked about once, even if they
+        are from different shards.
         """
         loop = asyncio.get_running_loop()
         if self._dispatching is None:
@@ -172,25 +173,25 @@ class OnlineAnnotator(Annotator):
         for digest, asked in equal.items():
             if digest in entries:
                 entries[digest] = entries[digest].for_an_equal_crop()
-                # Its shard has a journal of its own.
+                # The journal is kept per shard, so the answer is also written to the journal of this one.
                 await asyncio.to_thread(
                     write_journal, self._store, asked.shard_id, digest[:32], [entries[digest]]
                 )
         return Answers(entries, self._stop if len(entries) < len(by_digest) else None)
 
     async def collect(self, tasks: Sequence[DrainTask]) -> Stop | None:  # noqa: ARG002
-        """Nothing: online, answers come as they are asked for."""
+        """Do nothing, because in online mode `ask` gets the answers."""
         return None
 
     async def begin(self) -> None:
-        """A run begins: what stopped the one before, and what it spent, is no matter of this one."""
+        """Begin a run, and forget why the previous run stopped and what it spent."""
         self._stop = None
         self._failed_in_a_row = 0
         self._spent_usd = 0.0
         self._begun = True
 
     async def _paid_before(self, asked: Mapping[str, AskedCrop]) -> dict[str, JournalEntry]:
-        """Answers to these crops that this actor got before it died; Ray makes the calls of then again."""
+        """Find answers from before a restart of this actor; Ray repeats the calls that were interrupted."""
         if self._begun:
             return {}
         found: dict[str, JournalEntry] = {}
@@ -199,7 +200,7 @@ class OnlineAnnotator(Annotator):
         return {digest: entry for digest, entry in found.items() if digest in asked}
 
     async def finish(self) -> None:
-        """Write what the ledger doesn't have yet; to be called when there is no more to ask."""
+        """Write to the ledger what it doesn't have yet. Call this when there is nothing more to ask."""
         await self._quota.return_unused()
 
     # --- from crops to requests ---
@@ -222,7 +223,7 @@ class OnlineAnnotator(Annotator):
             task.add_done_callback(self._sending.discard)
 
     async def _send_batch(self, batch: list[_Waiting]) -> None:
-        """One request and those it is split into; every future of the batch has a result in the end."""
+        """Send a request and the halves it is split into. In the end no future of the batch is left open."""
         by_key = {entry.asked.crop.key: entry for entry in batch}
         shown = [
             Crop(key, shrink_crop(entry.asked.crop.jpeg, self._settings.max_side_px))
@@ -235,15 +236,16 @@ class OnlineAnnotator(Annotator):
                 answer = await self._answer(request, by_key)
                 if answer.split_reason is not None:
                     log.info("request split: %s", answer.split_reason)
-                    # Behind the other half, whose answer tells a crop in trouble from a server in trouble.
+                    # The halves go to the end of the queue. The other half of an earlier split is then asked
+                    # first, and its answer shows whether a crop or the server causes the failures.
                     requests += halves(request)
         except _Stopped as stopped:
             self._stop = stopped.stop
         except (ShopframeError, *STORAGE_ERRORS) as error:
-            log.exception("the Gemini stage stops")
+            log.exception("the Gemini stage stopped because of an error")
             self._stop = Stop("unreachable", self._client.scrub(storage_error_text(error)))
-        except Exception as error:  # a caller must never wait for ever
-            log.exception("the Gemini stage stops")
+        except Exception as error:  # Without this, the callers would wait for ever.
+            log.exception("the Gemini stage stopped because of an error")
             self._stop = Stop("unreachable", self._client.scrub(f"{type(error).__name__}: {error}"))
         finally:
             self._window.release()
@@ -258,7 +260,7 @@ class OnlineAnnotator(Annotator):
     # --- one request ---
 
     async def _answer(self, request: PackedRequest, by_key: dict[str, _Waiting]) -> GeminiAnswer:
-        """Send until there is an answer, and make it durable."""
+        """Send a request until it is answered, and write the answer to the journal."""
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(GeminiUnavailableError),
             wait=_AsAdvised(self._settings.retry_max_wait_s),
@@ -295,13 +297,13 @@ class OnlineAnnotator(Annotator):
             egress = egress_of(request.key, sent, self._resolved.model, self._clock.now())
             await asyncio.to_thread(record_egress, self._store, egress)
             if self._clock.now() > reservation.send_by:
-                # The record took too long: the server could count this request in a later window.
+                # Writing the record took so long that the server could count this request in a later window.
                 await self._quota.release(reservation)
                 continue
             try:
                 answer = await self._client.ask(request)
             except GeminiRateLimitedError as error:
-                log.info("429: %s", error)
+                log.info("Gemini answered 429: %s", error)
                 await self._quota.refused(reservation, error.per_day, error.retry_after_s)
                 continue
             if answer.usage.input:
@@ -330,7 +332,7 @@ class OnlineAnnotator(Annotator):
             await self._clock.sleep(max(granted.until - self._clock.now(), 0.01))
 
     async def _keep(self, request: PackedRequest, answer: GeminiAnswer, by_key: dict[str, _Waiting]) -> None:
-        """Journal first; only then do the callers get their answers."""
+        """Write the answers to the journal, and only then pass them to the callers."""
         entries = {
             key: self._entry(annotation, by_key[key], answer, len(request.crops))
             for key, annotation in answer.annotations.items()

@@ -1,4 +1,4 @@
-"""What a run and its Gemini annotator say to each other; online and batch mode are two of these."""
+"""The protocol between a run and its Gemini annotator, which online mode and batch mode implement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from actors.gemini.api.packing import Crop
 from actors.records import SETTLED, Outcome
 
 Person = tuple[str, int]
-"""Frame key and person index: who it is within a shard."""
+"""Frame key and person index, which identify a person within a shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +19,9 @@ class DrainTask:
     """One shard of the backlog.
 
     Attributes:
-        shard_id: Which shard.
-        keep: Committed outcomes that stand, if they answer the same question.
-        chosen: Whom to ask about, or None for all who wait.
+        shard_id: Id of the shard.
+        keep: Committed outcomes that are kept if they answer the same question.
+        chosen: Persons to ask about, or None for all persons that still wait for an answer.
     """
 
     shard_id: str
@@ -31,11 +31,11 @@ class DrainTask:
 
 @dataclass(frozen=True, slots=True)
 class AskedCrop:
-    """One crop that Gemini is to be asked about.
+    """One crop that Gemini should be asked about.
 
     Attributes:
-        shard_id: Where it belongs.
-        crop: As it was cut out; its key names the person.
+        shard_id: Id of the crop's shard.
+        crop: The crop as it was committed. Its key identifies the person.
     """
 
     shard_id: str
@@ -44,13 +44,14 @@ class AskedCrop:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Why nothing more is sent in this run.
+    """Why a run sends nothing more.
 
     Attributes:
-        kind: daily_quota: until the reset; budget: the run's own limit of cost; refused: the key, the
-            model or the settings are wrong; unreachable: Gemini or the bucket has lasting trouble.
-        reason: For people, with the remedy where there is one.
-        until: Seconds since the epoch when it may go on, or None where waiting won't help.
+        kind: `daily_quota`: the day's quota is spent until its reset. `budget`: the run has reached its own
+            cost limit. `refused`: the key, the model or the settings are wrong. `unreachable`: Gemini or
+            the bucket has a lasting problem.
+        reason: Explanation for the user, with the remedy if there is one.
+        until: Time at which sending may go on, in seconds since the epoch, or None if waiting won't help.
     """
 
     kind: Literal["daily_quota", "budget", "refused", "unreachable"]
@@ -60,11 +61,11 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What became of the crops of one call.
+    """Answers to the crops of one call.
 
     Attributes:
-        entries: Crop digest to its answer; crops that were not answered are missing.
-        stop: Why they are, if they are.
+        entries: Answers by crop digest. Crops without an answer are missing.
+        stop: Why crops are missing, if the annotator has stopped.
     """
 
     entries: dict[str, JournalEntry]
@@ -72,22 +73,22 @@ class Answers:
 
 
 class Annotator(Protocol):
-    """One annotator of a run, as an actor: its methods are called from other processes.
+    """The annotator of a run. It is a Ray actor, so other processes call its methods.
 
     Attributes:
-        waits_for_all: Whether nothing is to be asked before all shards of the run are known.
+        waits_for_all: Whether the annotator asks nothing before all shards of the run are known.
     """
 
     waits_for_all: ClassVar[bool]
 
     async def begin(self) -> None:
-        """A run begins. Not repeated where Ray restarts the actor in the middle of one."""
+        """Begin a run. The call is not repeated if Ray restarts the actor during the run."""
 
     async def collect(self, tasks: Sequence[DrainTask]) -> Stop | None:
-        """Get the answers for all shards of the run ahead of `ask`; gives the reason if some are missing."""
+        """Get the answers for all shards of the run before `ask`. Returns the reason if some are missing."""
 
     async def ask(self, crops: Sequence[AskedCrop]) -> Answers:
-        """Answers to these crops, as far as there are any."""
+        """Return the answers to these crops, as far as there are any."""
 
     async def finish(self) -> None:
-        """There is no more to ask."""
+        """End the run when there is nothing more to ask."""

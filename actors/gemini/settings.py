@@ -1,4 +1,4 @@
-"""Settings of the second annotator, and what is known of it before it is asked."""
+"""Settings of Gemini, the second annotator, and the model and prompt that they resolve to."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from actors.settings_section import Section
 ANNOTATOR = "gemini"
 
 ID_KEY = "image_id"
-"""Key of an answer that echoes which image it is about."""
+"""Key in an answer that repeats the id of the image it describes."""
 
 _ANSWER_VERSION = 1
-"""Raise when the same model, prompt and settings begin to give other annotations."""
+"""Raise this number when the same model, prompt and settings begin to give different annotations."""
 
 
 class GeminiPrices(Section):
-    """What Google charges, in US dollars; only estimates of the cost follow from it."""
+    """Google's prices in US dollars. They are used only to estimate the cost."""
 
     input_usd: float = Field(0.30, ge=0, description="For a million input tokens")
     output_usd: float = Field(2.50, ge=0, description="For a million output tokens, thinking included")
@@ -34,7 +34,7 @@ class GeminiPrices(Section):
 
 
 class GeminiCameras(Section):
-    """Whose crops may leave for Google."""
+    """Cameras whose crops may be sent to Google."""
 
     allow: tuple[str, ...] | None = Field(
         None,
@@ -44,7 +44,7 @@ class GeminiCameras(Section):
     deny: tuple[str, ...] = Field((), description="Crops from these cameras are never sent")
 
     def permits(self, camera: str | None) -> bool:
-        """Whether crops from this camera (None: the frame names none) may be sent."""
+        """Whether crops from this camera may be sent. None stands for a frame that names no camera."""
         return camera not in self.deny and (self.allow is None or camera in self.allow)
 
 
@@ -70,7 +70,7 @@ class GeminiBatch(Section):
 
 
 class GeminiSettings(Section):
-    """The second annotator. Off by default: with it, crops of people leave for Google."""
+    """Settings of the second annotator. It is off by default because it sends crops of people to Google."""
 
     enabled: bool = Field(False, description="Whether crops are sent to Gemini")
     model: str = Field(
@@ -168,7 +168,7 @@ class GeminiSettings(Section):
 
     @property
     def quota_limits(self) -> QuotaLimits:
-        """The project's quota as configured."""
+        """The configured quota of the project."""
         return QuotaLimits(self.requests_per_minute, self.tokens_per_minute, self.requests_per_day)
 
     @field_validator("base_url")
@@ -178,32 +178,35 @@ class GeminiSettings(Section):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("base_url must be an http or https URL")
         if parts.username or parts.password or parts.query or parts.fragment:
-            # The URL is shown in logs and configurations.
-            raise ValueError("base_url must hold no credentials and no query; the key is GEMINI_API_KEY")
+            # The URL appears in logs and in printed settings.
+            raise ValueError(
+                "base_url must not contain credentials or a query; set the key in GEMINI_API_KEY"
+            )
         return url.rstrip("/")
 
     @model_validator(mode="after")
     def _a_request_fits(self) -> Self:
-        # Whatever its size, an image takes at least as many (ai.google.dev/gemini-api/docs/tokens).
+        # An image of any size takes at least this many tokens (ai.google.dev/gemini-api/docs/tokens).
         least = self.persons_per_request * (64 if self.media_resolution == "low" else 256)
         if self.tokens_per_minute is not None and least > self.tokens_per_minute:
             raise ValueError(
                 f"persons_per_request {self.persons_per_request} needs more than {least} tokens, above "
-                f"tokens_per_minute {self.tokens_per_minute}; lower the one or raise the other"
+                f"tokens_per_minute {self.tokens_per_minute}; lower persons_per_request or raise "
+                "tokens_per_minute"
             )
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedGemini:
-    """What a run knows of its requests before the first is sent.
+    """What a run knows about its requests before it sends the first one.
 
     Attributes:
-        model: The model as it was named.
-        prompt: Text with the attributes filled in.
-        prompt_sha256: Of `prompt`.
-        fingerprint: Of everything that changes an annotation. How many crops share a request is not
-            part of it, so that changing that asks nobody again.
+        model: Name of the model, as configured.
+        prompt: Text of the prompt, with the attributes filled in.
+        prompt_sha256: SHA-256 of `prompt`.
+        fingerprint: Fingerprint of everything that changes an annotation. The number of crops per request is
+            not part of it, so that a change of this number asks about no person again.
     """
 
     model: str
@@ -213,18 +216,20 @@ class ResolvedGemini:
 
     @property
     def pending(self) -> PendingAnnotator:
-        """How a commit speaks of persons whom Gemini hasn't answered about yet."""
+        """The pending annotator, with which a commit records persons that Gemini has not answered yet."""
         return PendingAnnotator(ANNOTATOR, self.model, self.prompt_sha256)
 
 
 def resolve_gemini(settings: GeminiSettings, schema: AttributeSchema) -> ResolvedGemini:
-    """Read the prompt once, on the driver, before any work.
+    """Resolve the model and the prompt once, on the driver, before any work begins.
 
     Raises:
-        ConfigError: The prompt can't be used, or an attribute has the name that an image's id has.
+        ConfigError: The prompt can't be used, or an attribute has the name of the key for an image's id.
     """
     if any(attribute.name == ID_KEY and not attribute.nested for attribute in schema):
-        raise ConfigError(f"schema.attributes.{ID_KEY}: Gemini's answers use the name; choose another")
+        raise ConfigError(
+            f"schema.attributes.{ID_KEY}: Gemini's answers use this name already; choose another"
+        )
     keys = schema.prompt_text()
     if settings.reasoning:
         keys += f'\n- "{REASONING_KEY}": why, in one sentence of at most {REASONING_MAX_CHARS} characters'

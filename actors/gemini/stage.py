@@ -1,4 +1,4 @@
-"""Gemini's stage of a run: the throttled actor, and shards of the backlog handed to it a few at a time."""
+"""The Gemini stage of a run, which hands shards of the backlog to an annotator actor, a few at a time."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ log = logging.getLogger(__name__)
 
 _NAMESPACE = "shopframe"
 _CALLS = 1000
-"""Of the actor at once: shards that wait, not requests."""
+"""Concurrent calls that the actor accepts: shards that wait, not requests in flight."""
 
 _ACTOR_TRIES = 4
-"""Of a call to an actor that another run has started, and that ends with that run."""
+"""Number of tries per call, because an actor that another run has started ends with that run."""
 
 _AT_ONCE = 8
-"""Shards in work: enough to fill a request with the few persons that each may have left, few enough to
-hold their crops in memory."""
+"""Number of shards in progress at the same time: enough to fill a request with the few persons that each
+shard may have left, and few enough to hold their crops in memory."""
 
 
 def start_annotator(
@@ -50,14 +50,15 @@ def start_annotator(
     store: ObjectStore,
     clock: Clock | None = None,
 ) -> Any:
-    """The throttled actor of these settings and this output, started if the cluster hasn't got it.
+    """Return the throttled actor for these settings and this output, and start it if it isn't running yet.
 
-    Jobs that ask alike share it; others have one of their own, and share the ledger. It restarts wherever
-    there is room, and knows what was spent from the ledger. It ends with the job that started it; then
-    another job that needs it starts it anew.
+    Jobs with the same settings, prompt, schema and output share one actor. Other jobs have their own actor,
+    but share the ledger. If the actor dies, Ray restarts it on any node with room, and it reads from the
+    ledger what was spent. The actor ends with the job that started it. Another job that needs it then starts
+    a new one.
 
     Returns:
-        Its handle.
+        The handle of the actor.
     """
     asked = f"{settings.model_dump_json()} {resolved.fingerprint} {store.uri}"
     name = f"gemini-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
@@ -75,7 +76,7 @@ def start_annotator(
 
 @dataclass(slots=True)
 class GeminiRun:
-    """What the stage did in this run; `held` counts shards that it left to another run at work on them."""
+    """What the stage did in this run. `held` counts shards that it left to another run that works on them."""
 
     answered: int = 0
     shards: int = 0
@@ -85,11 +86,11 @@ class GeminiRun:
 
     @property
     def failed(self) -> bool:
-        """Whether something went wrong that waiting for the quota won't mend."""
+        """Whether something went wrong that waiting for the quota won't fix."""
         return bool(self.errors) or (self.stop is not None and self.stop.kind in ("refused", "unreachable"))
 
     def as_dict(self) -> dict[str, Any]:
-        """For `progress.json`."""
+        """Return the values that `progress.json` shows."""
         return {
             "answered": self.answered,
             "shards": self.shards,
@@ -102,7 +103,7 @@ class GeminiRun:
 
 @dataclass(frozen=True, slots=True)
 class _Claimed:
-    """A shard that another run works on, and when to look at it again."""
+    """A shard that another run has claimed, and the time to try again."""
 
     task: DrainTask
     claim: Claim
@@ -113,10 +114,13 @@ class BacklogWorker:
     """Hands shards to the actor, a few at a time, in the order in which they are offered.
 
     Args:
-        find_annotator: Gives the handle of the throttled actor, started if it isn't there.
-        drainer: What works off a shard.
-        holder: Name of this run, in its claims.
-        waits_for_all: As of the annotator's class.
+        find_annotator: Returns the handle of the annotator's actor, and starts the actor if it isn't running.
+        drainer: Works off a shard.
+        holder: Name of this run in its claims.
+        waits_for_all: The attribute of the same name of the annotator's class.
+
+    Raises:
+        ConfigError: The annotator's actor can't start.
     """
 
     def __init__(
@@ -137,19 +141,19 @@ class BacklogWorker:
             ray.get(self._annotator.begin.remote())
         except ray.exceptions.RayActorError as error:
             raise ConfigError(
-                "gemini: its actor can't start; on a cluster every node needs GEMINI_API_KEY in its "
+                "gemini: the actor can't start; on a cluster every node needs GEMINI_API_KEY in its "
                 f"environment: {str(error).strip().splitlines()[-1]}"
             ) from None
 
     def offer(self, tasks: Iterable[DrainTask]) -> None:
-        """Add to the backlog."""
+        """Add shards to the backlog."""
         self._offered.extend(tasks)
 
     def advance(self, timeout_s: float = 0.0) -> list[Drained]:
-        """Begin what can begin, and take what is finished; waits so long for the first.
+        """Start the shards that can start, and return those that have finished, after at most `timeout_s`.
 
-        Once the stage has stopped, shards in work end by themselves and no others begin. Nothing begins
-        before `finish` where the annotator waits for all shards.
+        Once the stage has stopped, shards in progress still finish, but no others start. If the annotator
+        waits for all shards, nothing starts before `finish`.
         """
         return [] if self._waits_for_all else self._advance(timeout_s)
 
@@ -176,14 +180,14 @@ class BacklogWorker:
         return finished
 
     def finish(self, said: Callable[[GeminiRun, int], None], poll_s: float = 0.5) -> GeminiRun:
-        """Work until there is nothing to do or the stage stops.
+        """Work until there is nothing left to do or the stage stops.
 
-        Shards that a living run works on are left to it; of a dead one they are taken over, which takes
-        some seconds to know.
+        Shards that another living run works on are left to it. Shards of a dead run are taken over; it takes
+        some seconds to find out that a run is dead.
 
         Args:
-            said: Called now and then with what was done and how many shards are left.
-            poll_s: How often.
+            said: Called repeatedly with what was done so far and the number of shards that are left.
+            poll_s: Longest time between two such calls, in seconds.
         """
         stop = self._collect(said, poll_s) if self._waits_for_all and self._offered else None
         while self._running or (self.done.stop is None and self._has_more):
@@ -191,7 +195,7 @@ class BacklogWorker:
             said(self.done, len(self._running) + len(self._offered))
         self.done.held = sum(claimed.claim == "theirs" for claimed in self._claimed)
         ray.get(self._worker.finish.remote())
-        # Kept back until now: answers that came before the stop are committed all the same.
+        # The stop takes effect only now, so that answers that came before it are still committed.
         self.done.stop = self.done.stop or stop
         return self.done
 
@@ -205,7 +209,7 @@ class BacklogWorker:
             said(self.done, len(self._offered))
         stop: Stop | None = ray.get(running)
         if stop is not None:
-            log.warning("gemini stops: %s: %s", stop.kind, stop.reason)
+            log.warning("gemini stopped: %s: %s", stop.kind, stop.reason)
         return stop
 
     def _count(self, drained: Drained) -> None:
@@ -213,7 +217,7 @@ class BacklogWorker:
         self.done.shards += drained.summary is not None
         if drained.stop is not None and self.done.stop is None:
             self.done.stop = drained.stop
-            log.warning("gemini stops: %s: %s", drained.stop.kind, drained.stop.reason)
+            log.warning("gemini stopped: %s: %s", drained.stop.kind, drained.stop.reason)
         if drained.error is not None:
             self.done.errors.append((drained.shard_id, drained.error))
             log.error("gemini: shard %s: %s", drained.shard_id, drained.error)
@@ -227,7 +231,7 @@ def make_stage(
     crop_restorer: CropRestorer,
     clock: Clock | None = None,
 ) -> BacklogWorker:
-    """The stage of a run, its actor started."""
+    """Make the stage of a run and start its actor."""
     drainer = ShardDrainer(committer, schema, resolved, settings.cameras, crop_restorer)
     holder = uuid.uuid4().hex
     if settings.mode == "batch":
@@ -239,7 +243,7 @@ def make_stage(
 
 
 class _DrainActor:
-    """Works off several shards at once, in threads: they wait for Gemini nearly all of the time."""
+    """Works off several shards at once, in threads, because they spend nearly all their time waiting."""
 
     def __init__(self, drainer: ShardDrainer, find_annotator: Callable[[], Any], holder: str) -> None:
         self._drainer = drainer
@@ -248,7 +252,7 @@ class _DrainActor:
         self._claims = Claims(drainer.committer.store, holder)
 
     def drain(self, task: DrainTask) -> Drained:
-        """One shard, unless another run works on it."""
+        """Work off one shard, unless another run works on it."""
         try:
             claim = self._claims.take(task.shard_id)
             if claim != "ours":
@@ -263,7 +267,7 @@ class _DrainActor:
             return Drained(task.shard_id, error=storage_error_text(error))
 
     def finish(self) -> None:
-        """There is no more to ask."""
+        """End the annotator's run and the claims when there is nothing more to ask."""
         self._call("finish")
         self._claims.close()
 

@@ -1,1 +1,1 @@
-"""Shards to frames: where they lie, what is in them, and what is wrong with them."""
+"""Reading: list the shards of the input, read their frames, and report what is wrong with them."""

@@ -1,1 +1,1 @@
-"""Crops to attributes, by a local model."""
+"""The local annotator: SmolVLM answers the attributes of a person from the crop."""

@@ -1,1 +1,1 @@
-"""Where results go: objects, their names, their tables and the record that makes them count."""
+"""The storage of results: objects, their paths, their tables, and the commit record."""

@@ -1,1 +1,1 @@
-"""The pictures of the demo's scenes."""
+"""Drawing of the demo's scenes."""

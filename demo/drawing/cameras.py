@@ -1,7 +1,7 @@
-"""The demo's four cameras: what each sees of the empty store, and how large people are where.
+"""The demo's four cameras: the view of the empty store, and the size of people at each place in it.
 
 A camera's picture is fixed. Furniture that people can stand behind is kept apart from the background,
-with the line where it meets the floor: whoever stands above that line is behind it.
+together with the row where it meets the floor. A person whose feet are above that row is behind it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FRAME_WIDTH, FRAME_HEIGHT = 960, 540
 CAMERA_NAMES = ("entrance", "aisle", "shelves", "till")
 
 FAR_Y, NEAR_Y = 285.0, 520.0
-"""Rows of the frame in which the soles of people farthest away and of those nearest are."""
+"""Rows of the soles of the farthest and the nearest people."""
 
 _FAR_ADULT_PX, _NEAR_ADULT_PX = 180.0, 320.0
 
@@ -32,13 +32,14 @@ _PRODUCTS: tuple[Colour, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Furniture:
-    """Something that hides whoever stands behind it.
+    """A piece of furniture that hides people who stand behind it.
 
     Attributes:
-        picture: (540, 960, 4) uint8 BGR multiplied by opacity, and opacity; clear where it is not.
-        base_y: Row of the frame in which it stands on the floor.
-        left: Its first column.
-        right: Its last column.
+        picture: (540, 960, 4) uint8, BGR premultiplied by opacity, then opacity. Pixels outside the
+            furniture are transparent.
+        base_y: Row of the frame where it stands on the floor.
+        left: First column.
+        right: Last column.
     """
 
     picture: np.ndarray
@@ -52,9 +53,9 @@ class Camera:
     """One camera of the store.
 
     Attributes:
-        name: As in the sidecars.
-        background: (540, 960, 3) uint8 BGR, the store without people and furniture.
-        furniture: From the farthest to the nearest.
+        name: Name that the sidecars contain.
+        background: (540, 960, 3) uint8 BGR, the store without people and without `furniture`.
+        furniture: Furniture that can hide people, from the farthest to the nearest piece.
     """
 
     name: str
@@ -63,17 +64,17 @@ class Camera:
 
 
 def adult_height_px(foot_y: float) -> float:
-    """Height of an adult whose soles are in a row of the frame, in pixels; linear in the row."""
+    """Return the height in pixels of an adult whose soles are in the given row; it is linear in the row."""
     share = (foot_y - FAR_Y) / (NEAR_Y - FAR_Y)
     return _FAR_ADULT_PX + share * (_NEAR_ADULT_PX - _FAR_ADULT_PX)
 
 
 @cache
 def camera(name: str) -> Camera:
-    """A camera by one of `CAMERA_NAMES`; always the same picture.
+    """Return the camera with the given name, one of `CAMERA_NAMES`. Its picture is always the same.
 
     Raises:
-        KeyError: There is no such camera.
+        KeyError: No camera has this name.
     """
     background, boxes = _VIEWS[name]
     rng = np.random.default_rng(CAMERA_NAMES.index(name))
@@ -174,7 +175,7 @@ def _shelf(
 def _box(
     rng: np.random.Generator, left: int, right: int, base_y: int, height: int, colour: Colour
 ) -> Furniture:
-    """A counter or a low shelf: a front, a lighter top, and goods or panels on the front."""
+    """Draw a counter or a low shelf: a front with goods or panels on it, and a lighter top."""
     picture = np.zeros((FRAME_HEIGHT, FRAME_WIDTH, 4), np.uint8)
     top, depth = base_y - height, round(height * 0.16)
     inset = depth if left > 0 else 0

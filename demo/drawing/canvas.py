@@ -1,4 +1,4 @@
-"""Shapes in a figure's own coordinates, drawn into a small picture with transparency."""
+"""A small picture with transparency, in which shapes are drawn in a figure's own coordinates."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from demo.drawing.people import Colour
 Point = tuple[float, float]
 
 INK: Colour = (34, 26, 24)
-"""Of outlines."""
+"""Colour of outlines."""
 
 _OUTLINE = 0.011
 _SUPERSAMPLING = 2
 _SHIFT = 4
-"""OpenCV takes coordinates in 1/16 of a pixel."""
+"""Fractional bits of coordinates: OpenCV is given them in 1/16 of a pixel."""
 
 
 class Canvas:
-    """A picture with transparency to draw in, in units in which an adult is 1 high.
+    """A picture with transparency to draw in. The unit of its coordinates is the figure's height.
 
-    x is 0 on the figure's axis and grows to the right, y is 0 at the top of the head and 1 at the
-    soles. It is drawn at twice the size with OpenCV's anti-aliasing, then reduced.
+    x is 0 on the figure's axis and grows to the right; y is 0 at the top of the head and 1 at the
+    soles. Shapes are drawn at twice the size with OpenCV's anti-aliasing, and the result is reduced.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Canvas:
         self._pixels = np.zeros((height * _SUPERSAMPLING, width * _SUPERSAMPLING, 4), np.uint8)
 
     def polygon(self, points: Sequence[Point], colour: Colour, outline: bool = True) -> None:
-        """A filled polygon."""
+        """Draw a filled polygon."""
         corners = self._fixed(points)
         cv2.fillPoly(self._pixels, [corners], (*colour, 255), cv2.LINE_AA, _SHIFT)
         if outline:
@@ -57,7 +57,7 @@ class Canvas:
         outline: bool = True,
         angles: tuple[float, float] = (0, 360),
     ) -> None:
-        """A filled ellipse, or the sector of it between two angles in degrees, clockwise from the right."""
+        """Draw a filled ellipse, or its part between two angles in degrees, clockwise from the right."""
         points = cv2.ellipse2Poly((0, 0), (1000, 1000), 0, round(angles[0]), round(angles[1]), 6)
         self.polygon(
             [(centre[0] + x / 1000 * radii[0], centre[1] + y / 1000 * radii[1]) for x, y in points],
@@ -66,7 +66,7 @@ class Canvas:
         )
 
     def line(self, points: Sequence[Point], colour: Colour, width: float, outline: bool = False) -> None:
-        """An open line with round ends; with an outline it is that much wider."""
+        """Draw an open line with round ends. An outline adds to the width on both sides."""
         fixed = self._fixed(points)
         if outline:
             thickness = self._thickness(width + 2 * _OUTLINE)
@@ -75,7 +75,7 @@ class Canvas:
         cv2.polylines(self._pixels, [fixed], False, (*colour, 255), thickness, cv2.LINE_AA, _SHIFT)
 
     def picture(self) -> np.ndarray:
-        """What was drawn: (height, width, 4) uint8 BGR and opacity, colours multiplied by opacity."""
+        """Return the drawing: (height, width, 4) uint8, BGR premultiplied by opacity, then opacity."""
         return np.asarray(cv2.resize(self._pixels, self._size, interpolation=cv2.INTER_AREA))
 
     def _fixed(self, points: Sequence[Point]) -> np.ndarray:
@@ -88,5 +88,5 @@ class Canvas:
 
 
 def mirrored(right_half: Sequence[Point]) -> list[Point]:
-    """A polygon from the corners of its right half, downwards."""
+    """Return a symmetric polygon from the corners of its right half, which run from top to bottom."""
     return [*right_half, *((-x, y) for x, y in reversed(right_half))]

@@ -1,4 +1,4 @@
-"""People into a camera's picture, from the farthest to the nearest, and what remains visible of each."""
+"""Paint people into a camera's picture, farthest first, and measure how much of each remains visible."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from demo.drawing.episodes import Episode, Standing
 from demo.drawing.figures import FIGURE_BOTTOM, FIGURE_TOP, HEAD_BOTTOM, draw_figure
 
 OCCLUDED_BELOW = 0.8
-"""A person of whom a smaller share is visible counts as occluded."""
+"""A person counts as occluded if the visible share of the figure is smaller than this."""
 
 _LEAST_VISIBLE = 0.42
 _DOUBTFUL = (0.76, 0.90)
 _LEAST_HEAD = 0.93
-"""People are left out of a frame in which less of them or of their head were visible, or a share close
-to `OCCLUDED_BELOW`: what the truth says can be seen."""
+"""A person is left out of a frame if a smaller share of the body or head would be visible, or a share in
+the doubtful range around `OCCLUDED_BELOW`. This way, everything that the truth states can be seen."""
 
 _OPAQUE = 128
 
@@ -30,9 +30,9 @@ class Placed:
     """One person of a frame.
 
     Attributes:
-        standing: Who and where.
-        mask: (540, 960) bool, the pixels of the frame that show them.
-        visible: Their pixels that show, as a share of all that the figure has, those outside included.
+        standing: The person and their place.
+        mask: (540, 960) bool, the pixels of the frame that show the person.
+        visible: Visible pixels as a share of all pixels of the figure, including those outside the frame.
     """
 
     standing: Standing
@@ -42,7 +42,7 @@ class Placed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Layer:
-    """A cut-out of the frame: `picture` is opaque where `opaque`, its corner is at (left, top)."""
+    """A picture to paint into the frame; its top left corner is at (left, top)."""
 
     depth_y: float
     left: int
@@ -57,9 +57,9 @@ def compose(episode: Episode, step: int, rng: np.random.Generator) -> tuple[np.n
     """Draw one frame.
 
     Args:
-        episode: What there is to see.
-        step: Which of its frames.
-        rng: For noise and compression.
+        episode: The episode that the frame belongs to.
+        step: Position of the frame in the episode, counted from 0.
+        rng: Source of randomness for light, noise and compression.
 
     Returns:
         The frame, (540, 960, 3) uint8 BGR, and the people in it from the nearest to the farthest.
@@ -94,7 +94,11 @@ def _person_layer(standing: Standing) -> _Layer:
 
 
 def _look(layers: list[_Layer]) -> tuple[list[Placed], _Layer | None]:
-    """People from the nearest to the farthest; or the first of whom the wrong share is visible."""
+    """Return the people from the nearest to the farthest, and the first layer that doesn't fit, if any.
+
+    A person doesn't fit if the truth about them could not be seen (see `_LEAST_HEAD`). The search stops
+    there.
+    """
     covered = np.zeros((FRAME_HEIGHT, FRAME_WIDTH), bool)
     found: list[Placed] = []
     for layer in reversed(layers):
@@ -140,7 +144,7 @@ def _paint_shadow(image: np.ndarray, standing: Standing) -> None:
 
 
 def _windows(layer: _Layer) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where the layer lies in the frame, and which part of its picture that is."""
+    """Return the part of the frame that the layer covers, and the same part in the layer's picture."""
     height, width = layer.picture.shape[:2]
     top, bottom = max(0, layer.top), min(FRAME_HEIGHT, layer.top + height)
     left, right = max(0, layer.left), min(FRAME_WIDTH, layer.left + width)
@@ -151,7 +155,7 @@ def _windows(layer: _Layer) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
 
 
 def _develop(image: np.ndarray, episode: Episode, rng: np.random.Generator) -> np.ndarray:
-    """What a camera makes of it: a soft lens, light, noise, and the JPEG of its own recorder."""
+    """Apply the effects of a camera: a soft lens, light, noise, and the JPEG compression of a recorder."""
     soft = cv2.GaussianBlur(image, (3, 3), 0.6)
     light = _vignette() * np.float32(episode.brightness * rng.uniform(0.97, 1.03))
     tint = (1 - 0.05 * episode.warmth, 1.0, 1 + 0.05 * episode.warmth)

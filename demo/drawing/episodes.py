@@ -1,7 +1,8 @@
-"""Who is before a camera for a few frames, and where: the same people with the same track ids.
+"""The people in front of a camera for a few frames, their places and their track ids.
 
-Time is cut into episodes of `EPISODE_FRAMES` frames of one camera. Each is drawn from the seed, the
-camera and its number alone, so any frame can be made without those before it.
+Time is divided into episodes of `EPISODE_FRAMES` frames of one camera. Within an episode, people and
+track ids stay the same. An episode depends only on the seed, the camera and its number, so any frame
+can be made without the frames before it.
 """
 
 from __future__ import annotations
@@ -20,25 +21,26 @@ EPISODE_FRAMES = 4
 _OPENING = datetime(2024, 5, 1, 8, 0, tzinfo=UTC)
 _EPISODE_S, _FRAME_S = 300, 1
 _PEOPLE_SHARES = (0.04, 0.10, 0.14, 0.18, 0.20, 0.18, 0.16)
-"""Of episodes with 0, 1, ... 6 people; some are left out of frames where too much of them would be hidden."""
+"""Shares of episodes with 0, 1, ... 6 people. A frame can show fewer: people who would be hidden too much
+are left out of it."""
 
 _BEHIND_SHARE, _CUT_OFF_SHARE, _BESIDE_SHARE = 0.25, 0.07, 0.08
-"""Of people who stand behind furniture, too close to the camera to be seen whole, and wherever it is,
-perhaps before or behind others. The rest keep clear of the others."""
+"""Shares of people who stand behind furniture, who stand too close to the camera to be seen whole, and
+who stand anywhere, possibly in front of or behind others. The rest keep clear of the others."""
 
 _TRIES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One person in one frame, as planned: perhaps hidden, perhaps outside the picture.
+    """The planned place of one person in one frame. The person may be hidden or outside the picture.
 
     Attributes:
-        track_id: The same in all frames of the episode.
-        appearance: What they look like.
-        pose: How they stand.
-        foot_x: Column of the frame between their soles; may lie outside.
-        foot_y: Row of the frame of their soles; may lie below it.
+        track_id: Id of the person, the same in all frames of the episode.
+        appearance: What the person looks like.
+        pose: How the person stands.
+        foot_x: Column midway between the soles; may lie outside the frame.
+        foot_y: Row of the soles; may lie below the frame.
     """
 
     track_id: str
@@ -53,11 +55,11 @@ class Episode:
     """What a camera sees over a few frames.
 
     Attributes:
-        camera: Which one.
-        began_at: Time of the first frame, UTC.
+        camera: The camera.
+        began_at: Time of the first frame, in UTC.
         brightness: Factor of the light, about 1.
-        warmth: -1 (bluish light) to 1 (reddish).
-        frames: For each frame, who is planned to be there.
+        warmth: Colour of the light, from -1 (bluish) to 1 (reddish).
+        frames: For each frame, the people who are planned to be in it.
     """
 
     camera: Camera
@@ -67,17 +69,17 @@ class Episode:
     frames: tuple[tuple[Standing, ...], ...]
 
     def captured_at(self, step: int) -> datetime:
-        """Time of a frame, counted from 0, UTC."""
+        """Return the time of a frame in UTC; `step` counts frames from 0."""
         return self.began_at + timedelta(seconds=step * _FRAME_S)
 
 
 def make_episode(seed: int, camera_index: int, number: int) -> Episode:
-    """The episode of that number, of one camera, in the store that the seed stands for.
+    """Make one episode of one camera.
 
     Args:
-        seed: 0 or more.
-        camera_index: Position in `CAMERA_NAMES`.
-        number: Counted from 0.
+        seed: Seed that stands for a store, 0 or more.
+        camera_index: Position of the camera in `CAMERA_NAMES`.
+        number: Number of the episode, counted from 0.
     """
     rng = np.random.default_rng((seed, camera_index, number))
     name = CAMERA_NAMES[camera_index]
@@ -102,7 +104,16 @@ def make_episode(seed: int, camera_index: int, number: int) -> Episode:
 
 
 def _path(rng: np.random.Generator, view: Camera, taken: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Where someone stands first, given where others do, and the step to the next frame: (x, y), pixels."""
+    """Choose where a person stands in the first frame, and the step to the next frame.
+
+    Args:
+        rng: Source of randomness.
+        view: The camera.
+        taken: Places of the people chosen before.
+
+    Returns:
+        The place and the step, each (x, y) in pixels.
+    """
     place = rng.random()
     if place < _BEHIND_SHARE:
         piece = view.furniture[rng.integers(len(view.furniture))]
@@ -123,7 +134,7 @@ def _path(rng: np.random.Generator, view: Camera, taken: list[np.ndarray]) -> tu
 def _track(
     rng: np.random.Generator, track_id: str, start: np.ndarray, pace: np.ndarray
 ) -> list[Standing | None]:
-    """One person frame by frame; None before they come and after they leave."""
+    """Plan one person frame by frame; None stands for frames before they come and after they leave."""
     appearance = draw_appearance(rng)
     facing = bool(rng.random() < 0.5)
     first, end = int(rng.integers(2)), EPISODE_FRAMES - int(rng.integers(2))

@@ -1,6 +1,7 @@
-"""A person as a picture: body and clothes here, the head in `heads.py`.
+"""Draw a person: this module draws body and clothes, `heads.py` draws the head.
 
-The conventions are those of `people.py`. Proportions are a cartoon's: over a quarter of the height is head.
+The drawing follows the conventions stated in `people.py`. The proportions are those of a cartoon: the
+head takes more than a quarter of the height.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from demo.drawing.heads import draw_head, draw_long_hair
 from demo.drawing.people import Appearance, Colour, age_colour
 
 FIGURE_TOP, FIGURE_SIDE, FIGURE_BOTTOM = -0.12, 0.36, 1.05
-"""Extent of a figure's picture in heights of an adult: above the crown, to each side, below it."""
+"""Edges of a figure's picture in the canvas's units: top, distance of each side from the axis, bottom."""
 
 HEAD_BOTTOM = 0.31
-"""Chin, as a share of the figure's own height."""
+"""Position of the chin, as a share of the figure's own height."""
 
 _WHITE: Colour = (245, 245, 245)
 _GLOVE: Colour = (60, 52, 48)
@@ -29,8 +30,8 @@ class Pose:
     """How a figure stands in one frame.
 
     Attributes:
-        facing: Whether its face is turned to the camera.
-        stride: -1..1, which leg is ahead and how far.
+        facing: Whether the face is turned to the camera.
+        stride: Which leg is ahead and how far, from -1 to 1.
     """
 
     facing: bool
@@ -41,13 +42,14 @@ def draw_figure(person: Appearance, pose: Pose, adult_px: float) -> np.ndarray:
     """Draw one person.
 
     Args:
-        person: What they look like.
-        pose: How they stand.
-        adult_px: Height of an adult at this place, in pixels; the person's own is `stature` times that.
+        person: What the person looks like.
+        pose: How the person stands.
+        adult_px: Height of an adult at this place, in pixels; the person is `stature` times as tall.
 
     Returns:
-        (height, width, 4) uint8, BGR multiplied by opacity, and opacity. It is FIGURE_BOTTOM - FIGURE_TOP
-        of the person's heights high; between the soles is half its width and 1 - FIGURE_TOP heights down.
+        (height, width, 4) uint8, BGR premultiplied by opacity, then opacity. The picture is
+        FIGURE_BOTTOM - FIGURE_TOP times as high as the person. The point between the soles is in the
+        middle of its width, and 1 - FIGURE_TOP times the person's height below its top.
     """
     unit_px = adult_px * person.stature
     canvas = Canvas(unit_px, -FIGURE_SIDE, FIGURE_SIDE, FIGURE_TOP, FIGURE_BOTTOM)
@@ -116,7 +118,7 @@ def _draw_torso(canvas: Canvas, person: Appearance) -> None:
         canvas.polygon(mirrored(outer), person.clothes)
         if not winter:
             canvas.polygon(mirrored([skirt, (hem_x, hem)]), age)
-        # Beside the sash, which would hide them.
+        # The buttons are beside the sash, which would hide them.
         for button in ((0.055, 0.38), (0.06, 0.44), (-0.045, 0.47), (-0.045, 0.53), (-0.045, 0.59)):
             canvas.ellipse(button, (0.02, 0.02), _WHITE)
     if winter:

@@ -1,4 +1,4 @@
-"""A figure's head: hair, face, what is worn on it, from the front and from behind."""
+"""Draw a figure's head, from the front and from behind: hair, face, headgear, mask and glasses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EYE_X = 0.056
 
 
 def draw_long_hair(canvas: Canvas, person: Appearance) -> None:
-    """Hair over the shoulders, of women whom no headscarf covers; lies behind the head."""
+    """Draw long hair, which lies behind the head, on female figures that wear no headscarf."""
     if person.gender == "female" and person.headgear != "headscarf":
         canvas.polygon(
             mirrored([(0.10, 0.02), (0.16, 0.12), (0.185, 0.44), (0.11, 0.47), (0.08, 0.36)]),
@@ -24,7 +24,7 @@ def draw_long_hair(canvas: Canvas, person: Appearance) -> None:
 
 
 def draw_head(canvas: Canvas, person: Appearance, facing: bool) -> None:
-    """The head with all that is worn on it."""
+    """Draw the head and everything worn on it."""
     if facing:
         _draw_front(canvas, person)
     else:

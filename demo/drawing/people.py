@@ -1,23 +1,25 @@
-"""Who walks through the demo's store: attributes drawn at random, and the look that tells them.
+"""The people in the demo's store: their attributes, drawn at random, and how figures show them.
 
-How a figure shows its gender and age is a drawing convention of this demo and says nothing about
-people: cues are exaggerated, redundant and chosen so that very small networks can read them. Skin,
-hair and the colour of clothes are independent of every attribute, except that hair greys with age.
+How a figure shows gender and age is a drawing convention of this demo and says nothing about real
+people. The cues are exaggerated and redundant, so that very small networks can read them. Skin, hair
+and the colour of clothes don't depend on any attribute, except that hair turns grey with age.
 
     gender           male: short hair, straight top with two light stripes across; female: hair over the
-                     shoulders, flared top with a row of light buttons, front and back alike
+                     shoulders, flared top with a row of light buttons, the same in front and back
     exact_age        hue of the sash across the torso, of the legs' clothes and of the trim of
-                     headgear, see `age_colour`; hair greys from 45 on; under 18 smaller the younger
-    glasses          thick black rims and pale lenses; from behind a black strap with pale edges
-    cap              round crown and a wide brim; from behind a crown with a strap
-    hood             pointed, with a wide rim about the face
-    headscarf        round, white dots, falls onto the shoulders and hides the hair
-    mask             white or pale blue from nose to chin; from behind two ties of the same colour
+                     headgear (see `age_colour`); hair turns grey from 45 on; under 18, the younger
+                     the person, the smaller the figure
+    glasses          thick black rims and pale lenses; from behind, a black strap with pale edges
+    cap              round crown and a wide brim; from behind, a crown with a strap
+    hood             pointed, with a wide rim around the face
+    headscarf        round with white dots; falls onto the shoulders and hides the hair
+    mask             white or pale blue from nose to chin; from behind, two ties of the same colour
     facing_camera    a face, or the back of the head
     season_clothing  summer: bare arms and legs, sandals; winter: a long coat with white trim, gloves,
-                     boots, and a scarf in black and white
+                     boots, and a black and white scarf
 
-Glasses and mask are worn over whatever is on the head, so they are seen, and true, from behind too.
+Glasses and masks are worn over any headgear, so they are also visible from behind and the truth about
+them holds there too.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ from dataclasses import dataclass
 import numpy as np
 
 Colour = tuple[int, int, int]
-"""Blue, green, red, 0..255 each."""
+"""Blue, green and red, each 0..255."""
 
 HEADGEAR = ("cap", "hood", "headscarf")
-"""Exclude each other: nobody wears two."""
+"""Kinds of headgear. A person wears at most one."""
 
 _AGE_GROUPS = (
     ("under 18", 6, 15),
@@ -41,14 +43,15 @@ _AGE_GROUPS = (
     ("48 to 58", 50, 56),
     ("58 and over", 60, 80),
 )
-"""Name in the default schema, youngest and oldest age drawn: none near a limit, where truth would be moot."""
+"""Name of each age group in the default schema, and the youngest and oldest age drawn for it. Ages close
+to a limit are not drawn, because the true group would be debatable."""
 
 _GROUP_LIMITS = (18, 28, 38, 48, 58)
 
 _AGE_HUES = {
     6: 45, 15: 70, 20: 105, 26: 130, 30: 165, 36: 190, 40: 210, 46: 235, 50: 262, 56: 288, 60: 312, 80: 362,
 }  # fmt: skip
-"""Age to hue in degrees, linear between; steps between the age groups."""
+"""Hue in degrees by age. Hues in between are interpolated linearly and change fastest between age groups."""
 
 _SKIN: tuple[Colour, ...] = ((196, 219, 250), (158, 190, 232), (120, 158, 212), (82, 116, 172), (56, 82, 128))
 _HAIR: tuple[Colour, ...] = ((30, 28, 30), (38, 54, 82), (52, 84, 128), (90, 160, 205), (40, 64, 150))
@@ -62,19 +65,19 @@ _MASKS: tuple[Colour, ...] = ((250, 250, 250), (246, 226, 176))
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """What a figure looks like wherever it is seen.
+    """What a person looks like in every frame.
 
     Attributes:
-        gender: male or female.
-        age: In years.
-        headgear: cap, hood, headscarf, or None.
-        glasses: Whether it wears glasses.
-        mask: Whether it wears a mask.
-        season: summer or winter.
-        skin: Colour of skin.
-        hair: Colour of hair.
+        gender: "male" or "female".
+        age: Age in years.
+        headgear: "cap", "hood", "headscarf" or None.
+        glasses: Whether the person wears glasses.
+        mask: Whether the person wears a mask.
+        season: Clothes for "summer" or "winter".
+        skin: Colour of the skin.
+        hair: Colour of the hair.
         clothes: Colour of the top or coat.
-        headgear_colour: Colour of what is on the head.
+        headgear_colour: Colour of the headgear.
         mask_colour: Colour of the mask.
     """
 
@@ -92,11 +95,14 @@ class Appearance:
 
     @property
     def stature(self) -> float:
-        """Height as a share of an adult's: 0.8 at six years, 1 from 18 on."""
+        """Height as a share of an adult's height: 0.8 at the age of 6, 1 from 18 on."""
         return float(np.interp(self.age, (6, 18), (0.8, 1.0)))
 
     def attributes(self) -> dict[str, bool | str | int]:
-        """Values of the default schema, less `occlusion` and `facing_camera`, which a frame decides."""
+        """Return the attributes of the default schema.
+
+        `occlusion` and `facing_camera` are missing because they differ from frame to frame.
+        """
         return {
             "gender": self.gender,
             "age_group": age_group(self.age),
@@ -109,19 +115,22 @@ class Appearance:
 
 
 def age_group(age: int) -> str:
-    """Name of the default schema's group that an age in years belongs to."""
+    """Return the name of the age group in the default schema for an age in years."""
     return _AGE_GROUPS[int(np.searchsorted(_GROUP_LIMITS, age, side="right"))][0]
 
 
 def age_colour(age: float) -> Colour:
-    """The saturated colour that stands for an age: yellow for children, then round the hues to red."""
+    """Return the saturated colour for an age: yellow for children, then round the hues to red."""
     hue = float(np.interp(age, list(_AGE_HUES), list(_AGE_HUES.values()))) / 360
     red, green, blue = colorsys.hsv_to_rgb(hue % 1, 0.95, 0.95)
     return _rounded(np.array([blue, green, red]) * 255)
 
 
 def draw_appearance(rng: np.random.Generator) -> Appearance:
-    """One person at random: each age group, gender and season equally often, headgear on 60 %."""
+    """Draw one person at random.
+
+    Each age group, gender and season is equally likely; 60 % of people wear headgear.
+    """
     _, youngest, oldest = _AGE_GROUPS[rng.integers(len(_AGE_GROUPS))]
     age = int(rng.integers(youngest, oldest + 1))
     worn = int(rng.integers(5))

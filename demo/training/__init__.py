@@ -1,1 +1,1 @@
-"""How the demo's models were trained, and how right they are."""
+"""Training of the demo's models, and measurement of their accuracy."""

@@ -1,8 +1,8 @@
-"""How right a model's guided answers are.
+"""Measure the accuracy of a model's guided answers.
+
+This command asks a saved model about people of one store, through the job's annotator:
 
     python -m demo.training.smolvlm_accuracy --model demo/models/smolvlm --seed S --people N [--batch-size 16]
-
-asks a saved model about people of one store, through the job's annotator.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _BATCH = 50
 def answer_accuracy(
     model: Any, tokens: PromptTokens, crops: LabelledCrops, schema: AttributeSchema
 ) -> dict[str, float]:
-    """Ask a model in memory about crops, through the job's own guided decoding.
+    """Measure the accuracy of a model in memory, through the job's own guided decoding.
 
     Args:
-        model: Its text model has attention GROUPED_ATTENTION.
-        tokens: The prompt.
-        crops: With their truth.
+        model: Model whose text model uses the attention GROUPED_ATTENTION.
+        tokens: Tokens of the prompt.
+        crops: Crops with their truth.
         schema: The attributes.
 
     Returns:
-        As `accuracy`.
+        The result of `accuracy`.
     """
     model.eval()
     decoder = GuidedDecoder(model, tokens.grammar, tokens.prefix)
@@ -50,19 +50,21 @@ def answer_accuracy(
 
 
 def saved_accuracy(folder: Path, seed: int, people: int, batch_size: int) -> dict[str, float]:
-    """Ask a saved model about people of one store as the job does, in the default schema.
+    """Measure the accuracy of a saved model on people of one store, with the job's annotator.
+
+    The schema is the default one.
 
     Args:
-        folder: Of the checkpoint.
-        seed: Of the scenes.
-        people: How many.
-        batch_size: Crops a forward pass.
+        folder: Folder of the checkpoint.
+        seed: Seed of the scenes.
+        people: Number of people.
+        batch_size: Number of crops per forward pass.
 
     Returns:
-        As `accuracy`.
+        The result of `accuracy`.
 
     Raises:
-        WeightsError: There is no such checkpoint.
+        WeightsError: The checkpoint does not exist.
     """
     schema = AttributeSchema(SchemaSettings())
     settings = SmolVLMSettings.model_validate({"model": str(folder), "batch_size": batch_size})
@@ -75,16 +77,17 @@ def saved_accuracy(folder: Path, seed: int, people: int, batch_size: int) -> dic
 def accuracy(
     answers: Sequence[Mapping[str, AttributeValue]], truth: np.ndarray, schema: AttributeSchema
 ) -> dict[str, float]:
-    """Share of right answers by attribute; of integers the mean absolute error instead.
+    """Compute the share of correct answers for each attribute, and the mean absolute error for integers.
 
     Args:
-        answers: One a person; what one lacks counts as null.
-        truth: (persons, attributes) int64, indices of the true values, none of them null.
+        answers: One answer per person; a missing attribute counts as null.
+        truth: (persons, attributes) int64, indices of the true values, which must not be null.
         schema: The attributes.
 
     Returns:
-        By attribute: 0..1 for categories and booleans, in the attribute's unit for integers, where null
-        counts as wrong by as much as there are values.
+        For each attribute, the share of correct answers (0..1) if it is a category or a boolean. For an
+        integer, the mean absolute error in the attribute's unit; a null counts as an error as large as
+        the number of the attribute's values.
     """
     found = {}
     for attribute, column in zip(schema, truth.T, strict=True):
@@ -105,14 +108,14 @@ def accuracy(
 
 
 def describe(accuracies: Mapping[str, float]) -> str:
-    """On one line."""
+    """Format accuracies on one line."""
     return ", ".join(f"{name} {value:.3f}" for name, value in accuracies.items())
 
 
 def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m demo.training.smolvlm_accuracy", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--seed", type=int, required=True, help="of the scenes")
+    parser.add_argument("--seed", type=int, required=True, help="seed of the scenes")
     parser.add_argument("--people", type=int, default=400)
     parser.add_argument("--batch-size", type=int, default=16)
     given = parser.parse_args()

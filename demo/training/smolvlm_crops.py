@@ -1,4 +1,4 @@
-"""Scenes to labelled crops, cut and scaled by the code that the job cuts and scales with."""
+"""Turn scenes into labelled crops, which the job's own code cuts and scales."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 _JITTER = 0.025
 _JITTER_LIMIT = 0.06
-"""Deviation of a drawn box's edges from the true ones, as shares of its sides: a detector's boxes are so."""
+"""Standard deviation and limit of the distance between a jittered box's edges and the true ones, as shares of
+the box's sides. A detector's boxes deviate about as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class CutPerson:
     """One person cut out of a scene.
 
     Attributes:
-        crop: JPEG bytes, as the job would cut it.
-        values: For each attribute of the schema, in order, the index of its true value.
+        crop: JPEG bytes, cut as the job would cut them.
+        values: Index of the true value of each attribute, in the order of the schema.
     """
 
     crop: bytes
@@ -55,13 +56,13 @@ class LabelledCrops:
 
 
 def cut_people(seed: int, people: int, schema: AttributeSchema, jitter: bool) -> Iterator[CutPerson]:
-    """Cut so many people out of as many scenes as it takes.
+    """Cut the given number of people out of as many scenes as needed.
 
     Args:
-        seed: Of the scenes, and of the jitter.
-        people: How many.
-        schema: Attributes whose truth is wanted; the scenes know those of the default schema.
-        jitter: Whether boxes deviate from the true ones as a detector's do.
+        seed: Seed of the scenes and of the jitter.
+        people: Number of people.
+        schema: Attributes to label; scenes only contain the attributes of the default schema.
+        jitter: Whether boxes deviate from the true boxes as much as a detector's boxes do.
     """
     rng = np.random.default_rng([seed, 1])
     attributes = list(schema)
@@ -84,17 +85,18 @@ def cut_people(seed: int, people: int, schema: AttributeSchema, jitter: bool) ->
 def render_crops(
     folder: Path, seeds: Sequence[int], people: int, schema: AttributeSchema, images: Any, workers: int
 ) -> LabelledCrops:
-    """Cut people of several seeds and scale them to the model's input; what the folder has isn't redone.
+    """Cut people out of the scenes of several seeds and scale them to the model's input size.
 
-    Clear the folder after a change of the drawing: the files are known by seed and number alone.
+    Files that are already in the folder are reused. Their names only contain the seed, the number of
+    people and the input size, so clear the folder after changing how scenes are drawn.
 
     Args:
-        folder: Where the arrays are kept, one file a seed, made if missing.
-        seeds: Of the scenes.
-        people: How many of each seed.
+        folder: Folder for the arrays, one file per seed; created if missing.
+        seeds: Seeds of the scenes.
+        people: Number of people for each seed.
         schema: The attributes.
-        images: Image processor of the model, as `make_processor` has it.
-        workers: Processes to draw with.
+        images: Image processor of the model, as in the result of `make_processor`.
+        workers: Number of processes that draw.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"seed{seed}-people{people}-side{SIDE_PX}.npz" for seed in seeds]
@@ -127,9 +129,9 @@ def _render_seed(path: Path, seed: int, people: int, schema: AttributeSchema, im
 
 
 def scale_crop(crop: bytes, images: Any) -> np.ndarray:
-    """A crop at the model's input size, (3, side, side) uint8, before it is normalised.
+    """Scale a crop to the model's input size, (3, side, side) uint8, without normalising it.
 
-    The job hands the same to the model: one tile, its sides scaled apart, whatever the crop's shape.
+    The job scales crops in the same way: to one tile, without keeping the aspect ratio.
 
     Args:
         crop: JPEG bytes.
@@ -148,5 +150,8 @@ def scale_crop(crop: bytes, images: Any) -> np.ndarray:
 
 
 def normalise(pixels: np.ndarray) -> np.ndarray:
-    """Uint8 to float32 in -1..1, as SmolVLM's image processor does: mean and deviation are 0.5 each."""
+    """Normalise uint8 pixels to float32 in -1..1.
+
+    SmolVLM's image processor does the same: its mean and standard deviation are both 0.5.
+    """
     return np.asarray(pixels, np.float32) / 127.5 - 1

@@ -1,4 +1,4 @@
-"""One training pass: the shared prompt once, then images and true answers behind it."""
+"""The forward pass for training: the shared prompt is run once, then images and true answers follow it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from transformers import DynamicCache
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What a pass gives.
+    """Result of a forward pass.
 
     Attributes:
-        logits: (rows, answer tokens, vocabulary), at each position what is predicted for that token.
-        summary: (rows, width), mean of the image tokens.
+        logits: (rows, answer tokens, vocabulary), the prediction for the token at each position.
+        summary: (rows, width), the mean of the image tokens.
     """
 
     logits: Tensor
@@ -27,14 +27,14 @@ class Predictions:
 def predict_answers(
     model: Any, prefix: Sequence[int], tail: Sequence[int], answers: Tensor, pixels: Tensor
 ) -> Predictions:
-    """Predict every token of true answers from what stands before it.
+    """Predict every token of the true answers from the tokens before it.
 
-    The prefix is run with one row, as guided decoding runs it, and its keys and values are shared.
+    The prefix is run with one row, as in guided decoding, and all rows share its keys and values.
 
     Args:
-        model: SmolVLMForConditionalGeneration whose text model has attention GROUPED_ATTENTION.
+        model: SmolVLMForConditionalGeneration whose text model uses the attention GROUPED_ATTENTION.
         prefix: Token ids before the image.
-        tail: Token ids from the image to the answer's beginning.
+        tail: Token ids from the image to the beginning of the answer.
         answers: (rows, answer tokens) int64.
         pixels: (rows, 3, side, side) float32, normalised.
     """

@@ -1,4 +1,4 @@
-"""An untrained SmolVLM of two million parameters, with a tokenizer made for the job's own prompt."""
+"""An untrained SmolVLM with two million parameters, and a tokenizer made for the job's own prompt."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from actors.attributes import AttributeSchema
 from actors.smolvlm.key_values import GROUPED_ATTENTION
 
 SIDE_PX = 96
-"""Side of the square that a crop is scaled to."""
+"""Side of the square that a crop is scaled to, in pixels."""
 
 _PATCH_PX = 16
 _SHUFFLE = 2
-"""Patches that the connector joins to one image token, along each side."""
+"""Number of patches along each side that the connector joins into one image token."""
 
 _WIDTH = 160
 _INITIAL = 0.07
-"""Deviation of random weights: about 1 / sqrt(width). The library's 0.02 is made for wider models; with
-it so narrow a one hears little of its input and learns later."""
+"""Standard deviation of the random weights, about 1 / sqrt(width). The library's default of 0.02 is meant for
+wider models; with it, a model as narrow as this one starts to learn later, because little of its input gets
+through."""
 
 _VISION = {
     "hidden_size": _WIDTH,
@@ -57,25 +58,25 @@ _TILE_TOKENS = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in
 _SPECIAL = ["<|endoftext|>", _START, _STOP, *_IMAGE_TOKENS, *_TILE_TOKENS]
 
 _PIECES = r"""[",{} ]*"[a-z_]+":(?: "| \{)?|\d| (?:true|false|null)\b|[^\n\d"]+|"(?:, ")?|\n"""
-"""Where a token must end: after a key with the JSON around it, after every digit, after a value.
+"""Pieces that no token may cross: a key with the JSON around it, a single digit, or a value.
 
-Within a piece anything may become one token, so that the text that the schema forces is one token a
-slot. Digits stand alone, as SmolLM2 has them, so an age is a path of tokens and not a class of its own.
+Any text within a piece may become one token, so the text that the schema forces between two values is one
+token. Each digit is a token, as in SmolLM2, so an age is a sequence of tokens and not a class of its own.
 """
 
 
 def job_prompt(schema: AttributeSchema) -> str:
-    """What the job asks by default: the shipped prompt with the attributes filled in."""
+    """Return the job's default prompt: the shipped prompt with the attributes filled in."""
     shipped = files("conf").joinpath("prompts", "smolvlm.txt").read_text(encoding="utf-8")
     return shipped.replace("{schema}", schema.prompt_text()).strip()
 
 
 def make_processor(schema: AttributeSchema) -> SmolVLMProcessor:
-    """Tokenizer, image processor and chat template.
+    """Make a processor with tokenizer, image processor and chat template.
 
     Args:
-        schema: The attributes whose prompt and answers the tokenizer is made for. Other text can be
-            written too, with more tokens.
+        schema: Attributes whose prompt and answers the tokenizer is made for. It can also encode other
+            text, but needs more tokens for it.
     """
     tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=_train_tokenizer(schema),
@@ -95,10 +96,10 @@ def make_processor(schema: AttributeSchema) -> SmolVLMProcessor:
 
 
 def make_model(tokenizer: Any) -> Any:
-    """SmolVLMForConditionalGeneration in float32, with random weights from torch's generator.
+    """Make a SmolVLMForConditionalGeneration in float32, with random weights from torch's generator.
 
     Args:
-        tokenizer: Of `make_processor`; its size is the model's vocabulary.
+        tokenizer: Tokenizer of `make_processor`; its size is the size of the model's vocabulary.
     """
     token = tokenizer.convert_tokens_to_ids
     special = {
@@ -141,7 +142,10 @@ def _train_tokenizer(schema: AttributeSchema) -> Any:
 
 
 def _corpus(schema: AttributeSchema) -> Iterator[str]:
-    """The prompt once, and answers so often that all they are made of becomes tokens first."""
+    """Yield the prompt once, and enough answers for their parts to be the most frequent text.
+
+    The most frequent text becomes tokens first.
+    """
     yield f"User: {job_prompt(schema)}"
     yield "\nAssistant:"
     attributes = list(schema)

@@ -1,4 +1,4 @@
-"""The prompt and true answers as tokens: the sequences that guided decoding runs."""
+"""Tokens of the prompt and of true answers: the same sequences as in guided decoding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from actors.attributes import AttributeSchema
 from actors.smolvlm.answer_grammar import AnswerGrammar, answer_grammar
 
 IGNORED = -100
-"""Target of padding, as torch's cross entropy has it."""
+"""Target of padding. It is the default `ignore_index` of torch's cross entropy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,9 @@ class PromptTokens:
     """Token ids of the prompt.
 
     Attributes:
-        prefix: Before the image, the same for every crop.
-        tail: From the image's first token to the beginning of the answer.
-        grammar: The answer's forced tokens and the paths of its values.
+        prefix: Tokens before the image, the same for every crop.
+        tail: Tokens from the image's first token to the beginning of the answer.
+        grammar: The answer's forced tokens, and the token paths of its values.
     """
 
     prefix: tuple[int, ...]
@@ -33,12 +33,12 @@ class PromptTokens:
 
 
 def prompt_tokens(processor: Any, schema: AttributeSchema, prompt: str) -> PromptTokens:
-    """Tokenise a prompt and lay out its answer.
+    """Tokenise a prompt, and make the grammar of its answer.
 
     Args:
-        processor: Of the model.
+        processor: Processor of the model.
         schema: The attributes.
-        prompt: Text of the question, with the attributes filled in.
+        prompt: Text of the prompt, with the attributes filled in.
     """
     content = [{"type": "text", "text": prompt}, {"type": "image"}]
     text: str = processor.apply_chat_template(
@@ -63,20 +63,20 @@ def prompt_tokens(processor: Any, schema: AttributeSchema, prompt: str) -> Promp
 def write_answers(
     tokenizer: Any, schema: AttributeSchema, values: Sequence[Sequence[int]]
 ) -> tuple[Tensor, Tensor]:
-    """Answers of a batch as their tokens, from behind the prompt to the end of the utterance.
+    """Tokenise the answers of a batch, from the end of the prompt to the end of the utterance.
 
-    The JSON is tokenised as a whole, which gives the very tokens that guided decoding forces and chooses.
-    All of them are learned: guided decoding needs only the values, but a model that has also learned
-    the text between them writes the same answer without any guide, and so can vouch for the guide.
+    The JSON is tokenised as a whole, which gives exactly the tokens that guided decoding forces or chooses.
+    The model learns all of them. Guided decoding only needs the values, but a model that has also learned
+    the text between them gives the same answers without guided decoding, which can be used to check it.
 
     Args:
-        tokenizer: Of the model.
+        tokenizer: Tokenizer of the model.
         schema: The attributes.
-        values: For each row and attribute the index of its value.
+        values: Index of the value for each row and attribute.
 
     Returns:
-        Token ids, padded on the right, and targets: the same with IGNORED for padding, (rows, longest)
-        int64 each.
+        Token ids, padded on the right, and targets, which are the token ids with IGNORED in place of the
+        padding. Both are (rows, longest) int64.
     """
     answers = [
         tokenizer.encode(write_answer(schema, row) + tokenizer.eos_token, add_special_tokens=False)
@@ -91,11 +91,11 @@ def write_answers(
 
 
 def write_answer(schema: AttributeSchema, values: Sequence[int]) -> str:
-    """One answer as it follows the prompt: a space and JSON on one line.
+    """Write one answer as it follows the prompt: a space, and JSON on one line.
 
     Args:
         schema: The attributes.
-        values: For each attribute the index of its value.
+        values: Index of the value for each attribute.
     """
     named = {a.name: a.values[index] for a, index in zip(schema, values, strict=True)}
     return " " + json.dumps(schema.nest(named), ensure_ascii=False)

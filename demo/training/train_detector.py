@@ -1,10 +1,10 @@
-"""Train the demo's detector: YOLOv8n's architecture, one class, from scratch, on simulated scenes.
+"""Train the demo's detector from scratch on simulated scenes, with YOLOv8n's architecture and one class.
 
     python -m demo.training.train_detector [--output demo/models] [--images 1000] [--epochs 10] [--seed 0]
 
-writes detector.pt (half precision, without optimizer) and detector.json (how it was made and how well
-it does on a store it was not trained on). On one machine the same options give the same weights. Nothing
-is downloaded.
+The command writes detector.pt (half precision, without the optimizer) and detector.json (how the model was
+trained, and its accuracy on a store that it was not trained on). On one machine, the same options give the
+same weights. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from demo.drawing.cameras import FRAME_HEIGHT, FRAME_WIDTH
 from demo.scenes import encode_jpeg, generate_scenes
 
 TRAINING_SEED, TEST_SEED = 1000, 2000
-"""Stores: the first is seen in training, the second only measures."""
+"""Seeds of two stores: the first is used for training, the second only for measuring accuracy."""
 
 IMAGE_SIZE = 320
-"""Longer side of the network's input in pixels, for `detector.image_size`; the frame becomes 320x192."""
+"""Longer side of the network's input in pixels, for `detector.image_size`. A frame is scaled to 320x192."""
 
 _PERSON = 0
 _BATCH = 16
@@ -40,7 +40,7 @@ _OPTIONS: dict[str, Any] = {
     "warmup_epochs": 1.0,
     "warmup_bias_lr": 0.002,
     "nbs": _BATCH,
-    # Scenes are as crowded as they should be, and the frame's own shape is half the work of a square.
+    # Without mosaics: scenes are crowded enough. The frame's own shape takes half the work of a square.
     "rect": True,
     "mosaic": 0.0,
     "close_mosaic": 0,
@@ -58,16 +58,16 @@ def train_detector(output: Path, images: int, test_images: int, epochs: int, see
 
     Args:
         output: Folder for detector.pt and detector.json.
-        images: Scenes to train on.
-        test_images: Scenes to measure on, of another store.
-        epochs: Passes over the training scenes.
-        seed: Of the weights and the order of images.
-        threads: CPU threads.
+        images: Number of scenes to train on.
+        test_images: Number of scenes of another store to measure on.
+        epochs: Number of passes over the training scenes.
+        seed: Seed of the weights and of the order of images.
+        threads: Number of CPU threads.
     """
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="train-detector-") as made:
         folder = Path(made)
-        # Read by ultralytics when it is imported: no pip, no network, no usage reports, no settings kept.
+        # ultralytics reads these on import: no pip, no network, no usage reports, no settings kept.
         os.environ.update(YOLO_AUTOINSTALL="false", YOLO_OFFLINE="1", YOLO_CONFIG_DIR=str(folder))
         import torch
         from ultralytics.models import YOLO
@@ -76,7 +76,7 @@ def train_detector(output: Path, images: int, test_images: int, epochs: int, see
         _write_images(folder / "train", TRAINING_SEED, images)
         _write_images(folder / "test", TEST_SEED, test_images)
         dataset = folder / "scenes.yaml"
-        # JSON is YAML.
+        # JSON is valid YAML.
         dataset.write_text(
             json.dumps({"path": made, "train": "train", "val": "test", "names": {_PERSON: "person"}})
         )
@@ -90,7 +90,7 @@ def train_detector(output: Path, images: int, test_images: int, epochs: int, see
         }
         began = time.monotonic()
         model = YOLO("yolov8n.yaml", task="detect")
-        # These weights aren't kept: training sets the seed and draws its own.
+        # The weights of this model aren't used: training sets the seed and initialises its own.
         model.train(
             **common,
             **_OPTIONS,
@@ -126,7 +126,10 @@ def train_detector(output: Path, images: int, test_images: int, epochs: int, see
 
 
 def _write_images(folder: Path, seed: int, images: int) -> None:
-    """JPEGs, and beside each a text file of its boxes: class, centre and size in shares of the frame."""
+    """Write JPEGs, each with a text file of its boxes.
+
+    A line of the text file holds the class, centre and size of a box, in shares of the frame.
+    """
     folder.mkdir()
     for scene in generate_scenes(seed, images):
         (folder / f"{scene.key}.jpg").write_bytes(encode_jpeg(scene))
@@ -138,7 +141,7 @@ def _write_images(folder: Path, seed: int, images: int) -> None:
 
 
 def _save(trained: Path, target: Path) -> None:
-    """What training leaves, less optimizer, times and the paths of this machine."""
+    """Save the trained network without the optimizer, times and the paths of this machine."""
     import torch
     from ultralytics.models import YOLO
 

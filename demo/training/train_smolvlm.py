@@ -1,11 +1,11 @@
-"""Train the demo's SmolVLM from scratch on simulated crops: the job's prompt, the default schema.
+"""Train the demo's SmolVLM from scratch on simulated crops, with the job's prompt and the default schema.
 
     python -m demo.training.train_smolvlm --output demo/models/smolvlm
 
-Every training sequence is the one that guided decoding runs: the shared prompt, the image and the true
-answer. While it trains, a linear head on the mean of the image tokens learns the categories too, which
-makes the vision tower useful early; it is dropped at the end. The same seed on the same machine, with
-as many threads, gives the same weights.
+The training sequences are those that guided decoding runs: the shared prompt, the image and the true
+answer. During training, a linear head on the mean of the image tokens learns the categories too, so that
+the vision tower becomes useful early. The head is dropped at the end. On the same machine, the same seed
+and number of threads give the same weights.
 """
 
 from __future__ import annotations
@@ -34,31 +34,32 @@ from demo.training.smolvlm_sequences import IGNORED, PromptTokens, prompt_tokens
 log = logging.getLogger("demo.training.train_smolvlm")
 
 HELD_OUT_SEED = 900_001
-"""Of the scenes on which accuracy is shown while training."""
+"""Seed of the scenes on which accuracy is reported during training."""
 
 _FIRST_SEED = 1_000
-"""Of the scenes to train on; the others follow it."""
+"""First seed of the scenes to train on; the other seeds follow it."""
 
 _SHIFT_PX = 3
-"""Most that a crop is moved within its square, beside the jitter of its box."""
+"""Maximum shift of a crop within its square, in addition to the jitter of its box."""
 
 _REPORT_STEPS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a training run depends on.
+    """Data and hyperparameters of a training run.
 
     Attributes:
-        seed: Of the weights and the order of crops.
-        scene_seeds: How many stores are drawn.
-        people: Crops of each store, and of the one on which accuracy is shown.
-        steps: Updates of the weights.
-        batch_size: Crops an update.
-        learning_rate: Highest, after `warmup_steps`; falls to nothing along a cosine.
-        warmup_steps: Updates over which the learning rate rises.
-        weight_decay: Of matrices.
-        summary_weight: Weight of the dropped head's loss at the beginning; falls to nothing half way.
+        seed: Seed of the weights and of the order of crops.
+        scene_seeds: Number of stores to train on.
+        people: Number of crops of each store, including the one on which accuracy is reported.
+        steps: Number of updates of the weights.
+        batch_size: Number of crops per update.
+        learning_rate: Highest learning rate, used after `warmup_steps`; it then falls to 0 along a cosine.
+        warmup_steps: Number of updates over which the learning rate rises.
+        weight_decay: Weight decay of matrices; other parameters have none.
+        summary_weight: Initial weight of the loss of the head that is dropped at the end; it falls to 0
+            half way through the training.
     """
 
     seed: int = 11
@@ -77,9 +78,9 @@ def train(recipe: Recipe, output: Path, cache: Path, workers: int) -> None:
 
     Args:
         recipe: Data and hyperparameters.
-        output: Folder for the checkpoint, made if missing.
-        cache: Folder for the rendered crops, so that a second run needn't draw them.
-        workers: Processes to draw with.
+        output: Folder for the checkpoint, created if missing.
+        cache: Folder for the rendered crops, so that a second run doesn't need to draw them.
+        workers: Number of processes that draw.
     """
     schema = AttributeSchema(SchemaSettings())
     processor = make_processor(schema)
@@ -147,16 +148,18 @@ def _optimizer(model: Any, head: torch.nn.Module, recipe: Recipe) -> torch.optim
 
 
 def _schedule(step: int, recipe: Recipe) -> float:
-    """Share of the highest learning rate."""
+    """Return the learning rate of a step as a share of the highest one."""
     warm = min(1.0, step / recipe.warmup_steps)
     return warm * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
 
 
 def _batches(crops: LabelledCrops, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
-    """Crops in random order, epoch after epoch, half of them mirrored, in other light.
+    """Yield batches of crops in random order, epoch after epoch, with random changes.
+
+    Half of the crops are mirrored; all are shifted a little and made brighter or darker.
 
     Yields:
-        Pixels (rows, 3, side, side) float32, normalised, and values (rows, attributes) int64.
+        Pixels, (rows, 3, side, side) float32, normalised, and values, (rows, attributes) int64.
     """
     rng = np.random.default_rng(recipe.seed)
     order = np.empty(0, np.int64)
@@ -174,7 +177,10 @@ def _batches(crops: LabelledCrops, recipe: Recipe) -> Iterator[tuple[Tensor, Ten
 
 
 def _moved(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One crop, (3, side, side) uint8, mirrored half of the time, moved a little, its edges repeated."""
+    """Shift one crop, (3, side, side) uint8, by a few random pixels, and mirror it half of the time.
+
+    Pixels that the shift leaves free repeat the crop's edge.
+    """
     down, right, mirrored = (*rng.integers(2 * _SHIFT_PX + 1, size=2), rng.random() < 0.5)
     side = pixels.shape[-1]
     wide = np.pad(pixels, ((0, 0), (_SHIFT_PX, _SHIFT_PX), (_SHIFT_PX, _SHIFT_PX)), mode="edge")

@@ -1,1 +1,1 @@
-"""How good the committed output is beside a truth table: reading, measures, plots."""
+"""Evaluation of the committed output against a ground-truth table: reading, measures and plots."""

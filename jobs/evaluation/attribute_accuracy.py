@@ -1,4 +1,4 @@
-"""Answers against known values, one attribute at a time."""
+"""Compare answers with known values, one attribute at a time."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from jobs.evaluation.reliability import Reliability, reliability
 
 @dataclass(frozen=True, slots=True)
 class ClassAccuracy:
-    """Answers of a category or a boolean, value by value.
+    """Measures of a category or boolean attribute, value by value.
 
     Attributes:
-        values: Those that occur in truth or answers: the schema's in its order, then others, from shards
-            that were annotated with another schema.
-        counts: `counts[i][j]` persons are truly `values[i]` and were answered `values[j]`.
-        f1: F1 score of each of `values`, taken as the one looked for.
+        values: Values that occur in the ground truth or the answers: those of the schema in its order, then
+            others, from shards that were annotated with another schema.
+        counts: `counts[i][j]` is the number of persons with the true value `values[i]` and the answer
+            `values[j]`.
+        f1: F1 score of each of `values`, taken as the positive class.
         macro_f1: Mean of `f1`.
     """
 
@@ -35,13 +36,14 @@ class ClassAccuracy:
 
 @dataclass(frozen=True, slots=True)
 class NumberAccuracy:
-    """Answers of an integer.
+    """Measures of an integer attribute.
 
     Attributes:
-        null_answers: Answers of "can't be told": wrong, and left out of the rest.
-        mean_absolute_error: In the attribute's unit; None if all answers are null.
-        mean_error: Answer minus truth: above 0 where answers are too high.
-        pairs: (truth, answer, persons) for each pair that occurs, in order.
+        null_answers: Number of answers of "can't be told". They count as wrong, and are left out of the
+            measures below.
+        mean_absolute_error: Mean absolute error in the attribute's unit; None if all answers are null.
+        mean_error: Mean of answer minus truth; positive if the answers are too high.
+        pairs: (truth, answer, number of persons) for each pair that occurs, in order.
     """
 
     null_answers: int
@@ -52,16 +54,16 @@ class NumberAccuracy:
 
 @dataclass(frozen=True, slots=True)
 class AttributeAccuracy:
-    """One annotator's answers about one attribute, over the persons found whose value is known.
+    """One annotator's accuracy on one attribute, over the matched persons with a known value.
 
     Attributes:
         type: category, boolean or integer.
-        answered: Share of these persons with an answer; any outcome but ok is none.
-        accuracy: Share of the answers that are right; of an integer, to the unit.
-        majority: The accuracy of giving everyone the most frequent true value; None without answers.
-        classes: Of a category or a boolean; None without answers.
-        numbers: Of an integer; None without answers.
-        reliability: None where no answer carries a confidence.
+        answered: Share of these persons with an answer, that is, with the outcome ok.
+        accuracy: Share of the answers that are right. An integer must be exactly right.
+        majority: Accuracy of always giving the most frequent true value; None without answers.
+        classes: Measures of a category or boolean; None for an integer or without answers.
+        numbers: Measures of an integer; None for other types or without answers.
+        reliability: Calibration of the confidences; None if no answer has one.
     """
 
     type: str
@@ -74,16 +76,16 @@ class AttributeAccuracy:
 
 
 def attribute_accuracy(attribute: Attribute, truth: pa.ChunkedArray, answers: pa.Table) -> AttributeAccuracy:
-    """Compare the answers about an attribute with the truth.
+    """Compare the answers about an attribute with the ground truth.
 
     Args:
-        attribute: Which.
-        truth: [n], null where not known.
+        attribute: The attribute.
+        truth: [n] true values, null if unknown.
         answers: n rows with `status`, the attribute, and `confidence_<name>`.
     """
     known = truth.is_valid()
     answered = pc.and_(known, pc.fill_null(pc.equal(answers["status"], "ok"), False))
-    if not attribute.nullable:  # of a shard that was annotated before the attribute was added
+    if not attribute.nullable:  # null means that the shard was annotated before the attribute was added
         answered = pc.and_(answered, answers[attribute.name].is_valid())
     true = truth.filter(answered).to_pylist()
     said = answers[attribute.name].filter(answered).to_pylist()

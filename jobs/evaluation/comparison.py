@@ -1,4 +1,4 @@
-"""Predictions beside the truth: who was found, and what was rightly said of them."""
+"""Compare predictions with the ground truth: which persons were found, and which answers are right."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from jobs.evaluation.predictions import Predictions
 from jobs.evaluation.truth import Truth
 
 NOT_ASKED = "not asked"
-"""Outcome of a person of whom the annotator has no row."""
+"""Outcome of a person for whom the annotator has no row."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameCounts:
-    """Frames: truth = compared + failed + not_in_output.
+    """Frame counts, where truth = compared + failed + not_in_output.
 
-    `taken_as_empty` are the output's other frames, compared as frames without persons where the truth
-    was said to be complete.
+    `taken_as_empty` counts the output's other frames. They are compared as frames without persons if the
+    truth is complete.
     """
 
     truth: int
@@ -42,15 +42,17 @@ class FrameCounts:
 
 @dataclass(frozen=True, slots=True)
 class PersonCounts:
-    """Persons of the compared frames: truth = matched + dropped + missed; kept = matched + unmatched.
+    """Person counts of the compared frames.
+
+    The counts add up: truth = matched + dropped + missed, and kept = matched + unmatched.
 
     Attributes:
-        truth: Persons of the truth.
-        matched: Those that a kept detection matches: attributes are measured on them.
-        dropped: Those that only a detection matches that the ROI dropped.
-        missed: Those that no detection matches.
+        truth: Persons in the ground truth.
+        matched: Persons that match a kept detection. Attributes are measured on these.
+        dropped: Persons that match only a detection that the ROI dropped.
+        missed: Persons that match no detection.
         kept: Kept detections.
-        unmatched: Those that match no person of the truth.
+        unmatched: Kept detections that match no person in the ground truth.
     """
 
     truth: int
@@ -63,7 +65,12 @@ class PersonCounts:
 
 @dataclass(frozen=True, slots=True)
 class AnnotatorAccuracy:
-    """One annotator over the matched persons: outcome to persons, attribute to its measures."""
+    """One annotator's results on the matched persons.
+
+    Attributes:
+        outcomes: Number of persons by outcome.
+        attributes: Measures by attribute.
+    """
 
     outcomes: dict[str, int]
     attributes: dict[str, AttributeAccuracy]
@@ -71,18 +78,19 @@ class AnnotatorAccuracy:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What `evaluation.json` holds.
+    """The content of `evaluation.json`.
 
     Attributes:
         output: URI of the output.
-        truth: URI of the truth table.
-        match_iou: IoU from which a detection matches a person.
-        frames: Which of the truth's frames were compared.
-        persons: Who of them was found.
-        detection: "all" for every detection written, "kept" for those that the ROI kept.
-        recall_by_height: Of "all" and "kept", by the height of the true box in pixels.
-        annotators: By name.
-        left_out: Attributes "without_column" and "without_values" in the truth, and its "unused_columns".
+        truth: URI of the ground-truth table.
+        match_iou: Lowest IoU at which a detection matches a person.
+        frames: Number of frames that were compared or left out.
+        persons: Number of persons that were found or missed.
+        detection: Accuracy of "all" detections written, and of those that the ROI "kept".
+        recall_by_height: Recall of "all" and "kept" detections by the height of the true box in pixels.
+        annotators: Results by annotator.
+        left_out: Attributes "without_column" or "without_values" in the ground-truth table, and its
+            "unused_columns".
     """
 
     output: str
@@ -96,12 +104,12 @@ class Evaluation:
     left_out: dict[str, tuple[str, ...]]
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON object."""
+        """Return the evaluation as a JSON object."""
         return asdict(self)
 
 
 def compare(output_uri: str, truth: Truth, predictions: Predictions) -> Evaluation:
-    """The measures of some predictions against a truth; they have a frame in common."""
+    """Measure predictions against the ground truth. Both must have at least one frame in common."""
     frames = np.array(sorted(predictions.heights_px), np.int64)
     compared = int((frames < len(truth.frames)).sum())
     here = np.isin(truth.frame_of, frames)

@@ -1,4 +1,4 @@
-"""Boxes against boxes: average precision, matches and recall, as COCO measures them."""
+"""Compare detected with true boxes: average precision, matches and recall, as COCO measures them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ from jobs.evaluation.proportion import Proportion
 
 MATCH_IOU = 0.5
 HEIGHT_EDGES_PX = (0, 32, 64, 96, 128, 192, 256, 384)
-"""Lower edges of the bins of box height; the last bin is open."""
+"""Lower edges of the bins of box height. The last bin has no upper edge."""
 
 _PERSON = 1
 
 
 @dataclass(frozen=True, slots=True)
 class DetectionAccuracy:
-    """How well a set of detections finds the persons of the truth.
+    """How well a set of detections finds the persons in the ground truth.
 
     Attributes:
-        detections: Their number.
-        ap50: Average precision at IoU 0.5, interpolated at 101 recalls; None without a person in the truth.
-        ap50_95: Mean of the average precisions at IoU 0.5, 0.55 ... 0.95.
+        detections: Number of detections.
+        ap50: Average precision at IoU 0.5, interpolated at 101 recalls; None if the ground truth has no
+            person.
+        ap50_95: Mean of the average precisions at IoU 0.5, 0.55 ... 0.95; None if the ground truth has no
+            person.
         precision: Share of the detections that match a person at IoU 0.5, whatever their score.
-        recall: Share of the persons that a detection matches.
-        precision_at_recall: IoU ("0.50", "0.75") to the interpolated precision at recalls 0, 0.01 ... 1.
+        recall: Share of the persons that match a detection at IoU 0.5.
+        precision_at_recall: Maps an IoU ("0.50", "0.75") to the interpolated precision at recalls 0, 0.01
+            ... 1.
     """
 
     detections: int
@@ -44,7 +47,7 @@ class DetectionAccuracy:
 
 @dataclass(frozen=True, slots=True)
 class HeightRecall:
-    """Recall of the persons whose true box is `from_px` to under `to_px` high (None: no limit)."""
+    """Recall of the persons with a true box from `from_px` to under `to_px` high (None: no limit)."""
 
     from_px: int
     to_px: int | None
@@ -57,22 +60,23 @@ def detection_accuracy(
     found: tuple[NDArray[np.int64], NDArray[np.float64]],
     scores: NDArray[np.float64],
 ) -> tuple[DetectionAccuracy, NDArray[np.int64]]:
-    """Compare detections with the truth by pycocotools, with all detections of a frame counted.
+    """Compare detections with the ground truth, using pycocotools and counting all detections of a frame.
 
-    Detections are matched in descending score, each to the free person that it overlaps most. IoU does not
-    change when width and height are scaled, so shares of the frame do as well as pixels.
+    Detections are matched in descending order of score, each to the unmatched person that it overlaps most.
+    IoU does not change when width and height are scaled, so boxes in shares of the frame give the same
+    results as boxes in pixels.
 
     Args:
-        frames: [f], the frames compared, those without persons included.
+        frames: [f] compared frames, including those without persons.
         truth: Frame [n] and box [n, 4] (x1, y1, x2, y2) of each true person.
         found: Frame [m] and box [m, 4] of each detection.
-        scores: [m]
+        scores: [m] scores of the detections.
 
     Returns:
         The measures, and for each true person the row of the detection that matches it at IoU 0.5, or -1.
     """
     evaluation = COCOeval(_dataset(frames, *truth, None), _dataset(frames, *found, scores), "bbox")
-    # COCO's own evaluation looks at 100 detections of an image and at three ranges of area as well.
+    # By default COCOeval counts only 100 detections per image, and also evaluates three ranges of area.
     evaluation.params.maxDets = [max(1, int(np.bincount(found[0], minlength=1).max()))]
     evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, np.inf]], ["all"]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -97,11 +101,11 @@ def detection_accuracy(
 
 
 def recall_by_height(heights_px: NDArray[np.float64], matched: NDArray[np.bool_]) -> tuple[HeightRecall, ...]:
-    """Recall for each range of box height that a true person falls in.
+    """Return the recall for each range of box height that contains a true person.
 
     Args:
-        heights_px: [n], height of each true box in pixels of its frame.
-        matched: [n], whether it was found.
+        heights_px: [n] height of each true box in pixels of its frame.
+        matched: [n] whether the person was found.
     """
     bins = np.digitize(heights_px, HEIGHT_EDGES_PX) - 1
     limits = [*HEIGHT_EDGES_PX[1:], None]
@@ -125,7 +129,7 @@ def _dataset(
     boxes: NDArray[np.float64],
     scores: NDArray[np.float64] | None,
 ) -> Any:
-    """The boxes as COCO has them. Ids are rows + 1: pycocotools takes a match with id 0 for none."""
+    """Return the boxes as a COCO dataset. Ids are rows + 1, because pycocotools treats id 0 as no match."""
     sizes = boxes[:, 2:] - boxes[:, :2]
     annotations = [
         {

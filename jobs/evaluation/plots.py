@@ -1,4 +1,4 @@
-"""The measures as pictures: PNG files by name."""
+"""Draw the measures as PNG plots."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jobs.evaluation.reliability import BINS, Reliability
 _BLUE, _ORANGE, _GREY, _PALE = "#1f5fa8", "#d1662b", "#8a8f98", "#d9dde3"
 _COLUMNS = 4
 _CELLS_WITH_NUMBERS = 12
-"""Values of an attribute up to which the counts can be read in a small confusion matrix."""
+"""Maximum number of values for which the counts in a small confusion matrix are readable."""
 _DPI = 150
 _STYLE: dict[Any, object] = {
     "font.size": 9,
@@ -43,10 +43,10 @@ _Panels = Mapping[str, Callable[[Axes], None]]
 
 
 def draw_plots(evaluation: Evaluation) -> dict[str, bytes]:
-    """All plots that the evaluation has numbers for.
+    """Draw all plots that the evaluation has numbers for.
 
     Returns:
-        File name to PNG: `precision_recall.png`, `recall_by_height.png`, and for each annotator
+        PNG content by file name: `precision_recall.png`, `recall_by_height.png`, and for each annotator
         `confusion_<name>.png` and `reliability_<name>.png`.
     """
     plots: dict[str, bytes] = {}
@@ -79,7 +79,7 @@ def _png(figure: Figure) -> bytes:
 def _small_multiples(title: str, panels: _Panels, side_inches: float) -> bytes:
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
-    # A single panel still leaves room for the title.
+    # The minimum width leaves room for the title above a single panel.
     figure = Figure(figsize=(max(side_inches * columns, 6), side_inches * rows + 0.5))
     figure.set_layout_engine("constrained", h_pad=0.1, w_pad=0.08)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
@@ -93,7 +93,7 @@ def _small_multiples(title: str, panels: _Panels, side_inches: float) -> bytes:
 
 
 def _note(axis: Axes, text: str) -> None:
-    """A line between the panel and its title, where no length of name can meet it."""
+    """Write a line between the panel and its title, where no name can overlap it, however long."""
     axis.text(0, 1.03, text, transform=axis.transAxes, fontsize=8, color="#5d636d")
 
 
@@ -111,7 +111,7 @@ def _precision_recall(evaluation: Evaluation) -> bytes:
     axis.grid(visible=True)
     axis.legend(loc="lower left")
     frames = evaluation.frames.compared + evaluation.frames.taken_as_empty
-    title = f"Finding persons: {evaluation.persons.truth:,} in {frames:,} frames"
+    title = f"Detection: {evaluation.persons.truth:,} persons in {frames:,} frames"
     axis.set_title(title, fontweight="bold", pad=10)
     return _png(figure)
 
@@ -133,7 +133,7 @@ def _recall_by_height(evaluation: Evaluation) -> bytes:
     axis.set(
         ylim=(0, 1.04),
         xlim=(-0.6, len(bins) - 0.4),
-        xlabel="height of the true box in pixels, and persons of that height",
+        xlabel="height of the true box in pixels, and number of persons",
     )
     axis.set_ylabel(f"share found at IoU {evaluation.match_iou}, with 95% interval")
     axis.yaxis.set_major_formatter(PercentFormatter(1))
@@ -157,7 +157,7 @@ def _draw_reliability(axis: Axes, found: Reliability) -> None:
     axis.bar(middles, shares, 1 / BINS, color=_PALE, edgecolor="white")
     axis.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle=":")
     axis.vlines(confidence, confidence, accuracy, color=_ORANGE, linewidth=1.4)
-    # A bin of few answers is a small point: what it says is mostly chance.
+    # A bin with few answers is a small point, because its accuracy is mostly chance.
     axis.scatter(confidence, accuracy, s=110 * np.sqrt(shares), color=_BLUE, zorder=3, linewidths=0)
     axis.set(xlim=(0, 1.02), ylim=(0, 1.04), aspect="equal")
     for side in (axis.xaxis, axis.yaxis):
@@ -203,7 +203,7 @@ def _draw_numbers(axis: Axes, found: NumberAccuracy) -> None:
     limits = (low - margin, high + margin)
     axis.plot(limits, limits, color=_GREY, linewidth=0.8, linestyle=":")
     axis.scatter(answers, truths, s=12 * np.sqrt(persons), color=_BLUE, alpha=0.5, linewidths=0)
-    # Downwards, as the rows of the matrices beside it.
+    # The truth increases downwards, like the rows of the confusion matrices beside this panel.
     axis.set(xlim=limits, ylim=limits[::-1], aspect="equal", xlabel="answer", ylabel="truth")
     axis.grid(visible=True)
     _note(axis, f"mean absolute error {found.mean_absolute_error:.1f}")

@@ -1,4 +1,4 @@
-"""What the committed shards say of the frames that the truth is about."""
+"""Read what the committed shards contain about the frames in the ground truth."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ _NO_KEYS = pa.array([], pa.string())
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """The output's persons in the frames compared, n of them, in the order of shards.
+    """The n persons of the output in the compared frames, in the order of the shards.
 
-    A frame is known by its position in the truth; those that only the output has come after.
+    A frame is identified by its position in the ground truth. Frames that only the output has come after
+    those.
 
     Attributes:
-        heights_px: Position to height of the frames that were processed.
-        failed: Positions of the truth's frames that the output says failed.
+        heights_px: Maps the position of each processed frame to its height.
+        failed: Positions of the frames in the ground truth that failed in the output.
         frame_of: int64 [n], position of the person's frame.
         boxes: float64 [n, 4], x1, y1, x2, y2 as shares of the frame.
-        scores: float64 [n], of the detector.
-        kept: bool [n], False where the ROI dropped the person.
-        answers: Annotator to a table of n rows: status, attributes as string, bool or int16, and
-            `confidence_<name>`; all null where it was not asked.
+        scores: float64 [n], score of the detection.
+        kept: bool [n], False if the ROI dropped the person.
+        answers: Maps an annotator to a table of n rows: status, attributes as string, bool or int16, and
+            `confidence_<name>`. All are null if the annotator was not asked.
     """
 
     heights_px: dict[int, int]
@@ -54,7 +55,7 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class _ShardPredictions:
-    """One shard's rows about the frames looked for; `answers` are aligned with `persons`."""
+    """One shard's rows about the wanted frames. `answers` are aligned with `persons`."""
 
     shard_id: str
     heights_px: dict[str, int]
@@ -64,7 +65,7 @@ class _ShardPredictions:
 
 
 class _Positions:
-    """Which frames are looked for, and the number of each; frames are added as they are met."""
+    """The wanted frames and their positions. Frames that only the output has are added when they are read."""
 
     def __init__(self, frames: list[tuple[str | None, str]], complete: bool) -> None:
         self._complete = complete
@@ -76,45 +77,46 @@ class _Positions:
         self._keys = {shard_id: pa.array(found, pa.string()) for shard_id, found in keys.items()}
 
     def wanted(self, shard_id: str) -> pa.Array | None:
-        """Frame keys to look for in a shard, or None for all that it has."""
+        """Return the frame keys to read from a shard, or None for all of them."""
         if self._complete:
             return None
         return self._keys.get(None, self._keys.get(shard_id, _NO_KEYS))
 
     def of(self, shard_id: str, frame_key: str) -> int:
-        """The position of a frame, which this shard and no other has.
+        """Return the position of a frame of this shard.
 
         Raises:
-            InputError: The truth names no shard for it, and another shard has one of the same key.
+            InputError: If the ground truth has no shard ids, and another shard has a frame with the same key.
         """
         frame = (None, frame_key) if (None, frame_key) in self._position else (shard_id, frame_key)
         position = self._position.setdefault(frame, len(self._position))
         owner = self._owner.setdefault(position, shard_id)
         if owner != shard_id:
             raise InputError(
-                f"frame {frame_key} is in the shards {owner} and {shard_id}: give the truth table a column "
-                "shard_id"
+                f"frame {frame_key} is in the shards {owner} and {shard_id}; add a column shard_id to the "
+                "ground-truth table"
             )
         return position
 
     def names(self, shard_id: str, frame_key: str) -> bool:
-        """Whether the truth itself names a frame."""
+        """Return whether the ground truth itself names a frame."""
         return (None, frame_key) in self._position or (shard_id, frame_key) in self._position
 
 
 def read_predictions(
     store: ObjectStore, schema: AttributeSchema, frames: list[tuple[str | None, str]], complete: bool
 ) -> Predictions:
-    """Read the committed rows of some frames, a few shards at a time; crops are never read.
+    """Read the committed rows of some frames, a few shards at a time. Crops are never read.
 
     Args:
         store: The output.
-        schema: The attributes.
-        frames: (shard_id, frame_key) of the truth's; shard_id is None in all of them or in none.
+        schema: The attribute schema.
+        frames: (shard_id, frame_key) of the frames in the ground truth. Either all shard ids are None, or
+            none of them.
         complete: Whether to read the output's other frames as well.
 
     Raises:
-        InputError: There are no shard ids, and two shards have a frame of the same key.
+        InputError: If there are no shard ids, and two shards have a frame with the same key.
     """
     positions = _Positions(frames, complete)
     looked_for = ((record, positions.wanted(record.shard_id)) for record, _ in read_records(store))
@@ -151,7 +153,7 @@ def read_predictions(
 
 
 def first_frame(store: ObjectStore) -> tuple[str, str] | None:
-    """(shard_id, frame_key) of the first committed frame, or None if there is none."""
+    """Return (shard_id, frame_key) of the first committed frame, or None if there is none."""
     for record, _ in read_records(store):
         frames = record.object("frames")
         keys = _read(store, frames.path, ["frame_key"])["frame_key"] if frames else []
@@ -170,7 +172,7 @@ def _read_shard(
     frames = _read(store, frames_object.path, ["frame_key", "status", "height"])
     rows = (frames if wanted is None else _about(frames, wanted)).to_pylist()
     heights = {row["frame_key"]: row["height"] for row in rows if row["status"] == "ok"}
-    # A second frame of the same key is an error of its own and takes nothing from the first.
+    # A second frame with the same key has its own error row and doesn't make the first one fail.
     failed = frozenset(row["frame_key"] for row in rows) - heights.keys()
     if not heights or persons_object is None:
         return _ShardPredictions(record.shard_id, heights, failed, nobody, {})
@@ -195,7 +197,7 @@ def _read(store: ObjectStore, path: str, columns: list[str]) -> pa.Table:
 
 
 def _answers_schema(schema: AttributeSchema) -> pa.Schema:
-    """Columns of the answers that are compared, dictionaries as plain text."""
+    """Return the columns of the answers that are compared, with dictionaries as plain strings."""
     names = ["status", *schema.names, *(f"confidence_{name}" for name in schema.names)]
     fields = (annotations_schema(schema).field(name) for name in names)
     return pa.schema(
@@ -204,7 +206,7 @@ def _answers_schema(schema: AttributeSchema) -> pa.Schema:
 
 
 def _answers(store: ObjectStore, schema: AttributeSchema, path: str, persons: pa.Table) -> pa.Table:
-    """The answers about `persons`, row by row, nulls where there is none.
+    """Return one row of answers per row of `persons`, null if there is no answer.
 
     Columns of attributes that the shard was annotated without are null.
     """

@@ -1,4 +1,4 @@
-"""A share of a counted number of things, with how far to trust it."""
+"""A proportion with its confidence interval."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from scipy.stats import binomtest
 
 @dataclass(frozen=True, slots=True)
 class Proportion:
-    """`hits` of `n`, and Wilson's 95% interval of the share; None where `n` is 0.
+    """The share `hits / n` and its 95% Wilson interval, which are None if `n` is 0.
 
-    The interval takes the things for independent of each other. The same person seen in many frames
-    is not, so of such persons it is too narrow.
+    The interval assumes independent observations. If the same person is seen in many frames, the
+    observations are not independent and the interval is too narrow.
     """
 
     hits: int
@@ -24,7 +24,7 @@ class Proportion:
 
     @classmethod
     def of(cls, hits: int, n: int) -> Self:
-        """The share `hits / n`."""
+        """Return the share `hits / n` with its interval."""
         if n == 0:
             return cls(0, 0, None, None, None)
         interval = binomtest(hits, n).proportion_ci(confidence_level=0.95, method="wilson")

@@ -1,4 +1,4 @@
-"""Whether a confidence of 0.9 is right nine times in ten."""
+"""Calibration: whether answers with a confidence of 0.9 are right nine times in ten."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """The answers whose confidence lies in [low, high), the last bin's in [low, high]."""
+    """The answers with a confidence in [low, high). The last bin includes `high`."""
 
     low: float
     high: float
@@ -24,15 +24,15 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Confidence beside accuracy.
+    """Confidence compared with accuracy.
 
     Attributes:
-        n: Answers that carry a confidence.
+        n: Number of answers that have a confidence.
         expected_calibration_error: Mean over these answers of the distance between the accuracy and the
             mean confidence of their bin (Naeini et al., "Obtaining well calibrated probabilities using
             Bayesian binning", AAAI 2015), with ten bins of equal width.
-        mean_confidence: Mean confidence; above the accuracy, the annotator is overconfident.
-        bins: Those that are not empty, in order.
+        mean_confidence: Mean confidence. If it is above the accuracy, the annotator is overconfident.
+        bins: The bins that are not empty, in order.
     """
 
     n: int
@@ -42,14 +42,14 @@ class Reliability:
 
 
 def reliability(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> Reliability | None:
-    """Compare confidences with what turned out to be right.
+    """Compare the confidence of answers with their correctness.
 
     Args:
-        confidence: [n], probability 0..1 of the value chosen.
-        correct: [n], whether it was the true one.
+        confidence: [n] probability 0..1 of the chosen value.
+        correct: [n] whether the chosen value is the true one.
 
     Returns:
-        None if n is 0.
+        The comparison, or None if n is 0.
     """
     if len(confidence) == 0:
         return None

@@ -1,4 +1,4 @@
-"""The measures as tables for a terminal."""
+"""Print the measures as tables in the terminal."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from jobs.evaluation.proportion import Proportion
 
 _NONE = "-"
 _LEGEND = (
-    "n: persons found whose value is known; accuracy of those answered, with its 95% interval; majority: "
+    "n: persons found with a known value; accuracy: share of right answers, with its 95% interval; majority: "
     "accuracy of always giving the most frequent true value; F1: mean over values; ECE: expected "
     "calibration error; error: mean absolute error"
 )
 
 
 def print_evaluation(console: Console, evaluation: Evaluation, files: list[str]) -> None:
-    """Counts that add up, detection, then a table an annotator, then where the files are."""
+    """Print the counts, the accuracy of detection, one table per annotator, and the URIs of the files."""
     console.print(_counts(evaluation))
     console.print(_detection(evaluation))
     for name, annotator in evaluation.annotators.items():
         outcomes = ", ".join(f"{n:,} {outcome}" for outcome, n in annotator.outcomes.items())
-        console.print(_attributes(f"{name}: {outcomes or 'nobody'}", annotator.attributes))
+        console.print(_attributes(f"{name}: {outcomes or 'no persons'}", annotator.attributes))
     if any(annotator.attributes for annotator in evaluation.annotators.values()):
         console.print(Text(_LEGEND))
     for line in _left_out(evaluation):
@@ -37,7 +37,7 @@ def print_evaluation(console: Console, evaluation: Evaluation, files: list[str])
 
 
 def _table(title: str, *columns: str) -> Table:
-    # Without lines and margins, all columns can be read at a width of 80.
+    # Without lines and margins, all columns fit into a width of 80.
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0)
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
@@ -46,13 +46,13 @@ def _table(title: str, *columns: str) -> Table:
 
 def _counts(evaluation: Evaluation) -> Table:
     table = Table(
-        title=f"{evaluation.output} beside {evaluation.truth}", title_justify="left", show_header=False
+        title=f"{evaluation.output} against {evaluation.truth}", title_justify="left", show_header=False
     )
     table.add_column(style="bold")
     table.add_column()
     frames, persons = evaluation.frames, evaluation.persons
     table.add_row(
-        "frames of the truth",
+        "frames in the ground truth",
         f"{frames.truth:,} = {frames.compared:,} compared + {frames.failed:,} failed + "
         f"{frames.not_in_output:,} not in the output",
     )
@@ -64,13 +64,14 @@ def _counts(evaluation: Evaluation) -> Table:
         f"{persons.missed:,} missed",
     )
     table.add_row(
-        "detections kept", f"{persons.kept:,} = {persons.matched:,} found + {persons.unmatched:,} of nobody"
+        "detections kept",
+        f"{persons.kept:,} = {persons.matched:,} that match a person + {persons.unmatched:,} that match none",
     )
     return table
 
 
 def _detection(evaluation: Evaluation) -> Table:
-    title = f"detection (matched at IoU {evaluation.match_iou}; all: with those the ROI dropped)"
+    title = f"detection (matched at IoU {evaluation.match_iou}; all: including those that the ROI dropped)"
     table = _table(title, "of", "detections", "AP50", "AP50-95", "precision", "recall", "95%")
     for name, found in evaluation.detection.items():
         table.add_row(
@@ -105,9 +106,9 @@ def _attributes(title: str, attributes: dict[str, AttributeAccuracy]) -> Table:
 
 def _left_out(evaluation: Evaluation) -> Iterator[str]:
     said = {
-        "without_column": "left out, no column in the truth",
-        "without_values": "left out, the truth has only nulls",
-        "unused_columns": "columns of the truth without a use here",
+        "without_column": "left out, the ground truth has no such column",
+        "without_values": "left out, the ground truth has only nulls",
+        "unused_columns": "unused columns of the ground truth",
     }
     for kind, names in evaluation.left_out.items():
         if names:

@@ -1,4 +1,4 @@
-"""The truth table: persons that people have boxed and labelled, read and checked."""
+"""Read and check the ground-truth table: persons that were boxed and labelled by hand."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ REQUIRED_COLUMNS = ("frame_key", "bbox")
 _SHARD_COLUMN = "shard_id"
 
 _ROUNDING = 1e-3
-"""How far a box may reach over the frame: tools write coordinates with three to six digits."""
+"""How far a box may extend beyond the frame, because tools write coordinates with three to six digits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is known of some frames. Rows of `frame_of`, `boxes` and `values` are the same n persons.
+    """The known persons of some frames. Rows of `frame_of`, `boxes` and `values` are the same n persons.
 
     Attributes:
-        uri: Where it was read from.
-        frames: (shard_id, frame_key) of every frame, those without a person included; shard_id is
-            None for all of them where the table doesn't have the column.
+        uri: Where the table was read from.
+        frames: (shard_id, frame_key) of every frame, including those without persons. All shard ids are
+            None if the table doesn't have that column.
         frame_of: int64 [n], position in `frames`.
         boxes: float64 [n, 4], x1, y1, x2, y2 as shares of the frame.
-        values: For each of `attributes` n values: string, bool or int64, null where not known.
-        attributes: Those of the schema that the table tells something about.
-        absent: Those of the schema that it has no column for.
-        empty: Those whose column holds nothing but nulls.
-        unused: Columns of the table that mean nothing here.
+        values: For each of `attributes`, n values as string, bool or int64, null if unknown.
+        attributes: Attributes of the schema with at least one known value.
+        absent: Attributes of the schema without a column.
+        empty: Attributes of the schema with a column that holds only nulls.
+        unused: Columns of the table that are not used here.
     """
 
     uri: str
@@ -52,21 +52,21 @@ class Truth:
 
 
 def read_truth(uri: str, storage: StorageSettings, schema: AttributeSchema) -> Truth:
-    """Read a Parquet file, or a folder of them, with one row a person.
+    """Read a Parquet file, or a folder of Parquet files, with one row per person.
 
-    Columns: `frame_key`; `bbox`, a list of four numbers in 0..1, null for a frame that has nobody in it;
-    `shard_id`, optional; and any of the schema's attributes.
+    The columns are `frame_key`; `bbox`, a list of four numbers in 0..1, or null for a frame without persons;
+    `shard_id`, which is optional; and any of the schema's attributes.
 
     Raises:
-        InputError: It can't be read, lacks a column, or holds a box or a value that can't be true.
+        InputError: If the table can't be read, lacks a column, or holds an impossible box or value.
     """
     data = _open(uri, storage)
     columns = data.schema.names
     missing = [name for name in REQUIRED_COLUMNS if name not in columns]
     if missing:
         raise InputError(
-            f"{uri}: no column {' and '.join(missing)}; a truth table needs "
-            f"{' and '.join(REQUIRED_COLUMNS)}, and has {', '.join(columns) or 'no columns'}"
+            f"{uri}: no column {' and '.join(missing)}; a ground-truth table needs "
+            f"{' and '.join(REQUIRED_COLUMNS)}, but this one has {', '.join(columns) or 'no columns'}"
         )
     present = [attribute for attribute in schema if attribute.name in columns]
     keys = [name for name in (_SHARD_COLUMN, *REQUIRED_COLUMNS) if name in columns]
@@ -100,10 +100,10 @@ def _open(uri: str, storage: StorageSettings) -> ds.Dataset:
         if store.is_folder():
             paths = [store.full(o.path) for o in store.list() if o.path.endswith(".parquet")]
             if not paths:
-                raise InputError(f"{uri}: no .parquet file in this folder; give --truth a Parquet file")
+                raise InputError(f"{uri}: no .parquet file in this folder; pass --truth with a Parquet file")
         return ds.dataset(paths, filesystem=store.fs, format="parquet")
     except FileNotFoundError as error:
-        raise InputError(f"{uri}: there is no such file; give --truth a Parquet file") from error
+        raise InputError(f"{uri}: there is no such file; pass --truth with a Parquet file") from error
     except (*STORAGE_ERRORS, pa.ArrowInvalid) as error:
         raise _unreadable(uri, error) from error
 
@@ -115,7 +115,7 @@ def _unreadable(uri: str, error: Exception) -> InputError:
 
 
 def _frames(uri: str, table: pa.Table) -> tuple[list[tuple[str | None, str]], NDArray[np.int64]]:
-    """The frames in the order of their first rows, and for each row the position of its frame."""
+    """Return the frames in the order of their first rows, and for each row the position of its frame."""
     keys = _text(uri, table, "frame_key")
     shards: list[str] | list[None] = [None] * len(keys)
     if _SHARD_COLUMN in table.column_names and table[_SHARD_COLUMN].null_count < len(keys):
@@ -131,7 +131,7 @@ def _text(uri: str, table: pa.Table, name: str) -> list[str]:
         raise InputError(f"{uri}: {name} holds {column.type}, not text; write it as in the output's tables")
     if column.null_count:
         row = column.is_null().to_pylist().index(True)
-        raise InputError(f"{uri}: row {row} has no {name}; fill it in, or drop the row")
+        raise InputError(f"{uri}: row {row} has no {name}; fill it in or drop the row")
     return list(column.to_pylist())
 
 
@@ -152,7 +152,9 @@ def _boxes(uri: str, persons: pa.Table) -> NDArray[np.float64]:
     lengths = pc.list_value_length(column).to_numpy()
     if (lengths != 4).any():
         row = int(np.flatnonzero(lengths != 4)[0])
-        raise InputError(f"{uri}: bbox {column[row].as_py()} of {_person(persons, row)} has not four numbers")
+        raise InputError(
+            f"{uri}: bbox {column[row].as_py()} of {_person(persons, row)} does not have four numbers"
+        )
     boxes: NDArray[np.float64] = pc.list_flatten(column).to_numpy().reshape(-1, 4)
     inside = (boxes >= -_ROUNDING).all(1) & (boxes <= 1 + _ROUNDING).all(1)
     good = inside & (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
@@ -170,12 +172,12 @@ def _person(persons: pa.Table, row: int) -> str:
 
 
 def _values(uri: str, column: pa.ChunkedArray, attribute: Attribute) -> pa.ChunkedArray:
-    """The column as string, bool or int64; every value is one of the attribute's."""
+    """Return the column as string, bool or int64, and check that the attribute allows every value."""
     plain = _plain(column, attribute)
     if plain is None:
         raise InputError(
-            f"{uri}: {attribute.name} holds {column.type}, which is no {attribute.type}; the run's schema "
-            f"says {attribute.prompt_line()}"
+            f"{uri}: {attribute.name} holds {column.type}, which does not fit type {attribute.type}; "
+            f"the run's schema says {attribute.prompt_line()}"
         )
     allowed = set(attribute.values)
     unknown = [value for value in pc.unique(plain).to_pylist() if value is not None and value not in allowed]
@@ -198,7 +200,7 @@ def _plain(column: pa.ChunkedArray, attribute: Attribute) -> pa.ChunkedArray | N
     }
     if not fits[attribute.type] and not pa.types.is_null(kind):
         return None
-    if pa.types.is_floating(kind):  # what pandas makes of whole numbers beside missing ones
+    if pa.types.is_floating(kind):  # pandas turns integers into floats if some are missing
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
     try:
         return column.cast(target)

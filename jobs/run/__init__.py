@@ -1,1 +1,1 @@
-"""What a run is made of, from its settings to its summary."""
+"""The parts of a run, from its settings to its summary."""

@@ -1,4 +1,4 @@
-"""A run of `shopframe annotate`: settings, plan, graph, Gemini beside it, summary."""
+"""A run of `shopframe annotate`: settings, plan, graph with Gemini beside it, summary."""
 
 from __future__ import annotations
 
@@ -39,19 +39,21 @@ from jobs.settings import LoadedSettings, Settings
 
 
 def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) -> bool:
-    """Annotate whatever of the input is not done yet.
+    """Annotate every shard of the input that is not done yet.
 
     Args:
-        loaded: The settings; `input.uri` and `output.uri` are needed.
-        scope: How much to do again.
-        annotator: With scope "annotator": whose answers.
+        loaded: The settings. `input.uri` and `output.uri` are required.
+        scope: Which shards to do again.
+        annotator: The annotator to ask again, with scope "annotator".
 
     Returns:
-        Whether everything that could be done is done: False where shards failed.
+        Whether everything that could be done is done. False if shards failed or if Gemini failed for another
+        reason than its quota.
 
     Raises:
-        ConfigError: Before any work, when settings, weights, input or output won't do.
-        StalledError: Nothing moved any more, or Ray gave up.
+        ConfigError: If settings, weights, input or output can't be used. This is raised before any work,
+            unless it is a worker that can't start on its machine.
+        StalledError: If no shard was committed within the deadline, or Ray failed.
     """
     settings = loaded.settings
     output = check_places(loaded)
@@ -69,7 +71,7 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Work:
-    """What there is to do in a run, and where to show it."""
+    """The work of a run, and the terminal that shows its progress."""
 
     settings: Settings
     resolved: Resolved
@@ -92,18 +94,18 @@ def _run(work: _Work) -> dict[str, Any]:
         try:
             gemini = _run_tasks(work, totals)
         except ray.exceptions.RayError as error:
-            log.exception("Ray gave up")
+            log.exception("Ray failed")
             done = sum(totals.shards.values())
             raise StalledError(
-                f"Ray could not go on after {done} of {len(plan.tasks)} shards: {_last_line(error)}; what "
-                f"was committed stays, details are in {work.output.uri_of(layout.LOG)}: mend that and run "
-                "the same command again"
+                f"Ray failed after {done} of {len(plan.tasks)} shards: {_last_line(error)}; committed shards "
+                f"are intact and details are in {work.output.uri_of(layout.LOG)}: fix the cause and run the "
+                "same command again"
             ) from error
     finished = sum(totals.shards.values())
     if finished != len(plan.tasks):
         raise StalledError(
-            f"{len(plan.tasks) - finished} of {len(plan.tasks)} shards left the job without an outcome; "
-            "they are not committed: run the same command again"
+            f"{len(plan.tasks) - finished} of {len(plan.tasks)} shards ended without a result and are not "
+            "committed; run the same command again"
         )
     return {
         "shards_done": totals.shards["done"] + totals.shards["superseded"],
@@ -157,10 +159,10 @@ def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
 
 
 def _refused_workers(summaries: Iterator[ShardSummary], context: StageContext) -> Iterator[ShardSummary]:
-    """The same summaries; where a worker could not start, the error that it gave instead of Ray's.
+    """Yield the summaries, and replace Ray's error by the worker's own if a worker could not start.
 
     Raises:
-        ConfigError: Settings don't fit the workers' machines.
+        ConfigError: If the settings don't fit the workers' machines.
     """
     try:
         yield from summaries
@@ -172,7 +174,7 @@ def _refused_workers(summaries: Iterator[ShardSummary], context: StageContext) -
 
 
 def _last_line(error: BaseException) -> str:
-    """Ray's messages are whole tracebacks of workers, whose last line names the cause."""
+    """Return the line that names the cause. Ray's messages are whole tracebacks of its workers."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
@@ -180,7 +182,7 @@ def _last_line(error: BaseException) -> str:
 def _stages(
     work: _Work, resources: StageResources, crop_restorer: CropRestorer, committer: Committer
 ) -> list[BlockStage]:
-    """The way of a shard: detected, annotated where a local annotator is enabled, committed."""
+    """Return the stages of a shard: detect, annotate if a local annotator is enabled, commit."""
     settings, resolved = work.settings, work.resolved
     detector = ShardDetector(
         input=settings.input,

@@ -1,4 +1,4 @@
-"""`shopframe consolidate`: the committed shards as one Parquet dataset, all annotators side by side."""
+"""`shopframe consolidate`: one Parquet dataset of all committed shards, with the annotators side by side."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PERSON_COLUMNS = ["bbox", "score"]
 
 @dataclass(frozen=True, slots=True)
 class Consolidated:
-    """What `consolidate_output` did: files in the dataset, those written now, shards and persons in it."""
+    """The result of `consolidate_output`: files, shards and persons in the dataset, and files written now."""
 
     files: int
     written: int
@@ -37,7 +37,7 @@ class Consolidated:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The objects of one committed shard that its consolidated rows come from."""
+    """The objects of one committed shard that its consolidated rows are read from."""
 
     shard_id: str
     attempt_id: str
@@ -48,13 +48,13 @@ class _Source:
 def consolidate_output(store: ObjectStore, schema: AttributeSchema) -> Consolidated:
     """Bring `consolidated/` up to date with the commit records.
 
-    A file holds the rows of about 64 shards that follow each other by id, a row group a shard. Files
-    begin at ids chosen by their hash, so a new shard changes one file, and files whose shards are
-    unchanged are left alone.
+    A file holds the rows of about 64 shards with consecutive ids, in one row group per shard. The hash of a
+    shard's id decides whether it starts a new file, so a new shard changes only one file, and files whose
+    shards are unchanged are not written again.
 
     Args:
         store: The output.
-        schema: The attributes.
+        schema: The attribute schema.
     """
     files: dict[str, list[_Source]] = {}
     annotators: set[str] = set()
@@ -67,7 +67,7 @@ def consolidate_output(store: ObjectStore, schema: AttributeSchema) -> Consolida
     present = {o.path for o in store.list(layout.CONSOLIDATED)}
     known = _read_index(store)
     outdated = [path for path, it in wanted.items() if known.get(path) != it or path not in present]
-    # The index is taken away first: if this is killed half way, no file is believed.
+    # The index is deleted first: if the process is killed half way, all files count as outdated.
     if outdated:
         store.delete([layout.CONSOLIDATED_INDEX])
     for path in outdated:

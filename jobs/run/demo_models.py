@@ -1,4 +1,4 @@
-"""The embedded demo: its models are known wherever they are used, and its scenes have to be drawn first."""
+"""Checks for the embedded demo: its models are recognised in any run, and its frames must be drawn first."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from jobs.settings import CONF, LoadedSettings
 
 CONFIG = CONF / "demo.yaml"
 KNOWN_WEIGHTS = CONF / "demo_models.sha256"
-"""What `sha256sum` prints of the weights of the demo's models, from the root of the repository. A model
-that is trained again needs its new line here, or nothing says any more that it is for the demo."""
+"""The output of `sha256sum` for the weights of the demo's models, run in the root of the repository. If a
+model is trained again, its line must be updated, or the model is no longer recognised as the demo's."""
 
 _VLM_WEIGHTS = "model.safetensors"
 _LARGEST_BYTES = 16 << 20
-"""Both of the demo's models together are smaller; larger weights needn't be read to know what they aren't."""
+"""Both models of the demo together are smaller than this, so larger weights are not read at all."""
 
 
 def check_scenes(loaded: LoadedSettings) -> None:
-    """See that the frames which the demo's configuration names have been drawn.
+    """Check that the frames named by the demo's configuration have been drawn.
 
     Raises:
-        ConfigError: They are missing.
+        ConfigError: If they are missing.
     """
     source, uri = loaded.sources.get("input.uri"), loaded.settings.input.uri
     if source is None or uri is None or Path(source).resolve() != CONFIG.resolve() or Path(uri).is_dir():
         return
     raise ConfigError(
         f"input.uri: the demo's frames aren't drawn yet ({Path(uri).absolute()} is missing); run `make demo` "
-        "in the root of the repository, which draws them and goes on with them"
+        "in the root of the repository, which draws and annotates them"
     )
 
 
 def demo_models(detector: ResolvedDetector, smolvlm: ResolvedSmolVLM | None) -> list[str]:
-    """The stages whose model is one of the demo's, under whatever name and from whatever place.
+    """Return the stages whose model is one of the demo's, whatever its name and location.
 
-    Weights are told by their SHA-256: no other model is ever taken for one of the demo's.
+    Weights are recognised by their SHA-256, so no other model is mistaken for one of the demo's.
     """
     known = {line.split()[0] for line in KNOWN_WEIGHTS.read_text(encoding="ascii").splitlines()}
     found = ["detector"] if detector.weights_sha256 in known else []
@@ -48,12 +48,12 @@ def demo_models(detector: ResolvedDetector, smolvlm: ResolvedSmolVLM | None) -> 
 
 
 def notice_of(stages: list[str]) -> str | None:
-    """What a person is told about the demo's models of a run; None if it has none."""
+    """Return the notice about the demo's models in a run, or None if it uses none of them."""
     if not stages:
         return None
     return (
-        f"demo models ({', '.join(stages)}): trained on simulated scenes alone, "
-        "what they say of photographs means nothing"
+        f"demo models ({', '.join(stages)}): they were trained only on simulated scenes, "
+        "so their answers about photographs are meaningless"
     )
 
 

@@ -1,4 +1,4 @@
-"""`shopframe annotate --dry-run`: the ROI and its verdicts, drawn before a long run."""
+"""`shopframe annotate --dry-run`: draw the ROI and its decisions on a sample before a long run."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _SHARDS = 4
 
 @dataclass(slots=True)
 class DryRun:
-    """What became of a sample of the input.
+    """The result of a dry run on a sample of the input.
 
     Attributes:
-        pictures: Paths in the output.
-        shards: How many were looked at, whole.
-        kept: Persons of theirs that the ROI keeps.
-        dropped: Reason to persons of theirs that it drops.
-        cameras: Of their frames.
+        pictures: Paths of the drawn frames in the output.
+        shards: Number of shards in the sample. Each is processed completely.
+        kept: Number of persons in these shards that the ROI keeps.
+        dropped: Number of persons in these shards that the ROI drops, by reason.
+        cameras: Cameras of the frames in these shards.
     """
 
     pictures: list[str] = field(default_factory=list)
@@ -42,29 +42,29 @@ class DryRun:
     cameras: set[str | None] = field(default_factory=set)
 
     def lines(self, settings: Settings) -> list[str]:
-        """For people."""
+        """Return the lines that are printed for the user."""
         dropped = ", ".join(f"{reason} {n:,}" for reason, n in sorted(self.dropped.items()))
         gone = self.dropped.total()
         said = [
-            f"drew the ROI and its verdicts on {len(self.pictures)} frames of {self.shards} shards, in which "
-            f"{self.kept + gone:,} persons = {self.kept:,} kept + {gone:,} dropped"
+            f"drew the ROI and its decisions on {len(self.pictures)} frames of {self.shards} shards; these "
+            f"shards contain {self.kept + gone:,} persons = {self.kept:,} kept + {gone:,} dropped"
             + (f" ({dropped})" if dropped else "")
         ]
         unseen = {zone.camera for zone in settings.roi.static} - self.cameras - {"*"}
         if unseen:
             said.append(
                 f"roi.static: no frame of these shards is of camera {', '.join(sorted(unseen))}, so those "
-                "zones concern nobody here; a zone without camera is for all"
+                "zones have no effect here; a zone without a camera applies to all cameras"
             )
         return said
 
 
 def try_roi(loaded: LoadedSettings) -> None:
-    """Draw the ROI on a sample of the input and say what it keeps and drops.
+    """Draw the ROI on a sample of the input and print what it keeps and drops.
 
     Raises:
-        ConfigError: Settings, weights, input or output won't do.
-        ShardError: None of the shards looked at could be read.
+        ConfigError: If settings, weights, input or output can't be used.
+        ShardError: If none of the sampled shards could be read.
     """
     settings = loaded.settings
     output = check_places(loaded)
@@ -77,15 +77,15 @@ def try_roi(loaded: LoadedSettings) -> None:
 
 
 def draw_roi(settings: Settings, resolved: ResolvedDetector, output: ObjectStore) -> DryRun:
-    """Detect a few shards here, without Ray, and draw zones, kept people and dropped ones with reasons.
+    """Process a few shards without Ray, and draw zones, kept persons, and dropped persons with reasons.
 
     Args:
-        settings: `output.previews` is the number of frames, 12 if it is 0.
+        settings: The settings. `output.previews` is the number of frames to draw; 12 are drawn if it is 0.
         resolved: The detector.
-        output: Gets `previews/dry-run/`; nothing is committed.
+        output: The output. Pictures are written to `previews/dry-run/`, and nothing is committed.
 
     Raises:
-        ShardError: None of the shards looked at could be read.
+        ShardError: If none of the sampled shards could be read.
     """
     wanted = settings.output.previews or 12
     detector = ShardDetector(

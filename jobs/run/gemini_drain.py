@@ -1,4 +1,4 @@
-"""A run of `shopframe gemini`: the backlog is worked off within the quota, without any local work."""
+"""A run of `shopframe gemini`: it works off the backlog within the quota, without any local work."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _SAY_EVERY_S = 10.0
 
 
 class GeminiDisplay:
-    """Says now and then how far the backlog is.
+    """Prints at most every ten seconds how far the backlog is.
 
     Args:
-        say: Shows a line that stays.
+        say: Prints a permanent line.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -46,27 +46,27 @@ class GeminiDisplay:
         self._said_at = time.monotonic()
 
     def __call__(self, done: GeminiRun, shards_left: int) -> None:
-        """What was done, and how many shards are left."""
+        """Print what was done and how many shards are left, if it is time for that."""
         if time.monotonic() - self._said_at >= _SAY_EVERY_S:
             self._said_at = time.monotonic()
             self._say(
-                f"gemini: {done.answered:,} persons answered, {shards_left:,} shards of the backlog left"
+                f"gemini: {done.answered:,} persons answered, {shards_left:,} shards left in the backlog"
             )
 
 
 def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
-    """Ask Gemini about everybody who waits; returns what was done.
+    """Ask Gemini about every pending person, within the quota, and return what was done.
 
     Args:
-        settings: Those of the run that made the output, with what was given now laid over them.
-        clock: Of the quota, by default this machine's.
+        settings: The settings of the run that made the output, overridden by those given now.
+        clock: The clock that the quota uses, by default that of this machine.
 
     Raises:
-        ConfigError: Gemini isn't enabled, there is no key, or no run in this place.
+        ConfigError: If Gemini isn't enabled, there is no API key, or the output has no run.
     """
     if not settings.gemini.enabled:
         raise ConfigError(
-            "gemini.enabled: false; crops of people leave for Google only with --set gemini.enabled=true"
+            "gemini.enabled: false; crops of people are sent to Google only with --set gemini.enabled=true"
         )
     read_api_key()
     output = ObjectStore(str(settings.output.uri), settings.storage)
@@ -79,7 +79,7 @@ def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
         waiting = read_backlog(output, resolved)
         backlog = Backlog(output, settings.gemini, resolved, SETTLED, waiting)
         persons = sum(shard.persons for shard in waiting)
-        print(f"{persons:,} persons of {len(waiting):,} shards wait for Gemini", file=terminal)
+        print(f"{persons:,} persons in {len(waiting):,} shards wait for Gemini", file=terminal)
         done = GeminiRun()
         if waiting:
             enabled = run_record.fingerprints
@@ -95,7 +95,7 @@ def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
                 stage.offer(backlog.at_once())
                 done = stage.finish(GeminiDisplay(lambda line: print(line, file=terminal, flush=True)))
         if done.stop is not None and done.stop.kind == "refused":
-            # A key or model that was refused is no default for the next run.
+            # A key or model that was refused must not become the default of the next run.
             write_run(output, before)
         run: dict[str, Any] = {
             "shards_done": done.shards,
@@ -112,7 +112,7 @@ def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
 
 
 def _crop_restorer(run: RunRecord, settings: Settings) -> CropRestorer:
-    """Cuts as the run did that detected, whatever was given now."""
+    """Return a restorer with the settings of the run that detected the persons, not those given now."""
     return CropRestorer(
         run.section("input", InputSettings),
         settings.storage,
@@ -124,7 +124,7 @@ def _crop_restorer(run: RunRecord, settings: Settings) -> CropRestorer:
 def _note_model(
     output: ObjectStore, before: RunRecord, settings: Settings, resolved: ResolvedGemini
 ) -> RunRecord:
-    """`status` finds the quota by what `run.json` says, which is returned."""
+    """Write the Gemini settings to `run.json`, from which `status` finds the quota, and return the record."""
     after = before.model_copy(
         update={
             "models": before.models.model_copy(update={"gemini": gemini_model(resolved)}),

@@ -1,4 +1,4 @@
-"""The whole Ray Data chain on one page: the plan's shards through one stage after another."""
+"""The whole Ray Data graph: the planned shards pass through one stage after another."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from actors.shard_block import ShardBlock, ShardTask
 from actors.stages import BlockStage, StageContext, StageWorker, run_stage
 
 _ONE_AHEAD: dict[str, Any] = {"max_tasks_in_flight_per_actor": 2}
-"""One shard in work and one waiting an actor: more would only fill the object store."""
+"""Each actor has one shard in progress and one waiting. More would only fill the object store."""
 
 _WAVE = 4096
-"""Shards planned into one Ray Data run. Ray keeps about 5 KB a block in the driver: a wave bounds that,
-and costs one start of the actors."""
+"""Number of shards in one Ray Data execution. Ray keeps about 5 KB per block in the driver; waves bound this
+memory, at the cost of starting the actors once per wave."""
 
 
 def run_graph(
     tasks: Sequence[ShardTask], stages: Sequence[BlockStage], context: StageContext
 ) -> Iterator[ShardSummary]:
-    """Run the plan; yields a summary a shard, as they leave the last stage.
+    """Run the plan and yield one summary per shard as it leaves the last stage.
 
-    A shard is one block of one row all the way. Nothing splits it, so a worker that dies costs the
-    blocks that it held and Ray runs just those again.
+    A shard remains one block of one row from the first stage to the last. Nothing splits it, so a worker
+    that dies loses only the blocks that it held, and Ray runs just those again.
 
     Args:
-        tasks: The plan.
-        stages: In the order in which a shard meets them; the last one commits.
+        tasks: The planned shards.
+        stages: The stages in their order. The last one commits.
         context: The run's tracker and limits.
     """
     for start in range(0, len(tasks), _WAVE):
@@ -62,7 +62,7 @@ def _add_stage(blocks: Any, stage: BlockStage, context: StageContext, most_worke
     resources = stage.resources
     workers = min(resources.workers, most_workers)
     options: dict[str, Any] = {
-        # A whole block either way: with GPUs Ray Data insists on a number of rows, and a block has one.
+        # Both values pass whole blocks. With GPUs, Ray Data requires a number of rows, and a block has one.
         "batch_size": 1 if resources.gpus else None,
         "batch_format": "pyarrow",
         "zero_copy_batch": True,
@@ -84,5 +84,5 @@ def _add_stage(blocks: Any, stage: BlockStage, context: StageContext, most_worke
 
 
 def _worker_class(stage: str) -> type[StageWorker]:
-    """A class of the stage's own name, under which Ray lists and logs its actors."""
+    """Return a class with the stage's name, because Ray lists and logs actors by their class."""
     return type(stage, (StageWorker,), {})

@@ -1,4 +1,4 @@
-"""`shopframe status`: what is done, what failed, what waits, and what to do next."""
+"""`shopframe status`: what is done, what failed, what is pending, and what to do next."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _FRAME_KEYS = {"shard_id": "shard", "frame_key": "frame", "error": "error"}
 class Totals:
     """Sums over commit records.
 
-    frames = frames ok + frames failed; detected = kept + dropped; kept = sum of the outcomes of each
-    annotator that was asked about all of them.
+    The counts add up: frames = frames ok + frames failed, detected = kept + dropped, and kept = the sum of
+    an annotator's outcomes, if the annotator was on for every shard.
     """
 
     shards: Counter[str] = field(default_factory=Counter)
@@ -40,7 +40,7 @@ class Totals:
     failures: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, shard: Any) -> None:
-        """Add one shard: a commit record, or the summary that its commit returned."""
+        """Add one shard, given as its commit record or as the summary that its commit returned."""
         counts = shard.counts
         self.shards[shard.state] += 1
         self.frames.update(total=counts.frames, ok=counts.frames_ok, failed=counts.frames_failed)
@@ -56,14 +56,14 @@ class Totals:
 
 
 def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any]:
-    """The state of an output, from its commit records; the number of planned shards from `run.json`.
+    """Return the state of an output, from its commit records and the number of planned shards in `run.json`.
 
     Args:
         store: The output.
-        keep_index: As for `read_records`.
+        keep_index: Passed to `read_records`.
 
     Raises:
-        ConfigError: There is no run in this place.
+        ConfigError: If the output has no run.
     """
     run = read_run(store)
     totals = Totals()
@@ -97,7 +97,7 @@ def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any
 
 
 def _failed_frames(store: ObjectStore, paths: list[str]) -> list[dict[str, str]]:
-    """The first frames that could not be used, of shards that are done, and why."""
+    """Return the first failed frames of the shards that are done, with their errors."""
     found: list[dict[str, str]] = []
     for path in paths:
         with store.open(path) as stream:
@@ -108,7 +108,7 @@ def _failed_frames(store: ObjectStore, paths: list[str]) -> list[dict[str, str]]
 
 
 def _quota(store: ObjectStore, run: RunRecord, waiting: int) -> dict[str, Any] | None:
-    """How Gemini's quota stands, if the last run used it."""
+    """Return the state of Gemini's quota, or None if the last run did not use Gemini."""
     model = run.models.gemini
     if model is None:
         return None
@@ -130,24 +130,24 @@ def _quota(store: ObjectStore, run: RunRecord, waiting: int) -> dict[str, Any] |
 
 
 def what_next(status: dict[str, Any]) -> str:
-    """The command that a person would run now."""
+    """Return what the user should do next, in most cases the command to run."""
     shards, output = status["shards"], status["output"]
     if shards["pending"]:
         return f"{shards['pending']} shards are still to do: run the same shopframe annotate command again"
     if shards["failed"]:
         return (
-            f"{shards['failed']} shards failed: mend what `failures` says, then shopframe annotate ... "
-            f"--output {output} --retry-failed"
+            f"{shards['failed']} shards failed: fix the causes that `failures` lists, then run "
+            f"shopframe annotate ... --output {output} --retry-failed"
         )
     if status["quota"] is not None and status["quota"]["persons_waiting"]:
         quota = status["quota"]
         when = "now" if quota["left_today"] != 0 else f"after {quota['resets_at']}"
         waiting = f"{quota['persons_waiting']:,} persons wait for Gemini"
-        return f"{waiting}: shopframe gemini --output {output} ({when})"
+        return f"{waiting}: run shopframe gemini --output {output} ({when})"
     for name, outcomes in status["annotators"].items():
         if name == "gemini":
             continue
         owed = sum(n for outcome, n in outcomes.items() if outcome in RETRYABLE)
         if owed:
-            return f"{owed} persons wait for {name}: shopframe annotate ... --retry-annotator {name}"
+            return f"{owed} persons wait for {name}: run shopframe annotate ... --retry-annotator {name}"
     return f"all done: query {output}/{layout.CONSOLIDATED}/*.parquet"

@@ -1,4 +1,4 @@
-"""Loose images to WebDataset tars: one request for thousands of frames instead of one for each."""
+"""Pack loose images into WebDataset tars, so that one request reads thousands of frames."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _MANIFESTS = "_packed"
 
 @dataclass(slots=True)
 class PackSummary:
-    """What `pack_images` did.
+    """The result of `pack_images`.
 
     Attributes:
-        shards_written: Tars written by this run.
-        shards_skipped: Tars that were there already, from the same images.
-        frames: Images in all of them.
-        size_bytes: Of all tars together.
-        left_out: Path and reason of images that are in none of them.
+        shards_written: Number of tars written by this run.
+        shards_skipped: Number of tars that already existed with the same images.
+        frames: Number of images in all tars.
+        size_bytes: Size of all tars together.
+        left_out: Path and reason for each image that was left out.
     """
 
     shards_written: int = 0
@@ -53,7 +53,7 @@ class PackSummary:
 
 
 class _Manifest(BaseModel):
-    """Written after a tar, and the proof that it is whole: `_packed/<shard>.json`."""
+    """The file `_packed/<shard>.json`, which is written after a tar and proves that the tar is complete."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -80,26 +80,27 @@ def pack_images(
 ) -> PackSummary:
     """Pack every image under a folder, with its sidecar `.json`, into `shard-00000.tar` and so on.
 
-    The same images give the same bytes: in the order of their paths, without times and owners. A tar
-    is seen whole or not at all, and a rerun writes only what is missing or whose images changed.
+    The same images give the same bytes: they are packed in the order of their paths, without times and
+    owners. A tar is visible either complete or not at all, and a rerun writes only tars that are missing or
+    whose images changed.
 
-    Keys are paths without extension. WebDataset ends a key at the first dot of the file name, so dots
-    become "_"; where that makes two keys equal, the later one has a hash appended. The sidecar then
-    holds the path that was as `original_path`.
+    Keys are paths without their extension. WebDataset ends a key at the first dot of the file name, so dots
+    become "_". If that makes two keys equal, a hash is appended to the later one. If a key differs from the
+    path in any way, the sidecar holds the original path as `original_path`.
 
     Args:
-        images_uri: Folder or prefix.
-        output_uri: Where the tars go.
-        storage: How to reach both.
-        frames_per_shard: Most images in one tar.
-        max_shard_bytes: Most bytes of images in one tar, unless a single one is larger. Below
-            `input.max_shard_bytes`, so that no tar has to be divided again.
-        max_image_bytes: A larger image is left out and reported; eight at once are in memory.
+        images_uri: Folder or bucket prefix with the images.
+        output_uri: Where the tars are written.
+        storage: Storage settings for both.
+        frames_per_shard: Maximum number of images per tar.
+        max_shard_bytes: Maximum size of the images in one tar, unless a single one is larger. The default is
+            below that of `input.max_shard_bytes`, so that no tar has to be split again.
+        max_image_bytes: Larger images are left out and reported. Eight images are in memory at once.
 
     Raises:
-        InputError: There are no images, or they can't be listed.
-        OutputError: The output can't be written, or holds more shards of an earlier packing than
-            this one makes, which would then count twice.
+        InputError: If there are no images, or they can't be listed.
+        OutputError: If the output can't be written, or if it holds more shards from an earlier packing than
+            this one makes, because their frames would count twice.
     """
     source = ObjectStore(images_uri, storage)
     target = ObjectStore(output_uri, storage)
@@ -142,7 +143,7 @@ def _group(images: Iterable[_Source], frames: int, max_bytes: int) -> Iterator[l
 def _pack_shard(
     source: ObjectStore, target: ObjectStore, name: str, group: list[_Source], max_image_bytes: int
 ) -> tuple[_Manifest, bool]:
-    """What the shard holds, and whether it had to be written."""
+    """Return the shard's manifest, and whether the shard had to be written."""
     fingerprint = _fingerprint(group, max_image_bytes)
     finished = _finished(target, name, fingerprint)
     if finished is not None:
@@ -183,7 +184,7 @@ def _finished(target: ObjectStore, name: str, fingerprint: str) -> _Manifest | N
 def _write_tar(
     path: Path, source: ObjectStore, group: list[_Source], max_image_bytes: int
 ) -> tuple[int, list[tuple[str, str]]]:
-    """Number of images written, and path and reason of those left out."""
+    """Write a tar. Returns the number of images in it, and path and reason for those left out."""
     left_out: list[tuple[str, str]] = []
     used: set[str] = set()
 
@@ -222,7 +223,7 @@ def _key_of(path: str, used: set[str]) -> str:
 
 
 def _with_original_path(sidecar: bytes | None, path: str) -> bytes:
-    """The sidecar with the path that the key no longer tells; a broken one stays as it was."""
+    """Return the sidecar with `original_path` added. A broken sidecar is returned unchanged."""
     document: Any = {}
     if sidecar is not None:
         try:

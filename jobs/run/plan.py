@@ -1,4 +1,4 @@
-"""What is to be done: the shards of the input, less what is committed."""
+"""The plan of a run: the shards of the input, less what is already committed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ from actors.shard_block import ShardTask, Work
 from actors.storage.commit_record import CommitRecord
 
 Scope = Literal["missing", "failed", "annotator", "force"]
-"""missing: all that isn't done; failed: only failed shards; annotator: only answers that one annotator
-still owes; force: everything again."""
+"""Which shards a run does again.
+
+missing    every shard that isn't done or is out of date
+failed     only the failed shards
+annotator  only the persons that one annotator has not answered with `ok`
+force      every shard
+"""
 
 BACKLOG_ANNOTATORS = ("gemini",)
-"""Annotators whose answers come from a backlog beside the shards' own way, not from a stage of it."""
+"""Annotators that take persons from a backlog, beside the stages, instead of being a stage themselves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What the planner keeps of a commit record: a few hundred bytes a shard."""
+    """The part of a commit record that planning needs, a few hundred bytes per shard."""
 
     etag: str
     state: str
@@ -33,7 +38,7 @@ class Committed:
 
     @classmethod
     def of(cls, record: CommitRecord, etag: str) -> Committed:
-        """The part of a record that planning needs."""
+        """Return the part of a commit record that planning needs."""
         return cls(
             etag=etag,
             state=record.state,
@@ -50,13 +55,13 @@ class Plan:
     """The work of one run.
 
     Attributes:
-        tasks: One a shard that has something to do, in the order of the input.
-        shards: How many shards the input has.
-        skipped: How many of them have nothing to do.
-        superseded: Shards whose input is now planned under other ids (the size of parts or groups
-            was changed); their records would count it twice.
-        foreign: Shards whose names are taken by committed ones of other content from another place, with
-            that place; replacing those would lose somebody's results.
+        tasks: One task per shard that has something to do, in the order of the input.
+        shards: Number of shards in the input.
+        skipped: Number of shards that have nothing to do.
+        superseded: Committed shards whose input is now planned under other ids, because the size of parts or
+            groups was changed. Their commit records would count the input twice.
+        foreign: Shards whose names are taken by committed shards with other content from another input, and
+            the URI of that input. Replacing those would lose their results.
     """
 
     tasks: list[ShardTask] = field(default_factory=list)
@@ -77,13 +82,13 @@ def make_plan(
     """Compare the input with the commit records.
 
     Args:
-        shards: The input.
-        committed: Shard id to its record.
-        fingerprints: Stage (detect, person_json, and every enabled annotator) to the hash of what
-            its result depends on.
-        scope: How much to do again.
-        annotator: With scope "annotator": whose answers.
-        previews: About how many frames to draw, spread over the shards to be detected.
+        shards: The shards of the input.
+        committed: Maps a shard id to its commit record.
+        fingerprints: Maps a stage (detect, person_json, and every enabled annotator) to the hash of
+            everything that its result depends on.
+        scope: Which shards to do again.
+        annotator: The annotator to ask again, with scope "annotator".
+        previews: Approximate number of frames to draw, spread over the shards to be detected.
     """
     plan = Plan()
     planned: set[str] = set()
@@ -147,13 +152,13 @@ def _owed_by(
     owed = tuple(o for o, n in record.annotators.get(annotator, {}).items() if n and o != "ok")
     if not owed:
         return None
-    # Answers of one shard never mix two models or prompts.
+    # The answers of one shard must never mix two models or prompts.
     same = record.fingerprints.get(annotator) == fingerprints[annotator]
     return "annotate", owed if same else None
 
 
 def _spread_previews(tasks: list[ShardTask], previews: int) -> list[ShardTask]:
-    """Give each of evenly spaced shards its share of the previews."""
+    """Distribute the previews over evenly spaced shards."""
     detecting = [i for i, task in enumerate(tasks) if task.work == "detect"]
     if not detecting or not previews:
         return tasks

@@ -1,4 +1,4 @@
-"""Before a run: what there is to do, whether it may be done here, and what `run.json` says of it."""
+"""Prepare a run: check input and output, plan the work, and write `run.json`."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from jobs.settings import LoadedSettings, Settings
 
 
 def check_places(loaded: LoadedSettings) -> ObjectStore:
-    """See that input and output are named and that results can be written; returns the output.
+    """Check that input and output are set and that results can be written, and return the output.
 
     Raises:
-        ConfigError: One of them is missing, or the output can't be written.
+        ConfigError: If one of them is missing, or the output can't be written.
     """
     settings = loaded.settings
     if not settings.input.uri:
-        raise ConfigError("input.uri: missing; give --input with a folder, bucket prefix or shard")
+        raise ConfigError("input.uri: missing; pass --input with a folder, bucket prefix or shard")
     if not settings.output.uri:
-        raise ConfigError("output.uri: missing; give --output with a folder or bucket prefix")
+        raise ConfigError("output.uri: missing; pass --output with a folder or bucket prefix")
     check_scenes(loaded)
     output = ObjectStore(settings.output.uri, settings.storage)
     _check_writable(output)
@@ -40,10 +40,10 @@ def check_places(loaded: LoadedSettings) -> ObjectStore:
 
 
 def _check_writable(output: ObjectStore) -> None:
-    """See that results can be written.
+    """Check that results can be written.
 
     Raises:
-        OutputError: They can't.
+        OutputError: If they can't be written.
     """
     probe = ".shopframe-probe"
     try:
@@ -56,19 +56,19 @@ def _check_writable(output: ObjectStore) -> None:
 def plan_run(
     settings: Settings, output: ObjectStore, resolved: Resolved, scope: Scope, annotator: str | None
 ) -> Plan:
-    """Compare input and output, and write `run.json`.
+    """Compare the input with the output, and write `run.json`.
 
     Args:
-        settings: Of this run.
-        output: Where results go.
+        settings: The settings of this run.
+        output: Where results are written.
         resolved: Models and fingerprints.
-        scope: How much to do again.
-        annotator: With scope "annotator": whose answers.
+        scope: Which shards to do again.
+        annotator: The annotator to ask again, with scope "annotator".
 
     Raises:
-        ConfigError: The annotator isn't enabled, the output is that of another input, or a retry comes with
-            other settings.
-        InputError: The input can't be listed.
+        ConfigError: If the annotator isn't enabled, the output belongs to another input, or a retry has
+            other settings than the last run.
+        InputError: If the input can't be listed.
     """
     known = annotators_in(resolved.fingerprints)
     if annotator is not None and annotator not in known:
@@ -85,7 +85,7 @@ def plan_run(
     if before is not None and scope in ("failed", "annotator"):
         _refuse_other_settings(before, settings, resolved, annotator)
     if plan.superseded:
-        log.warning("superseded by other parts of the same input", extra={"shards": plan.superseded[:20]})
+        log.warning("shards superseded by other parts of the input", extra={"shards": plan.superseded[:20]})
         output.delete(layout.commit_path(shard_id) for shard_id in plan.superseded)
     counts = PlanCounts(shards=plan.shards, to_do=len(plan.tasks), skipped=plan.skipped)
     models = models_of(resolved, before.models if before is not None else Models())
@@ -100,15 +100,15 @@ def _refuse_foreign(plan: Plan, output: ObjectStore, scope: Scope) -> None:
     shard, other = plan.foreign[0]
     raise ConfigError(
         f"output.uri: {output.uri} holds a shard {shard.shard_id} of another input, {other}, and "
-        f"{shard.uri} would take its place ({len(plan.foreign)} such shards); give each input an output of "
-        "its own, or both the folder above them as --input, or replace what is there with --force"
+        f"{shard.uri} would replace it ({len(plan.foreign)} such shards); use one output per input, pass "
+        "their common parent as --input, or replace the committed shards with --force"
     )
 
 
 def _refuse_other_settings(
     before: RunRecord, settings: Settings, resolved: Resolved, annotator: str | None
 ) -> None:
-    """A retry leaves most shards as they are, so it must not say of them that they were made otherwise."""
+    """Refuse a retry with other settings: `run.json` would claim them for shards that stay as they are."""
     known = before.fingerprints
     differ = [s for s, f in resolved.fingerprints.items() if s != annotator and known.get(s, f) != f]
     if before.config["schema"] != settings.as_dict()["schema"]:
@@ -116,10 +116,10 @@ def _refuse_other_settings(
     if differ:
         keys = _differing_keys(before.config, settings.as_dict())
         raise ConfigError(
-            f"--retry-{'annotator' if annotator else 'failed'}: these are not the settings of the last run, "
-            f"and {', '.join(differ)} would be another (settings that differ: {', '.join(keys) or 'none'}): "
-            "give the same --config and --set as then; without --retry, everything is brought to the new "
-            "settings"
+            f"--retry-{'annotator' if annotator else 'failed'}: the settings differ from those of the last "
+            f"run and change {', '.join(differ)} (settings that differ: {', '.join(keys) or 'none'}); pass "
+            "the same --config and --set as then, or leave out the --retry option to bring every shard up "
+            "to date with the new settings"
         )
 
 
@@ -142,13 +142,13 @@ def gemini_backlog(
     scope: Scope,
     annotator: str | None,
 ) -> Backlog | None:
-    """Gemini's part of the run, None where it isn't enabled.
+    """Return Gemini's part of the run, or None if Gemini isn't enabled.
 
-    Shards of `plan` are done locally first, so they are not in it yet. `scope` and `annotator` are those of
-    `plan_run`.
+    Shards of `plan` are not ready for Gemini yet, because their local work comes first. `scope` and
+    `annotator` mean the same as in `plan_run`.
 
     Raises:
-        OSError: The records can't be read.
+        OSError: If the commit records can't be read.
     """
     if resolved.gemini is None:
         return None

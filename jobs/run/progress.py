@@ -1,4 +1,4 @@
-"""What a person sees of a run: one display while it lasts, a summary that adds up, the next command."""
+"""The progress display of a run, and the detection of stalled runs."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _POLL_S = 1.0
 
 
 class ProgressDisplay:
-    """Shards, frames and persons so far, rates now and overall, failures and time left.
+    """Shows shards, frames and persons so far, rates now and overall, failures and the time left.
 
-    On a terminal it is drawn in place; elsewhere a plain line comes at most every ten seconds.
+    On a terminal, the display is drawn in place. Elsewhere, a line is printed at most every ten seconds.
     """
 
     def __init__(self, terminal: TextIO, shards: int) -> None:
@@ -63,13 +63,13 @@ class ProgressDisplay:
         self._live.stop()
 
     def add(self, summary: ShardSummary) -> None:
-        """A shard was committed, or couldn't be."""
+        """Count a shard that was committed or couldn't be."""
         self._totals.add(summary)
         self._bar.update(self._task, advance=1, description="running")
         self.refresh(self._snapshot)
 
     def refresh(self, snapshot: Snapshot) -> None:
-        """Draw what is known now."""
+        """Update the display."""
         self._snapshot = snapshot
         now = time.monotonic()
         self._recent.append((now, self._frames, self._persons))
@@ -82,7 +82,7 @@ class ProgressDisplay:
             self.say(self._line())
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
         self._console.print(Text(text), soft_wrap=True)
 
     @property
@@ -127,13 +127,13 @@ def watch(
     stall_warning_s: float,
     stall_fail_s: float,
 ) -> Iterator[ShardSummary]:
-    """Pass summaries on as they come, and notice when none does.
+    """Yield summaries as they arrive, and notice when none arrives for too long.
 
-    Ray is waited for in a thread of its own, since a stalled job would never give the turn back.
+    A separate thread waits for Ray, because a stalled run would never return control.
 
     Raises:
-        StalledError: No shard was committed for `stall_fail_s` seconds; the message names the stages
-            and shards that are stuck.
+        StalledError: If no shard was committed for `stall_fail_s` seconds. The message names the stages and
+            shards that are stuck.
     """
     queue: Queue[ShardSummary | BaseException | None] = Queue()
 
@@ -172,4 +172,6 @@ def watch(
 
 def _stuck(waited_s: float, snapshot: Snapshot) -> str:
     where = "; ".join(f"{f.stage}: {f.shard_id} for {f.for_s:.0f} s" for f in snapshot.in_flight[:5])
-    return f"no shard committed for {waited_s:.0f} s; in work: {where or 'nothing (no worker could start)'}"
+    return (
+        f"no shard committed for {waited_s:.0f} s; in progress: {where or 'nothing (no worker could start)'}"
+    )

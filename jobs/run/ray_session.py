@@ -1,4 +1,4 @@
-"""A Ray to run on, and how many workers of each stage fit into it."""
+"""Connect to Ray or start it, and decide how many workers each stage gets."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ log = logging.getLogger("shopframe")
 _REACHABLE_S = 10.0
 
 _UNREAD_STATISTICS = ("RAY_enable_metrics_collection", "RAY_event_stats")
-"""Nobody reads them on a Ray without a dashboard. Its idle processes, six actors among them, took 17 % of a
-core with them and 9 % without."""
+"""Statistics that nothing reads if there is no dashboard. Ray's idle processes, including six actors, used
+17% of a core with these statistics and 9% without."""
 
 
 _COMMIT = Resources(workers=2, cpus=0.25)
-"""Commits wait for the bucket most of the time: they take little of a core."""
+"""Commits wait for the bucket most of the time, so they need little of a core."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageResources:
-    """What each stage of a run takes; `annotate` is None where no local annotator is enabled."""
+    """The resources of each stage. `annotate` is None if no local annotator is enabled."""
 
     detect: Resources
     annotate: Resources | None
@@ -43,29 +43,29 @@ class StageResources:
 
     @property
     def cpus(self) -> float:
-        """Cores that all workers reserve together."""
+        """Number of cores that all workers reserve together."""
         stages = [self.detect, self.commit, *([self.annotate] if self.annotate else [])]
         return sum(stage.workers * stage.cpus for stage in stages)
 
 
 @contextmanager
 def ray_session(settings: Settings) -> Iterator[tuple[float, float]]:
-    """Connect to the configured cluster, or start a Ray of its own for the time of the run.
+    """Connect to the configured cluster, or start a local Ray for the duration of the run.
 
-    After an error the connection stays, for this process is about to end.
+    After an error the connection stays open, because the process is about to end.
 
     Yields:
-        Cores and GPUs that there are.
+        The number of cores and GPUs that are available.
 
     Raises:
-        ConfigError: The cluster can't be reached.
+        ConfigError: If the cluster can't be reached, or Ray can't start.
     """
     address = settings.ray.address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     if address == "local":
         cores = settings.ray.num_cpus or len(os.sched_getaffinity(0))
-        # Annotators and commits wait for other things than a core that a detector could use: Ray
-        # gets room for them beside a detector on every core.
+        # Annotators and commits don't occupy a core that a detector could use, because they mostly wait for
+        # other things. Ray gets room for them in addition to one detector per core.
         options["num_cpus"] = math.ceil(plan_resources(settings, cores, None).cpus) + 1
         options["object_store_memory"] = settings.ray.object_store_bytes
         for name in _UNREAD_STATISTICS:
@@ -81,10 +81,10 @@ def ray_session(settings: Settings) -> Iterator[tuple[float, float]]:
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise ConfigError(f"ray.address: can't use {address}: {error}") from error
     except Exception as error:
-        # Ray has no type of its own for a node that isn't up within half a minute.
+        # Ray raises a plain Exception for a node that isn't up within half a minute.
         if type(error) is not Exception:
             raise
-        raise ConfigError(f"Ray did not start: {error}; is the machine very busy? Run again") from error
+        raise ConfigError(f"Ray did not start: {error}; run again when the machine is less busy") from error
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     for name in ("ray", "ray.data"):
         logger = logging.getLogger(name)
@@ -93,13 +93,13 @@ def ray_session(settings: Settings) -> Iterator[tuple[float, float]]:
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus = cores if address == "local" else resources.get("CPU", 0.0)
     yield float(cpus), float(resources.get("GPU", 0.0))
-    # Not after an error or an interrupt: the thread that runs the graph may be at work still, and Ray ends
-    # the whole process of a thread that uses it after shutdown. Ray's processes end with this one.
+    # This is skipped after an error or interrupt: the thread that runs the graph may still be working, and
+    # Ray ends the whole process if a thread uses it after shutdown. Ray's processes end with this one.
     ray.shutdown()
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself goes on trying for minutes, without a word."""
+    """Check that the cluster accepts connections. Ray itself would retry for minutes without a message."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
         return
@@ -107,32 +107,34 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHABLE_S).close()
     except OSError as error:
         raise ConfigError(
-            f"ray.address: can't use {address}: {error}; start the cluster, or take the address (and "
-            "RAY_ADDRESS) away to run on this machine"
+            f"ray.address: can't use {address}: {error}; start the cluster, or unset ray.address and "
+            "RAY_ADDRESS to run on this machine"
         ) from error
 
 
 def plan_resources(settings: Settings, cpus: float, gpus: float | None) -> StageResources:
-    """Share out the cores: annotators first, then a detector on each core that is left.
+    """Divide the cores: annotators first, then a detector on each remaining core.
 
     Args:
-        settings: `detector.actors` and `smolvlm.actors` are taken as they are, unless "auto".
-        cpus: Cores; on a Ray of its own, those of the machine.
-        gpus: GPUs, or None while they aren't known.
+        settings: The settings. `detector.actors` and `smolvlm.actors` are used as given, unless "auto".
+        cpus: Number of cores; for a local Ray, those of the machine.
+        gpus: Number of GPUs, or None if it isn't known yet.
 
     Raises:
-        ConfigError: What is asked for can't run here.
+        ConfigError: If the settings ask for a GPU and there is none.
     """
     vlm, detector = settings.smolvlm, settings.detector
     local = (settings.ray.address or os.environ.get("RAY_ADDRESS") or "local") == "local"
     if gpus == 0 and local:
         if vlm.enabled and vlm.gpus_per_actor > 0:
             raise ConfigError(
-                f"smolvlm.gpus_per_actor: {vlm.gpus_per_actor} asked for and this machine has no GPU; set it "
-                "to 0 to run on the CPU"
+                f"smolvlm.gpus_per_actor: {vlm.gpus_per_actor} is set but this machine has no GPU; set it to "
+                "0 to run on the CPU"
             )
         if detector.device != "cpu":
-            raise ConfigError(f"detector.device: {detector.device} asked for and this machine has no GPU")
+            raise ConfigError(
+                f"detector.device: {detector.device} is set but this machine has no GPU; set it to cpu"
+            )
     annotators = 0
     if vlm.enabled:
         fitting = int((gpus or 1) // vlm.gpus_per_actor) if vlm.gpus_per_actor > 0 else 1
@@ -150,5 +152,5 @@ def plan_resources(settings: Settings, cpus: float, gpus: float | None) -> Stage
         commit=_COMMIT,
     )
     if not local and gpus is not None and planned.cpus > cpus:
-        log.warning("the job wants %.1f cores and the cluster has %.0f: it may wait", planned.cpus, cpus)
+        log.warning("the run needs %.1f cores but the cluster has %.0f; it may wait", planned.cpus, cpus)
     return planned

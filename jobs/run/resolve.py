@@ -1,4 +1,4 @@
-"""What the settings come to before any work: models found and checked, fingerprints of the stages."""
+"""Resolve the settings before any work: find and check the models, and compute the stages' fingerprints."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from jobs.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Schema, models, and stage to the hash of all that its results depend on.
+    """The schema, the models, and for each stage the hash of everything that its results depend on.
 
-    `smolvlm` and `gemini` are None where they aren't enabled.
+    `smolvlm` and `gemini` are None if they aren't enabled.
     """
 
     schema: AttributeSchema
@@ -34,7 +34,7 @@ def resolve(settings: Settings) -> Resolved:
     """Find and check everything that a run needs.
 
     Raises:
-        ConfigError: Weights, model, prompt or key are missing or won't do.
+        ConfigError: If weights, model, prompt or API key are missing or can't be used.
     """
     schema = AttributeSchema(settings.attributes)
     detector = resolve_detector(settings.detector, settings.storage)
@@ -64,11 +64,12 @@ def resolve(settings: Settings) -> Resolved:
 
 
 def models_of(resolved: Resolved, before: Models) -> Models:
-    """What `run.json` says of the models.
+    """Return the models as recorded in `run.json`.
 
     Args:
-        resolved: Of this run.
-        before: The same of the run before: an annotator that is left out now keeps its answers.
+        resolved: The models of this run.
+        before: The recorded models of the last run. If SmolVLM is off now, its entry is kept, because its
+            answers are kept too.
     """
     detector, vlm = resolved.detector, resolved.smolvlm
     of_demo = demo_models(detector, vlm)
@@ -100,7 +101,7 @@ def models_of(resolved: Resolved, before: Models) -> Models:
 
 
 def gemini_model(resolved: ResolvedGemini) -> GeminiModel:
-    """What `run.json` says of Gemini; the key only as its digest."""
+    """Return Gemini's entry in `run.json`. It holds only a digest of the API key."""
     return GeminiModel(
         model=resolved.model,
         prompt_sha256=resolved.prompt_sha256,

@@ -1,4 +1,4 @@
-"""`processing.log`: JSON lines of the run, with whatever Ray and native libraries say beside it."""
+"""`processing.log`: the run's log as JSON lines, including messages of Ray and native libraries."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _LONGEST_LOG_BYTES = 64 << 20
 
 @contextmanager
 def run_log(store: ObjectStore) -> Iterator[TextIO]:
-    """Log everything of the run to the output, and keep the terminal for people.
+    """Write the run's log to the output, so that the terminal shows only messages for the user.
 
-    Standard error is taken over: what libraries write there, Python or native, becomes log lines.
-    The log of earlier runs is kept, up to 64 MiB.
+    Standard error is redirected: whatever Python and native libraries write there becomes log lines. The log
+    of earlier runs is kept, up to 64 MiB.
 
     Yields:
         A stream to the terminal's standard error.
@@ -63,7 +63,7 @@ def run_log(store: ObjectStore) -> Iterator[TextIO]:
             with _stderr_to_log() as terminal:
                 yield terminal
         except BaseException as error:
-            # Without its traceback, which the command shows where it is of use.
+            # The traceback is not logged, because the command shows it where it is useful.
             log.error("stopped: %s: %s", type(error).__name__, error)  # noqa: TRY400
             raise
         finally:
@@ -80,7 +80,7 @@ def _upload(store: ObjectStore, path: Path, stop: threading.Event) -> None:
         last = stop.wait(_UPLOAD_EVERY_S)
         if path.stat().st_size != sent:
             content = path.read_bytes()
-            # The log is for people; a store that is out of reach is reported by the commits.
+            # If the store can't be reached, the commits report it.
             with suppress(*STORAGE_ERRORS):
                 store.write(layout.LOG, content)
                 sent = len(content)
@@ -112,12 +112,12 @@ def _stderr_to_log() -> Iterator[TextIO]:
         sys.stderr.flush()
         os.dup2(terminal_fd, 2)
         os.close(terminal_fd)
-        # A child that outlives the run still holds the pipe: don't wait for it.
+        # A child process that outlives the run keeps the pipe open, so this doesn't wait for it.
         thread.join(timeout=1)
         with suppress(ValueError):
             terminal.flush()
 
 
 def iso_now() -> str:
-    """Now, UTC, to the second."""
+    """Return the current time in UTC, to the second."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,4 +1,4 @@
-"""`run.json`: what the last run of an output was asked to do, with which models and packages."""
+"""`run.json`: the settings, plan, models and packages of an output's last run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Part(BaseModel):
 
 
 class PlanCounts(_Part):
-    """How many shards the input had, and how many of them the run had something to do for."""
+    """How many shards the input had, and how many of them the run had to do or could skip."""
 
     shards: int
     to_do: int = 0
@@ -51,7 +51,7 @@ class PlanCounts(_Part):
 
 
 class DetectorModel(_Part):
-    """The detector; `demo` says whether it is the demo's."""
+    """The detector. `demo` is true for the demo's model."""
 
     demo: bool
     weights: str
@@ -61,7 +61,7 @@ class DetectorModel(_Part):
 
 
 class SmolVLMModel(_Part):
-    """The local annotator; `version` is a commit on the hub or a hash over its files."""
+    """The local annotator. `version` is a commit on the hub or a hash of the model's files."""
 
     demo: bool
     model: str
@@ -71,7 +71,7 @@ class SmolVLMModel(_Part):
 
 
 class GeminiModel(_Part):
-    """The second annotator; `key_id` is a digest of the API key."""
+    """The second annotator. `key_id` is a digest of the API key."""
 
     model: str
     prompt_sha256: str
@@ -79,7 +79,7 @@ class GeminiModel(_Part):
 
 
 class Models(_Part):
-    """The models of a run, each by its stage, and what a person is told if one of them is the demo's."""
+    """The models of a run by stage, and the notice that is shown if one of them is the demo's."""
 
     demo: bool = False
     notice: str | None = None
@@ -94,15 +94,15 @@ class Models(_Part):
 
 
 class RunRecord(_Part):
-    """What a run was asked to do.
+    """The content of `run.json`.
 
     Attributes:
         shopframe: Version of this package.
-        started_at: ISO 8601 in UTC.
-        config: Every setting as it would stand in YAML, without secrets.
-        fingerprints: Stage to the hash of all that its results depend on.
-        plan: What there was to do.
-        models: What detected and annotated.
+        started_at: Start of the run, ISO 8601 in UTC.
+        config: Every setting as it would be written in YAML, without secrets.
+        fingerprints: Maps a stage to the hash of everything that its results depend on.
+        plan: Number of shards, and how many of them there were to do.
+        models: The models that detect and annotate.
         packages: Versions of the packages that results depend on.
         python: Version of Python.
     """
@@ -117,10 +117,10 @@ class RunRecord(_Part):
     python: str = ""
 
     def section(self, name: str, kind: type[_SectionType]) -> _SectionType:
-        """A section of the run's settings.
+        """Return a section of the run's settings.
 
         Raises:
-            ConfigError: The run was made by a version whose settings were others.
+            ConfigError: If the run was made by a version with different settings.
         """
         try:
             return kind.model_validate(self.config.get(name, {}))
@@ -134,7 +134,7 @@ class RunRecord(_Part):
 
 
 def installed_packages() -> dict[str, str]:
-    """Package to version, of those that results depend on and that are installed."""
+    """Return the versions of the installed packages that results depend on."""
     found = {}
     for name in _PACKAGES:
         try:
@@ -147,7 +147,7 @@ def installed_packages() -> dict[str, str]:
 def new_run_record(
     started_at: str, config: dict[str, Any], fingerprints: dict[str, str], plan: PlanCounts, models: Models
 ) -> RunRecord:
-    """The record of a run that begins now, on this machine."""
+    """Return the record of a run that starts on this machine."""
     return RunRecord(
         shopframe=version("shopframe"),
         started_at=started_at,
@@ -161,15 +161,19 @@ def new_run_record(
 
 
 def write_run(store: ObjectStore, record: RunRecord) -> None:
-    """Replace `run.json`. Raises OSError where the store can't be written."""
+    """Replace `run.json`.
+
+    Raises:
+        OSError: If the store can't be written.
+    """
     store.write(layout.RUN, json.dumps(record.model_dump(mode="json"), indent=2).encode())
 
 
 def last_run(store: ObjectStore) -> RunRecord | None:
-    """The last run of an output, or None where there was none.
+    """Return the last run of an output, or None if there was none.
 
     Raises:
-        ConfigError: `run.json` can't be understood.
+        ConfigError: If `run.json` can't be parsed.
     """
     try:
         content = store.read(layout.RUN)
@@ -180,20 +184,18 @@ def last_run(store: ObjectStore) -> RunRecord | None:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         raise ConfigError(
-            f"{store.full(layout.RUN)}: not the record of a run: {'.'.join(map(str, problem['loc']))}: "
+            f"{store.full(layout.RUN)}: not a valid run record: {'.'.join(map(str, problem['loc']))}: "
             f"{problem['msg']}; delete it and run shopframe annotate again"
         ) from error
 
 
 def read_run(store: ObjectStore) -> RunRecord:
-    """The last run of an output.
+    """Return the last run of an output.
 
     Raises:
-        ConfigError: There was none, or `run.json` can't be understood.
+        ConfigError: If there was none, or `run.json` can't be parsed.
     """
     found = last_run(store)
     if found is None:
-        raise ConfigError(
-            f"{store.uri}: no run.json here; give --output as it was given to shopframe annotate"
-        )
+        raise ConfigError(f"{store.uri}: no run.json here; pass the same --output as to shopframe annotate")
     return found

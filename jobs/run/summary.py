@@ -1,4 +1,4 @@
-"""What a person is told of an output: counts that add up, the first failures, the next command."""
+"""The summary of an output: counts that add up, the first failures, and the next command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 
 def print_summary(console: Console, status: dict[str, Any], run: dict[str, Any]) -> None:
-    """The end of a run: what it did, what there is now, the first failures, what to do next."""
+    """Print what the run did, the state of the output, the first failures, and what to do next."""
     table = Table(title=f"shopframe: {status['output']}", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column()
@@ -22,7 +22,7 @@ def print_summary(console: Console, status: dict[str, Any], run: dict[str, Any])
         console.print(Text(status["models"]["notice"]), soft_wrap=True)
     held = run.get("gemini", {}).get("held")
     if held:
-        console.print(Text(f"gemini: {held:,} shards left to another run, which is at work on them"))
+        console.print(Text(f"gemini: {held:,} shards left to another run, which is working on them"))
     stopped = run.get("gemini", {}).get("stopped")
     if stopped:
         console.print(Text(f"gemini stopped: {stopped['reason']}"), soft_wrap=True)
@@ -67,7 +67,7 @@ def _summary_rows(status: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple
         given = {outcome: n for outcome, n in outcomes.items() if n} or {"ok": 0}
         not_asked = persons["kept"] - sum(outcomes.values())
         if not_asked > 0:
-            given["not asked in the run that did their shard"] = not_asked
+            given["not annotated (the annotator was off)"] = not_asked
         parts = " + ".join(f"{n:,} {outcome}" for outcome, n in given.items())
         cost = status["cost_usd"].get(name)
         paid = f"; about ${cost:.4f} so far" if cost else ""
@@ -80,6 +80,6 @@ def _summary_rows(status: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple
             (
                 f"{quota['model']}: {quota['spent_today']:,} requests spent today, {left}, resets at "
                 f"{quota['resets_at']}; {quota['persons_waiting']:,} persons wait, "
-                + (f"{quota['days_left']} resets at this quota" if quota["days_left"] else "today is enough")
+                + (f"{quota['days_left']} resets needed" if quota["days_left"] else "today's quota is enough")
             ),
         )

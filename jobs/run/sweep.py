@@ -1,4 +1,4 @@
-"""Objects of dead attempts are deleted: nobody reads them, but they may hold crops of people."""
+"""Delete the objects of dead attempts. Nothing reads them, but they may hold crops of people."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from actors.storage.record_index import read_records
 
 
 def sweep(store: ObjectStore) -> int:
-    """Delete what killed attempts left under `frames/`, `persons/` and `annotations/`.
+    """Delete the objects that killed attempts left under `frames/`, `persons/` and `annotations/`.
 
-    Dead is what no record names and what none ever will: an attempt with a number above its record's may
-    still be at work, one with that number or a lower has lost, since a record is replaced only by the
-    attempt that follows it. Only shards with two objects of one kind, and failed ones, are looked at, so
-    an output without debris costs its listing.
+    An object is dead if no commit record names it and none ever will. An attempt with a higher number than
+    its shard's record may still be running. An attempt with the same or a lower number has lost, because a
+    record is replaced only by the attempt that follows it. Only failed shards and shards with two objects of
+    one kind are examined, so an output without leftovers costs only its listing.
 
     Args:
         store: The output.
 
     Returns:
-        How many objects were deleted.
+        Number of objects that were deleted.
 
     Raises:
-        OSError: The store can't be listed, or an object can't be deleted.
+        OSError: If the store can't be listed, or an object can't be deleted.
     """
     suspects: defaultdict[str, set[str]] = defaultdict(set)
-    # The index is kept, for whoever reads the records of this run next.
+    # The index is kept because the records of this run are read again.
     records = read_records(store, keep_index=True)
     failed = {record.shard_id for record, _ in records if record.state == "failed"}
     for folder in layout.ATTEMPT_FOLDERS:

@@ -1,4 +1,4 @@
-"""The end of a run: debris deleted, derived data brought up to date, `progress.json` written."""
+"""The end of a run: delete leftovers, bring derived data up to date, and write `progress.json`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from jobs.run.sweep import sweep
 def wrap_up(
     output: ObjectStore, schema: AttributeSchema, consolidate: bool, run: dict[str, Any]
 ) -> dict[str, Any]:
-    """End a run; returns the state of the output.
+    """End a run and return the state of the output.
 
     Args:
-        output: Where the run's results went.
-        schema: The attributes.
-        consolidate: Whether `consolidated/` is brought up to date.
-        run: What this run did.
+        output: The output.
+        schema: The attribute schema.
+        consolidate: Whether to bring `consolidated/` up to date.
+        run: The counts of this run.
 
     Raises:
-        OSError: The store can't be read or written.
+        OSError: If the store can't be read or written.
     """
     sweep(output)
     if consolidate:

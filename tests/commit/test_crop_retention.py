@@ -311,6 +311,7 @@ def answers_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 # --- through the command ---
 
 
+@pytest.mark.ray
 def test_crops_are_gone_once_both_annotators_have_answered(models, tmp_path, monkeypatch):
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
     source, output = tmp_path / "in", tmp_path / "out"
@@ -329,6 +330,7 @@ def test_crops_are_gone_once_both_annotators_have_answered(models, tmp_path, mon
     assert not job.debris(output)
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("mode", ["online", "batch"])
 def test_gemini_cuts_what_was_never_kept_and_a_vanished_source_costs_its_shard_alone(models, tmp_path, mode):
     source, output = tmp_path / "in", tmp_path / "out"
@@ -353,6 +355,7 @@ def test_gemini_cuts_what_was_never_kept_and_a_vanished_source_costs_its_shard_a
     assert not job.debris(output)
 
 
+@pytest.mark.ray
 def test_a_source_that_changed_before_people_were_asked_about_again_leaves_the_shard_as_it_was(
     models, tmp_path
 ):

@@ -31,10 +31,10 @@ from jobs.evaluation.comparison import Evaluation
 from jobs.evaluation.measures import measure
 from jobs.run.demo_models import KNOWN_WEIGHTS, demo_models
 from tests.conftest import REPO_ROOT
-from tests.support import job
+from tests.support import job, ray_cluster
 from tests.support.job import Models
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 UNSEEN_SEED, ANOTHER_UNSEEN_SEED = 4_000, 5_000
 FRAMES, FRAMES_PER_SHARD = 48, 12
@@ -56,7 +56,8 @@ class Store:
 
     def annotate(self, kind: str, *overrides: str) -> Path:
         output = self.folder / f"out-{len(list(self.folder.iterdir()))}"
-        options = [part for override in overrides for part in ("--set", override)]
+        address = f"ray.address={ray_cluster.address()}"
+        options = [part for override in (address, *overrides) for part in ("--set", override)]
         job.annotate(self.folder / kind, output, "--config", "conf/demo.yaml", *options)
         return output
 
@@ -174,7 +175,7 @@ def test_without_frames_the_demo_says_how_to_draw_them(tmp_path, monkeypatch, ca
     codes: list[int] = []
     monkeypatch.setattr(command.os, "_exit", codes.append)
     monkeypatch.chdir(tmp_path)
-    cli.main(["annotate", "--config", "conf/demo.yaml"])
+    cli.main(["annotate", "--config", "demo.yaml"])
     assert codes == [2]
     assert "run `make demo`" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -17,7 +17,7 @@ from tests.servers.gemini_clock import ServerClock
 from tests.servers.gemini_server import gemini_server
 from tests.support import gemini_job, job
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 SHARDS, A_SHARD = 6, 50
 
@@ -31,6 +31,7 @@ def test_an_actor_that_is_killed_comes_back_and_the_job_goes_on(tmp_path, actor)
             output,
             server.base_url,
             clock="standing",
+            own_ray=True,
             requests_per_minute=10_000,
             requests_per_day=None,
             persons_per_request=1,
@@ -53,7 +54,12 @@ def test_a_batch_annotator_that_is_killed_comes_back_and_finishes_its_job(tmp_pa
     gemini_job.write_backlog(tmp_path, shards=2, persons=8)
     with gemini_server(batch_delay_s=6) as server:
         process = gemini_job.start(
-            tmp_path, server.base_url, mode="batch", persons_per_request=4, **{"batch.poll_s": 0.3}
+            tmp_path,
+            server.base_url,
+            own_ray=True,
+            mode="batch",
+            persons_per_request=4,
+            **{"batch.poll_s": 0.3},
         )
         assert job.wait_for(lambda: server.batches.jobs, process)
         killed = [p for p, title in job.descendants(process.pid).items() if "::BatchAnnotator" in title]

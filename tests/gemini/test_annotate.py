@@ -17,7 +17,7 @@ from tests.servers.gemini_server import KEY, Seen, gemini_server
 from tests.support import gemini_job, job
 from tests.support.job import Models
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 WRONG_KEY = "AIza-that-nobody-gave-out"
 
@@ -27,7 +27,7 @@ def annotate(
 ) -> CompletedProcess[str]:
     environment = {"GEMINI_API_KEY": key or ""}
     given = ["--input", source, "--output", output, "--set", "output.keep_crops=always", *options]
-    done = job.shopframe("annotate", *given, environment=environment)
+    done = job.shopframe("annotate", *given, environment=environment, own_ray=key != KEY)
     assert done.returncode == expect, done.stdout + done.stderr
     return done
 

@@ -11,7 +11,7 @@ from tests.servers.gemini_server import gemini_server
 from tests.support import gemini_job as g
 from tests.support import job
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 BATCH = {"mode": "batch", "batch.poll_s": 0.3, "persons_per_request": 4}
 VALUES = ["gender", "age_group", "exact_age", "glasses", "season_clothing"]
@@ -46,7 +46,7 @@ def test_batch_gives_the_same_annotations_as_online_at_half_the_price(tmp_path):
 def test_a_job_whose_driver_was_killed_is_found_again_and_not_submitted_twice(tmp_path):
     g.write_backlog(tmp_path, shards=2, persons=8)
     with gemini_server(batch_delay_s=6) as server:
-        driver = g.start(tmp_path, server.base_url, **BATCH)
+        driver = g.start(tmp_path, server.base_url, own_ray=True, **BATCH)
         assert job.wait_for(lambda: server.batches.jobs, driver)
         g.kill_everything(driver)
         assert [state["closed"] for state in states(tmp_path)] == [None]
@@ -60,7 +60,7 @@ def test_a_job_whose_driver_was_killed_is_found_again_and_not_submitted_twice(tm
 def test_two_jobs_at_once_submit_nobody_twice(tmp_path):
     g.write_backlog(tmp_path, shards=4, persons=4)
     with gemini_server(batch_delay_s=3) as server:
-        both = [g.start(tmp_path, server.base_url, **BATCH) for _ in range(2)]
+        both = [g.start(tmp_path, server.base_url, own_ray=True, **BATCH) for _ in range(2)]
         ended = [job.finish(driver) for driver in both]
         assert [done.returncode for done in ended] == [0, 0], ended
         assert set(g.answered(server.journal).values()) == {1}

@@ -89,6 +89,7 @@ def test_a_budget_above_the_backlog_is_everybody(output):
         assert sorted(chosen(output, policy=policy, max_persons=1000)) == list(range(PERSONS))
 
 
+@pytest.mark.ray
 def test_runs_spend_their_budgets_on_the_least_confident_and_an_audit_and_on_nobody_twice(output):
     settings = {
         "policy": "least_confident",

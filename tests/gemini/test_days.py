@@ -18,7 +18,7 @@ from tests.servers.gemini_server import KEY, GeminiServer, gemini_server
 from tests.support import gemini_job, job
 from tests.support.gemini_asking import SCHEMA, asking
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 SHARDS, A_SHARD, A_REQUEST = 25, 80, 8
 A_MINUTE, A_DAY = 10, 60
@@ -43,7 +43,7 @@ def days(tmp_path_factory) -> tuple[Path, GeminiServer]:
     with gemini_server(requests_per_minute=A_MINUTE, requests_per_day=A_DAY, clock=clock) as server:
         for day in range(KILLS):
             killed_at = A_DAY * day + rng.randrange(5, A_DAY - 5)
-            process = gemini_job.start(output, server.base_url, clock="standing", **settings)
+            process = gemini_job.start(output, server.base_url, clock="standing", own_ray=True, **settings)
             reached = job.wait_for(lambda at=killed_at: len(server.journal) >= at, process)
             time.sleep(rng.uniform(0, 0.02))
             gemini_job.kill_everything(process)

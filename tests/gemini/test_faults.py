@@ -105,6 +105,7 @@ def test_every_fault_is_tested():
     assert {*OUTCOMES, *HARMLESS, *RATE_LIMITS, *PASSING, *REFUSED} == KINDS - set(BATCH)
 
 
+@pytest.mark.ray
 def test_each_fault_has_its_outcome_and_nobody_elses(faulty):
     expected = dict.fromkeys(faulty.outcomes[0], "ok")
     expected |= {faulty.struck[kind]: outcome for kind, outcome in OUTCOMES.items()}
@@ -114,6 +115,7 @@ def test_each_fault_has_its_outcome_and_nobody_elses(faulty):
     assert len(expected) == SHARDS * A_SHARD
 
 
+@pytest.mark.ray
 def test_what_is_not_ok_has_a_reason_and_another_model_is_named(faulty):
     for row in job.table(faulty.output, gemini_job.ANSWERS).to_pylist():
         assert (row["reason"] is None) == (row["status"] == "ok")
@@ -124,11 +126,13 @@ def test_what_is_not_ok_has_a_reason_and_another_model_is_named(faulty):
     assert named[faulty.struck["other_model"]] == "gemini-3.5-flash-lite"
 
 
+@pytest.mark.ray
 def test_every_fault_struck(faulty):
     seen = {one.fault for one in faulty.journals[0]}
     assert seen - {None} == {*OUTCOMES, *HARMLESS, *RATE_LIMITS, *PASSING}
 
 
+@pytest.mark.ray
 def test_refusals_for_a_quota_are_obeyed(faulty):
     journal = faulty.journals[0]
     limited = [at for at, one in enumerate(journal) if one.fault in RATE_LIMITS]
@@ -142,6 +146,7 @@ def test_refusals_for_a_quota_are_obeyed(faulty):
             assert next_one.at - refusal.at >= (60 if wait_s is None else wait_s)
 
 
+@pytest.mark.ray
 def test_only_errors_are_asked_about_again(faulty):
     owed = {digest for digest, outcome in faulty.outcomes[0].items() if outcome == "error"}
     assert {image for one in faulty.journals[1] for image in one.images} == owed
@@ -150,6 +155,7 @@ def test_only_errors_are_asked_about_again(faulty):
     }
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("fault", ["invalid_key", "unknown_model"])
 def test_a_wrong_key_or_model_stops_the_job_with_the_remedy(faulty, fault):
     said = faulty.refused[fault].stdout

@@ -57,7 +57,7 @@ def test_equal_images_have_ids_of_their_own():
 
 
 def test_the_same_crop_twice_is_refused():
-    with pytest.raises(ValueError, match="'a' is to be packed twice"):
+    with pytest.raises(ValueError, match="'a' was passed twice"):
         list(pack([Crop("a", b"1"), Crop("a", b"2")], 8, seed=0))
 
 

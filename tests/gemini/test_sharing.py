@@ -10,11 +10,11 @@ from datetime import datetime
 import pytest
 
 from tests.servers.gemini_clock import ServerClock
-from tests.servers.gemini_server import KEY, gemini_server
+from tests.servers.gemini_server import gemini_server
 from tests.servers.llmock_process import llmock_process
 from tests.support import gemini_job, job
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 SHARDS, A_SHARD, A_REQUEST = 12, 10, 4
 A_MINUTE, A_DAY = 12, 20
@@ -28,7 +28,14 @@ def test_two_jobs_share_the_quota_and_lose_nobody(tmp_path):
     clock = ServerClock(NOON, speed=2)
     with gemini_server(requests_per_minute=A_MINUTE, requests_per_day=A_DAY, clock=clock) as server:
         both = [
-            gemini_job.start(output, server.base_url, clock="running", requests_per_day=A_DAY, **settings)
+            gemini_job.start(
+                output,
+                server.base_url,
+                clock="running",
+                own_ray=True,
+                requests_per_day=A_DAY,
+                **settings,
+            )
             for _ in range(2)
         ]
         ended = [job.finish(process) for process in both]
@@ -56,7 +63,9 @@ def test_two_jobs_with_quota_enough_do_everything_between_them(tmp_path):
     gemini_job.write_backlog(output, SHARDS, A_SHARD)
     with gemini_server() as server:
         both = [
-            gemini_job.start(output, server.base_url, requests_per_minute=1000, persons_per_request=1)
+            gemini_job.start(
+                output, server.base_url, own_ray=True, requests_per_minute=1000, persons_per_request=1
+            )
             for _ in range(2)
         ]
         ended = [job.finish(process) for process in both]
@@ -66,21 +75,14 @@ def test_two_jobs_with_quota_enough_do_everything_between_them(tmp_path):
     assert {record["attempt"] for record in job.records(output).values()} == {2}, "committed once more"
 
 
-@pytest.fixture
-def nodes_have_the_key(monkeypatch):
-    monkeypatch.setenv("GEMINI_API_KEY", KEY)
-
-
-def test_a_job_goes_on_when_the_one_is_killed_that_started_the_actor_they_share(
-    tmp_path, nodes_have_the_key, cluster
-):
+def test_a_job_goes_on_when_the_one_is_killed_that_started_the_actor_they_share(tmp_path):
     output = tmp_path / "out"
     gemini_job.write_backlog(output, 40, A_SHARD)
     settings = {"requests_per_minute": 10_000, "requests_per_day": None, "persons_per_request": 1}
     with gemini_server() as server:
-        first = gemini_job.start(output, server.base_url, ray=cluster.address, **settings)
+        first = gemini_job.start(output, server.base_url, **settings)
         assert job.wait_for(lambda: server.journal, first)
-        second = gemini_job.start(output, server.base_url, ray=cluster.address, **settings)
+        second = gemini_job.start(output, server.base_url, **settings)
         assert job.wait_for(lambda: len(list((output / "gemini/holders").iterdir())) == 2, second)
         os.kill(first.pid, signal.SIGKILL)
         job.finish(first)
@@ -100,7 +102,6 @@ def test_llmock_refuses_nothing_when_its_limit_is_the_configured_one(tmp_path):
         gemini_job.gemini(
             output,
             server.base_url,
-            key="any",
             model="gemini-2.5-pro",
             requests_per_minute=8,
             requests_per_day=None,

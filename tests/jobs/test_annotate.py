@@ -13,7 +13,7 @@ from actors.storage.tables import from_parquet, to_parquet
 from tests.support import job
 from tests.support.job import Models
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 PROMPT = "Describe this person. Answer in JSON:\n{schema}\n"
 

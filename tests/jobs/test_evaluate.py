@@ -157,7 +157,7 @@ def test_shard_ids_tell_frames_of_one_key_apart(output, evaluated, run, tmp_path
     truth = write_truth(tmp_path / "t.parquet", [row(LEFT)])
     code, _, err = run("--output", output.uri, "--truth", truth)
     assert code == 2
-    assert "frame f is in the shards a and b: give the truth table a column shard_id" in err
+    assert "frame f is in the shards a and b; add a column shard_id to the ground-truth table" in err
 
 
 # --- attributes ---
@@ -277,8 +277,8 @@ def test_columns_that_are_absent_empty_or_of_no_use_are_said(output, evaluated, 
     }
     code, out, _ = run("--output", output.uri, "--truth", tmp_path / "truth.parquet")
     assert code == 0
-    assert "left out, the truth has only nulls: cap" in out
-    assert "columns of the truth without a use here: track" in out
+    assert "left out, the ground truth has only nulls: cap" in out
+    assert "unused columns of the ground truth: track" in out
 
 
 def test_whole_numbers_that_pandas_made_floats_are_read(output, run, tmp_path):
@@ -303,14 +303,14 @@ def test_whole_numbers_that_pandas_made_floats_are_read(output, run, tmp_path):
         ([row(LEFT, "elsewhere")], "the output's first is frame_key f in shard_id s"),
         ([row([100, 100, 300, 500])], "divide pixels by the frame's width and height"),
         ([row([0.3, 0.1, 0.1, 0.5])], "x1 < x2"),
-        ([row(LEFT[:3])], "has not four numbers"),
+        ([row(LEFT[:3])], "does not have four numbers"),
         ([{"frame_key": 7, "bbox": LEFT}], "frame_key holds int64, not text"),
         ([row(LEFT, None), row(LEFT)], "row 0 has no frame_key"),
         ([row(LEFT, gender="Male")], "unknown value 'Male'"),
         ([row(LEFT, gender="Male")], 'one of "male", "female", "unknown"'),
-        ([row(LEFT, cap="yes")], "cap holds string, which is no boolean"),
+        ([row(LEFT, cap="yes")], "cap holds string, which does not fit type boolean"),
         ([row(LEFT, exact_age=150)], "unknown value 150"),
-        ([row(LEFT, exact_age=30.5)], "exact_age holds double, which is no integer"),
+        ([row(LEFT, exact_age=30.5)], "exact_age holds double, which does not fit type integer"),
     ],
 )
 def test_a_truth_that_cannot_be_used_is_refused_with_the_remedy(output, run, tmp_path, rows, says):
@@ -384,6 +384,7 @@ def test_a_folder_of_truth_and_everything_in_a_bucket(bucket, run):
     assert (code, "there is no such file" in err) == (2, True)
 
 
+@pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_a_run_measured_against_its_own_answers_is_perfect(models: Models, tmp_path):
     job.write_shards(tmp_path / "in", "a")

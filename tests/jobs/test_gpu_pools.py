@@ -6,27 +6,17 @@ import json
 import sys
 
 import pytest
-from ray.cluster_utils import Cluster
 
-from tests.conftest import RAY_STORE_BYTES
-from tests.support import job
+from tests.support import job, ray_cluster
 from tests.support.job import Models
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
 def gpu_cluster():
     """A node that says it has two GPUs; Ray believes it."""
-    made = Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 4,
-            "num_gpus": 2,
-            "object_store_memory": RAY_STORE_BYTES,
-            "include_dashboard": False,
-        },
-    )
+    made = ray_cluster.new_cluster(num_cpus=4, num_gpus=2)
     yield made
     made.shutdown()
 
@@ -47,7 +37,7 @@ def test_a_worker_without_its_gpu_stops_the_run_with_one_sentence(
     assert done.returncode == 2, done.stdout + done.stderr
     said = done.stderr.strip().splitlines()[-1]
     assert said.startswith(f"shopframe: {setting.partition('=')[0]}: a worker on ")
-    assert "was given a GPU and finds no CUDA device" in said
+    assert "was given a GPU but finds no CUDA device" in said
     assert "Traceback" not in done.stderr
     assert not job.records(output)
 

@@ -12,7 +12,7 @@ from tests.servers.seaweedfs import S3Server
 from tests.support import job
 from tests.support.job import Models
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 def test_a_run_from_bucket_to_bucket_commits_everything_and_keeps_the_secret(
@@ -22,7 +22,8 @@ def test_a_run_from_bucket_to_bucket_commits_everything_and_keeps_the_secret(
     source = ObjectStore(f"{bucket}/in", StorageSettings())
     for path in tmp_path.glob("*.tar"):
         source.write(path.name, path.read_bytes())
-    job.annotate(source.uri, f"{bucket}/out", *models.options(smolvlm=False))
+    # Of its own, so that its workers have the bucket's credentials in their environment.
+    job.annotate(source.uri, f"{bucket}/out", *models.options(smolvlm=False), own_ray=True)
     store = ObjectStore(f"{bucket}/out", StorageSettings())
     found = [record for record, _ in read_records(store)]
     assert [(r.shard_id, r.state, r.counts.frames_ok) for r in found] == [("a", "done", 2), ("b", "done", 2)]

@@ -96,7 +96,7 @@ def test_an_empty_file_changes_nothing(tmp_path):
 
 def test_an_output_within_its_input_is_refused():
     options = {"input.uri": ("--input", "s3://b/x"), "output.uri": ("--output", "s3://b/x/")}
-    with pytest.raises(ConfigError, match="its own place"):
+    with pytest.raises(ConfigError, match="choose an output outside the input"):
         load_settings((), (), options)
 
 

@@ -24,7 +24,7 @@ def test_persons_of_a_run_without_the_annotator_are_not_lost_from_the_sum(tmp_pa
     store = ObjectStore(str(tmp_path))
     answered = Found(BOX, answers={"smolvlm": said()})
     write_output(store, {"a": {"f": [answered, answered]}, "b": {"g": [Found(BOX)]}})
-    assert "3 = 2 ok + 1 not asked in the run that did their shard" in summary_of(store)
+    assert "3 = 2 ok + 1 not annotated (the annotator was off)" in summary_of(store)
 
 
 def test_frames_that_failed_are_named_with_their_reasons_and_no_more_than_five(tmp_path):

@@ -80,8 +80,7 @@ def test_an_attempt_that_may_be_at_work_beside_the_committed_one_is_left_alone(s
 
 def test_people_of_a_shard_that_failed_since_are_deleted(store, output):
     committer(store).commit(block())
-    failed = block(etag=etag_of(store), attempt=2)
-    failed.error = "the tar is truncated"
+    failed = block(etag=etag_of(store), attempt=2).failed("the tar is truncated")
     with pytest.raises(KilledError):
         committer(DiesAfterTheRecord(store.uri)).commit(failed)
     assert sweep(store) == 3

@@ -15,18 +15,21 @@ import pyte
 import pytest
 
 from tests.conftest import REPO_ROOT
-from tests.support import job
+from tests.support import job, ray_cluster
 from tests.support.job import Models
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 COLUMNS, LINES = 110, 40
 
 
 class Terminal:
-    """A command at a terminal of its own; `screens` are what it has drawn so far."""
+    """A command at a terminal of its own, with variables added to its environment.
 
-    def __init__(self, *arguments: object) -> None:
+    `screens` are what it has drawn so far.
+    """
+
+    def __init__(self, *arguments: object, **variables: str) -> None:
         self._screen = pyte.Screen(COLUMNS, LINES)
         self._stream = pyte.ByteStream(self._screen)
         self.screens: list[str] = []
@@ -34,7 +37,8 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
             cwd=REPO_ROOT,
-            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": str(COLUMNS), "LINES": str(LINES)},
+            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": str(COLUMNS), "LINES": str(LINES)}
+            | variables,
             stdin=command,
             stdout=command,
             stderr=command,
@@ -83,7 +87,7 @@ def arguments(models: Models, tmp_path):
 
 
 def test_one_display_while_it_runs_and_a_summary_at_the_end(arguments):
-    terminal = Terminal(*arguments)
+    terminal = Terminal(*arguments, RAY_ADDRESS=ray_cluster.address())
     assert terminal.end() == 0
     running = [screen for screen in terminal.screens if "0/2 shards" in screen]
     assert running, terminal.screens[-1]

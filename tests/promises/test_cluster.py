@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conftest import RAY_STORE_BYTES
 from tests.support import job
 from tests.support.job import Models
+from tests.support.ray_cluster import STORE_BYTES
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 def test_a_node_that_dies_costs_nothing(models: Models, tmp_path, cluster):
@@ -16,11 +16,11 @@ def test_a_node_that_dies_costs_nothing(models: Models, tmp_path, cluster):
     job.write_shards(source, "abcdefgh", frames=8)
     options = models.options(smolvlm=False)
     job.annotate(source, undisturbed, *options)
-    nodes = [cluster.add_node(num_cpus=2, object_store_memory=RAY_STORE_BYTES) for _ in range(2)]
+    nodes = [cluster.add_node(num_cpus=2, object_store_memory=STORE_BYTES) for _ in range(2)]
     cluster.wait_for_nodes()
     process = job.start(
         "annotate", "--input", source, "--output", output, *options, "--set", "detector.actors=2",
-        environment={"RAY_ADDRESS": cluster.address},
+        environment={"RAY_ADDRESS": str(cluster.address)},
     )  # fmt: skip
     assert job.wait_for(lambda: job.records(output), process)
     assert process.poll() is None, "the job ended before its node could die"

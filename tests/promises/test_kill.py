@@ -14,7 +14,7 @@ import pytest
 from tests.support import job
 from tests.support.job import Models
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 DATA = {"frames": (), "persons": ("crop",), "annotations/smolvlm": ()}
 
@@ -60,7 +60,8 @@ def test_a_driver_killed_over_and_over_loses_and_repeats_nothing(undisturbed, tm
 
 def test_a_detector_that_is_killed_is_replaced(undisturbed, tmp_path):
     output = tmp_path / "out"
-    process = job.start("annotate", "--input", undisturbed.source, "--output", output, *undisturbed.options)
+    options = undisturbed.options
+    process = job.start("annotate", "--input", undisturbed.source, "--output", output, *options, own_ray=True)
     detectors = job.wait_for(lambda: job.workers(process.pid, "detect"), process)
     assert detectors
     os.kill(detectors[0], signal.SIGKILL)

@@ -34,6 +34,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_a_shard_that_kills_its_worker_fails_alone(models: Models, tmp_path):
     source, output, script = tmp_path / "in", tmp_path / "out", tmp_path / "poisoned.py"

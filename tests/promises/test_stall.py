@@ -12,13 +12,14 @@ from tests.support import job
 from tests.support.job import Models
 
 
+@pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_a_stalled_job_names_what_is_stuck_and_a_rerun_finishes_it(models: Models, tmp_path):
     source, output = tmp_path / "in", tmp_path / "out"
     job.write_shards(source, "ab")
     options = models.options(smolvlm=False)
     deadlines = ["--set", "run.stall_warning_s=40", "--set", "run.stall_fail_s=50"]
-    process = job.start("annotate", "--input", source, "--output", output, *options, *deadlines)
+    process = job.start("annotate", "--input", source, "--output", output, *options, *deadlines, own_ray=True)
 
     stopped = job.wait_for(lambda: job.workers(process.pid, "detect"), process)
     assert stopped

@@ -10,7 +10,7 @@ from tests.support import bad_inputs as bad
 from tests.support import job
 from tests.support.job import Models
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 SHARDS_THAT_FAIL = ("empty object", "tar of other things", "cut in a member")
 

@@ -83,10 +83,10 @@ def test_an_image_of_exactly_the_limit_is_decoded_and_one_more_pixel_is_not():
 
 def test_a_bomb_costs_nothing():
     bomb = bad.png_bomb()
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(FrameError):
         decode_frame(bomb, MAX_PIXELS)
-    assert time.perf_counter() - started < 0.05
+    assert time.process_time() - started < 0.05
 
 
 _CUT = ["jpeg", "progressive jpeg", "jpeg with restart markers", "png", "bmp", "gif", "webp", "lossless webp"]

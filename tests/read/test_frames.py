@@ -11,14 +11,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from actors.commit.committed_shard import shard_of
 from actors.read.frames import read_frames
 from actors.read.loose_images import list_members, pack_members
 from actors.read.settings import InputSettings
 from actors.records import Frame, Shard
 from actors.storage.object_store import ObjectStore
 from tests.support import bad_inputs as bad
-from tests.support.shards_on_disk import STORAGE, read_until_error
+from tests.support.shards_on_disk import STORAGE, read_until_error, shard_of
 
 SUFFIXES = {"webdataset": ".tar", "zip": ".zip", "parquet": ".parquet"}
 

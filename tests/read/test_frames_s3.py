@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from actors.commit.committed_shard import shard_of
 from actors.errors import ShardError
 from actors.read.frames import read_frames
 from actors.read.loose_images import pack_members
@@ -16,7 +15,7 @@ from actors.read.settings import InputSettings
 from actors.records import Shard
 from actors.storage.object_store import ObjectStore, StorageSettings
 from tests.support import bad_inputs as bad
-from tests.support.shards_on_disk import STORAGE
+from tests.support.shards_on_disk import STORAGE, shard_of
 
 
 def test_frames_from_a_bucket_are_those_from_the_disk(bucket: str, tmp_path):

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.commit.committed_shard import shard_of
 from actors.errors import ShardError
 from actors.read import tar_members as tar_stream
 from actors.read.frames import read_frames
@@ -16,7 +15,7 @@ from actors.read.parts import split_shard
 from actors.read.settings import InputSettings
 from actors.records import Frame, Shard
 from tests.support import bad_inputs as bad
-from tests.support.shards_on_disk import STORAGE, read_until_error
+from tests.support.shards_on_disk import STORAGE, read_until_error, shard_of
 
 
 def read_parts(shard: Shard, max_bytes: int) -> tuple[list[Frame], list[str]]:

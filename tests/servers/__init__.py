@@ -1,1 +1,1 @@
-"""Real services on loopback, for tests and for trying things out."""
+"""Servers on loopback, for tests and for trying things out."""

@@ -1,4 +1,4 @@
-"""Answers of the Gemini server: a function of each image's bytes and of the response schema, nothing else."""
+"""Answers of the Gemini server. They depend only on the bytes of each image and on the response schema."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 
 class BadRequestError(Exception):
-    """A request that the server refuses with 400; `field` names what is wrong, where it is not the image."""
+    """A request that the server refuses with 400; `field` names what is wrong, unless it is the image."""
 
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
@@ -27,9 +27,9 @@ class Answers:
     """One image of a request.
 
     Attributes:
-        id: The last word of the text right before it, which its answer echoes.
-        sha256: Of its bytes.
-        tokens: What it counts as.
+        id: The last word of the text right before the image; the answer repeats it.
+        sha256: SHA-256 of the image's bytes.
+        tokens: Number of tokens that the image counts as.
     """
 
     id: str | None
@@ -39,7 +39,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Request:
-    """A generateContent request as the server understood it."""
+    """A parsed generateContent request."""
 
     images: list[Answers]
     schema: dict[str, Any] | None
@@ -52,10 +52,10 @@ class Request:
 
 
 def read_request(body: Any) -> Request:
-    """Read a body in camelCase or snake_case, or both mixed, with either alphabet of base64.
+    """Parse a body in camelCase, snake_case or a mixture, with either alphabet of base64.
 
     Raises:
-        BadRequestError: As Google would refuse it.
+        BadRequestError: Google would refuse the request too.
     """
     body = camel(body)
     if not isinstance(body, dict) or not body.get("contents"):
@@ -86,7 +86,7 @@ def read_request(body: Any) -> Request:
 
 
 def answer_text(request: Request) -> str:
-    """JSON that fits the schema: about each image in a list, or about the only image."""
+    """Return JSON that fits the schema: a list with an answer for each image, or an answer for one image."""
     schema = request.schema
     if schema is None:
         return "A text without a schema."
@@ -104,13 +104,13 @@ def answer_text(request: Request) -> str:
 
 
 def list_key(request: Request) -> str | None:
-    """Name of the answer's list, where the schema asks for one."""
+    """Return the name of the answer's list, or None if the schema doesn't ask for a list."""
     found = _list_of_persons(request.schema or {})
     return found[0] if found else None
 
 
 def camel(node: Any, inside_schema: bool = False) -> Any:
-    """Keys in camelCase, as Google's parser takes both; what stands in a schema is left alone."""
+    """Convert keys to camelCase, except inside a schema. Google's parser accepts both spellings."""
     if isinstance(node, list):
         return [camel(item, inside_schema) for item in node]
     if not isinstance(node, dict) or inside_schema:
@@ -126,7 +126,7 @@ def _image(data: dict[str, Any], text_before: str, resolution: str | None) -> An
     encoded = data["data"].replace("-", "+").replace("_", "/")
     try:
         content = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
-        # Not Image.open, which ultralytics replaces in the process that imports it.
+        # Image.open is avoided because ultralytics replaces it in a process that imports ultralytics.
         with JpegImageFile(io.BytesIO(content)) as image:
             width, height = image.size
     except (ValueError, SyntaxError):
@@ -140,7 +140,7 @@ def _image(data: dict[str, Any], text_before: str, resolution: str | None) -> An
 
 
 def _tokens(width: int, height: int, resolution: str | None) -> int:
-    # ai.google.dev/gemini-api/docs/tokens, and the values of media_resolution in google-genai.
+    # Sources: ai.google.dev/gemini-api/docs/tokens, and the values of media_resolution in google-genai.
     if resolution in ("MEDIA_RESOLUTION_LOW", "MEDIA_RESOLUTION_MEDIUM"):
         return 64 if resolution.endswith("LOW") else 256
     if width <= 384 and height <= 384:
@@ -150,7 +150,7 @@ def _tokens(width: int, height: int, resolution: str | None) -> int:
 
 
 def _check_keywords(schema: dict[str, Any]) -> None:
-    """Refuse what Gemini's schemas don't list as supported; it may in truth pass over some of it."""
+    """Refuse keywords that Gemini doesn't list as supported, although Gemini may ignore some of them."""
     unknown = set(schema) - _SCHEMA_KEYWORDS
     if unknown:
         raise BadRequestError(
@@ -162,7 +162,7 @@ def _check_keywords(schema: dict[str, Any]) -> None:
 
 
 def _list_of_persons(schema: dict[str, Any]) -> tuple[str, dict[str, Any], str | None] | None:
-    """Name of the list, schema of its items and name of their id, if the answer is one list."""
+    """Return the list's name, its items' schema and the name of their id, if the answer is one list."""
     properties = schema.get("properties", {})
     for key, value in properties.items():
         if len(properties) == 1 and value.get("type") == "array":
@@ -173,7 +173,7 @@ def _list_of_persons(schema: dict[str, Any]) -> tuple[str, dict[str, Any], str |
 
 
 def _value(schema: dict[str, Any], sha256: str, path: str) -> Any:
-    """One value that the schema allows, chosen by image and place."""
+    """Return a value that the schema allows. It depends on the image and on the place in the schema."""
     draw = int(hashlib.sha256(f"{sha256}{path}".encode()).hexdigest(), 16)
     if "anyOf" in schema:
         return _value(schema["anyOf"][draw % len(schema["anyOf"])], sha256, f"{path}|")
@@ -211,7 +211,7 @@ _CONFIG_KEYS = frozenset(
     }
 )
 
-# As google-genai lists them at GenerateContentConfig.response_json_schema.
+# google-genai lists these at GenerateContentConfig.response_json_schema.
 _SCHEMA_KEYWORDS = frozenset(
     {
         "type",

@@ -1,4 +1,4 @@
-"""Files and batch jobs of the Gemini server."""
+"""The files and batch jobs of the Gemini server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TERMINAL = ("SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
 
 @dataclass
 class StoredFile:
-    """A file as it was uploaded or written by a job."""
+    """A file that was uploaded, or written by a job."""
 
     name: str
     mime_type: str
@@ -68,7 +68,7 @@ class Job:
         return sum(request.input_tokens for _, request in self.lines)
 
     def operation(self) -> dict[str, Any]:
-        """As a long-running operation, which is how the API shows it."""
+        """Describe the job as a long-running operation, which is how the API shows it."""
         metadata: dict[str, Any] = {
             "@type": "type.googleapis.com/google.ai.generativelanguage.v1main.GenerateContentBatch",
             "name": self.name,
@@ -89,7 +89,7 @@ class Job:
 
 
 class ServerBatches:
-    """Files and jobs, which belong to the key that made them."""
+    """Routes and state of files and batch jobs."""
 
     def __init__(self, server: GeminiServer, delay_s: float) -> None:
         self._server = server
@@ -101,7 +101,7 @@ class ServerBatches:
 
     @property
     def jobs(self) -> list[Job]:
-        """In the order in which they were made."""
+        """All jobs, in the order in which they were created."""
         return list(self._jobs.values())
 
     def add_routes(self, app: web.Application) -> None:
@@ -188,7 +188,7 @@ class ServerBatches:
             return rate_limited([violation], None).http()
         self._jobs[job.name] = job
         if fault:
-            # The job is made, and whoever asked for it never learns of it.
+            # The job exists, but the client never learns of it.
             return self._strike(http, fault)
         return web.json_response(job.operation())
 
@@ -219,7 +219,7 @@ class ServerBatches:
         return web.json_response({})
 
     def _advance(self, job: Job) -> None:
-        """Do what the job should have done by now."""
+        """Bring the state of a job up to date."""
         now = self._server.clock.now()
         if job.state in _TERMINAL or job.stuck or now < job.created_at + self._delay_s:
             return
@@ -234,7 +234,7 @@ class ServerBatches:
         job.state = "SUCCEEDED"
         name = f"files/{job.name.removeprefix('batches/')}-output"
         lines = [self._line(job, key, request) for key, request in job.lines]
-        # In another order than they came in: only the keys tell which is which.
+        # The order is reversed, so clients must match answers by their keys.
         content = "".join(json.dumps(line) + "\n" for line in lines[::-1] if line)
         stored = StoredFile(name, "application/jsonl", "", len(content), generated=True, complete=True)
         stored.content += content.encode()
@@ -262,7 +262,7 @@ class ServerBatches:
         return self._server.script.next(None, where)
 
     def _take(self, kind: str) -> bool:
-        """Whether the script holds such a fault of a job; it is used up."""
+        """Use up a fault of this kind, if the script has one, and return whether it had one."""
         for fault in self._server.script.faults:
             if fault.kind == kind and fault.times != 0:
                 fault.times = None if fault.times is None else fault.times - 1

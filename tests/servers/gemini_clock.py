@@ -1,4 +1,4 @@
-"""The time that the Gemini server lives in, and the quota it keeps in it."""
+"""The Gemini server's clock, and the quota that it enforces."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ WINDOW_S = 60.0
 
 
 class ServerClock:
-    """Seconds since the epoch, at any speed; 0 stands still until it is advanced.
+    """A clock in seconds since the epoch that runs at any speed.
 
-    Standing still and advanced by whoever waits, it makes days pass in no time and leaves no room for
-    jitter. At a speed, `now` is `start + (time.time() - real_start) * speed`, in any process.
+    At speed 0, it stands still until it is advanced. If clients advance it instead of waiting, days pass
+    in no time and nothing depends on timing. At any other speed, `now` is
+    `start + (time.time() - real_start) * speed`, in every process.
     """
 
     def __init__(self, start: float | None = None, speed: float = 1.0) -> None:
@@ -47,7 +48,7 @@ class ServerClock:
 
 @dataclass(frozen=True)
 class Limits:
-    """Quota of one project and model; None is no limit."""
+    """Quota of one project and model; None means no limit."""
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
@@ -56,7 +57,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Violation:
-    """A limit that a request would break, as Google names it, and when it would not."""
+    """A limit that a request would exceed, with Google's names for it, and the time until it would not."""
 
     quota_metric: str
     quota_id: str
@@ -66,14 +67,20 @@ class Violation:
 
 @dataclass
 class Quota:
-    """What one project has sent to one model: requests and tokens of the last minute, requests of a day."""
+    """Use of one model by one project.
+
+    Attributes:
+        limits: The limits.
+        window: Time and tokens of each request of the last minute.
+        days: Number of requests by Pacific day.
+    """
 
     limits: Limits
     window: deque[tuple[float, int]] = field(default_factory=deque)
     days: dict[date, int] = field(default_factory=dict)
 
     def violations(self, now: float, tokens: int) -> list[Violation]:
-        """Why a request now would be too much; empty if it would not."""
+        """Return the limits that a request at this time would exceed; empty if it would be admitted."""
         while self.window and self.window[0][0] <= now - WINDOW_S:
             self.window.popleft()
         limits, found = self.limits, []
@@ -87,7 +94,7 @@ class Quota:
                     f"{family}_requests",
                     "GenerateRequestsPerDayPerProjectPerModel-FreeTier",
                     limits.requests_per_day,
-                    # Google was seen to say a short time here, so this says nothing of the reset either.
+                    # Google has been seen to answer a short time here, which is unrelated to the daily reset.
                     38.0,
                 )
             )
@@ -127,5 +134,5 @@ class Quota:
 
 
 def pacific_day(now: float) -> date:
-    """The day that a daily quota counts a request for."""
+    """Return the Pacific day for which a daily quota counts a request."""
     return datetime.fromtimestamp(now, PACIFIC).date()

@@ -1,4 +1,7 @@
-"""Faults of the Gemini server, by script: each waits for a request that it fits and strikes so many times."""
+"""Scripted faults of the Gemini server.
+
+Each fault waits for requests that it applies to, and strikes a given number of times.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ RPC = "type.googleapis.com/google.rpc"
 
 @dataclass(frozen=True)
 class Reply:
-    """What goes back: JSON, or text where `body` is a string."""
+    """A response. The body is sent as JSON, or as text if it is a string."""
 
     status: int
     body: Any
@@ -33,17 +36,18 @@ class Reply:
 
 @dataclass
 class Fault:
-    """One kind of trouble.
+    """One fault, and the requests that it applies to.
 
     Attributes:
-        kind: One of `ERRORS`, `SPOILED`, "hang" or "drop".
-        times: How often it strikes; None for ever.
-        min_crops: Only requests of so many images.
-        image_sha256: Only requests that hold this image.
+        kind: One of `KINDS`.
+        times: Number of times that the fault strikes; None means no limit.
+        min_crops: Minimum number of images in a request.
+        image_sha256: SHA-256 of an image that a request must contain; None allows any images.
         where: "online" for generateContent, "batch" for lines of a batch, "any" for both, "count" for
-            countTokens, "files" and "batches" for those.
-        retry_after_s: What a 429 or 503 tells to wait.
-        seconds: How long a hang lasts; None until the client goes away.
+            countTokens, "files" for uploads and downloads of files, "batches" for batch jobs.
+        retry_after_s: Time that a 429 or 503 tells the client to wait.
+        seconds: Duration of a hang, after which the connection is dropped; None means until the server
+            stops.
     """
 
     kind: str
@@ -56,7 +60,7 @@ class Fault:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"no fault {self.kind!r}; there are {', '.join(sorted(KINDS))}")
+            raise ValueError(f"there is no fault {self.kind!r}; use one of: {', '.join(sorted(KINDS))}")
 
     def fits(self, request: Request | None, where: str) -> bool:
         generates = where in ("online", "batch")
@@ -72,7 +76,7 @@ class Fault:
 
 
 class FaultScript:
-    """Faults in order: the first that fits strikes."""
+    """A list of faults. The first one that fits a request strikes."""
 
     def __init__(self, faults: list[Fault]) -> None:
         self.faults = list(faults)
@@ -87,14 +91,14 @@ class FaultScript:
 
     @property
     def left(self) -> int:
-        """Strikes still to come; those without end are not counted."""
+        """Number of strikes that are left, without faults that have no limit."""
         return sum(fault.times or 0 for fault in self.faults)
 
 
 def error(
     status: int, code: str, message: str, details: list[dict[str, Any]] | None = None, **headers: str
 ) -> Reply:
-    """An error as Google writes it."""
+    """Return an error in Google's format."""
     body: dict[str, Any] = {"code": status, "message": message, "status": code}
     if details:
         body["details"] = details
@@ -102,7 +106,7 @@ def error(
 
 
 def rate_limited(violations: list[dict[str, str]], retry_after_s: float | None) -> Reply:
-    """A 429 with QuotaFailure and RetryInfo."""
+    """Return a 429 with QuotaFailure and, if there is a time to wait, RetryInfo."""
     details: list[dict[str, Any]] = [{"@type": f"{RPC}.QuotaFailure", "violations": violations}]
     if retry_after_s is not None:
         details.append({"@type": f"{RPC}.RetryInfo", "retryDelay": _duration(retry_after_s)})
@@ -111,7 +115,7 @@ def rate_limited(violations: list[dict[str, str]], retry_after_s: float | None) 
 
 
 def _duration(seconds: float) -> str:
-    """A protobuf Duration in JSON: no exponent, up to nine digits."""
+    """Format a protobuf Duration for JSON: no exponent, up to nine decimal places."""
     return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
@@ -131,7 +135,7 @@ def _invalid_key(_: Fault, key: str) -> Reply:
         "domain": "googleapis.com",
         "metadata": {"service": "generativelanguage.googleapis.com", "key": key},
     }
-    # Google does not echo the key; a proxy in between may.
+    # Google does not repeat the key, but a proxy in between may.
     message = f"API key not valid: {key}. Please pass a valid API key."
     return error(400, "INVALID_ARGUMENT", message, [info])
 
@@ -177,7 +181,7 @@ ERRORS: dict[str, Callable[[Fault, str], Reply]] = {
     "not_json": lambda fault, _: Reply(200, "<html>please log in</html>"),
     "json_list": lambda fault, _: Reply(200, []),
 }
-"""Fault to what is answered instead of an answer."""
+"""For each kind of fault, the response that replaces the answer."""
 
 
 def _finish(reason: str, keep_text: bool = False) -> Callable[[dict[str, Any], Request], None]:
@@ -254,9 +258,9 @@ SPOILED: dict[str, Callable[[dict[str, Any], Request], None]] = {
     "other_model": _other_model,
     "thought": _thought,
 }
-"""Fault to how it changes the JSON of a good answer."""
+"""For each kind of fault, the change that it makes to the JSON of a good answer."""
 
 BATCH = ("line_error", "line_missing", "job_failed", "job_expired", "job_stuck")
-"""Faults of whole lines and jobs of the Batch API."""
+"""Faults that concern whole lines or jobs of the Batch API."""
 
 KINDS = frozenset({*ERRORS, *SPOILED, *BATCH, "hang", "drop"})

@@ -1,16 +1,16 @@
-"""A server that speaks the Gemini API on loopback, keeps a quota, and fails by script.
+"""A server that speaks the Gemini API on loopback, enforces a quota, and fails as scripted.
 
-It speaks as much as google-genai uses here: generateContent, countTokens, models, files and batches. Answers
-depend on the images' bytes and the response schema alone. In a test it runs in a thread of its own:
+It supports what Shopframe uses of google-genai: generateContent, countTokens, models, files and batches.
+Answers depend only on the images' bytes and the response schema. In a test, the server runs in a thread:
 
     with gemini_server(requests_per_minute=10, faults=[Fault("safety")]) as server:
         ... server.base_url, server.key ... server.journal
 
-and as a process, driven by HTTP through /_server/:
+It can also run as a process, which is controlled by HTTP requests to /_server/:
 
     python -m tests.servers.gemini_server --port 8123 --rpm 10 --rpd 60
 
-Requests that were admitted count against the quota, whatever became of them; refused ones don't.
+Admitted requests count against the quota even if they fail later; refused requests don't.
 """
 
 from __future__ import annotations
@@ -42,16 +42,17 @@ class Seen:
     """One request as the server saw it.
 
     Attributes:
-        at: When, in the server's time.
+        at: Time of the request, by the server's clock.
         where: "online", "batch" (a line of a job) or "count".
-        key_sha256: Of the API key.
-        model: Answers for.
-        ids: Of the images, as they stood before them.
-        images: sha256 of each image.
-        tokens: Input tokens.
-        status: HTTP status that was answered; 0 where the connection was dropped or the client left.
-        fault: That struck, if any.
-        counted: Whether the quota counts it.
+        key_sha256: SHA-256 of the API key.
+        model: Model that was asked.
+        ids: Ids in the text before each image.
+        images: SHA-256 of each image.
+        tokens: Number of input tokens.
+        status: HTTP status of the response; 0 if there was none, because the connection was dropped or
+            hung, or because a batch job left out the line.
+        fault: Kind of the fault that struck, if any.
+        counted: Whether the request counts against the quota.
     """
 
     at: float
@@ -67,7 +68,7 @@ class Seen:
 
 
 class GeminiServer:
-    """State and handlers; `gemini_server` runs it."""
+    """State and request handlers of the server; `gemini_server` runs it."""
 
     def __init__(
         self,
@@ -93,11 +94,11 @@ class GeminiServer:
 
     @property
     def counted(self) -> list[Seen]:
-        """Requests that the quota counts."""
+        """Requests that count against the quota."""
         return [seen for seen in self.journal if seen.counted]
 
     def counted_by_day(self) -> dict[str, int]:
-        """Pacific day to requests that the quota counts."""
+        """Return the number of requests that count against the quota, by Pacific day."""
         days: dict[str, int] = {}
         for seen in self.counted:
             day = pacific_day(seen.at).isoformat()
@@ -119,14 +120,14 @@ class GeminiServer:
     async def _checks(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Version, key and model, before anything else."""
+        """Check API version, key and model before a request is handled."""
         if request.path.startswith("/_server/"):
             return await handler(request)
         version = request.match_info.get("version", "v1beta")
         if version not in ("v1beta", "v1"):
             return Reply(404, "<html>404. That's an error.</html>").http()
         key = key_of(request)
-        # What was begun with a key goes on with the secret of its URL alone.
+        # An upload that was started with a key continues without it: its URL is the secret.
         if key not in self.keys and "upload_id" not in request.query:
             return ERRORS["invalid_key"](Fault("invalid_key"), key).http()
         model = request.match_info.get("model")
@@ -173,7 +174,7 @@ class GeminiServer:
         return reply.http()
 
     def reply_to(self, request: Request, model: str, key: str, fault: Fault | None) -> Reply:
-        """The answer to a request that was admitted, spoiled by the fault if there is one."""
+        """Return the response to an admitted request, replaced or spoiled by the fault if there is one."""
         if fault and fault.kind in ERRORS:
             return ERRORS[fault.kind](fault, key)
         text, finish = answer_text(request), "STOP"
@@ -207,7 +208,7 @@ class GeminiServer:
         fault: Fault | None,
         counted: bool,
     ) -> None:
-        """Write a request down."""
+        """Add a request to the journal."""
         self.journal.append(
             Seen(
                 at,
@@ -245,7 +246,7 @@ class GeminiServer:
         return web.json_response([asdict(seen) for seen in self.journal])
 
     async def _set_clock(self, http: web.Request) -> web.StreamResponse:
-        """GET tells the time; POST takes {"advance": s} or {"start": epoch, "speed": x}."""
+        """GET returns the time; POST takes {"advance": s} or {"start": epoch, "speed": x}."""
         if http.method == "POST":
             change = await http.json()
             self.clock.advance(change.pop("advance", 0.0))
@@ -254,7 +255,7 @@ class GeminiServer:
         return web.json_response(self.clock.state())
 
     async def _add_faults(self, http: web.Request) -> web.StreamResponse:
-        """POST takes a list of faults as JSON objects and adds them behind those that are left."""
+        """POST takes a list of faults as JSON objects and appends them to the script."""
         self.script.faults += [Fault(**fault) for fault in await http.json()]
         return web.json_response({"left": self.script.left})
 
@@ -269,7 +270,7 @@ class GeminiServer:
         try:
             await asyncio.to_thread(stop.wait)
         finally:
-            # Whoever interrupts this must not wait for the thread that waits.
+            # If this is interrupted, the waiting thread must end too.
             stop.set()
             self._stopping.set()
             await runner.cleanup()
@@ -298,7 +299,7 @@ def gemini_server(
     port: int = 0,
     **options: Any,
 ) -> Iterator[GeminiServer]:
-    """Run a server in a thread; `options` are those of `GeminiServer`."""
+    """Run a server in a thread for as long as the context lasts. `options` are those of `GeminiServer`."""
     limits = Limits(requests_per_minute, tokens_per_minute, requests_per_day)
     server = GeminiServer(limits, clock or ServerClock(), faults or [], **options)
     ready, stop = Event(), Event()
@@ -316,15 +317,15 @@ def gemini_server(
 def main() -> None:
     parser = argparse.ArgumentParser(description="A local server that speaks the Gemini API")
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--rpm", type=int, help="requests a minute")
-    parser.add_argument("--tpm", type=int, help="input tokens a minute")
-    parser.add_argument("--rpd", type=int, help="requests a day")
-    parser.add_argument("--model", action="append", help=f"model to serve, repeatable; {MODEL} by default")
-    parser.add_argument("--key", default=KEY, help="the only API key it takes")
-    parser.add_argument("--speed", type=float, default=1.0, help="of its clock; 0 stands still")
-    parser.add_argument("--start", type=float, help="of its clock, seconds since the epoch; now by default")
-    parser.add_argument("--batch-delay", type=float, default=0.0, help="seconds a batch job takes")
-    parser.add_argument("--faults", default="[]", help='JSON, such as [{"kind": "safety", "times": 3}]')
+    parser.add_argument("--rpm", type=int, help="limit of requests per minute")
+    parser.add_argument("--tpm", type=int, help="limit of input tokens per minute")
+    parser.add_argument("--rpd", type=int, help="limit of requests per day")
+    parser.add_argument("--model", action="append", help=f"model to serve (repeatable; default: {MODEL})")
+    parser.add_argument("--key", default=KEY, help="the only API key that is accepted")
+    parser.add_argument("--speed", type=float, default=1.0, help="speed of the clock; 0 stops it")
+    parser.add_argument("--start", type=float, help="start of the clock, in epoch seconds (default: now)")
+    parser.add_argument("--batch-delay", type=float, default=0.0, help="duration of a batch job, in seconds")
+    parser.add_argument("--faults", default="[]", help='JSON list, such as [{"kind": "safety", "times": 3}]')
     options = parser.parse_args()
     server = GeminiServer(
         Limits(options.rpm, options.tpm, options.rpd),

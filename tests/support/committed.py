@@ -1,4 +1,4 @@
-"""Outputs with contents chosen by hand, written by the code that commits them in a run."""
+"""Write outputs with hand-made contents, using the code that commits shards in a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FINGERPRINTS = {"detect": "d", "person_json": "p", "smolvlm": "s", "gemini": "g
 
 @dataclass(frozen=True)
 class Found:
-    """A detection; `answers` are annotator to what it said, with the first value where nothing is given."""
+    """A detection. `answers` holds the annotation by annotator; without one, the person is pending."""
 
     bbox: Sequence[float]
     score: float = 0.5
@@ -38,14 +38,14 @@ class Found:
 
 
 def said(confidence: Mapping[str, float] | None = None, **values: Any) -> Annotation:
-    """An answer with some values chosen and the schema's first for the rest."""
+    """Return an answer with the given values, and the first value of the schema for other attributes."""
     return Annotation(
         "ok", values={a.name: a.values[0] for a in SCHEMA} | values, confidence=confidence or {}
     )
 
 
 def write_output(store: ObjectStore, shards: Mapping[str, Mapping[str, Sequence[Found] | str]]) -> None:
-    """Commit shards of frames: frame key to its persons, or to why it failed."""
+    """Commit shards. A shard maps frame keys to the frame's persons, or to the error of a failed frame."""
     run = RunRecord(
         config=Settings().as_dict(), fingerprints=_FINGERPRINTS, plan=PlanCounts(shards=len(shards))
     )

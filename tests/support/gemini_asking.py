@@ -1,4 +1,4 @@
-"""Crops to ask about, and clients that ask a local server."""
+"""Crops for Gemini requests, and clients that send requests to a local server."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SCHEMA = AttributeSchema(SchemaSettings())
 
 
 def jpeg(number: int, width: int = 60, height: int = 120) -> bytes:
-    """A JPEG that no other number has."""
+    """Return a JPEG that is different for every number."""
     colour = (number % 256, number // 256 % 256, 90)
     out = io.BytesIO()
     image = Image.new("RGB", (width, height), colour)
-    # JPEG would make neighbouring colours the same.
+    # Without the comment, neighbouring colours could give the same JPEG.
     image.save(out, "JPEG", comment=str(number).encode())
     return out.getvalue()
 
@@ -36,7 +36,7 @@ def crops(count: int) -> list[Crop]:
 
 
 def packed(count: int) -> PackedRequest:
-    """One request of so many crops."""
+    """Return one request with the given number of crops."""
     (request,) = pack(crops(count), count, seed=0)
     return request
 
@@ -63,7 +63,7 @@ async def client(base_url: str, key: str, **changes: Any) -> AsyncIterator[Gemin
 def asking(
     base_url: str, key: str, ask: Callable[[GeminiClient], Awaitable[Result]], **changes: Any
 ) -> Result:
-    """Run one conversation with a client of its own."""
+    """Run `ask` with a new client, and return its result."""
 
     async def run() -> Result:
         async with client(base_url, key, **changes) as opened:

@@ -90,7 +90,7 @@ def start(
     *more: str,
     key: str = KEY,
     clock: str | None = None,
-    ray: str | None = None,
+    own_ray: bool = False,
     **settings: Any,
 ) -> subprocess.Popen[str]:
     """Start `shopframe gemini`.
@@ -102,15 +102,14 @@ def start(
         key: The API key.
         clock: None for this machine's; else that of the server, which is "standing" until somebody waits or
             "running" at its own speed.
-        ray: Address of a cluster, by default none.
+        own_ray: As for `job.start`; another key needs a Ray of its own, whose workers have it.
         settings: Of the gemini section.
     """
     arguments = ["gemini", "--output", str(output), *options(base_url, **settings), *more]
     environment = {"GEMINI_API_KEY": key, "PYTHONPATH": str(REPO_ROOT)}
-    if ray is not None:
-        environment["RAY_ADDRESS"] = ray
     program = ["-m", "jobs.cli"] if clock is None else ["-c", _CLOCKED, base_url, clock]
-    return job.start_command([sys.executable, *program, *arguments], environment)
+    command = [sys.executable, *program, *arguments]
+    return job.start_command(command, environment, own_ray or key != KEY)
 
 
 def gemini(

@@ -16,8 +16,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from actors.storage.tables import from_parquet
-from tests.conftest import REPO_ROOT
 from tests.support import bad_inputs as bad
+from tests.support import ray_cluster
+
+REPO_ROOT = Path(__file__).resolve().parents[2]
+
+may_use_ray = False
+"""Whether the test that runs now is marked with `ray`; set before each."""
 
 ROW_KEYS = ["shard_id", "frame_key", "person_index"]
 
@@ -45,18 +50,32 @@ def _set(key: str, value: object) -> list[str]:
     return ["--set", f"{key}={value}"]
 
 
-def start(*arguments: object, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Start `shopframe` in a process group of its own."""
-    return start_command([sys.executable, "-m", "jobs.cli", *arguments], environment)
+def start(
+    *arguments: object, environment: Mapping[str, str] | None = None, own_ray: bool = False
+) -> subprocess.Popen[str]:
+    """Start `shopframe` in a process group of its own.
+
+    Args:
+        arguments: The command and its options.
+        environment: Variables to add to this process's.
+        own_ray: Whether the run starts a Ray of its own instead of connecting to the session's cluster.
+    """
+    return start_command([sys.executable, "-m", "jobs.cli", *arguments], environment, own_ray)
 
 
 def start_command(
-    command: Sequence[object], environment: Mapping[str, str] | None = None
+    command: Sequence[object], environment: Mapping[str, str] | None = None, own_ray: bool = False
 ) -> subprocess.Popen[str]:
+    """Start any command that runs `shopframe`; arguments as for `start`."""
+    variables = dict(environment or {})
+    if {"annotate", "gemini"} & set(map(str, command)):
+        assert may_use_ray, "this test starts a run: mark it with pytest.mark.ray"
+        if not own_ray:
+            variables.setdefault("RAY_ADDRESS", ray_cluster.address())
     return subprocess.Popen(
         [*map(str, command)],
         cwd=REPO_ROOT,
-        env={**os.environ, **(environment or {})},
+        env={**os.environ, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -97,13 +116,18 @@ def descendants(driver: int) -> dict[int, str]:
     return {pid: titles.get(pid, "") for pid in found}
 
 
-def shopframe(*arguments: object, environment: Mapping[str, str] | None = None):
-    return finish(start(*arguments, environment=environment))
+def shopframe(
+    *arguments: object, environment: Mapping[str, str] | None = None, own_ray: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """A whole command; arguments as for `start`."""
+    return finish(start(*arguments, environment=environment, own_ray=own_ray))
 
 
-def annotate(source: object, output: object, *options: object, expect: int = 0):
+def annotate(
+    source: object, output: object, *options: object, expect: int = 0, own_ray: bool = False
+) -> subprocess.CompletedProcess[str]:
     """A whole run, which must end with the expected exit code."""
-    done = shopframe("annotate", "--input", source, "--output", output, *options)
+    done = shopframe("annotate", "--input", source, "--output", output, *options, own_ray=own_ray)
     assert done.returncode == expect, done.stdout + done.stderr
     return done
 

@@ -1,4 +1,4 @@
-"""Holders of one quota, and the server that they send to, on a simulated clock."""
+"""Simulation of several holders of one quota, and of the server they send to, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PATH = quota_path("key", "model")
 
 
 class SimulatedClock:
-    """Stands still unless it is set or someone sleeps."""
+    """A clock that stands still unless it is set or someone sleeps."""
 
     def __init__(self, start: str = "2026-06-10T12:00:00-07:00") -> None:
         self.time = datetime.fromisoformat(start).timestamp()
@@ -37,7 +37,7 @@ class SimulatedClock:
 
 
 class StoppedClock(SimulatedClock):
-    """At which no lease ends while its holders wait for each other."""
+    """A clock that stands still while sleepers really sleep, so no lease ends while holders wait."""
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -64,7 +64,7 @@ async def refusal(holder: Quota, tokens: int = 100) -> NotNow:
 
 
 async def take_all(holder: Quota, tokens: int = 100) -> tuple[list[Reservation], NotNow]:
-    """Reserve until refused."""
+    """Make reservations until one is refused."""
     taken = []
     while isinstance(granted := await holder.reserve(tokens), Reservation):
         taken.append(granted)
@@ -73,12 +73,12 @@ async def take_all(holder: Quota, tokens: int = 100) -> tuple[list[Reservation],
 
 @dataclass
 class Server:
-    """Counts what arrives, on its own."""
+    """A server that counts arriving requests, independently of the quota under test."""
 
     arrivals: list[tuple[float, int]] = field(default_factory=list)
 
     def most_in_a_minute(self) -> tuple[int, int]:
-        """The most requests, and the most tokens, in any 60 s, both ends included."""
+        """Return the most requests and the most tokens in any 60 s, including both ends."""
         most = [0, 0]
         ordered = sorted(self.arrivals)
         first, tokens = 0, 0
@@ -96,11 +96,11 @@ class Server:
 
 @dataclass
 class Simulation:
-    """Several holders with endless work, one event after the other.
+    """Several holders that never run out of work. Events happen one after the other.
 
-    Each answer takes up to `answer_s`, each request up to the margin to arrive. With a probability of
-    `kill_rate` at each event a holder is killed: it forgets everything, its answers are lost, and a
-    request that was just reserved is not sent.
+    An answer takes up to `answer_s`; a request takes up to the margin to arrive. At each event, the holder
+    is killed with a probability of `kill_rate`: it forgets everything and its answers are lost. In half of
+    these cases, a request that was just reserved is never sent.
     """
 
     uri: str
@@ -142,7 +142,7 @@ class Simulation:
             heapq.heappush(events, (again, next(order), index))
 
     async def _step(self, quota: Quota, flying: list[tuple[float, Reservation, int]]) -> float:
-        """Settle what is answered, send if there is room; returns when to go on."""
+        """Settle answered requests, send a request if possible, and return the time of the next event."""
         for answer in [a for a in flying if a[0] <= self.clock.time]:
             await quota.settle(answer[1], answer[2])
             flying.remove(answer)
@@ -156,7 +156,7 @@ class Simulation:
             wakes = [reservation.until, *(a[0] for a in flying)]
             return max(now + 1e-3, min(wakes) + self.random.choice([0, 0, self.random.random()]))
         actual = self.random.randint(1, estimated)
-        # An arrival just at the margin is the worst case, so it shall be frequent.
+        # An arrival just before the margin ends is the worst case, so it should be frequent.
         delay = self.random.choice(
             [0, ARRIVAL_MARGIN_S - 0.01, self.random.uniform(0, ARRIVAL_MARGIN_S - 0.01)]
         )

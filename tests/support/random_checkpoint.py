@@ -1,14 +1,14 @@
-"""A YOLOv8n that nobody trained, for tests that need a checkpoint and not its knowledge."""
+"""An untrained YOLOv8n, for tests that need a checkpoint but no sensible detections."""
 
 import os
 from pathlib import Path
 
-# Read by ultralytics when it is imported: no pip, no usage reports, no chatter.
+# ultralytics reads these on import: no pip, no network, no usage reports, no console output.
 os.environ.update(YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false", YOLO_OFFLINE="1")
 
 
 def save_random_checkpoint(path: Path) -> Path:
-    """Write a YOLOv8n whose random weights tell one place of a picture from another; returns the path."""
+    """Write a YOLOv8n whose random weights give different scores at different places; return the path."""
     import torch
     from ultralytics import YOLO
 

@@ -1,4 +1,4 @@
-"""Bytes to shards in a folder, and what reading them gives up to the error."""
+"""Write shards to a folder, and read them until an error occurs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def shard_of(path: Path, content: bytes, kind: str = "webdataset") -> Shard:
 
 
 def read_until_error(shard: Shard, **options) -> tuple[list[Frame], str]:
-    """The frames before the shard failed, and why it did."""
+    """Return the frames before the shard failed, and the error message."""
     found: list[Frame] = []
     with pytest.raises(ShardError) as raised:
         found.extend(read_frames(shard, InputSettings(**options), STORAGE))

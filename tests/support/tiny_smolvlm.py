@@ -1,6 +1,6 @@
-"""A SmolVLM with the real classes and random weights, made on the spot: 1 MB, two layers, offline.
+"""Make a tiny SmolVLM (1 MB, two layers) with the real classes and random weights, without a download.
 
-Run as `python -m tests.support.tiny_smolvlm FOLDER` to make one by hand.
+Run `python -m tests.support.tiny_smolvlm FOLDER` to make one by hand.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """Sizes of a model; what isn't given is as the configuration classes have it."""
+    """Sizes of a model. Sizes that aren't given have the defaults of the configuration classes."""
 
     side_px: int
     patch_px: int
@@ -32,7 +32,7 @@ TINY = Architecture(
         "intermediate_size": 96,
         "num_hidden_layers": 2,
         "num_attention_heads": 3,
-        # As many image tokens as the real one, and weights this wide, make answers differ from crop to crop.
+        # With as many image tokens as the real model and large weights, answers differ from crop to crop.
         "initializer_range": 1.0,
     },
     text={
@@ -58,11 +58,11 @@ _CORPUS = [
 
 
 def make_tiny_smolvlm(folder: Path, seed: int = 0) -> Path:
-    """Write a tiny model, its tokenizer and its processor to a folder that `from_pretrained` reads.
+    """Write a tiny model, its tokenizer and its processor to a folder that `from_pretrained` can read.
 
     Args:
-        folder: Made if missing.
-        seed: Of the weights; the same seed gives the same weights.
+        folder: Folder, created if missing.
+        seed: Seed of the weights; the same seed gives the same weights.
 
     Returns:
         The folder.
@@ -71,13 +71,13 @@ def make_tiny_smolvlm(folder: Path, seed: int = 0) -> Path:
 
 
 def make_smolvlm(folder: Path, architecture: Architecture, seed: int = 0, corpus: Sequence[str] = ()) -> Path:
-    """The same for any architecture.
+    """Write a model of any architecture, its tokenizer and its processor, as `make_tiny_smolvlm` does.
 
     Args:
-        folder: Made if missing.
-        architecture: A vocabulary larger than the tokenizer's stays unused.
-        seed: Of the weights.
-        corpus: More text to train the tokenizer on, whose words then are one token each.
+        folder: Folder, created if missing.
+        architecture: Sizes of the model; its vocabulary may be larger than the tokenizer's.
+        seed: Seed of the weights.
+        corpus: Additional text to train the tokenizer on; each of its words becomes one token.
 
     Returns:
         The folder.
@@ -136,7 +136,7 @@ def _train_tokenizer(corpus: list[str]) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    # As SmolLM2 has it: digits one by one, then GPT-2's byte-level words.
+    # Like SmolLM2's tokenizer: each digit is split off, then text is split into GPT-2's byte-level words.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )

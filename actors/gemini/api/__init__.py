@@ -1,1 +1,1 @@
-"""Requests to Gemini and its answers, without patience and without counting."""
+"""Build and send requests to Gemini and read its answers; retries and quotas are handled elsewhere."""

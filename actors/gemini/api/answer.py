@@ -1,4 +1,4 @@
-"""Gemini's response to one request: from JSON to an outcome for each crop."""
+"""Turn Gemini's JSON response to one request into an outcome for each crop."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _BLOCKED = frozenset({
 # fmt: on
 _TRUNCATED = frozenset({"MAX_TOKENS", "CONTINUATION"})
 _FINISHED = frozenset({"STOP", "FINISH_REASON_UNSPECIFIED", ""})
-"""Finish reasons, as google-genai's `FinishReason` lists them; any other is an error."""
+"""The finish reasons above are those of google-genai's `FinishReason`. Any other reason is an error."""
 
 _FENCED = re.compile(r"^\s*```\w*\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class GeminiAnswer:
-    """What one request brought.
+    """The result of one request.
 
     Attributes:
-        annotations: Crop key to its outcome, in the request's order: all of its crops, or none where
-            `split_reason` is set.
-        split_reason: Why nothing of the answer can be used, and the request is to be asked again in
-            halves; never set for a single crop.
-        usage: Tokens that were counted, also where nothing can be used.
-        model_version: The model that answered, as it called itself.
-        response_id: The server's name of the response.
+        annotations: Outcome of each crop by crop key, in the request's order. Holds all crops of the
+            request, or none if `split_reason` is set.
+        split_reason: Why the answer can't be used and the request must be sent again in halves. It is
+            never set for a request of one crop.
+        usage: Tokens that the server counted, even if the answer can't be used.
+        model_version: Name of the model that answered, as the response gives it.
+        response_id: The server's id of the response.
     """
 
     annotations: dict[str, Annotation]
@@ -50,16 +50,17 @@ class GeminiAnswer:
 
 
 def read_answer(body: Mapping[str, Any], request: PackedRequest, schema: AttributeSchema) -> GeminiAnswer:
-    """Outcomes of a `GenerateContentResponse`.
+    """Read the outcomes of the crops from a `GenerateContentResponse`.
 
-    A complete answer that echoes every id once gives "ok" or "invalid" crop by crop. Anything else is the
-    trouble of the whole request: of a single crop it becomes the outcome (blocked, truncated, invalid,
-    error), several are to be asked again in halves, since one crop may have spoiled the others' answers.
+    If the answer is complete and echoes every id exactly once, each crop becomes `ok` or `invalid` on its
+    own. Any other problem concerns the whole request. For a request of one crop, it becomes the outcome
+    of that crop (`blocked`, `truncated`, `invalid` or `error`). A request of several crops must be sent
+    again in halves, since one crop may have spoiled the answers to the others.
 
     Args:
-        body: The response's JSON; keys in camelCase.
-        request: What was asked.
-        schema: What each answer must fit.
+        body: The response's JSON, with keys in camelCase.
+        request: The request that was sent.
+        schema: The schema that each answer must match.
     """
     found = _items(body, request)
     if isinstance(found, Annotation):
@@ -81,16 +82,16 @@ def read_answer(body: Mapping[str, Any], request: PackedRequest, schema: Attribu
 
 
 def unusable(request: PackedRequest, status: Outcome, reason: str) -> GeminiAnswer:
-    """The answer to a request that brought no response of its own, such as a refused one."""
+    """Return the answer to a request that has no usable response, for example because it was refused."""
     annotations, split_reason = _shared(Annotation(status, reason), request)
     return GeminiAnswer(annotations, split_reason)
 
 
 def is_other_model(asked: str, answered: str | None) -> bool:
-    """Whether another model answered than was asked for.
+    """Return whether a different model answered than the one requested.
 
-    A dated or numbered version of the model ("gemini-2.5-flash-001") is the same; what an alias that
-    ends in "latest" stands for is Google's choice.
+    A dated or numbered version of the model ("gemini-2.5-flash-001") counts as the same model. For an
+    alias that ends in "latest", Google chooses the model, so any model counts as the same.
     """
     if answered is None or asked.endswith("latest"):
         return False
@@ -105,7 +106,7 @@ def _shared(outcome: Annotation, request: PackedRequest) -> tuple[dict[str, Anno
 
 
 def _items(body: Mapping[str, Any], request: PackedRequest) -> list[dict[str, Any]] | Annotation:
-    """Answers whose ids are those asked for, or what went wrong with the whole response."""
+    """Return the answers if they echo the ids of the request, else the problem of the whole response."""
     blocked = _mapping(body.get("promptFeedback")).get("blockReason")
     if blocked:
         return Annotation("blocked", f"the prompt was blocked: {blocked}")
@@ -139,7 +140,8 @@ def _annotation(item: Mapping[str, Any], schema: AttributeSchema) -> Annotation:
     answer = {key: value for key, value in item.items() if key != ID_KEY}
     reasoning = answer.get(REASONING_KEY)
     if isinstance(reasoning, str):
-        # Gemini's schemas know no longest length, and a long sentence is no reason to pay again.
+        # Gemini's schemas have no maximum length for text, and an overlong sentence isn't worth the cost
+        # of a second request.
         answer[REASONING_KEY] = reasoning = reasoning.strip()[:REASONING_MAX_CHARS]
     try:
         values = schema.parse(answer)

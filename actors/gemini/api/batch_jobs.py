@@ -1,7 +1,8 @@
-"""Gemini's Batch API: many requests in a file, answered within a day at half the price.
+"""Access to Gemini's Batch API, which answers a file of requests within a day at half the price.
 
-Transport alone: what waits, retries, gives up at a deadline and remembers is the caller. A job is called
-after its content, so one that a process submitted before it died is found again, never submitted twice.
+This module only talks to the server. The caller waits, retries, gives up at a deadline and keeps the
+records. The name of a job is derived from its content, so a job that a process submitted before it died
+is found again and isn't submitted twice.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ _MIME_TYPE = "application/jsonl"
 _NAME_PREFIX = "shopframe-"
 _PAGE = 100
 _GONE = (403, 404)
-"""What the server answers of a job or file that it no longer has, or that another project has."""
+"""HTTP statuses for a job or file that the server no longer has, or that belongs to another project."""
 
 _DOWNLOAD_TIMEOUT_S = 3600
-"""For a whole file of results, which may be a gigabyte."""
+"""Timeout for downloading a whole file of results, which may be a gigabyte."""
 
 _AT_FAULT = frozenset({3, 9, 11, 400, 413})
-"""Codes of a line that would fail again: google.rpc's INVALID_ARGUMENT, FAILED_PRECONDITION and OUT_OF_RANGE,
-and their HTTP statuses. Anything else may pass."""
+"""Error codes of a result line whose request would fail again: google.rpc's INVALID_ARGUMENT,
+FAILED_PRECONDITION and OUT_OF_RANGE, and their HTTP statuses. Any other error may be temporary."""
 
 # fmt: off
 _STATES: dict[str, JobState] = {
@@ -48,7 +49,7 @@ _STATES: dict[str, JobState] = {
     "JOB_STATE_FAILED": "failed", "JOB_STATE_CANCELLED": "cancelled", "JOB_STATE_EXPIRED": "expired",
 }
 # fmt: on
-"""google-genai's `JobState` to ours; any other is pending."""
+"""Maps google-genai's `JobState` to `JobState`. Any other state counts as pending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,11 @@ class BatchJob:
     """A job as the server last described it.
 
     Attributes:
-        name: The server's name, `batches/...`.
-        display_name: Ours, of `display_name`.
-        state: How far it is. Why a job failed the SDK does not pass on.
-        responses_file: Where the answers are, once it has succeeded.
-        created_at: When it was submitted, by the server's clock.
+        name: The server's name of the job, `batches/...`.
+        display_name: Shopframe's name of the job, from `display_name`.
+        state: Progress of the job. The SDK doesn't report why a job failed.
+        responses_file: Name of the file of answers, once the job has succeeded.
+        created_at: When the job was submitted, by the server's clock.
     """
 
     name: str
@@ -71,7 +72,7 @@ class BatchJob:
 
     @property
     def done(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether the job has ended, successfully or not."""
         return self.state not in ("pending", "running")
 
 
@@ -81,13 +82,15 @@ def group_requests(
     line: Callable[[PackedRequest], bytes],
     tokens: Callable[[PackedRequest], int],
 ) -> Iterator[tuple[PackedRequest, ...]]:
-    """Requests in their order, as many to a job as its limits allow; one above them goes alone.
+    """Group requests into jobs, in order, with as many requests per job as the limits allow.
+
+    A request that exceeds the limits by itself gets a job of its own.
 
     Args:
-        requests: To be sent.
-        limits: Most requests, bytes and input tokens of a job.
-        line: A request's line, as `request_line` makes it.
-        tokens: A request's estimated input tokens.
+        requests: Requests to send.
+        limits: Maximum number of requests, bytes and input tokens per job.
+        line: Returns the line of a request, as `request_line` does.
+        tokens: Returns the estimated input tokens of a request.
     """
     group: list[PackedRequest] = []
     group_bytes = group_tokens = 0
@@ -110,18 +113,18 @@ def group_requests(
 def request_line(
     request: PackedRequest, settings: GeminiSettings, resolved: ResolvedGemini, schema: AttributeSchema
 ) -> bytes:
-    """One line of a job's file, newline included: the request's key and what online would send."""
+    """Return a line of a job's file, with its newline: the request's key and the body sent in online mode."""
     body = request_body(request, settings, resolved, schema)
     return json.dumps({"key": request.key, "request": body}).encode() + b"\n"
 
 
 def display_name(resolved: ResolvedGemini, requests: Sequence[PackedRequest], attempt: int = 0) -> str:
-    """Name of a job of these requests: the same wherever and whenever it is made.
+    """Return the name of a job of these requests, which depends on the arguments alone.
 
     Args:
         resolved: Model and prompt.
-        requests: In the order of the file.
-        attempt: Another number where the same requests are to be asked again nevertheless.
+        requests: Requests in the order of the file.
+        attempt: Pass a different number to submit the same requests again as a new job.
     """
     digest = hashlib.sha256(f"{resolved.fingerprint}\n{attempt}\n".encode())
     for request in requests:
@@ -130,18 +133,18 @@ def display_name(resolved: ResolvedGemini, requests: Sequence[PackedRequest], at
 
 
 async def submit(client: GeminiClient, lines: Path, name: str) -> BatchJob:
-    """Find the job of this name, or upload the file and make it.
+    """Find the job of this name, or upload the file and create the job.
 
-    After an error it is not known whether the job was made: calling again finds it if it was.
+    After an error, it is unknown whether the job was created. If it was, calling again finds it.
 
     Args:
-        client: Whose model is asked.
-        lines: File of `request_line`s.
-        name: Of `display_name`.
+        client: Client for the model to use.
+        lines: File of lines from `request_line`.
+        name: Name of the job, from `display_name`.
 
     Raises:
-        GeminiRateLimitedError: The project may not enqueue as much now.
-        GeminiUnavailableError, GeminiRefusedError: As `GeminiClient.ask`.
+        GeminiRateLimitedError: The project may not enqueue this much now.
+        GeminiUnavailableError, GeminiRefusedError: As in `GeminiClient.ask`.
     """
     from google.genai import types
 
@@ -162,10 +165,10 @@ async def submit(client: GeminiClient, lines: Path, name: str) -> BatchJob:
 
 
 async def find_job(client: GeminiClient, name: str) -> BatchJob | None:
-    """The newest job of this name, unless it failed, expired or was cancelled.
+    """Return the newest job of this name that hasn't failed, expired or been cancelled.
 
     Raises:
-        GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As `GeminiClient.ask`.
+        GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As in `GeminiClient.ask`.
     """
     from google.genai import types
 
@@ -181,10 +184,10 @@ async def find_job(client: GeminiClient, name: str) -> BatchJob | None:
 
 
 async def look_at(client: GeminiClient, job: BatchJob) -> BatchJob | None:
-    """The job as it is now, or None if the server doesn't have it, or not for this key.
+    """Return the job's current state, or None if the server has no such job for this API key.
 
     Raises:
-        GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As `GeminiClient.ask`.
+        GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As in `GeminiClient.ask`.
     """
     try:
         return _job(await client.call(client.sdk.batches.get(name=job.name), job.name))
@@ -195,28 +198,30 @@ async def look_at(client: GeminiClient, job: BatchJob) -> BatchJob | None:
 
 
 async def cancel(client: GeminiClient, job: BatchJob) -> None:
-    """Ask for the job's end; it may succeed all the same, so look at it again.
+    """Ask the server to cancel the job.
+
+    The job may still succeed, so call `look_at` afterwards.
 
     Raises:
-        GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As `GeminiClient.ask`.
+        GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As in `GeminiClient.ask`.
     """
     await client.call(client.sdk.batches.cancel(name=job.name), job.name)
 
 
 async def download(client: GeminiClient, job: BatchJob, target: Path) -> bool:
-    """Write the file of answers of a job that succeeded.
+    """Download the file of answers of a job that succeeded.
 
     Args:
-        client: Of the project that the job belongs to.
-        job: With a `responses_file`.
-        target: Overwritten.
+        client: Client of the project that the job belongs to.
+        job: A job with a `responses_file`.
+        target: Path to write the file to; an existing file is overwritten.
 
     Returns:
-        False if the server no longer has the file: it keeps files for two days
+        False if the server no longer has the file. The server keeps files for two days
         (ai.google.dev/gemini-api/docs/files).
 
     Raises:
-        GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As `GeminiClient.ask`.
+        GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As in `GeminiClient.ask`.
         ValueError: The job has no file of answers.
     """
     from google.genai import types
@@ -244,18 +249,18 @@ def read_results(
     schema: AttributeSchema,
     scrub: Callable[[str], str],
 ) -> Iterator[tuple[PackedRequest, GeminiAnswer]]:
-    """Answers of a job, joined with its requests by key, as `GeminiClient.ask` would have given them.
+    """Join the answers of a job with its requests by key, in the form that `GeminiClient.ask` returns.
 
-    Where a line holds an error that may pass, or there is no line, the crops are pending again.
+    The crops of a request are `pending` if its line is missing or holds an error that may be temporary.
 
     Args:
-        lines: Of the downloaded file, in any order.
-        requests: What was submitted.
-        schema: What each answer must fit.
-        scrub: Takes secrets out of the server's words: `GeminiClient.scrub`.
+        lines: Lines of the downloaded file, in any order.
+        requests: The requests that were submitted.
+        schema: The schema that each answer must match.
+        scrub: Removes secrets from the server's messages; see `GeminiClient.scrub`.
 
     Returns:
-        Every request once: first those that have a line, in the order of the file.
+        Each request once. Those that have a line come first, in the order of the file.
     """
     waiting = {request.key: request for request in requests}
     for line in lines:
@@ -268,7 +273,7 @@ def read_results(
         if request is not None:
             yield request, _result(found, request, schema, scrub)
     for request in waiting.values():
-        yield request, _pending(request, "the batch job brought no answer")
+        yield request, _pending(request, "the batch job returned no answer")
 
 
 async def _upload(client: GeminiClient, lines: Path, name: str) -> types.File:
@@ -279,7 +284,7 @@ async def _upload(client: GeminiClient, lines: Path, name: str) -> types.File:
             file=lines, config=types.UploadFileConfig(mime_type=_MIME_TYPE, display_name=name)
         )
     except (KeyError, ValueError):
-        # So the SDK says that a server gave no place to upload to, or ended the upload early.
+        # The SDK raises these errors if the server gave no upload URL or ended the upload early.
         raise GeminiUnavailableError(f"uploading {name}: Gemini did not take the file") from None
 
 

@@ -1,8 +1,8 @@
-"""Requests to Gemini through google-genai: one call sends one request, once.
+"""Client for Gemini, based on google-genai. Each call sends one request, once.
 
-Nothing here waits, counts or retries: the caller keeps the quota and has the patience. A call returns an
+The client doesn't wait, retry or count requests against the quota; the caller does. A call returns an
 answer with an outcome for each crop, or raises one of three errors: GeminiRateLimitedError (wait),
-GeminiUnavailableError (try later) or GeminiRefusedError (stop). The API key is in none of their texts.
+GeminiUnavailableError (try later) or GeminiRefusedError (stop). Their messages never contain the API key.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ log = logging.getLogger(__name__)
 API_KEY_VARIABLE = "GEMINI_API_KEY"
 
 _REFUSED_IN_A_ROW = 12
-"""Requests refused one after another, none answered between, that mean the settings are at fault: more than
-the halvings that lead to one bad crop among 64, and few enough to leave most of a day's quota."""
+"""If this many requests are refused in a row, the settings are at fault. The number exceeds the refusals
+while halving finds one bad crop among 64, and is low enough to leave most of a day's quota."""
 
 _Result = TypeVar("_Result")
 
 
 def read_api_key() -> SecretStr:
-    """The key from the environment variable GEMINI_API_KEY.
+    """Read the API key from the environment variable GEMINI_API_KEY.
 
     Raises:
-        ConfigError: It is not set, or can't be a key.
+        ConfigError: The variable is not set, or its value can't be a key.
     """
     key = os.environ.get(API_KEY_VARIABLE, "").strip()
     if not key:
@@ -51,20 +51,22 @@ def read_api_key() -> SecretStr:
             f"{API_KEY_VARIABLE}: not set; gemini.enabled needs a key (aistudio.google.com/apikey)"
         )
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise ConfigError(f"{API_KEY_VARIABLE}: holds characters that no key has")
+        raise ConfigError(f"{API_KEY_VARIABLE}: contains characters that can't be part of a key")
     return SecretStr(key)
 
 
 class GeminiClient:
-    """Holds the connections to one server; to be built where it is used, for it doesn't pickle.
+    """A client that holds the connections to one server.
 
-    Any number of calls may be under way at once: how many is the caller's to limit.
+    The client can't be pickled, so create it in the process that uses it. It doesn't limit the number of
+    concurrent calls; the caller does.
 
     Attributes:
-        settings: Server, model and how to ask.
-        resolved: The prompt.
-        schema: What each answer must fit.
-        scrub: Takes the key out of text, where a server's words go further than the errors raised here.
+        settings: Server, model and request options.
+        resolved: The model and prompt.
+        schema: The schema that each answer must match.
+        scrub: Removes the API key from text. The errors raised here are already scrubbed; use it for
+            messages of the server that are used elsewhere.
     """
 
     def __init__(
@@ -74,16 +76,16 @@ class GeminiClient:
         schema: AttributeSchema,
         api_key: SecretStr | None = None,
     ) -> None:
-        """Prepare; nothing is sent yet.
+        """Prepare the client without sending anything.
 
         Args:
-            settings: Server, model and how to ask.
-            resolved: The prompt.
-            schema: What each answer must fit.
-            api_key: By default that of the environment.
+            settings: Server, model and request options.
+            resolved: The model and prompt.
+            schema: The schema that each answer must match.
+            api_key: API key; by default it is read from the environment.
 
         Raises:
-            ConfigError: There is no key.
+            ConfigError: There is no valid key.
         """
         from google import genai
         from google.genai import types
@@ -99,33 +101,35 @@ class GeminiClient:
             base_url=settings.base_url,
             api_version=settings.api_version,
             timeout=round(settings.timeout_s * 1000),
-            # One attempt: the SDK's own retries ignore Retry-After and would not be counted.
+            # A single attempt, since the SDK's own retries ignore Retry-After and would not be counted.
             retry_options=types.HttpRetryOptions(attempts=1),
         )
-        # Explicitly: GOOGLE_GENAI_USE_VERTEXAI in the environment would choose another service.
+        # Without `vertexai=False`, GOOGLE_GENAI_USE_VERTEXAI in the environment could choose another service.
         self._sdk = genai.Client(vertexai=False, api_key=key, http_options=options).aio
 
     @property
     def sdk(self) -> AsyncClient:
-        """The SDK's client, for calls through `call`."""
+        """The SDK's client, whose calls are passed to `call`."""
         return self._sdk
 
     async def ask(self, request: PackedRequest) -> GeminiAnswer:
         """Send one request, once.
 
         Returns:
-            Outcomes of all crops, or a reason to ask again in halves.
+            The outcomes of all crops, or a reason to send the request again in halves.
 
         Raises:
             GeminiRateLimitedError: A quota is spent.
-            GeminiUnavailableError: No answer for a reason that may pass.
-            GeminiRefusedError: No request will be answered: the key, the model or the settings are wrong.
+            GeminiUnavailableError: There is no answer, for a reason that may be temporary.
+            GeminiRefusedError: No request will be answered, because the key, the model or the settings
+                are wrong.
         """
         from google.genai import types
 
         config = generation_config(request, self.settings, self.schema).model_copy(
-            # The SDK parses a response leniently and drops an error in a 200, so the body is read here;
-            # continuing an answer that was cut would be a second request that nobody counted.
+            # The SDK parses responses leniently and drops an error in a response with status 200, so the
+            # body is read here. Automatic continuation of a truncated answer would send a second request
+            # that isn't counted.
             update={"should_return_http_response": True, "automatic_continuation": False}
         )
         model = self.resolved.model
@@ -147,10 +151,10 @@ class GeminiClient:
         return answer
 
     async def count_tokens(self, request: PackedRequest) -> int:
-        """Input tokens of the request's prompt and crops, as the server counts them.
+        """Ask the server to count the input tokens of the request's prompt and crops.
 
         Raises:
-            GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As `ask`.
+            GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As in `ask`.
         """
         model = self.resolved.model
         contents = request_contents(request, self.resolved)
@@ -158,29 +162,32 @@ class GeminiClient:
         return counted.total_tokens or 0
 
     async def check(self) -> None:
-        """Ask for the model's description, which costs no quota: whether key and model are accepted.
+        """Check that the server accepts the key and the model.
+
+        It requests the model's description, which costs no quota.
 
         Raises:
-            GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As `ask`.
+            GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As in `ask`.
         """
         model = self.resolved.model
         await self.call(self._sdk.models.get(model=model), model)
 
     async def call(self, called: Awaitable[_Result], asked: str) -> _Result:
-        """Await a call of the SDK and turn what it raises into this project's errors.
+        """Await a call of the SDK and convert its exceptions to Shopframe's errors.
 
         Args:
             called: A call of `sdk`.
-            asked: What is asked for, to name in messages.
+            asked: The object of the call, to name in messages.
 
         Raises:
-            GeminiRateLimitedError, GeminiUnavailableError: As `ask`.
-            GeminiRefusedError: As `ask`, and where the server refuses this one request.
+            GeminiRateLimitedError, GeminiUnavailableError: As in `ask`.
+            GeminiRefusedError: As in `ask`, and also if the server refuses only this request.
         """
         found = await self._outcome(called, asked)
         if isinstance(found, Refusal):
             found = GeminiRefusedError(found.reason)
-        # Raised out here, so that the SDK's error, which holds the key in its headers, isn't its context.
+        # Raising outside the `except` blocks keeps the SDK's error, whose headers hold the key, out of the
+        # new error's context.
         if isinstance(found, GeminiRefusedError | GeminiRateLimitedError | GeminiUnavailableError):
             raise found
         return found
@@ -196,7 +203,7 @@ class GeminiClient:
         try:
             return await called
         except errors.APIError as error:
-            # After an error in the body of a 200, the SDK has no response.
+            # If the error came in the body of a response with status 200, the SDK sets no response.
             headers = getattr(error.response, "headers", None) or {}
             return meaning_of(error.code, error.details, headers, asked, self.scrub)
         except TimeoutError:
@@ -211,7 +218,7 @@ class GeminiClient:
             return GeminiUnavailableError(f"{asked}: Gemini's response can't be read")
 
     def _body(self, response: HttpResponse, asked: str) -> dict[str, Any] | GeminiError | Refusal:
-        """JSON of a response with status 200, which may hold an error nevertheless."""
+        """Return the JSON of a response with status 200, or the error that it holds."""
         try:
             body = json.loads(response.body or "")
         except json.JSONDecodeError:
@@ -234,8 +241,8 @@ class GeminiClient:
         self._refused_in_a_row += 1
         if self._refused_in_a_row >= _REFUSED_IN_A_ROW:
             raise GeminiRefusedError(
-                f"{refusal.reason}; the last {self._refused_in_a_row} requests were refused, so it is not "
-                "the crops: check the gemini section"
+                f"{refusal.reason}; the last {self._refused_in_a_row} requests were all refused, so the "
+                "crops are not the cause: check the gemini section"
             )
         return unusable(request, "error", refusal.reason)
 
@@ -243,4 +250,4 @@ class GeminiClient:
         asked = self.resolved.model
         if answered and is_other_model(asked, answered) and answered not in self._warned_of:
             self._warned_of.add(answered)
-            log.warning("gemini.model: asked %s, but %s answered", asked, answered)
+            log.warning("gemini.model: %s was requested, but %s answered", asked, answered)

@@ -1,4 +1,4 @@
-"""A crop small enough to cost no more tokens than need be."""
+"""Scale crops down so that they cost fewer tokens."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ _JPEG_QUALITY = 90
 
 
 def shrink_crop(jpeg: bytes, max_side_px: int | None) -> bytes:
-    """Scale a crop down so that its longer side has at most so many pixels.
+    """Scale a crop down so that its longer side has at most `max_side_px` pixels.
 
-    Gemini counts an image of up to 384 x 384 pixels as one tile and a larger one as several: a standing
-    person of 170 x 512 pixels as ten.
+    Gemini counts an image of up to 384 x 384 pixels as one tile and a larger image as several. A standing
+    person of 170 x 512 pixels, for example, counts as ten tiles.
 
     Args:
         jpeg: Encoded image.
-        max_side_px: Longest side in pixels, or None for no limit.
+        max_side_px: Maximum length of the longer side, in pixels, or None for no limit.
 
     Returns:
-        JPEG bytes, the same for the same arguments; the crop itself where it is small enough or no image.
+        JPEG bytes, which are the same for the same arguments. A crop that is small enough, or that can't
+        be decoded, is returned unchanged.
     """
     if max_side_px is None:
         return jpeg

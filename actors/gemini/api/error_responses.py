@@ -1,4 +1,7 @@
-"""What an error that Gemini answered means: wait, try again, stop, or it lies in this request."""
+"""Interpret Gemini's error responses.
+
+An error means to wait, to try again later, to stop, or that this one request is at fault.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ GeminiError = GeminiRefusedError | GeminiRateLimitedError | GeminiUnavailableErr
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One request that was refused for what it holds; others may be answered.
+    """A refusal of one request because of its content. Other requests may be answered.
 
     Attributes:
-        reason: What the server said.
+        reason: The server's message, preceded by the name of what was requested.
     """
 
     reason: str
@@ -29,7 +32,7 @@ class Refusal:
 _LONGEST_MESSAGE = 300
 
 _KEY_REASONS = frozenset({"API_KEY_INVALID", "API_KEY_SERVICE_BLOCKED", "API_KEY_IP_ADDRESS_BLOCKED"})
-"""`ErrorInfo.reason` of a key that doesn't work, which comes with status 400 or 403."""
+"""Values of `ErrorInfo.reason` for a key that doesn't work. Their status is 400 or 403."""
 
 _REMEDIES = {
     HTTPStatus.UNAUTHORIZED: "set GEMINI_API_KEY to a valid key (aistudio.google.com/apikey)",
@@ -38,7 +41,7 @@ _REMEDIES = {
     HTTPStatus.NOT_FOUND: "check gemini.model, gemini.base_url and gemini.api_version",
 }
 _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, 425, 499})
-"""4xx that are no fault of the request; 499 is Google's CANCELLED."""
+"""4xx statuses that aren't the request's fault and may be temporary; 499 is Google's CANCELLED."""
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)s$")
 
@@ -46,17 +49,18 @@ _DURATION = re.compile(r"^(\d+(?:\.\d+)?)s$")
 def meaning_of(
     code: int, details: Any, headers: Mapping[str, str], asked: str, scrub: Scrubber
 ) -> GeminiError | Refusal:
-    """What to do about an error response.
+    """Convert an error response to the error to raise or to a refusal.
 
     Args:
-        code: HTTP status, or the code in the body of a 200.
-        details: The error's JSON: `{"error": {"code", "message", "status", "details"}}`, or anything.
-        headers: Of the response.
-        asked: What was asked for, to name in the message.
-        scrub: Takes secrets out of text.
+        code: HTTP status, or the code in the body of a response with status 200.
+        details: The error's JSON. Usually `{"error": {"code", "message", "status", "details"}}`, but any
+            value is accepted.
+        headers: Headers of the response.
+        asked: What was requested, to name in the message.
+        scrub: Removes secrets from text.
 
     Returns:
-        An error to raise, or a refusal where this one request is at fault.
+        An error to raise, or a refusal if only this request is at fault.
     """
     error = _error_of(details)
     message = scrub(" ".join(str(error.get("message") or "no message").split()))[:_LONGEST_MESSAGE]
@@ -74,19 +78,21 @@ def meaning_of(
         return GeminiRefusedError(f"{said}; check the project's billing and region", code)
     fields = [str(v.get("field")) for v in _violations(error, "BadRequest", "fieldViolations")]
     if any(not field.startswith("contents") for field in fields):
-        # What stands outside the contents is the same in every request.
-        return GeminiRefusedError(f"{said}; check the gemini section for what the model doesn't take", code)
+        # Fields outside the contents are the same in every request, so every request would be refused.
+        return GeminiRefusedError(
+            f"{said}; check the gemini section for options that the model doesn't support", code
+        )
     return Refusal(said)
 
 
 class Scrubber:
-    """Takes a secret out of text, however it was quoted there."""
+    """Removes a secret from text."""
 
     def __init__(self, secret: str) -> None:
         self._pattern = re.compile(re.escape(secret)) if secret else None
 
     def __call__(self, text: str) -> str:
-        """The text with the secret replaced by ***."""
+        """Return the text with the secret replaced by ***."""
         return self._pattern.sub("***", text) if self._pattern else text
 
     def __repr__(self) -> str:
@@ -101,7 +107,7 @@ def _rate_limit(said: str, error: Mapping[str, Any], retry_after_s: float | None
             HTTPStatus.TOO_MANY_REQUESTS,
         )
     quota_ids = [str(violation.get("quotaId") or "") for violation in violations]
-    # The delay doesn't tell them apart: less than a minute was seen for both.
+    # The retry delay doesn't tell the two kinds of limit apart: it can be less than a minute for both.
     of_day = [quota_id for quota_id in quota_ids if "PerDay" in quota_id]
     quota_id = next(iter(of_day or quota_ids), "") or None
     if quota_id:
@@ -110,7 +116,10 @@ def _rate_limit(said: str, error: Mapping[str, Any], retry_after_s: float | None
 
 
 def _retry_after_s(error: Mapping[str, Any], headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait: RetryInfo says it with fractions, the header in whole seconds or as a date."""
+    """Return the seconds to wait, if the server gave them.
+
+    RetryInfo gives fractional seconds. The Retry-After header gives whole seconds or a date.
+    """
     for info in _details(error, "RetryInfo"):
         matched = _DURATION.match(str(info.get("retryDelay")))
         if matched:

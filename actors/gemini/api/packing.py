@@ -1,9 +1,9 @@
-"""Several crops in one request, and their answers back.
+"""Pack several crops into one request and match the answers to them.
 
-Each crop goes with an id that its answer must echo. Models that are shown several images now and then
-leave one out, answer twice, or shift their answers by one, so an answer is used only if it echoes each id
-exactly once; otherwise the request is asked again in halves. Ids are not numbers in a row, which a model
-could count up without looking.
+Each crop is sent with an id that its answer must echo. Models that are shown several images sometimes skip
+an image, answer it twice, or shift their answers by one. The answers to a request are therefore used only
+if they echo each id exactly once; otherwise the request is sent again in halves. The ids aren't
+consecutive numbers, because a model could count those up without looking at the images.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 _ID_CHARS = 4
-"""Hex digits of an id; more where two crops of a request would share one."""
+"""Hex digits of an id. More are used if two crops of a request would otherwise share an id."""
 
 INLINE_BYTES = 14 << 20
-"""Most bytes of images in one request: base64 makes 4/3 of them, and a request may have 20 MB
+"""Maximum bytes of images in one request. Base64 makes them 4/3 as large, and a request may have 20 MB
 (ai.google.dev/gemini-api/docs/image-understanding)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """One person to be asked about.
+    """The crop of one person.
 
     Attributes:
-        key: Who it is, to the caller; unique among the crops that are packed together.
+        key: Identifies the person for the caller. Unique among the crops that are packed together.
         jpeg: Encoded image.
     """
 
@@ -36,11 +36,11 @@ class Crop:
 
 @dataclass(frozen=True, slots=True)
 class PackedRequest:
-    """Crops of one request.
+    """The crops of one request and their ids.
 
     Attributes:
-        crops: In the order in which they are shown; at least one.
-        ids: What the answers must echo, one a crop, in the same order; all different.
+        crops: Crops in the order in which the model sees them; at least one.
+        ids: The ids that the answers must echo, one per crop, in the same order. All are different.
     """
 
     crops: tuple[Crop, ...]
@@ -48,7 +48,7 @@ class PackedRequest:
 
     @property
     def key(self) -> str:
-        """Name of the request: the same crops in the same order have the same, anywhere and always."""
+        """Key of the request, which depends only on its crops, their order and their ids."""
         digest = hashlib.sha256()
         for echo_id, crop in zip(self.ids, self.crops, strict=True):
             digest.update(f"{echo_id}\n{crop.key}\n{hashlib.sha256(crop.jpeg).hexdigest()}\n".encode())
@@ -62,17 +62,17 @@ def pack(
     tokens: Callable[[Crop], int] | None = None,
     max_tokens: int | None = None,
 ) -> Iterator[PackedRequest]:
-    """Put crops together in a shuffled order, so that neighbours in a frame seldom share a request.
+    """Pack crops in a shuffled order, so that neighbours in a frame seldom share a request.
 
-    The order is that of a hash of seed and key: it depends on nothing else, so a run that was
-    interrupted puts the rest in the same order as it would have.
+    Crops are sorted by a hash of the seed and their key. The order depends on nothing else, so after an
+    interruption the remaining crops are packed in the same order as before.
 
     Args:
-        crops: With unique keys.
-        per_request: Most crops of a request.
-        seed: Other seeds give other orders.
-        tokens: Estimated input tokens of a crop; needed with `max_tokens`.
-        max_tokens: Most tokens of a request's crops together; a crop above goes alone.
+        crops: Crops with unique keys.
+        per_request: Maximum number of crops per request.
+        seed: Seed of the order; different seeds give different orders.
+        tokens: Returns the estimated input tokens of a crop; needed with `max_tokens`.
+        max_tokens: Maximum total tokens of a request's crops. A crop with more gets its own request.
 
     Raises:
         ValueError: Two crops have the same key.
@@ -80,7 +80,7 @@ def pack(
     ordered = sorted(crops, key=lambda crop: (_digest(seed, crop.key), crop.key))
     repeated = [key for key, count in Counter(crop.key for crop in ordered).items() if count > 1]
     if repeated:
-        raise ValueError(f"crop {repeated[0]!r} is to be packed twice")
+        raise ValueError(f"crop {repeated[0]!r} was passed twice; crop keys must be unique")
     group: list[Crop] = []
     group_bytes = group_tokens = 0
     for crop in ordered:
@@ -97,7 +97,7 @@ def pack(
 
 
 def request_of(crops: Sequence[Crop], seed: int) -> PackedRequest:
-    """One request of these crops, in this order."""
+    """Return one request with these crops, in this order."""
     digests = [_digest(seed, crop.key) for crop in crops]
     length = _ID_CHARS
     while len({digest[:length] for digest in digests}) < len(digests):
@@ -106,7 +106,7 @@ def request_of(crops: Sequence[Crop], seed: int) -> PackedRequest:
 
 
 def halves(request: PackedRequest) -> tuple[PackedRequest, PackedRequest]:
-    """The two requests that a mixed-up one is asked again as; each crop keeps its id.
+    """Split a request whose answer can't be used into two requests. Each crop keeps its id.
 
     Raises:
         ValueError: The request has a single crop.
@@ -119,11 +119,14 @@ def halves(request: PackedRequest) -> tuple[PackedRequest, PackedRequest]:
 
 
 def mismatch(request: PackedRequest, echoed_ids: Iterable[str]) -> str | None:
-    """How the ids that came back differ from those asked for, or None if each came exactly once.
+    """Describe how the echoed ids differ from those of the request.
 
     Args:
-        request: What was asked.
+        request: The request that was sent.
         echoed_ids: The id of each answer.
+
+    Returns:
+        The difference, or None if each id was echoed exactly once.
     """
     echoed = Counter(echoed_ids)
     missing = [echo_id for echo_id in request.ids if not echoed[echo_id]]

@@ -1,4 +1,4 @@
-"""What is sent to Gemini: the same content online and as a line of a batch."""
+"""Build requests to Gemini, with the same content for online calls and for the lines of a batch file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ ECHO_INSTRUCTION = (
     "its image, copied letter by letter."
 )
 
-# Sent to the model as the field's meaning.
+# Sent to the model as the description of the field.
 _ID_DESCRIPTION = "The id that stands before the image, copied letter by letter"
 
 
 def response_json_schema(schema: AttributeSchema, reasoning: bool) -> dict[str, Any]:
-    """JSON schema of an answer to any number of crops.
+    """Return the JSON schema of an answer to any number of crops.
 
-    It names neither the ids nor their count, so that it is the same for every request: long schemas with
-    many bounds are refused ("too many states for serving"), and ids that a schema forces on the model
-    would no longer tell which image it looked at.
+    The schema contains neither the ids nor their count, so it is the same for every request. Gemini
+    refuses long schemas with many bounds ("too many states for serving"). Also, if the schema dictated the
+    ids, an echoed id would no longer show which image the model looked at.
     """
     person = schema.json_schema(reasoning)
     person["properties"] = {
@@ -36,7 +36,8 @@ def response_json_schema(schema: AttributeSchema, reasoning: bool) -> dict[str, 
         **person["properties"],
     }
     person["required"] = [ID_KEY, *person["required"]]
-    # Not among the keywords that Gemini lists as supported; the prompt says it, and the answer is cut to it.
+    # Gemini doesn't list maxLength among the supported keywords. The prompt states the limit instead, and
+    # `read_answer` cuts longer text.
     person["properties"].get(REASONING_KEY, {}).pop("maxLength", None)
     return {
         "type": "object",
@@ -47,7 +48,7 @@ def response_json_schema(schema: AttributeSchema, reasoning: bool) -> dict[str, 
 
 
 def request_contents(request: PackedRequest, resolved: ResolvedGemini) -> list[types.Content]:
-    """Prompt, then each crop behind its id, as one turn."""
+    """Return one turn with the prompt, followed by the id and image of each crop."""
     from google.genai import types
 
     parts = [types.Part.from_text(text=f"{resolved.prompt}\n{ECHO_INSTRUCTION}")]
@@ -60,13 +61,13 @@ def request_contents(request: PackedRequest, resolved: ResolvedGemini) -> list[t
 def generation_config(
     request: PackedRequest, settings: GeminiSettings, schema: AttributeSchema
 ) -> types.GenerateContentConfig:
-    """How the answer is to be generated."""
+    """Return the options for generating the answer."""
     from google.genai import types
 
     thinking, budget = None, settings.thinking_budget
     if budget is not None:
         thinking = types.ThinkingConfig(thinking_budget=budget)
-    # Thinking counts towards the limit, so where its length is the model's choice there can be none.
+    # Thinking tokens count towards the limit, so there is no limit if the model chooses how long it thinks.
     limit = None
     if budget is not None and budget >= 0:
         limit = len(request.crops) * settings.answer_tokens + budget
@@ -86,7 +87,7 @@ def generation_config(
 def request_body(
     request: PackedRequest, settings: GeminiSettings, resolved: ResolvedGemini, schema: AttributeSchema
 ) -> dict[str, Any]:
-    """The request as JSON, as a batch file holds it: what the online call sends, under the same names."""
+    """Return the request as JSON for a batch file, with the same content and names as the online call."""
     contents = request_contents(request, resolved)
     config = generation_config(request, settings, schema)
     return {

@@ -1,1 +1,1 @@
-"""Persons that Gemini has not answered yet: who they are, and their way to an answer."""
+"""The backlog: finding the persons that Gemini has not answered yet, and getting their answers."""

@@ -1,9 +1,10 @@
-"""Who works on what, among runs that share an output and can't see each other.
+"""Claims, with which runs that share an output divide the work without seeing each other.
 
-A claim is an object in the bucket that names its holder; a holder that lives changes an object of its own
-every few seconds. Whether one is dead is judged by the watcher's own watch alone: clocks of machines differ.
-A holder that was stopped for longer than that and goes on doesn't know that its claim was taken over, so
-a claim saves double work and double cost; it is no lock, and what is committed doesn't rest on it.
+A claim is an object in the bucket that names its holder. A living holder changes an object of its own every
+few seconds. Other runs decide whether a holder is dead with their own clock alone, because the clocks of
+machines differ. A holder that is paused for so long that it counts as dead, and then goes on, doesn't know
+that its claim was taken over. A claim therefore avoids double work and double cost, but it is not a lock, and
+the correctness of commits doesn't depend on it.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 log = logging.getLogger(__name__)
 
 BEAT_S = 5.0
-"""How often a holder shows that it lives."""
+"""Seconds between two heartbeats of a holder."""
 
 _DEAD_AFTER_S = 20.0
-"""Of the same beat seen for so long: a few beats may be late on a busy machine or store."""
+"""A holder counts as dead when its heartbeat has not changed for this number of seconds. A few heartbeats may
+be late on a busy machine or store."""
 
 Claim = Literal["ours", "theirs", "unknown"]
-"""What came of trying: ours; another's who lives; another's of whom that isn't known yet."""
+"""Result of trying to claim something: `ours` if this holder has the claim, `theirs` if another living holder
+has it, and `unknown` if it isn't known yet which of the two is the case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Claims:
 
     Args:
         store: The output.
-        holder: Name of the holder: of a run, so that its restarted workers keep what it has.
+        holder: Name of the holder. It is the name of a run, so that restarted workers keep the run's claims.
     """
 
     def __init__(self, store: ObjectStore, holder: str) -> None:
@@ -59,10 +62,10 @@ class Claims:
     def take(self, name: str) -> Claim:
         """Try to claim `name`.
 
-        Ask again until it is no longer "unknown", which takes 20 s at most.
+        Call it again while the result is "unknown". It takes at most 20 s to find out.
 
         Raises:
-            OutputError: What is in the claim's place is none.
+            OutputError: The object in the claim's place is not a claim.
             OSError: The store can't be read or written.
         """
         self._begin_to_beat()
@@ -73,7 +76,7 @@ class Claims:
         except PreconditionError:
             try:
                 content, etag = self._store.read_with_etag(path)
-            except FileNotFoundError:  # released just now
+            except FileNotFoundError:  # The claim was released just now.
                 return "unknown"
         else:
             return "ours"
@@ -94,18 +97,18 @@ class Claims:
         return "ours"
 
     def release(self, name: str) -> None:
-        """Let others have it. Raises OSError where the store can't be written."""
+        """Release a claim, so that others can take it. Raises OSError if the store can't be written."""
         self._store.delete([layout.claim_path(name)])
 
     def close(self) -> None:
-        """To be called when everything is released."""
+        """Stop the heartbeat. Call this when all claims are released."""
         self._ended.set()
         if self._beating is not None:
             self._beating.join()
             self._store.delete([layout.holder_path(self._holder)])
 
     def _look_at(self, holder: str) -> Claim | None:
-        """None of one that is dead."""
+        """Return "theirs" or "unknown" for the claim of another holder, or None if the holder is dead."""
         now = time.monotonic()
         try:
             beat = self._store.read(layout.holder_path(holder))
@@ -134,7 +137,10 @@ class Claims:
             try:
                 self._beat()
             except STORAGE_ERRORS as error:
-                log.warning("can't show that this run lives: %s", storage_error_text(error))
+                log.warning(
+                    "can't write the heartbeat of this run, so others may take over its claims: %s",
+                    storage_error_text(error),
+                )
 
     def _beat(self) -> None:
         self._store.write(layout.holder_path(self._holder), uuid.uuid4().hex.encode())

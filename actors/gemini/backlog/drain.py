@@ -1,4 +1,4 @@
-"""One shard of Gemini's backlog: load it, ask about whoever waits, commit what is known."""
+"""Work off one shard of Gemini's backlog: load it, ask about its waiting persons, commit the answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from actors.attributes import AttributeSchema
 from actors.commit.accounting import ShardSummary
-from actors.commit.committed_shard import load_committed, shard_of
+from actors.commit.committed_shard import load_committed, shard_from_record
 from actors.commit.committer import Committer
 from actors.detect.restored_crops import CropRestorer
 from actors.errors import PreconditionError, ShardError, ShopframeError
@@ -23,16 +23,16 @@ from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What became of a shard of the backlog.
+    """The result of working off a shard of the backlog.
 
     Attributes:
-        shard_id: Which shard.
-        summary: Of its commit, or None if nothing was committed.
-        answered: Persons that have an outcome since.
-        waiting: Persons that still have none.
+        shard_id: Id of the shard.
+        summary: Summary of the shard's commit, or None if nothing was committed.
+        answered: Number of persons that got an outcome.
+        waiting: Number of persons that still have no outcome.
         stop: Why the stage stopped, if it did.
         error: What went wrong with this shard alone.
-        claim: Whose it is: nothing was done unless it is "ours".
+        claim: Result of claiming the shard. Nothing was done unless it is `ours`.
     """
 
     shard_id: str
@@ -46,14 +46,14 @@ class Drained:
 
 @dataclass(frozen=True, slots=True)
 class ShardDrainer:
-    """What is needed to work off a shard.
+    """Works off shards of the backlog.
 
     Attributes:
-        committer: Of the output.
+        committer: Committer of the output.
         schema: The attributes.
         resolved: Model and prompt.
-        cameras: Whose crops may be sent.
-        crop_restorer: Cuts crops that were not kept.
+        cameras: Cameras whose crops may be sent.
+        crop_restorer: Cuts out again the crops that were not kept.
     """
 
     committer: Committer
@@ -63,18 +63,18 @@ class ShardDrainer:
     crop_restorer: CropRestorer
 
     def load(self, drain_task: DrainTask) -> tuple[ShardBlock, PendingShard]:
-        """The shard as it is committed, with what the journal knows beyond that.
+        """Load a committed shard and the answers that the journal has in addition.
 
         Raises:
-            ShardError: The shard isn't committed, an object of it is missing, or crops that were not kept
-                can't be cut again.
+            ShardError: The shard isn't committed, one of its objects is missing, or crops that were not kept
+                can't be cut out again.
             OSError: The store can't be read.
         """
         found = read_record(self.committer.store, drain_task.shard_id)
         if found is None or found[0].state != "done":
             raise ShardError("it is no longer committed; run shopframe annotate again")
         record, etag = found
-        task = ShardTask(shard_of(record), "annotate", record_etag=etag, attempt=record.attempt + 1)
+        task = ShardTask(shard_from_record(record), "annotate", record_etag=etag, attempt=record.attempt + 1)
         block, record = load_committed(ShardBlock(task), self.committer.store)
         block = self.crop_restorer.fill_crops(block, record)
         same = record.fingerprints.get(ANNOTATOR) == self.resolved.fingerprint
@@ -87,10 +87,10 @@ class ShardDrainer:
         return block, waiting
 
     def drain(self, task: DrainTask, ask: Callable[[Sequence[AskedCrop]], Answers]) -> Drained:
-        """Work off a shard; whatever goes wrong is its own trouble.
+        """Work off a shard. An error concerns this shard alone and is returned in `Drained.error`.
 
-        It is committed when its last waiting person has an outcome; if only some were chosen, when
-        these have. Nothing is committed where another run has done so already.
+        The shard is committed when all of its persons have an outcome or, if only some persons were chosen,
+        when all of these have one. Nothing is committed if another run has committed the shard already.
         """
         shard_id = task.shard_id
         try:

@@ -1,4 +1,4 @@
-"""Gemini's backlog: which committed shards have persons without an outcome that stands."""
+"""List the shards of Gemini's backlog: the committed shards in which persons still wait for an answer."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from actors.storage.record_index import read_records
 
 @dataclass(frozen=True, slots=True)
 class WaitingShard:
-    """A shard of the backlog: `persons` is how many of it have no outcome that stands."""
+    """A shard of the backlog. `persons` is the number of its persons that still wait for an answer."""
 
     shard_id: str
     persons: int
 
 
 def waiting_of(record: CommitRecord, fingerprint: str, keep: Sequence[Outcome] = SETTLED) -> int:
-    """How many persons of a shard Gemini is still to be asked about.
+    """Return the number of persons of a shard that still wait for an answer from Gemini.
 
     Args:
-        record: Of the shard.
-        fingerprint: Of the way of asking; answers to another question don't count.
-        keep: Outcomes that stand.
+        record: Commit record of the shard.
+        fingerprint: Gemini's fingerprint in this run. Answers with another fingerprint don't count.
+        keep: Outcomes that are kept; persons with any other outcome are asked about again.
     """
     if record.state != "done":
         return 0
@@ -39,7 +39,7 @@ def waiting_of(record: CommitRecord, fingerprint: str, keep: Sequence[Outcome] =
 def read_backlog(
     store: ObjectStore, resolved: ResolvedGemini, keep: Sequence[Outcome] = SETTLED
 ) -> list[WaitingShard]:
-    """Shards with waiting persons, the one committed first before the others."""
+    """Return the shards with waiting persons, in the order in which they were committed."""
     found = []
     for record, _ in read_records(store):
         persons = waiting_of(record, resolved.fingerprint, keep)

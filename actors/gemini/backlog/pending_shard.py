@@ -1,4 +1,4 @@
-"""A shard's part in Gemini's backlog: who of it still waits for an answer, and its table of answers."""
+"""A shard's part in Gemini's backlog: its persons that wait for an answer, and its table of answers."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _NOT_PERMITTED = "not sent: gemini.cameras does not permit its camera"
 
 @dataclass(slots=True)
 class PendingShard:
-    """The kept persons of a shard as far as Gemini goes.
+    """The kept persons of a shard, with their outcomes from Gemini.
 
     Attributes:
-        shard_id: Of which shard.
-        persons: The kept rows of PERSONS_SCHEMA.
-        cameras: Frame key to its camera.
-        rows: Person to the row of the committed table that stays as it is.
-        found: Person to an outcome that is known and not committed yet.
+        shard_id: Id of the shard.
+        persons: The kept persons, as rows of PERSONS_SCHEMA.
+        cameras: Cameras by frame key.
+        rows: Rows of the committed table that stay as they are, by person.
+        found: Outcomes that are known but not committed yet, by person.
         is_committed: Whether the committed table answers the question that is asked now.
     """
 
@@ -42,7 +42,7 @@ class PendingShard:
     is_committed: bool = False
 
     def waiting(self, chosen: Collection[Person] | None = None) -> list[tuple[Person, Crop]]:
-        """Persons without an outcome, with their crops; of `chosen` alone, where given."""
+        """Return the persons without an outcome and their crops, limited to `chosen` if it is given."""
         return [
             (person, crop)
             for person, crop in self.crops_by_person()
@@ -50,20 +50,20 @@ class PendingShard:
         ]
 
     def take_answers(self, answers: Mapping[str, JournalEntry]) -> None:
-        """Use answers, paid for just now or before: crop digest to its entry."""
+        """Use these answers, given by crop digest. They may be new or from the journal."""
         for person, crop in self.waiting():
             entry = answers.get(crop_sha256(crop.jpeg))
             if entry is not None:
                 self.found[person] = entry
 
     def refuse_cameras(self, permitted: GeminiCameras, resolved: ResolvedGemini) -> None:
-        """Give everybody whose crop may not be sent the outcome "blocked"."""
+        """Give the outcome `blocked` to every waiting person whose crop may not be sent."""
         for person, _ in self.waiting():
             if not permitted.permits(self.cameras.get(person[0])):
                 self.found[person] = _unsent(Annotation("blocked", _NOT_PERMITTED), resolved)
 
     def table(self, schema: AttributeSchema, resolved: ResolvedGemini) -> pa.Table:
-        """One row a kept person; those without an outcome are pending."""
+        """Return the table with one row per kept person. Persons without an outcome are `pending`."""
         keys = self.persons.select(["frame_key", "person_index"]).to_pylist()
         pending = _unsent(PENDING, resolved)
         entries = [self.found.get((key["frame_key"], key["person_index"]), pending) for key in keys]
@@ -80,7 +80,7 @@ class PendingShard:
         return pa.Table.from_pylist(rows, table.schema)
 
     def crops_by_person(self) -> list[tuple[Person, Crop]]:
-        """All kept persons with their crops; a crop's key names its shard, frame and person."""
+        """Return all kept persons with their crops. A crop's key names its shard, frame and person."""
         columns = self.persons.select(["frame_key", "person_index", "crop"]).to_pylist()
         return [
             (
@@ -92,19 +92,19 @@ class PendingShard:
 
 
 def pending_shard(block: ShardBlock, keep: Collection[str] | None) -> PendingShard:
-    """What a loaded block says of Gemini's answers.
+    """Return the pending shard of a loaded block.
 
     Args:
-        block: With frames, persons and committed annotations.
-        keep: Outcomes of the committed table that stand; None where it answers another question
-            (another model, prompt or schema), so that nothing of it does.
+        block: Block with its frames, persons and committed annotations.
+        keep: Outcomes of the committed table that are kept, or None if the table answers another question
+            (another model, prompt or schema), so that nothing of it is kept.
 
     Raises:
         ValueError: The block isn't loaded.
     """
     persons = block.kept_persons()
     if block.frames is None:
-        raise ValueError(f"{block.task.shard.shard_id}: its frames are loaded before its backlog is known")
+        raise ValueError(f"{block.task.shard.shard_id}: its frames must be loaded before its backlog is read")
     frames = block.frames.select(["frame_key", "camera", "status"]).to_pylist()
     shard = PendingShard(
         shard_id=block.task.shard.shard_id,
@@ -130,14 +130,14 @@ def answered(
     cost_usd: float,
     resolved: ResolvedGemini,
 ) -> JournalEntry:
-    """One person's part of what a request brought.
+    """Return the journal entry of one person in a request.
 
     Args:
-        annotation: The outcome.
-        crop_digest: Of the committed crop.
-        answer: Of the request.
-        share: Persons that the request's tokens and cost are shared by.
-        cost_usd: Of the whole request.
+        annotation: The outcome and the attributes.
+        crop_digest: SHA-256 of the committed crop.
+        answer: Answer to the whole request.
+        share: Number of persons among which the request's tokens and cost are divided.
+        cost_usd: Cost of the whole request.
         resolved: Model and prompt.
     """
     usage = answer.usage
@@ -156,7 +156,7 @@ def answered(
 
 
 def _unsent(annotation: Annotation, resolved: ResolvedGemini) -> JournalEntry:
-    """An outcome that no request brought."""
+    """Return the entry of an outcome that is not from a request."""
     return JournalEntry(
         crop_sha256="",
         fingerprint=resolved.fingerprint,

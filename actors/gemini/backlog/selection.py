@@ -1,4 +1,4 @@
-"""Which persons Gemini is asked about first: by shard, at random, or where SmolVLM is least certain."""
+"""Choose which persons Gemini is asked about first: by shard, at random, or by SmolVLM's uncertainty."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Backlog:
         store: The output.
         settings: Policy and budget.
         resolved: Model and prompt.
-        keep: Outcomes that stand.
-        ready: Shards that nothing else is to be done to.
-        grows: Whether the run commits shards of its own.
+        keep: Outcomes that are kept.
+        ready: Shards that need nothing else in this run.
+        grows: Whether the run itself commits shards.
     """
 
     store: ObjectStore
@@ -47,21 +47,21 @@ class Backlog:
 
     @property
     def _in_order(self) -> bool:
-        """Whether shards can be asked about as they come; a choice among all needs all of them."""
+        """Whether a shard can start when it is ready. A choice among all persons needs all shards first."""
         return self.settings.policy == "oldest" and self.settings.max_persons is None
 
     def at_once(self) -> Iterator[DrainTask]:
-        """What can begin before the run's own shards are done."""
+        """Yield the tasks that can start before the run's own shards are done."""
         if self._in_order or not self.grows:
             yield from drain_tasks(self.store, self.settings, self.resolved, self.ready, self.keep)
 
     def committed(self, summary: ShardSummary) -> Iterator[DrainTask]:
-        """What can begin since a shard of the run was committed."""
+        """Yield the task that can start because the run has committed a shard."""
         if self._in_order and summary.state == "done" and summary.counts.kept:
             yield DrainTask(summary.shard_id, self.keep)
 
     def afterwards(self) -> Iterator[DrainTask]:
-        """What can begin when the run's own shards are done."""
+        """Yield the tasks that can start when the run's own shards are done."""
         if self.grows and not self._in_order:
             waiting = read_backlog(self.store, self.resolved, self.keep)
             yield from drain_tasks(self.store, self.settings, self.resolved, waiting, self.keep)
@@ -74,18 +74,18 @@ def drain_tasks(
     backlog: Iterable[WaitingShard],
     keep: tuple[Outcome, ...] = SETTLED,
 ) -> Iterator[DrainTask]:
-    """The backlog as tasks, in the order of `gemini.policy`, no more persons than `gemini.max_persons`.
+    """Yield the backlog as tasks in the order of `gemini.policy`, with at most `gemini.max_persons` persons.
 
-    With the policy "oldest" whole shards, of which the last may be cut. With the others the persons are
-    chosen over all shards, and tasks follow in the order of the shard whose first person is the most
-    valuable; without `max_persons` the choice is of everybody, and only the order is left to decide.
+    The policy `oldest` takes whole shards, of which the last may be incomplete. The other policies choose
+    persons from all shards, and order the tasks by the rank of the first person chosen from each shard.
+    Without `max_persons` they choose all persons, and the policy only decides the order.
 
     Args:
         store: The output.
         settings: Policy and budget.
         resolved: Model and prompt.
-        backlog: From `read_backlog`.
-        keep: Outcomes that stand.
+        backlog: Result of `read_backlog`.
+        keep: Outcomes that are kept.
     """
     if settings.policy == "oldest" and settings.max_persons is None:
         yield from (DrainTask(shard.shard_id, keep) for shard in backlog)
@@ -117,8 +117,8 @@ def _chosen(
     everybody = sum(shard.persons for shard in backlog)
     wanted = everybody if most is None else most
     audited = wanted if settings.policy == "random" else round(wanted * settings.audit_share)
-    # Two heaps in one pass, as large as the budget: the sample by the rank of a hash, which nothing
-    # about a person can influence, and the least certain.
+    # One pass fills two heaps, each at most as large as the budget. One holds the random sample, ranked by a
+    # hash that no property of a person can influence; the other holds the least certain persons.
     sample: list[tuple[float, str, Person]] = []
     uncertain: list[tuple[float, str, Person]] = []
     for shard_id, person, confidence in people:
@@ -152,7 +152,7 @@ def _waiting_people(
     backlog: Iterable[WaitingShard],
     keep: tuple[Outcome, ...],
 ) -> Iterator[tuple[str, Person, float]]:
-    """Shard, person and SmolVLM's lowest confidence in one of its answers (0 where it gave none)."""
+    """Yield shard id, person and the lowest confidence of SmolVLM's answers (0 if it gave no answer)."""
     for shard in backlog:
         found = read_record(store, shard.shard_id)
         if found is None:

@@ -1,1 +1,1 @@
-"""What may be sent to Gemini now, counted in the bucket."""
+"""Limit the requests to Gemini by counting them in a ledger in the bucket."""

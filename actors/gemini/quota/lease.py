@@ -1,4 +1,4 @@
-"""What one holder of a quota has in hand: its clock, its lease, the requests handed out of it."""
+"""The state of one holder of a quota: its clock, its lease and the requests handed out from the lease."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from actors.gemini.quota.rules import ARRIVAL_MARGIN_S, LeaseUse
 
 
 class Clock(Protocol):
-    """Where the time comes from; tests bring their own."""
+    """Source of the time. Tests use their own."""
 
     def now(self) -> float:
-        """Seconds since the epoch. May be set back."""
+        """Return the seconds since the epoch. The clock may be set back between calls."""
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for the given number of seconds."""
 
 
 class SystemClock:
     """This machine's clock."""
 
     def now(self) -> float:
-        """Seconds since the epoch."""
+        """Return the seconds since the epoch."""
         return time.time()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for the given number of seconds."""
         await asyncio.sleep(seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """One request that may be sent, and is counted as sent.
+    """One request that may be sent and is counted as sent.
 
     Attributes:
-        lease_id: The lease in the ledger that counts it.
-        number: Which request of the lease.
-        reserved_at: Seconds since the epoch.
-        tokens: Its input tokens, as estimated.
+        lease_id: Id of the lease in the ledger that counts the request.
+        number: Number of the request within the lease.
+        reserved_at: When the request was reserved, in seconds since the epoch.
+        tokens: Estimated input tokens of the request.
     """
 
     lease_id: str
@@ -52,19 +52,20 @@ class Reservation:
 
     @property
     def send_by(self) -> float:
-        """When to begin sending at the latest; later, `release` it and reserve again.
+        """Latest time to start sending the request, in seconds since the epoch.
 
-        It leaves half of the margin of the windows for the way to the server.
+        After this time, call `release` and reserve again. Half of `ARRIVAL_MARGIN_S` is left for the
+        request to reach the server.
         """
         return self.reserved_at + ARRIVAL_MARGIN_S / 2
 
 
 @dataclass(slots=True)
 class HeldLease:
-    """A lease of this holder, and what became of it.
+    """A lease of this holder and the requests handed out from it.
 
-    `tokens` maps the number of each request handed out to its input tokens, `counted_tokens` is what
-    the ledger has for all of them together.
+    `tokens` maps the number of each request that was handed out to its input tokens. `counted_tokens` is
+    the total that the ledger counts for the lease.
     """
 
     lease: Lease
@@ -75,7 +76,7 @@ class HeldLease:
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def hand_out(self, tokens: int, now: float) -> Reservation | None:
-        """The next request of the lease, or None if it has none left that would be in time."""
+        """Hand out the next request, or return None if the lease has expired or has too little left."""
         in_time = self.granted_at <= now <= self.lease.sent_by
         fits = self.spent_tokens + tokens <= self.lease.tokens and len(self.tokens) < self.lease.requests
         if not (in_time and fits):
@@ -87,9 +88,9 @@ class HeldLease:
 
     @property
     def spent_tokens(self) -> int:
-        """Input tokens of all requests handed out, as far as they are known."""
+        """Total input tokens of the requests handed out: counted where known, otherwise estimated."""
         return sum(self.tokens.values())
 
     def use(self) -> LeaseUse:
-        """What to tell the ledger."""
+        """Return the use of the lease, to be written to the ledger."""
         return LeaseUse(self.lease.lease_id, len(self.tokens), self.spent_tokens, self.last_sent_at)

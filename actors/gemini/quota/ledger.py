@@ -1,7 +1,7 @@
-"""What was spent of a quota: one object in the bucket for each API key and model, shared by all jobs.
+"""The ledger of a quota: one object in the bucket per API key and model, shared by all jobs.
 
-Times are seconds since the epoch; days are dates in Pacific time, where Google's daily quotas end at
-midnight. The rules are in `rules`, the reading and writing in `quota`, beside this module.
+Times are in seconds since the epoch. Days are dates in Pacific time, because Google's daily quotas reset
+at midnight there. The neighbouring module `rules` contains the rules, and `quota` updates the ledger.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from actors.errors import OutputError
 from actors.storage.object_store import ObjectStore
 
 PACIFIC = ZoneInfo("America/Los_Angeles")
-"""Where the day of a daily quota begins and ends (ai.google.dev/gemini-api/docs/rate-limits)."""
+"""Time zone in which the day of a daily quota begins and ends (ai.google.dev/gemini-api/docs/rate-limits)."""
 
 
 class _Frozen(BaseModel):
@@ -25,15 +25,15 @@ class _Frozen(BaseModel):
 
 
 class Lease(_Frozen):
-    """Requests that one holder may send, counted as sent until it says how many it used.
+    """Requests that one holder may send. All count as sent until the holder reports how many it used.
 
     Attributes:
-        lease_id: Unique.
-        day: The day that they count for.
-        sent_by: When the last of them is handed out at the latest.
-        requests: How many.
-        tokens: Their input tokens together: estimated, then corrected.
-        open: Whether the holder may still return a part.
+        lease_id: Unique id.
+        day: The day that the requests count for.
+        sent_by: Latest time at which a request of the lease is handed out.
+        requests: Number of requests.
+        tokens: Total input tokens of the requests, first estimated and later corrected.
+        open: Whether the holder may still return unused requests.
     """
 
     lease_id: str
@@ -45,19 +45,19 @@ class Lease(_Frozen):
 
 
 class Ledger(_Frozen):
-    """What was spent with one API key and model.
+    """The requests and tokens counted for one API key and model.
 
     Attributes:
-        revision: Counts the writes. With `writer` it makes competing contents differ, by which a
-            store without versions of its own tells them apart.
-        writer: Who wrote it: a random name of a holder.
-        days: Day to requests sent in it; today's and yesterday's.
-        spent_day: The last day that the server declared spent.
-        held_from: When the server last told to wait.
-        held_until: When that ends.
-        shrunk_at: When the limits a minute were last lowered.
-        share: What share of the configured limits was left then.
-        leases: Those in the window, and those that are open.
+        revision: Number of writes so far. Together with `writer`, it makes competing contents differ, so
+            that a store without object versions can tell them apart.
+        writer: Random name of the holder that wrote the ledger.
+        days: Requests sent per day, for today and yesterday.
+        spent_day: The last day whose quota the server reported as spent.
+        held_from: When the server last told Shopframe to wait.
+        held_until: When that wait ends.
+        shrunk_at: When the limits per minute were last lowered.
+        share: Share of the configured limits that was in force then.
+        leases: Leases that are in the window or still open.
     """
 
     schema_version: Literal["1"] = "1"
@@ -73,25 +73,28 @@ class Ledger(_Frozen):
 
 
 def key_id_of(api_key: str) -> str:
-    """A name for an API key that doesn't tell it: 16 hexadecimal digits of its SHA-256."""
+    """Return a name for an API key that doesn't reveal it: 16 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(api_key.encode()).hexdigest()[:16]
 
 
 def pacific_day(now: float) -> date:
-    """The day of a moment, in Pacific time."""
+    """Return the date in Pacific time."""
     return datetime.fromtimestamp(now, PACIFIC).date()
 
 
 def reset_of(day: date) -> datetime:
-    """The midnight that ends a day; days of the changes to and from summer time have 23 and 25 hours."""
+    """Return the midnight that ends a day.
+
+    The days on which summer time begins and ends have 23 and 25 hours.
+    """
     return datetime.combine(day + timedelta(days=1), time(), PACIFIC)
 
 
 def read_ledger(store: ObjectStore, path: str) -> tuple[Ledger, str] | None:
-    """A ledger and the version to pass to `ObjectStore.replace`, or None if there is none.
+    """Return the ledger and the etag to pass to `ObjectStore.replace`, or None if there is no ledger.
 
     Raises:
-        OutputError: What is there is no ledger that this version can read.
+        OutputError: The object is not a ledger that this version of Shopframe can read.
     """
     try:
         content, etag = store.read_with_etag(path)
@@ -104,6 +107,6 @@ def read_ledger(store: ObjectStore, path: str) -> tuple[Ledger, str] | None:
         where = ".".join(str(part) for part in problem["loc"])
         raise OutputError(
             f"{store.full(path)}: not a quota ledger of this version: {where or 'content'}: "
-            f"{problem['msg']}; what was spent today is not known: delete it after the next midnight in "
-            "Pacific time, or at once if nothing was sent since the last"
+            f"{problem['msg']}; the requests sent today are unknown: delete it after the next midnight in "
+            "Pacific time, or now if nothing has been sent since the last midnight there"
         ) from error

@@ -1,17 +1,19 @@
-"""The quota of a Gemini project: what may be sent now, counted in the bucket before it is sent.
+"""The quota of a Gemini project. Each request is counted in the bucket before it is sent.
 
-Of the libraries for rate limits, `limits` and `pyrate-limiter` keep their counts in databases and not in
-objects written conditionally, `aiolimiter` keeps none, and in none can a count be corrected afterwards;
-so the windows are our own, on tenacity's retries.
+The existing libraries for rate limits don't fit: `limits` and `pyrate-limiter` keep their counts in
+databases and not in objects that are written conditionally, `aiolimiter` stores no counts, and none of
+them can correct a count afterwards. This module therefore implements its own windows and uses tenacity for
+retries.
 
     quota = Quota(store, key_id_of(api_key), model, limits)
-    granted = await quota.reserve(estimated_tokens)    # a Reservation, or NotNow: when to ask again, and why
+    granted = await quota.reserve(estimated_tokens)    # a Reservation, or NotNow with a time and a reason
     ...                                                # send the request
     await quota.settle(granted, prompt_token_count)    # or quota.refused(granted, per_day=True)
 
-A request is counted for good once it is reserved: killed or timed out, it may have arrived. With large
-quotas one write of the ledger counts several requests, a lease (`quota_rules.largest_lease`).
-The clocks of machines that share a ledger must agree within `quota_rules.ARRIVAL_MARGIN_S`.
+A reserved request stays counted even if the process is killed or the request times out, because it may
+have reached the server. With large quotas, one write of the ledger counts several requests as a lease
+(see `rules.largest_lease`). The clocks of machines that share a ledger must agree within
+`rules.ARRIVAL_MARGIN_S`.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ __all__ += ["SystemClock", "key_id_of"]
 log = logging.getLogger(__name__)
 
 _TRIES = 30
-"""Of one write against competing writers; each loss means that another one won."""
+"""Maximum attempts at one write. An attempt fails only if another holder's write succeeded."""
 
 _Answer = TypeVar("_Answer")
 
@@ -57,17 +59,17 @@ _Answer = TypeVar("_Answer")
 class Quota:
     """One holder's access to the quota of an API key and a model.
 
-    Any number of holders, on any machines, may share a ledger; none can overspend. Methods may be
-    called concurrently within one event loop. All raise `OSError` (or another of `STORAGE_ERRORS`)
-    if the store can't be reached, `PreconditionError` if other writers kept winning, and `OutputError` if
-    the ledger is unreadable; nothing may be sent then.
+    Any number of holders on any machines may share a ledger, and they never overspend the quota together.
+    Methods may be called concurrently within one event loop. All of them raise `OSError` (or another of
+    `STORAGE_ERRORS`) if the store can't be reached, `PreconditionError` if other holders won every attempt
+    at a write, and `OutputError` if the ledger is unreadable. After such an error, nothing may be sent.
 
     Args:
-        store: Where the ledger lies, under `quota/`.
-        key_id: From `key_id_of`; never the key itself.
-        model: As in the request, with or without "models/".
-        limits: As configured.
-        clock: This machine's by default.
+        store: Store that holds the ledger, under `quota/`.
+        key_id: Name of the API key from `key_id_of`, never the key itself.
+        model: Name of the model as in the request, with or without "models/".
+        limits: The configured limits.
+        clock: Source of the time; by default this machine's clock.
     """
 
     def __init__(
@@ -91,16 +93,17 @@ class Quota:
         """Count one request before it is sent.
 
         Args:
-            tokens: Its estimated input tokens, at least 1.
+            tokens: Estimated input tokens of the request, at least 1.
 
         Returns:
-            The right to send it, within `Reservation.send_by`; or when to ask again, and why.
+            A reservation, which allows sending the request until `Reservation.send_by`, or a `NotNow` that
+            says when to ask again and why.
 
         Raises:
-            ConfigError: The request has more tokens than may ever be sent in a minute.
+            ConfigError: The request has more tokens than the configured limit per minute.
         """
         if tokens < 1:
-            raise ValueError(f"a request of {tokens} input tokens: estimate at least 1")
+            raise ValueError(f"tokens is {tokens}, but a request has at least 1 input token")
         if self.limits.tokens_per_minute is not None and tokens > self.limits.tokens_per_minute:
             raise ConfigError(
                 f"gemini.tokens_per_minute={self.limits.tokens_per_minute}: a request of about {tokens} "
@@ -116,10 +119,10 @@ class Quota:
             return self._hand_out(tokens) or self._too_late(granted)
 
     async def settle(self, reservation: Reservation, tokens: int) -> None:
-        """Correct a request's input tokens by the server's count (`usageMetadata.promptTokenCount`).
+        """Correct a request's input tokens to the server's count (`usageMetadata.promptTokenCount`).
 
-        More than was estimated is written at once, less with the next write. Once the request has
-        left the window there is nothing to correct.
+        A count above the estimate is written at once, and a lower count with the next write. A request
+        that has left the window is no longer corrected.
         """
         async with self._lock:
             held = self._held.get(reservation.lease_id)
@@ -128,9 +131,9 @@ class Quota:
                 await self._correct(held)
 
     async def release(self, reservation: Reservation) -> None:
-        """Give a request back that was surely not sent, not even in part.
+        """Return a request of which certainly nothing was sent.
 
-        Do so within a minute: one that has left the window stays counted for its day.
+        Call this within a minute. A request that has left the window stays counted for its day.
         """
         async with self._lock:
             held = self._held.get(reservation.lease_id)
@@ -140,15 +143,15 @@ class Quota:
     async def refused(
         self, reservation: Reservation, per_day: bool, retry_after_s: float | None = None
     ) -> None:
-        """Obey a 429, for everybody: see `quota_rules.with_refusal`.
+        """Record a response with status 429 for all holders; see `rules.with_refusal`.
 
         The refused request stays counted, since the server may have counted it too.
 
         Args:
-            reservation: Of the refused request.
-            per_day: Whether the server named the limit a day; else it is one of those a minute.
-            retry_after_s: How long it said to wait. It has no part in a refusal for the day, which lasts
-                until midnight.
+            reservation: Reservation of the refused request.
+            per_day: Whether the limit per day was exceeded, as opposed to one of the limits per minute.
+            retry_after_s: How long the server said to wait, in seconds. It is ignored with `per_day`, since
+                that refusal lasts until midnight.
         """
         async with self._lock:
             self._finish_live()
@@ -158,9 +161,9 @@ class Quota:
             )
 
     async def return_unused(self) -> None:
-        """Write what isn't written yet: the unused part of a lease, and corrections.
+        """Return the unused part of the lease and write any outstanding corrections to the ledger.
 
-        Call it when there is nothing more to send for now. Reserving afterwards is fine.
+        Call this when there is nothing more to send for now. You can reserve again afterwards.
         """
         async with self._lock:
             self._finish_live()
@@ -168,7 +171,7 @@ class Quota:
                 await self._update(lambda ledger, _: (ledger, None))
 
     async def status(self) -> QuotaStatus:
-        """How the quota stands, from the ledger as it is now."""
+        """Return the status of the quota from the current ledger."""
         now = self.clock.now()
         return await asyncio.to_thread(read_status, self._store, self._path, self.limits, now)
 
@@ -195,13 +198,16 @@ class Quota:
         if self._live is None:
             return
         used = len(self._live.tokens)
-        # As many as were used in the time of a lease, so that a slow sender holds and wastes little.
+        # The next lease is sized by the use of this one, so that a slow sender holds and wastes few requests.
         self._lease_size = 2 * used if used == self._live.lease.requests else max(1, used)
         self._untold.add(self._live.lease.lease_id)
         self._live = None
 
     def _too_late(self, lease: Lease) -> NotNow:
-        log.warning("%s: counting a request took longer than it may wait; is the store slow?", self._path)
+        log.warning(
+            "%s: the ledger was updated too late to send the request; check whether the store is slow",
+            self._path,
+        )
         return NotNow(lease.sent_by, "per_minute")
 
     async def _correct(self, held: HeldLease) -> None:
@@ -217,7 +223,7 @@ class Quota:
     # --- the ledger ---
 
     async def _update(self, change: Callable[[Ledger, float], tuple[Ledger, _Answer]]) -> _Answer:
-        """Read, change, write; again from the start as long as another holder writes in between."""
+        """Read, change and write the ledger, and start again if another holder writes in between."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(PreconditionError),
             wait=wait_random_exponential(multiplier=0.05, max=2),
@@ -229,8 +235,8 @@ class Quota:
             return await retrying(self._try_update, change)
         except PreconditionError as error:
             raise PreconditionError(
-                f"{self._store.full(self._path)}: lost {_TRIES} times to other writers; "
-                "let fewer jobs share one API key and model"
+                f"{self._store.full(self._path)}: {_TRIES} attempts to write failed because other jobs wrote "
+                "first; let fewer jobs share one API key and model"
             ) from error
 
     async def _try_update(self, change: Callable[[Ledger, float], tuple[Ledger, _Answer]]) -> _Answer:
@@ -243,13 +249,17 @@ class Quota:
         told = [self._held[lease_id] for lease_id in self._untold]
         after, answer = change(with_use(before, [held.use() for held in told]), now)
         if remembered and isinstance(answer, NotNow):
-            # Others may have returned something since; a write would have noticed, a refusal doesn't.
+            # Other holders may have returned requests since the ledger was read. A write would have failed
+            # on the old version, but a refusal writes nothing, so the ledger is read again.
             self._known = None
             return await self._try_update(change)
         ahead = is_ahead(stored, now)
         if ahead and not self._warned:
             self._warned = True
-            log.warning("%s: written by a clock ahead of this one; synchronise the clocks", self._path)
+            log.warning(
+                "%s: written by a machine with its clock ahead of this one; synchronise the clocks",
+                self._path,
+            )
         if ahead or after != before:
             await self._write(after, stored.revision + 1, etag)
         for held in told:
@@ -263,7 +273,7 @@ class Quota:
     async def _write(self, ledger: Ledger, revision: int, etag: str | None) -> None:
         ledger = ledger.model_copy(update={"revision": revision, "writer": self._name})
         content = ledger.model_dump_json(indent=1).encode()
-        # Until the store has answered nobody knows which version is there.
+        # Until the store answers, it is unknown which version it holds.
         self._known = None
         if etag is None:
             new_etag = await asyncio.to_thread(self._store.create, self._path, content)
@@ -274,7 +284,7 @@ class Quota:
     def _read(self) -> tuple[Ledger, str | None]:
         found = read_ledger(self._store, self._path)
         if found is None:
-            # Deleted under a holder, which knows what was spent and writes it again.
+            # If the ledger was deleted during the run, the last version seen here is written again.
             return self._last_seen, None
         self._last_seen = found[0]
         return found

@@ -1,8 +1,8 @@
-"""The rules of a quota: pure functions of a ledger, the limits and a time.
+"""The rules of a quota, as pure functions of a ledger, the limits and a time.
 
-A ledger that was written by a clock ahead of the reader's holds times that haven't come yet. Whatever
-it tells of has happened all the same, so it counts as if it happened now: never too little, and not
-for longer than a window or a day. A clock that is set back is the same case.
+A ledger written by a machine whose clock is ahead contains times in the future. The recorded events have
+happened nonetheless, so they count as if they had happened now. Nothing is counted too low, and nothing
+counts for longer than a window or a day. The same applies after this machine's clock is set back.
 """
 
 from __future__ import annotations
@@ -16,44 +16,46 @@ from typing import Literal
 from actors.gemini.quota.ledger import Lease, Ledger, pacific_day, reset_of
 
 WINDOW_S = 60.0
-"""The window of the limits a minute, on the server's clock."""
+"""Length of the window of the limits per minute, by the server's clock."""
 
 ARRIVAL_MARGIN_S = 2.0
-"""How much later than it was handed out a request may arrive. The server's window begins with the
-arrival, so ours is this much longer: at 10 requests a minute it costs 3% of the rate. It also covers
-clocks of different machines that differ by less."""
+"""Maximum time between handing out a request and its arrival at the server. The server's window begins
+with the arrival, so the window here is longer by this margin, which costs 3% of the rate at 10 requests per
+minute. The margin also covers clocks of different machines that differ by less."""
 
 LEASE_S = 3.0
-"""How long the requests of a lease may be handed out: a twentieth of the window, which is what a lease
-can cost of the rate. Other holders learn within this time what one was told by the server."""
+"""How long the requests of a lease may be handed out. It is a twentieth of the window, so a lease costs at
+most a twentieth of the rate. Within this time, all holders learn of a refusal that one of them received."""
 
 RESET_MARGIN_S = 30.0
-"""After midnight nothing is sent for so long: a server whose day begins a little later than ours would
-refuse, and a refusal for the day is believed until the next midnight."""
+"""Nothing is sent during this time after midnight. If the server's day began a little later than here, the
+server would refuse the request, and a refusal for the day holds until the next midnight."""
 
 SHRINK = 0.5
-"""What a refusal leaves of the limits a minute. Halving is what TCP does (RFC 5681); decrease by a
-factor and increase by steps is what lets holders who share a limit converge (Chiu and Jain, 1989)."""
+"""Factor by which a refusal lowers the limits per minute. TCP also halves its rate (RFC 5681). Decreasing
+by a factor and increasing by steps lets holders that share a limit converge (Chiu and Jain, 1989)."""
 
 RECOVERY_PER_S = 0.05 / 60
-"""Share of the configured limits that comes back: a twentieth a minute, so that after a halving all is
-back in ten minutes, and a limit that is set too high costs one refusal in some minutes, not one in each."""
+"""Share of the configured limits that is restored per second: a twentieth per minute. The full limits are
+back ten minutes after a halving, and a limit that is set too high causes one refusal every few minutes
+instead of one every minute."""
 
 SMALLEST_SHARE = 1 / 16
-"""The limits never shrink below this share (nor below one request a minute): four refusals in a row."""
+"""The limits never shrink below this share, which four refusals in a row reach, nor below one request per
+minute."""
 
 _OPEN_KEPT_S = 3600.0
-"""A lease out of the window is kept for so long if its holder may still return a part of it."""
+"""How long a lease is kept after it has left the window, if its holder may still return a part of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaLimits:
-    """What the project may do with one model, as configured.
+    """The configured limits of a project for one model.
 
     Attributes:
-        requests_per_minute: At least 1.
-        tokens_per_minute: Input tokens, at least 1, or None where there is no such limit.
-        requests_per_day: At least 1, or None likewise; the day is Pacific.
+        requests_per_minute: Maximum requests per minute, at least 1.
+        tokens_per_minute: Maximum input tokens per minute, at least 1, or None for no limit.
+        requests_per_day: Maximum requests per day in Pacific time, at least 1, or None for no limit.
     """
 
     requests_per_minute: int
@@ -63,13 +65,15 @@ class QuotaLimits:
 
 @dataclass(frozen=True, slots=True)
 class NotNow:
-    """A request that may not be sent yet.
+    """The answer for a request that may not be sent yet.
 
     Attributes:
-        until: When to ask again, in seconds since the epoch; not a promise, as others may be faster.
-        reason: `per_day`: the day is spent, `until` is after the reset. `day_change`: the moments around
-            midnight, in which the day of an arrival is uncertain. Else the limit that is in the way;
-            `per_minute` also while the server's advice to wait holds. All but `per_day` are short.
+        until: When to ask again, in seconds since the epoch. The request may be denied again then, since
+            other holders may be faster.
+        reason: `per_day` means that the day's quota is spent; `until` is then after the reset.
+            `day_change` is the time around midnight, when it is uncertain for which day a request
+            counts. `per_minute` and `tokens_per_minute` name the limit that is reached; `per_minute` also
+            applies while the server has told Shopframe to wait. All waits except `per_day` are short.
     """
 
     until: float
@@ -78,13 +82,15 @@ class NotNow:
 
 @dataclass(frozen=True, slots=True)
 class LeaseUse:
-    """What a holder knows of its lease by now; all absolute, so telling it twice does no harm.
+    """The use of a lease as far as its holder knows it.
+
+    All values are absolute, so a use can be applied twice without harm.
 
     Attributes:
-        lease_id: Of which lease.
-        requests: Handed out; the rest is returned.
-        tokens: Of these requests, corrected as far as their answers came.
-        sent_by: When the last of them was handed out.
+        lease_id: Id of the lease.
+        requests: Number of requests handed out. The rest of the lease is returned.
+        tokens: Total input tokens of these requests, corrected for those that have been answered.
+        sent_by: When the last of these requests was handed out.
     """
 
     lease_id: str
@@ -94,12 +100,12 @@ class LeaseUse:
 
 
 def leaves_at(lease: Lease) -> float:
-    """When no request of the lease can be in a window of the server any more."""
+    """Return the time from which no request of the lease can be in the server's window."""
     return lease.sent_by + WINDOW_S + ARRIVAL_MARGIN_S
 
 
 def is_ahead(ledger: Ledger, now: float) -> bool:
-    """Whether a clock ahead of this one wrote the ledger, by more than the margin covers."""
+    """Return whether the clock of the ledger's writer is ahead by more than `ARRIVAL_MARGIN_S`."""
     today = pacific_day(now)
     if any(day > today for day in ledger.days) or (ledger.spent_day is not None and ledger.spent_day > today):
         return True
@@ -108,7 +114,7 @@ def is_ahead(ledger: Ledger, now: float) -> bool:
 
 
 def current(ledger: Ledger, now: float) -> Ledger:
-    """The ledger without what no longer matters, and with nothing in it that hasn't come yet."""
+    """Return the ledger without outdated entries and with times in the future moved to the present."""
     today = pacific_day(now)
     days = {day: spent for day, spent in ledger.days.items() if today - timedelta(days=1) <= day < today}
     since_midnight = sum(spent for day, spent in ledger.days.items() if day >= today)
@@ -141,22 +147,23 @@ def _matters(lease: Lease, now: float) -> bool:
 
 
 def share_at(ledger: Ledger, now: float) -> float:
-    """The share of the configured limits a minute that is in force, above 0 and at most 1."""
+    """Return the share of the configured limits per minute that is in force, above 0 and at most 1."""
     return min(1.0, ledger.share + RECOVERY_PER_S * max(0.0, now - ledger.shrunk_at))
 
 
 def limit_at(ledger: Ledger, limit: int, now: float) -> int:
-    """What is in force of a limit a minute, at least 1."""
-    # The shares of a recovery add up to not quite 1, and 10 requests of it would be 9.
+    """Return the value in force of a limit per minute, at least 1."""
+    # Rounding errors can leave a recovered share slightly below 1, which would turn 10 requests into 9.
     return max(1, int(limit * share_at(ledger, now) + 1e-6))
 
 
 def largest_lease(limits: QuotaLimits) -> int:
-    """How many requests one lease may hold, at least 1.
+    """Return the maximum number of requests in one lease, at least 1.
 
-    A twentieth of the requests a minute is what a lease can use in its time at a steady rate. A holder
-    that is killed wastes the unused part, so a lease is also at most 1/500 of a day: below 1,000
-    requests a day every request is a lease of its own, and nothing but the one in flight is wasted.
+    At a steady rate, a lease can use a twentieth of the requests per minute in its time. A holder that is
+    killed wastes the unused part of its lease, so a lease also has at most 1/500 of the requests per day.
+    Below 1,000 requests per day, each request has its own lease and a kill wastes only the request in
+    flight.
     """
     at_most = limits.requests_per_minute // 20
     if limits.requests_per_day is not None:
@@ -165,17 +172,18 @@ def largest_lease(limits: QuotaLimits) -> int:
 
 
 def grant(ledger: Ledger, limits: QuotaLimits, now: float, tokens: int, wanted: int) -> Lease | NotNow:
-    """Decide on at most `wanted` requests of `tokens` input tokens each.
+    """Grant a lease of at most `wanted` requests with `tokens` input tokens each, if the limits allow.
 
     Args:
-        ledger: As `current` gives it.
-        limits: As configured.
-        now: Seconds since the epoch.
-        tokens: Of each request, at least 1 and at most `limits.tokens_per_minute`.
-        wanted: At least 1.
+        ledger: Ledger as returned by `current`.
+        limits: The configured limits.
+        now: Current time in seconds since the epoch.
+        tokens: Input tokens of each request, at least 1 and at most `limits.tokens_per_minute`.
+        wanted: Maximum number of requests, at least 1.
 
     Returns:
-        A lease of at least one request, which `with_lease` counts, or why there is none.
+        A lease of at least one request, which the caller counts with `with_lease`, or a `NotNow` that says
+        when to ask again and why.
     """
     today = pacific_day(now)
     begins, ends = reset_of(today - timedelta(days=1)).timestamp(), reset_of(today).timestamp()
@@ -197,8 +205,8 @@ def grant(ledger: Ledger, limits: QuotaLimits, now: float, tokens: int, wanted: 
         counting = [lease for lease in counted if lease.tokens]
         in_force = limit_at(ledger, limits.tokens_per_minute, now)
         free_tokens = in_force - sum(lease.tokens for lease in counting)
-        # A request above the shrunken limit but not the configured one goes when nothing else is in
-        # the window: it would otherwise wait for the recovery.
+        # A request above the lowered limit but within the configured one is granted when nothing else is
+        # in the window. Otherwise it would have to wait until the limit recovers.
         if tokens > free_tokens and counting:
             until = _room_at(counting, tokens - free_tokens, lambda lease: lease.tokens)
             return NotNow(until, "tokens_per_minute")
@@ -214,12 +222,12 @@ def grant(ledger: Ledger, limits: QuotaLimits, now: float, tokens: int, wanted: 
 
 
 def in_window(ledger: Ledger, now: float) -> list[Lease]:
-    """The leases that count for the limits a minute."""
+    """Return the leases that count towards the limits per minute."""
     return [lease for lease in ledger.leases if leaves_at(lease) > now]
 
 
 def left_today(ledger: Ledger, limits: QuotaLimits, today: date) -> int | None:
-    """Requests that may still be sent in a day, or None where there is no limit."""
+    """Return the number of requests that may still be sent today, or None if there is no limit."""
     if ledger.spent_day == today:
         return 0
     if limits.requests_per_day is None:
@@ -228,7 +236,7 @@ def left_today(ledger: Ledger, limits: QuotaLimits, today: date) -> int | None:
 
 
 def _room_at(leases: Sequence[Lease], missing: int, amount: Callable[[Lease], int]) -> float:
-    """When so much has left the window, or else when it is empty."""
+    """Return when the missing amount will have left the window, or at the latest when it is empty."""
     until = 0.0
     for lease in sorted(leases, key=leaves_at):
         until = leaves_at(lease)
@@ -239,13 +247,16 @@ def _room_at(leases: Sequence[Lease], missing: int, amount: Callable[[Lease], in
 
 
 def with_lease(ledger: Ledger, lease: Lease) -> Ledger:
-    """Count a lease."""
+    """Return the ledger with the lease counted."""
     days = {**ledger.days, lease.day: ledger.days.get(lease.day, 0) + lease.requests}
     return ledger.model_copy(update={"days": days, "leases": (*ledger.leases, lease)})
 
 
 def with_use(ledger: Ledger, uses: Iterable[LeaseUse]) -> Ledger:
-    """Correct leases by what was really used; those that have left the ledger stay as they counted."""
+    """Return the ledger with its leases corrected to their use.
+
+    The counts of leases that have already left the ledger aren't corrected.
+    """
     known = {use.lease_id: use for use in uses}
     days = dict(ledger.days)
     leases = []
@@ -265,12 +276,12 @@ def with_use(ledger: Ledger, uses: Iterable[LeaseUse]) -> Ledger:
 def with_refusal(
     ledger: Ledger, now: float, reserved_at: float, per_day: bool, retry_after_s: float | None
 ) -> Ledger:
-    """What everybody shall do after the server refused a request.
+    """Return the ledger after the server refused a request, which affects all holders.
 
-    For a limit a minute nobody sends for `retry_after_s` (a whole window if the server doesn't say),
-    and the limits a minute shrink; once for all requests that were under way together, as more
-    refusals of one burst say nothing new. For the limit a day, the day in which the request was
-    reserved is spent.
+    After a refusal for a limit per minute, no holder sends for `retry_after_s`, or for a whole window if
+    the server gave no time. The limits per minute also shrink. They shrink only once for all requests that
+    were in flight together, because further refusals of the same burst add no information. After a
+    refusal for the limit per day, the day on which the request was reserved counts as spent.
     """
     if per_day:
         day = pacific_day(reserved_at)

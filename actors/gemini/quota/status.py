@@ -1,4 +1,4 @@
-"""How a quota stands: what was spent, what is left, when it resets."""
+"""The status of a quota: how much is spent, how much is left and when it resets."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from actors.storage.object_store import ObjectStore
 
 @dataclass(frozen=True, slots=True)
 class QuotaStatus:
-    """How a quota stands at one moment.
+    """The status of a quota at one moment.
 
     Attributes:
-        limits: As configured.
-        spent_today: Requests counted for today, those in flight and leased included.
-        left_today: Requests that may still be sent today; 0 once the server declared the day spent, None
-            where there is no limit.
-        resets_at: The coming midnight, in Pacific time.
+        limits: The configured limits.
+        spent_today: Requests counted for today, including those in flight and in leases.
+        left_today: Requests that may still be sent today. It is 0 if the server reported the day's quota
+            as spent, and None if there is no limit.
+        resets_at: The next midnight in Pacific time.
         window_requests: Requests counted in the last minute.
-        window_tokens: Their input tokens.
-        requests_per_minute: The limit in force: as configured, or less after a refusal.
-        tokens_per_minute: Likewise; None where there is no limit.
-        held_until: Until when the server told everybody to wait, in UTC, or None.
-        declared_spent: Whether the server declared the day spent, whatever we counted.
+        window_tokens: Input tokens of these requests.
+        requests_per_minute: The limit in force, which is the configured limit or less after a refusal.
+        tokens_per_minute: The limit in force for input tokens, or None if there is no limit.
+        held_until: Time in UTC until which the server told Shopframe to wait, or None.
+        declared_spent: Whether the server reported the day's quota as spent, whatever was counted here.
     """
 
     limits: QuotaLimits
@@ -40,7 +40,7 @@ class QuotaStatus:
     declared_spent: bool
 
     def days_left(self, pending_requests: int) -> int:
-        """How many resets must pass before the last of so many requests can be sent; 0 is today."""
+        """Return how many resets must pass before the last pending request can be sent; 0 means today."""
         a_day = self.limits.requests_per_minute * 24 * 60
         if self.limits.requests_per_day is not None:
             a_day = min(a_day, self.limits.requests_per_day)
@@ -49,7 +49,7 @@ class QuotaStatus:
 
 
 def status_of(ledger: Ledger, limits: QuotaLimits, now: float) -> QuotaStatus:
-    """How the quota stands, with a ledger as it was read."""
+    """Return the status of the quota from a ledger as it was read."""
     ledger = current(ledger, now)
     today = pacific_day(now)
     counted = in_window(ledger, now)
@@ -69,13 +69,13 @@ def status_of(ledger: Ledger, limits: QuotaLimits, now: float) -> QuotaStatus:
 
 
 def read_status(store: ObjectStore, path: str, limits: QuotaLimits, now: float) -> QuotaStatus:
-    """How a quota stands, for those who send nothing too.
+    """Read the ledger and return the status of the quota. Callers don't need to hold the quota.
 
     Args:
-        store: Where the ledger lies.
-        path: From `layout.quota_path`.
-        limits: As configured.
-        now: Seconds since the epoch.
+        store: Store that holds the ledger.
+        path: Path of the ledger, from `layout.quota_path`.
+        limits: The configured limits.
+        now: Current time in seconds since the epoch.
 
     Raises:
         OutputError: The ledger is unreadable.

@@ -1,0 +1,62 @@
+"""One Ray cluster of real processes for the whole test session, to which the runs under test connect.
+
+It is started when the first test wants it. A run that is to be killed with its Ray, or that must not see the
+others, starts a Ray of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from tests.servers.gemini_server import KEY
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
+
+STORE_BYTES = 200 * 2**20
+
+# Cores in Ray's accounts, not in the machine: room for the stages of two runs at once.
+_CPUS = 8
+
+_NODE_ENVIRONMENT = {
+    # The Gemini actor reads the key from its node.
+    "GEMINI_API_KEY": KEY,
+    # Ray's statistics take a tenth of a core, and nobody reads them here.
+    "RAY_enable_metrics_collection": "0",
+    "RAY_event_stats": "0",
+}
+
+_started: list[Cluster] = []
+
+
+def new_cluster(**head: object) -> Cluster:
+    """A cluster of its own, of which only the head is there; the caller shuts it down."""
+    from ray.cluster_utils import Cluster
+
+    before = {name: os.environ.get(name) for name in _NODE_ENVIRONMENT}
+    os.environ.update(_NODE_ENVIRONMENT)
+    try:
+        return Cluster(
+            initialize_head=True,
+            head_node_args={"object_store_memory": STORE_BYTES, "include_dashboard": False, **head},
+        )
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def address() -> str:
+    """Address of the session's cluster, for `RAY_ADDRESS`."""
+    if not _started:
+        _started.append(new_cluster(num_cpus=_CPUS))
+    return str(_started[0].address)
+
+
+def stop() -> None:
+    """End the session's cluster, if there is one."""
+    while _started:
+        _started.pop().shutdown()
