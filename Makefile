@@ -1,10 +1,13 @@
-# Two commands do everything on a machine with Python 3.11 and a package registry:
-#   make demo    try it            make test    all tests
+# On a machine with Python 3.11 and a package registry:
+#   make demo    try it            make test         all tests
+#   make check   lint and types    make test-fast    the tests that start no Ray
 PYTHON ?= python3.11
+# Test processes; each starts a Ray cluster of its own, of about 1 GB.
+PROCESSES ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench s3 lock clean
+.PHONY: demo test test-fast check bench s3 lock clean
 
 # uv is itself pinned; it installs what requirements.lock names, and nothing else.
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -29,8 +32,12 @@ out/demo/scenes: | $(VENV)/.installed
 	$(BIN)/python -m demo.scenes --output $@.making --frames 80 --frames-per-shard 10 --seed 7
 	mv $@.making $@
 
+# A module's tests stay together, since they share runs.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadscope
+
+test-fast: $(VENV)/.installed
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadscope -m "not ray and not slow"
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .

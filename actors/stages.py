@@ -48,6 +48,7 @@ class Resources:
     workers: int
     cpus: float = 1
     gpus: float = 0
+    shards_per_worker: int = 1
     gpu_setting: str = ""
 
 

@@ -102,7 +102,7 @@ def generate_scenes(seed: int, frames: int) -> Iterator[Scene]:
         block, step = divmod(index, EPISODE_FRAMES)
         number, camera_index = divmod(block, len(CAMERA_NAMES))
         episode = make_episode(seed, camera_index, number)
-        # A fourth number keeps this stream apart from the episode's own.
+        # The fourth number separates this random stream from the episode's own.
         rng = np.random.default_rng((seed, camera_index, number, step + 1))
         image, placed = compose(episode, step, rng)
         yield Scene(

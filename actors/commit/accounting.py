@@ -1,4 +1,4 @@
-"""The account of a shard: frames, persons, outcomes and costs, as the record and the driver get them."""
+"""The counts of a shard for its commit record and the driver: frames, persons, outcomes and costs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from actors.storage.tables import METERED
 
 @dataclass(frozen=True, slots=True)
 class ShardSummary:
-    """What the driver learns of a shard.
+    """The result of a shard, as it is reported to the driver.
 
-    `state` is that of the record that counts now; "superseded" if another attempt won, and
-    "unrecorded" if not even the failure could be written, or is no reason to give up what was
-    committed before (the shard is then still to do).
+    `state` is the state of the new commit record, or "superseded" if another attempt committed first. It is
+    "unrecorded" if not even the failure could be written, or if the failure is no reason to discard what was
+    committed before; the shard must then be processed again.
     """
 
     shard_id: str
@@ -32,12 +32,12 @@ class ShardSummary:
     error: str | None = None
 
     def to_json(self) -> str:
-        """The summary as one line."""
+        """Return the summary as one line of JSON."""
         return json.dumps({**asdict(self), "counts": self.counts.model_dump()})
 
     @classmethod
     def from_block(cls, block: ShardBlock) -> ShardSummary:
-        """What the last stage said of a shard; where it failed itself, the shard is still to do."""
+        """Read the summary that the last stage put into a block; without one, the shard is "unrecorded"."""
         if block.summary is None:
             return cls(block.task.shard.shard_id, "unrecorded", error=block.error)
         content = json.loads(block.summary)
@@ -45,12 +45,12 @@ class ShardSummary:
 
     @classmethod
     def of_record(cls, record: CommitRecord) -> ShardSummary:
-        """The summary of a shard that was committed with this record."""
+        """Return the summary of a shard that was committed with this record."""
         return cls(record.shard_id, record.state, record.counts, record.annotators, record.error)
 
 
 def count(block: ShardBlock) -> Counts:
-    """Count frames and persons; of a failed shard every frame counts as failed."""
+    """Count frames and persons; every frame of a failed shard counts as failed."""
     if block.frames is None:
         return Counts()
     frames = block.frames.num_rows
@@ -69,7 +69,7 @@ def count(block: ShardBlock) -> Counts:
 
 
 def count_outcomes(annotations: Mapping[str, pa.Table]) -> dict[str, dict[str, int]]:
-    """Annotator to outcome to number of persons."""
+    """Count the persons with each outcome, for each annotator."""
     return {
         name: dict(sorted(Counter(table["status"].to_pylist()).items()))
         for name, table in annotations.items()
@@ -77,7 +77,7 @@ def count_outcomes(annotations: Mapping[str, pa.Table]) -> dict[str, dict[str, i
 
 
 def sum_costs(annotations: Mapping[str, pa.Table]) -> dict[str, float]:
-    """Annotator paid by the token to the estimated price of its answers in US dollars."""
+    """Sum the estimated cost in US dollars of the answers, for each annotator that is paid per token."""
     return {
         name: round(pc.sum(table["cost_usd"]).as_py() or 0.0, 9)
         for name, table in annotations.items()

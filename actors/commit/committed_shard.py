@@ -1,4 +1,4 @@
-"""A committed shard back from its record: what it was read from, and the tables that the record names."""
+"""Load a committed shard: its input and its tables, as named in the commit record."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from actors.storage.tables import from_parquet
 
 
 def load_committed(block: ShardBlock, output: ObjectStore) -> tuple[ShardBlock, CommitRecord]:
-    """The block with the tables that its shard's commit record names, and the record.
+    """Return the block with the tables named in its shard's commit record, and the record.
 
     Raises:
-        ShardError: The record is gone, was replaced, or names an object that isn't there.
+        ShardError: The record was deleted or replaced, or names an object that is missing.
     """
     found = read_record(output, block.task.shard.shard_id)
     if found is None or found[1] != block.task.record_etag:
@@ -31,7 +31,7 @@ def load_committed(block: ShardBlock, output: ObjectStore) -> tuple[ShardBlock, 
             tables[entry.kind] = from_parquet(output.read(entry.path))
         except FileNotFoundError as error:
             raise ShardError(
-                f"{entry.path} is named by its commit record and missing; use --force"
+                f"{entry.path} is named in the commit record but missing; run again with --force"
             ) from error
     annotations = {kind.partition("/")[2]: table for kind, table in tables.items() if "/" in kind}
     loaded = replace(
@@ -41,7 +41,7 @@ def load_committed(block: ShardBlock, output: ObjectStore) -> tuple[ShardBlock, 
 
 
 def input_identity(shard: Shard) -> InputIdentity:
-    """What a commit record says of the input that a shard was read from."""
+    """Return the identity of a shard's input, as stored in the commit record."""
     return InputIdentity(
         uri=shard.uri,
         format=shard.format,
@@ -54,7 +54,7 @@ def input_identity(shard: Shard) -> InputIdentity:
 
 
 def shard_from_record(record: CommitRecord) -> Shard:
-    """The shard that a commit record is about, as it was planned."""
+    """Return the shard that a commit record belongs to, as it was planned."""
     source = record.input
     return Shard(
         shard_id=record.shard_id,

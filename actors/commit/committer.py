@@ -1,4 +1,4 @@
-"""A block becomes a committed shard: objects first, then the record that makes them count."""
+"""Commit a block: write its objects, then the commit record that makes them valid."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _WRITERS = 16
 
 @dataclass(frozen=True, slots=True)
 class Committer:
-    """Writes the shards of one run.
+    """Commits the shards of one run.
 
     Attributes:
         store: The output.
-        settings: What to write.
+        settings: The `output` settings.
         schema: The attributes.
-        fingerprints: Stage to the hash of all that its results depend on.
-        pending: Enabled annotators whose answers come after the commit.
+        fingerprints: Fingerprints by stage: hashes of everything that the stage's results depend on.
+        pending: Enabled annotators that answer after the commit.
     """
 
     store: ObjectStore
@@ -48,10 +48,10 @@ class Committer:
     pending: tuple[PendingAnnotator, ...] = ()
 
     def commit(self, block: ShardBlock) -> ShardSummary:
-        """Write the shard's objects, then its record, conditionally.
+        """Write the shard's objects, then its commit record with a conditional write.
 
         Raises:
-            OSError: The store could not be written; nothing counts and the shard is still to do.
+            OSError: The store can't be written. Nothing is committed, and the shard must be processed again.
         """
         started = time.perf_counter()
         shard_id = block.task.shard.shard_id
@@ -73,7 +73,7 @@ class Committer:
         return ShardSummary.of_record(record)
 
     def _attempt(self, block: ShardBlock, previous: CommitRecord | None) -> Attempt:
-        """What is to be committed: the block, with a row for everybody who is to be asked later."""
+        """Return what to commit: the block with pending rows for annotators that answer after the commit."""
         if block.error is None:
             known = self._fingerprints(block, previous)
             for annotator in self.pending:
@@ -121,7 +121,10 @@ class Committer:
         )
 
     def _carried(self, attempt: Attempt, written: Iterable[CommittedObject]) -> tuple[CommittedObject, ...]:
-        """Objects of the previous attempt that are still right. Drawn labels aren't, after other answers."""
+        """Return the entries of the previous record that are still valid.
+
+        After new answers the previews aren't, because their labels show the old ones.
+        """
         previous, block = attempt.previous, attempt.block
         if previous is None or block.task.work == "detect":
             return ()
@@ -132,9 +135,10 @@ class Committer:
         return tuple(entry for entry in previous.objects if entry.kind not in replaced)
 
     def _tidy_up(self, attempt: Attempt, record: CommitRecord) -> None:
-        """Delete what the new record no longer names.
+        """Delete the objects that the new record no longer names.
 
-        Documents have no attempt in their names, so those of persons no longer kept are looked for.
+        JSON documents have no attempt in their names, so documents of persons that are no longer kept are
+        found by listing the shard's folder.
         """
         folder = layout.json_folder(record.shard_id)
         if attempt.previous is not None:
@@ -146,6 +150,6 @@ class Committer:
     def _superseded(self, shard_id: str) -> ShardSummary:
         found = read_record(self.store, shard_id)
         if found is None:
-            return ShardSummary(shard_id, "unrecorded", error="the commit record was deleted meanwhile")
+            return ShardSummary(shard_id, "unrecorded", error="its commit record was deleted; run again")
         winner = found[0]
         return ShardSummary(shard_id, "superseded", winner.counts, winner.annotators, winner.error)

@@ -1,17 +1,15 @@
-"""Which crops a shard's table of persons holds, and for how long."""
+"""Decide whether a shard's persons table holds crops, and write the table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import pyarrow as pa
 
+from actors.commit.settings import KeepCrops
 from actors.fingerprint import annotators_in
 from actors.records import PERSONS_SCHEMA, RETRYABLE
 from actors.storage.tables import to_parquet
-
-KeepCrops = Literal["until_annotated", "always", "never"]
 
 
 def needs_crops(
@@ -20,29 +18,29 @@ def needs_crops(
     committed: Mapping[str, str],
     annotations: Mapping[str, pa.Table],
 ) -> bool:
-    """Whether a shard's crops are to be kept at a commit.
+    """Return whether a commit keeps the shard's crops.
 
     Args:
-        keep: `output.keep_crops`.
-        enabled: Stage to its fingerprint in this run, annotators among them.
-        committed: Stage to its fingerprint in the record that is about to be written.
-        annotations: Annotator to its answers.
+        keep: The setting `output.keep_crops`.
+        enabled: Fingerprints of this run by stage, including its annotators.
+        committed: Fingerprints by stage in the record that is about to be written.
+        annotations: Annotations tables by annotator.
     """
     if keep != "until_annotated":
         return keep == "always"
     annotators = annotators_in(enabled)
-    # Without any annotator they are kept for one that is enabled later: else nobody would ever have
-    # seen them, and counting first and asking later is how a large archive is begun.
+    # Without any annotator, crops are kept for one that is enabled later. No annotator has seen them yet, and
+    # a large archive is often only counted first and annotated later.
     return not annotators or any(
         committed.get(name) != enabled[name] or _owes(annotations.get(name)) for name in annotators
     )
 
 
 def persons_parquet(persons: pa.Table, with_crops: bool) -> bytes:
-    """The persons as they are written; equal rows give equal bytes, also after they were read back.
+    """Return the persons table as Parquet; equal rows give equal bytes, also after they were read back.
 
     Args:
-        persons: PERSONS_SCHEMA, but for the index type of its dictionaries.
+        persons: A table with PERSONS_SCHEMA; the index types of its dictionaries may differ.
         with_crops: Whether kept persons keep their crops.
     """
     rows = persons.to_pylist()

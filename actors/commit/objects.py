@@ -1,4 +1,4 @@
-"""A block to the objects that are written for it: names and bytes, without a store."""
+"""Build the names and contents of the objects that are written for a block, without access to the store."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from actors.storage.tables import to_parquet
 
 @dataclass(frozen=True, slots=True)
 class NewObject:
-    """Something that an attempt writes: one object, or the documents of a shard as one thing.
+    """One entry of the commit record and its files: a single object, or all JSON documents of a shard.
 
     Attributes:
-        entry: How the commit record names it.
-        files: Path in the output and content; of documents as many as the shard has kept persons.
+        entry: The entry in the commit record.
+        files: Path in the output and content of each file; JSON documents have one file per kept person.
     """
 
     entry: CommittedObject
@@ -35,13 +35,13 @@ class NewObject:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at committing a shard.
+    """One attempt at committing a shard.
 
     Attributes:
-        block: What the stages made of the shard.
-        attempt_id: Part of the name of every object that the attempt writes.
-        fingerprints: Stage to the hash of what its result depends on, for the record to come.
-        previous: The record that this attempt sets out to replace, or None.
+        block: The shard's results from the stages.
+        attempt_id: Part of the names of the Parquet files that the attempt writes.
+        fingerprints: Fingerprints by stage for the new record.
+        previous: The record that this attempt replaces, or None.
     """
 
     block: ShardBlock
@@ -53,16 +53,16 @@ class Attempt:
 def build_objects(
     attempt: Attempt, settings: OutputSettings, schema: AttributeSchema, enabled: dict[str, str]
 ) -> list[NewObject]:
-    """Everything that the attempt writes before its record.
+    """Build everything that the attempt writes before its commit record.
 
-    A failed shard has only its frames, each failed. A table that came from the previous commit is not written
-    again, unless its crops are no longer needed.
+    For a failed shard these are only its frames, all with status "error". A table from the previous commit is
+    not written again, unless its crops are no longer needed.
 
     Args:
         attempt: What to commit.
-        settings: What is written.
+        settings: The `output` settings.
         schema: The attributes.
-        enabled: Stage to its fingerprint in this run, annotators among them.
+        enabled: Fingerprints of this run by stage, including its annotators.
     """
     block, attempt_id = attempt.block, attempt.attempt_id
     shard_id = block.task.shard.shard_id
@@ -89,7 +89,7 @@ def build_objects(
 
 
 def document_paths(block: ShardBlock, settings: OutputSettings) -> set[str]:
-    """Paths of the documents that a committed block has, one a kept person; none where they aren't files."""
+    """Return the paths of a committed block's JSON documents; empty unless `person_json` is "files"."""
     if settings.person_json != "files" or block.error is not None or block.persons is None:
         return set()
     folder = layout.json_folder(block.task.shard.shard_id)
@@ -126,7 +126,7 @@ def _failed_frames(block: ShardBlock, attempt_id: str) -> list[NewObject]:
 
 
 def _all_failed(frames: pa.Table, error: str) -> pa.Table:
-    """A failed shard has no output, so no frame of it is ok."""
+    """Return the frames with status "error": a failed shard has no output, so none of its frames is ok."""
     rows = [
         row if row["status"] == "error" else {**row, "status": "error", "error": f"shard failed: {error}"}
         for row in frames.to_pylist()

@@ -1,4 +1,4 @@
-"""Annotators that answer after the commit: until then each kept person has a row that says pending."""
+"""Annotators that answer after the commit; until then, every kept person has a `pending` row."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PENDING = Annotation("pending", "waits for its turn")
 
 @dataclass(frozen=True, slots=True)
 class PendingAnnotator:
-    """An enabled annotator whose answers come later.
+    """An enabled annotator that answers after the commit.
 
     Attributes:
-        name: As in `annotations/<name>/`.
-        model: The model that will be asked.
-        prompt_sha256: Identity of what it will be asked.
+        name: Name of the annotator, as in `annotations/<name>/`.
+        model: Name of the model that will be asked.
+        prompt_sha256: SHA-256 of the prompt that will be sent.
     """
 
     name: str
@@ -28,7 +28,7 @@ class PendingAnnotator:
     prompt_sha256: str
 
     def provenance(self) -> dict[str, object]:
-        """Columns of the annotations table for an outcome that no request brought."""
+        """Return the provenance columns of the annotations table for an outcome without a request."""
         return {
             "model": self.model,
             "model_version": self.model,
@@ -46,14 +46,15 @@ def with_pending(
     committed: Mapping[str, str],
     asked: str,
 ) -> ShardBlock:
-    """The block with a pending row for every kept person, unless the annotator's table is there already.
+    """Return the block with a pending row for every kept person, unless it has the annotator's table already.
 
     Args:
-        block: With its persons.
-        annotator: Who answers later.
+        block: A block with its persons.
+        annotator: The annotator that answers after the commit.
         schema: The attributes.
-        committed: Stage to the fingerprint that the shard's tables were made with.
-        asked: The annotator's fingerprint in this run; answers to another question don't count.
+        committed: Fingerprints by stage with which the shard's tables were written.
+        asked: The annotator's fingerprint in this run. A table with another fingerprint is replaced, because
+            its answers belong to another prompt, model or schema.
     """
     if annotator.name in block.annotations and committed.get(annotator.name) == asked:
         return block

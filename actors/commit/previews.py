@@ -1,4 +1,4 @@
-"""Frames with their people drawn on them, for the eyes of those who set zones and read results."""
+"""Draw people and zones on frames, so that users can check zones and results by eye."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DROPPED = (170, 170, 170)
 _ZONES = {"include": (90, 220, 60), "exclude": (60, 60, 230)}
 _WHITE = (255, 255, 255)
 _MIN_SIDE_PX = 480
-"""Smaller pictures are enlarged: a label has no room on them."""
+"""Smaller frames are enlarged to this longest side, because labels don't fit on them."""
 _MIN_TEXT_PX = 13
 _TEXT_SHARE = 0.016
 _MAX_LABEL_SHARE = 0.45
@@ -36,8 +36,8 @@ class DrawnPerson:
 
     Attributes:
         bbox: x1, y1, x2, y2 in shares of the frame.
-        label: Lines of text, any script; "" for none.
-        drop_reason: Why the person doesn't count, or None.
+        label: Lines of text, in any script; "" for no label.
+        drop_reason: Why the person was dropped, or None if kept.
     """
 
     bbox: Sequence[float]
@@ -48,12 +48,12 @@ class DrawnPerson:
 def preview_of_block(
     block: ShardBlock, schema: AttributeSchema, max_side_px: int
 ) -> Iterator[tuple[str, bytes]]:
-    """Key and JPEG of every frame that the block keeps for drawing, in the order of keys.
+    """Yield the key and drawn JPEG of every frame in the block's previews, in the order of keys.
 
     Args:
         block: A shard with its persons and their annotations.
         schema: The attributes.
-        max_side_px: Longest side of a picture, in pixels.
+        max_side_px: Longest side of a preview, in pixels.
     """
     if block.persons is None:
         return
@@ -85,10 +85,10 @@ def preview_of_block(
 
 
 def describe_answer(row: Mapping[str, Any], schema: AttributeSchema) -> str:
-    """One line on a person, such as "male 28 to 38 | glasses, cap", or the outcome if it isn't ok.
+    """Describe a person in one line: "male 28 to 38 | glasses, cap", or the outcome if it isn't ok.
 
     Args:
-        row: Of an annotations table.
+        row: A row of an annotations table.
         schema: The attributes.
     """
     if row["status"] != "ok":
@@ -109,18 +109,21 @@ def describe_answer(row: Mapping[str, Any], schema: AttributeSchema) -> str:
 
 
 def draw_persons(image: np.ndarray, persons: Sequence[DrawnPerson], max_side_px: int) -> bytes:
-    """The frame as a JPEG with kept persons in green and labelled, dropped ones thin and grey.
+    """Draw persons on a frame: kept ones in green, dropped ones in grey with a thin line, both with labels.
 
     Args:
-        image: (height, width, 3) uint8, BGR; left as it is.
-        persons: Who to draw.
-        max_side_px: Longest side of the picture in pixels; small frames are enlarged for the text.
+        image: (height, width, 3) uint8, BGR; not modified.
+        persons: The persons to draw.
+        max_side_px: Longest side of the result, in pixels; small frames are enlarged to fit the labels.
+
+    Returns:
+        The drawn frame as a JPEG.
     """
     canvas = _scaled(image, max_side_px)
     height, width = canvas.shape[:2]
     text_px = max(_MIN_TEXT_PX, round(_TEXT_SHARE * max(height, width)))
     line_px = max(1, round(max(height, width) / 500))
-    # Kept persons last, and their labels first: they get the better places.
+    # Kept persons take precedence: their boxes are drawn last, on top, and their labels are placed first.
     for person in sorted(persons, key=lambda p: p.drop_reason is None):
         left, top, right, bottom = _pixels(person.bbox, width, height)
         if person.drop_reason is None:
@@ -139,12 +142,12 @@ def draw_persons(image: np.ndarray, persons: Sequence[DrawnPerson], max_side_px:
 
 
 def draw_zones(image: np.ndarray, settings: RoiSettings, camera: str | None) -> np.ndarray:
-    """A copy of the frame with the camera's include zones shaded green and its exclude zones red.
+    """Return a copy of the frame with the camera's include zones shaded green and its exclude zones red.
 
     Args:
         image: (height, width, 3) uint8, BGR.
         settings: The zones.
-        camera: Whose picture it is; None if unknown, which leaves the zones of every camera.
+        camera: Camera of the frame; if None (unknown), only zones for all cameras are drawn.
 
     Returns:
         (height, width, 3) uint8, BGR.
@@ -177,7 +180,7 @@ def _scaled(image: np.ndarray, max_side_px: int) -> np.ndarray:
 
 
 def _pixels(bbox: Sequence[float], width: int, height: int) -> _Rect:
-    """Corners of a box in whole pixels within the picture."""
+    """Return the corners of a box, rounded to whole pixels and clamped to the frame."""
     x1, y1, x2, y2 = bbox
     left, right = (min(max(round(x * (width - 1)), 0), width - 1) for x in (x1, x2))
     top, bottom = (min(max(round(y * (height - 1)), 0), height - 1) for y in (y1, y2))
@@ -193,7 +196,7 @@ def _draw_label(
     text_px: int,
     taken: list[_Rect],
 ) -> None:
-    """Write a label at its box, wholly within the picture and off other labels where there is room."""
+    """Draw a label near its box, within the frame and without hiding other labels if there is room."""
     height, width = canvas.shape[:2]
     font = cv2.FontFace("sans")
     pad, step = max(2, text_px // 4), round(text_px * 1.3)
@@ -203,7 +206,7 @@ def _draw_label(
     high = min(height, len(lines) * step + pad)
     (left, top), hidden = _place(box, (wide, high), (width, height), taken)
     if hidden and colour == _DROPPED:
-        return  # the reason of one who doesn't count is not worth the label of one who does
+        return  # a drop reason must not hide another label
     taken.append((left, top, left + wide, top + high))
     _lead(canvas, (left, top, left + wide, top + high), box, colour)
     area = canvas[top : top + high, left : left + wide]
@@ -217,10 +220,10 @@ def _draw_label(
 def _place(
     box: _Rect, label: tuple[int, int], picture: tuple[int, int], taken: Sequence[_Rect]
 ) -> tuple[tuple[int, int], int]:
-    """Where a label hides no other: above the box, below it, in it, or a few lines away.
+    """Find a place for a label above, below or in its box, or a few label heights away.
 
     Returns:
-        Left and top, and how many pixels of other labels are hidden all the same.
+        Left and top of the place that hides the least of other labels, and the number of pixels it hides.
     """
     left, top, right, bottom = box
     wide, high = label
@@ -240,7 +243,7 @@ def _place(
 
 
 def _lead(canvas: np.ndarray, label: _Rect, box: _Rect, colour: tuple[int, int, int]) -> None:
-    """A line from a label to its box, where the label had to be put away from it."""
+    """Draw a line from a label to its box if the label was placed away from the box."""
     x = min(max(label[0], box[0]), box[2])
     if label[3] < box[1] - 2:
         cv2.line(canvas, (x, label[3]), (x, box[1]), colour, 1, cv2.LINE_AA)
@@ -255,7 +258,7 @@ def _shared(one: _Rect, other: _Rect) -> int:
 
 
 def _wrapped(text: str, font: Any, text_px: int, limit_px: int) -> list[str]:
-    """Lines no wider than the limit, broken between words; a word that is too wide is cut."""
+    """Break the text between words into lines no wider than the limit; a word that is too wide is cut."""
     lines: list[str] = []
     for paragraph in text.splitlines():
         line = ""

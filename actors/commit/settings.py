@@ -1,4 +1,4 @@
-"""What is written, and where: the `output` section of the configuration."""
+"""The `output` section of the settings: what is written, and where."""
 
 from __future__ import annotations
 
@@ -20,23 +20,29 @@ def _off_is_none(value: Any) -> Any:
 class OutputSettings(Section):
     """What is written, and where."""
 
-    uri: str | None = Field(None, description="Where results go: a folder, s3://..., any fsspec URL")
+    uri: str | None = Field(
+        None, description="Where results are written: a folder, s3://... or any fsspec URL."
+    )
     person_json: Annotated[Literal["files", "tar", "none"], BeforeValidator(_off_is_none)] = Field(
-        "files", description="Per-person JSON: one object each, one tar a shard, or none"
+        "files",
+        description="Whether the per-person JSON is written as one object per person (`files`), as one tar "
+        "per shard (`tar`), or not at all (`none`).",
     )
     keep_crops: KeepCrops = Field(
         "until_annotated",
-        description="How long crops of kept persons stay in persons/: until every enabled annotator has "
-        "answered (as long as none is enabled, too), always, or never. Whoever needs one that is gone cuts "
-        "it again from the input",
+        description="How long the crops of kept persons stay in persons/: until every enabled annotator has "
+        "answered (and as long as no annotator is enabled), always, or never. A crop that is needed later is "
+        "cut from the input again.",
     )
     previews: int = Field(
-        12, ge=0, description="About how many frames of a run are drawn with boxes and labels"
+        12, ge=0, description="Approximate number of frames per run that are drawn with boxes and labels."
     )
-    preview_max_side_px: int = Field(1280, ge=64, description="Longest side of a preview, in pixels")
-    consolidate: bool = Field(True, description="Bring consolidated/ up to date at the end of a run")
+    preview_max_side_px: int = Field(1280, ge=64, description="Longest side of a preview, in pixels.")
+    consolidate: bool = Field(
+        True, description="Whether to bring consolidated/ up to date at the end of a run."
+    )
 
     @property
     def person_json_fingerprint(self) -> str:
-        """Changes where the documents of every shard are to be written anew."""
+        """A fingerprint that changes when the documents of all shards must be written again."""
         return fingerprint_of([self.person_json])

@@ -1,8 +1,8 @@
-"""The detector's arithmetic: letterbox, one network session a backend, and what follows it.
+"""The detector's arithmetic: letterboxing, one network session per backend, and post-processing.
 
-Equal to what `ultralytics` does around the same network, with numpy and OpenCV alone, so that a
-detector process needs neither torch nor ultralytics (seconds of start-up and most of a gigabyte).
-The tests compare the two.
+It reproduces what `ultralytics` does around the same network, but uses only numpy and OpenCV. A detector
+process therefore needs neither torch nor ultralytics, which saves seconds of start-up and most of a
+gigabyte of memory. The tests compare the two implementations.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ import numpy as np
 
 _PADDING = (114, 114, 114)
 _MAX_CANDIDATES = 30_000
-"""Boxes that go into suppression at most, as in ultralytics."""
+"""Maximum number of boxes that enter non-maximum suppression, as in ultralytics."""
 
 Session = Callable[[np.ndarray], np.ndarray]
-"""(height, width, 3) uint8 BGR, letterboxed, to the network's first output without its batch axis."""
+"""Maps a letterboxed (height, width, 3) uint8 BGR image to the network's first output (no batch axis)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """How a frame is scaled and padded for the network, and how boxes find the way back.
+    """How a frame is scaled and padded for the network, and how boxes are mapped back to the frame.
 
     Attributes:
-        width: Of the scaled frame, in pixels.
-        height: Likewise.
+        width: Width of the scaled frame, in pixels.
+        height: Height of the scaled frame, in pixels.
         padding: Pixels added at the top, bottom, left and right.
-        scale_x: Network pixels a frame pixel.
-        scale_y: Likewise.
+        scale_x: Network pixels per frame pixel, horizontally.
+        scale_y: Network pixels per frame pixel, vertically.
     """
 
     width: int
@@ -53,38 +53,40 @@ class Letterbox:
 
 @lru_cache(maxsize=1024)
 def letterbox_of(height: int, width: int, size: int, stride: int) -> Letterbox:
-    """The smallest multiple of the stride that holds a frame scaled to `size` on its longer side.
+    """Scale a frame's longer side to `size` and pad both sides to the next multiple of the stride.
 
     Args:
-        height: Of the frame, in pixels.
-        width: Likewise.
+        height: Height of the frame, in pixels.
+        width: Width of the frame, in pixels.
         size: Longer side of the network's input, in pixels.
-        stride: Of the network, in pixels.
+        stride: Stride of the network, in pixels.
     """
     scale = min(size / height, size / width)
     scaled_w, scaled_h = max(round(width * scale), 1), max(round(height * scale), 1)
     pad_x, pad_y = (size - scaled_w) % stride / 2, (size - scaled_h) % stride / 2
-    # The tenth decides which side gets the odd pixel.
+    # If the padding is odd, the 0.1 gives the extra pixel to the bottom or right, as in ultralytics.
     padding = (round(pad_y - 0.1), round(pad_y + 0.1), round(pad_x - 0.1), round(pad_x + 0.1))
     return Letterbox(scaled_w, scaled_h, padding, scaled_w / width, scaled_h / height)
 
 
 def person_boxes(output: np.ndarray, *, person: int, confidence: float, iou: float, most: int) -> np.ndarray:
-    """The persons in a network's output.
+    """Return the persons in a network's output.
 
-    A box counts where person is the best of all its classes and scores above `confidence`. Of those
-    that overlap by more than `iou`, the higher score stays.
+    A box is a person if person is its best class and scores above `confidence`. If boxes overlap by more
+    than `iou`, only the one with the highest score is kept.
 
     Args:
-        output: (4 + classes, boxes) float32: centre x, centre y, width, height, class scores. Or, of
-            networks that suppress duplicates themselves, (boxes, 6): x1, y1, x2, y2, score, class.
-        person: Index of the class.
+        output: (4 + classes, boxes) float32 with centre x, centre y, width, height and class scores.
+            Networks that suppress duplicates themselves return (boxes, 6) instead: x1, y1, x2, y2, score
+            and class.
+        person: Index of the class "person".
         confidence: Lowest score, exclusive.
         iou: Intersection over union above which a box is a duplicate.
-        most: Boxes returned at most.
+        most: Maximum number of boxes to return.
 
     Returns:
-        (n, 5) float32: x1, y1, x2, y2 in pixels of the network's input, score; descending.
+        (n, 5) float32: x1, y1, x2, y2 in pixels of the network's input, and the score, in descending order
+        of score.
     """
     if output.shape[1] == 6:
         rows = output[(output[:, 4] > confidence) & (output[:, 5] == person)]
@@ -98,7 +100,7 @@ def person_boxes(output: np.ndarray, *, person: int, confidence: float, iou: flo
 
 
 def _suppress(boxes: np.ndarray, iou: float, most: int) -> list[int]:
-    """Indices of the (n, 5) boxes, in descending score, that no earlier kept one overlaps too much."""
+    """Return the indices of the (n, 5) boxes, sorted by descending score, that remain without duplicates."""
     x1, y1, x2, y2 = np.ascontiguousarray(boxes[:, :4].T)
     area = (x2 - x1) * (y2 - y1)
     left = np.arange(len(boxes))
@@ -115,7 +117,7 @@ def _suppress(boxes: np.ndarray, iou: float, most: int) -> list[int]:
 
 
 def to_frame(boxes: np.ndarray, letterbox: Letterbox, height: int, width: int) -> np.ndarray:
-    """Boxes (n, 5) in pixels of the network's input to pixels of the frame, clamped to it, in place."""
+    """Map (n, 5) boxes in place from pixels of the network's input to pixels of the frame, and clamp them."""
     top, _, left, _ = letterbox.padding
     boxes[:, [0, 2]] = ((boxes[:, [0, 2]] - left) / letterbox.scale_x).clip(0, width)
     boxes[:, [1, 3]] = ((boxes[:, [1, 3]] - top) / letterbox.scale_y).clip(0, height)
@@ -123,7 +125,7 @@ def to_frame(boxes: np.ndarray, letterbox: Letterbox, height: int, width: int) -
 
 
 def openvino_session(xml: bytes, weights: bytes, precision: str, threads: int) -> Session:
-    """A session of OpenVINO on the CPU; `precision` is float32 or bfloat16."""
+    """Create an OpenVINO session on the CPU; `precision` is float32 or bfloat16."""
     import openvino as ov
 
     core = ov.Core()
@@ -133,7 +135,7 @@ def openvino_session(xml: bytes, weights: bytes, precision: str, threads: int) -
         {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": "1",
-            # Pinned, all actors of a node would sit on its first cores.
+            # With pinning, all actors of a node would run on its first cores.
             "ENABLE_CPU_PINNING": "NO",
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
         },
@@ -148,7 +150,7 @@ def openvino_session(xml: bytes, weights: bytes, precision: str, threads: int) -
 
 
 def onnx_session(model: bytes, threads: int) -> Session:
-    """A session of ONNX Runtime on the CPU."""
+    """Create an ONNX Runtime session on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -165,10 +167,10 @@ def onnx_session(model: bytes, threads: int) -> Session:
 
 
 def _planes(image: np.ndarray) -> np.ndarray:
-    """(height, width, 3) uint8 BGR to (1, 3, height, width) float32 RGB in 0..1.
+    """Convert (height, width, 3) uint8 BGR to (1, 3, height, width) float32 RGB in 0..1.
 
-    OpenVINO could do this within the network, but in bfloat16 it would round on the way, and single
-    scores then move by up to 0.4. It costs 0.6 ms.
+    OpenVINO could do this inside the network, but in bfloat16 the rounding would change single scores by up
+    to 0.4. Doing it here costs 0.6 ms.
     """
     planes = np.empty((1, 3, *image.shape[:2]), np.float32)
     for channel in range(3):
@@ -179,13 +181,17 @@ def _planes(image: np.ndarray) -> np.ndarray:
 def torch_detector(
     checkpoint: bytes, device: str, threads: int, predict: dict[str, Any]
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Ultralytics itself: a frame to (n, 5) boxes in its pixels, and score.
+    """Create a detector that runs ultralytics itself.
 
     Args:
         checkpoint: Content of the `.pt` file.
-        device: As torch names it.
-        threads: Of torch, on the CPU.
+        device: Name of the device in torch.
+        threads: Number of CPU threads that torch uses.
         predict: Arguments of `YOLO.predict`.
+
+    Returns:
+        A function that maps a frame to its (n, 5) float32 boxes: x1, y1, x2, y2 in pixels of the frame, and
+        the score.
     """
     os.environ.update(YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false", YOLO_OFFLINE="1")
     os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")

@@ -1,4 +1,4 @@
-"""A person's box to a small JPEG: what the annotators see."""
+"""Cut persons out of frames as small JPEGs, which the annotators are shown."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class CropSettings(Section):
     """How people are cut out of their frames."""
 
     padding: float = Field(
-        0.05, ge=0, le=1, description="Added on each side, as a share of the box's width and height"
+        0.05, ge=0, le=1, description="Margin added on each side, as a share of the box's width and height."
     )
     max_side_px: int = Field(
-        512, ge=16, le=4096, description="Longest side of a crop in pixels; larger ones are scaled down"
+        512, ge=16, le=4096, description="Longest side of a crop, in pixels. Larger crops are scaled down."
     )
-    jpeg_quality: int = Field(90, ge=1, le=100, description="Quality of the crop's JPEG")
+    jpeg_quality: int = Field(90, ge=1, le=100, description="JPEG quality of the crops.")
 
 
 def cut_crop(image: np.ndarray, box_px: np.ndarray, settings: CropSettings) -> bytes:
     """Cut one box out of a frame.
 
-    The padded box is rounded outwards to whole pixels and clamped to the frame. A box without area,
-    or beside the frame, gives the nearest pixel rather than an error: the detection is a row either
-    way, and one odd box must not cost the frame. Crops are never enlarged.
+    The padded box is rounded outwards to whole pixels and clamped to the frame. A box without area or
+    outside the frame yields the nearest pixel instead of an error, because one odd box must not fail the
+    whole frame and its detection is stored either way. Crops are never enlarged.
 
     Args:
         image: (height, width, 3) uint8, BGR.
@@ -38,10 +38,10 @@ def cut_crop(image: np.ndarray, box_px: np.ndarray, settings: CropSettings) -> b
         settings: Padding, size and quality.
 
     Returns:
-        JPEG bytes, the same for the same arguments.
+        JPEG bytes; equal arguments give equal bytes.
 
     Raises:
-        FrameError: The image has no pixels or the box is not made of finite numbers.
+        FrameError: The image has no pixels, or a coordinate of the box is not finite.
     """
     height, width = image.shape[:2]
     x1, y1, x2, y2 = (float(value) for value in box_px[:4])
@@ -62,25 +62,25 @@ def cut_crop(image: np.ndarray, box_px: np.ndarray, settings: CropSettings) -> b
 
 
 def cut_person(image: np.ndarray, bbox: Sequence[float] | np.ndarray, settings: CropSettings) -> bytes:
-    """Cut a person out of a frame by the box as it is stored, so that later cuts give the same bytes.
+    """Cut a person out of a frame by the stored box, so that cutting it again gives the same bytes.
 
     Args:
         image: (height, width, 3) uint8, BGR.
-        bbox: (4,) x1, y1, x2, y2 in shares of the frame, float32 or float64 of the same values.
+        bbox: (4,) x1, y1, x2, y2 in shares of the frame; float32 values, possibly widened to float64.
         settings: Padding, size and quality.
 
     Returns:
         JPEG bytes.
 
     Raises:
-        FrameError: As for `cut_crop`.
+        FrameError: For the same reasons as in `cut_crop`.
     """
     height, width = image.shape[:2]
     return cut_crop(image, np.asarray(bbox, np.float64) * [width, height, width, height], settings)
 
 
 def _span(low: float, high: float, limit: int) -> tuple[int, int]:
-    """Whole pixels from `low` to `high` within 0..limit, at least one."""
+    """Round `low` and `high` outwards to a range of at least one whole pixel within 0..limit."""
     start = min(max(math.floor(low), 0), limit - 1)
     stop = min(max(math.ceil(high), start + 1), limit)
     return start, stop

@@ -1,13 +1,15 @@
-"""Program: fetch or export a checkpoint with ultralytics, in a process that ends afterwards.
+"""A program that fetches or exports a checkpoint with ultralytics, in a process of its own.
 
-Importing ultralytics with torch takes seconds and close to a gigabyte, which neither the driver nor a
-detector needs once the network is exported. Run by file name, so it imports nothing of the project:
+Importing ultralytics with torch takes seconds and close to a gigabyte of memory. Neither the driver nor a
+detector needs it once the network is exported. The program is run by its file name, so it imports nothing
+from the project:
 
     python export_checkpoint.py fetch NAME FOLDER
     python export_checkpoint.py export CHECKPOINT openvino|onnx|torch FOLDER
 
-Either leaves its files in FOLDER, and exits with 0; or writes FOLDER/error.txt, one line that says
-why not, and exits with 1. `export` writes `info.json`: task, class names, stride, exporter.
+Both commands write their files to FOLDER and exit with 0. On failure they write the reason to
+FOLDER/error.txt, as one line, and exit with 1. `export` also writes `info.json` with the task, the class
+names, the stride and the exporter.
 """
 
 import json
@@ -20,11 +22,11 @@ from typing import Any
 
 
 def fetch(name: str, folder: Path) -> str | None:
-    """Let ultralytics download one of its published checkpoints; returns what went wrong."""
+    """Let ultralytics download one of its published checkpoints; return the reason on failure."""
     from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
 
     if name not in GITHUB_ASSETS_NAMES:
-        return "ultralytics publishes no checkpoint of this name"
+        return "ultralytics publishes no checkpoint with this name"
     target = folder / name
     try:
         attempt_download_asset(target, retry=1, progress=False)
@@ -34,9 +36,9 @@ def fetch(name: str, folder: Path) -> str | None:
 
 
 def export(checkpoint: Path, backend: str, folder: Path) -> str | None:
-    """Check that the file is a YOLO detector and write it as the backend wants it.
+    """Check that the file is a YOLO detector and write it in the backend's format.
 
-    The exported network takes any batch and any size that is a multiple of its stride.
+    The exported network accepts any batch size, and any image size that is a multiple of its stride.
 
     Returns:
         What is wrong with the checkpoint, or None.
@@ -57,10 +59,10 @@ def export(checkpoint: Path, backend: str, folder: Path) -> str | None:
             "stride": max(32, int(network.stride.max())),
             "exporter": f"ultralytics {ultralytics.__version__}",
         }
-    except Exception as error:  # noqa: BLE001  whatever unpickling a foreign file runs into
+    except Exception as error:  # noqa: BLE001  unpickling a foreign file can raise anything
         return f"ultralytics can't load it as a YOLO checkpoint: {_one_line(error)}"
     if info["task"] != "detect":
-        return f"it is a YOLO checkpoint for the task {info['task']}, not for detect"
+        return f"it is a YOLO checkpoint for the task {info['task']}, not for the task detect"
     if backend != "torch":
         written = Path(model.export(format=backend, dynamic=True, device="cpu", verbose=False))
         if backend == "openvino":
@@ -78,15 +80,15 @@ def _one_line(error: BaseException) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the command line says."""
-    # Ultralytics would install missing packages with pip, and report usage, if it were let.
+    """Run the command given on the command line and return the exit code."""
+    # By default ultralytics installs missing packages with pip and reports usage.
     os.environ.update(YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false")
     folder = Path(arguments[-1])
     if arguments[0] == "fetch":
         trouble = fetch(arguments[1], folder)
     else:
         os.environ["YOLO_OFFLINE"] = "1"
-        # A checkpoint is a pickle: only known classes may be built from it, unless the user trusts it.
+        # A checkpoint is a pickle. Unless the user trusts it, only known classes may be built from it.
         os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
         trouble = export(Path(arguments[1]), arguments[2], folder)
     if trouble is not None:

@@ -1,4 +1,4 @@
-"""Frames to people: YOLOv8n, or any YOLO detector of ultralytics that knows persons."""
+"""Find the people in frames with YOLOv8n, or any other ultralytics YOLO detector with a person class."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from actors.errors import FrameError, WeightsError
 
 
 class PersonDetector:
-    """A loaded network.
+    """A loaded detection network.
 
-    Its boxes are those of `ultralytics` by itself with the same weights, backend and precision, to
-    0.05 px and 0.001 of score (the same operations, compiled in another order).
+    With the same weights, backend and precision, its boxes match those of `ultralytics` to 0.05 px and its
+    scores to 0.001. They aren't identical because the same operations are compiled in another order.
 
     Raises:
         WeightsError: The backend isn't installed on this machine.
@@ -44,13 +44,14 @@ class PersonDetector:
     def detect(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Find the people of each image.
 
-        One image at a time: on a CPU, batches gain nothing and need frames of one shape.
+        Images are processed one at a time: on a CPU, batches gain nothing and need frames of one shape.
 
         Args:
             images: (height, width, 3) uint8, BGR, of any size.
 
         Returns:
-            For each image (n, 5) float32: x1, y1, x2, y2 in its pixels, score; in descending score.
+            For each image an (n, 5) float32 array: x1, y1, x2, y2 in pixels of the image, and the score,
+            in descending order of score.
 
         Raises:
             FrameError: An image has no pixels or another layout.

@@ -1,4 +1,4 @@
-"""Crops that were not kept are cut again from the source, byte for byte as the first time."""
+"""Restore crops that were not kept: cut them from the source again, with identical bytes."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 class CropRestorer:
     """Cuts the crops of committed persons again.
 
-    Equal to the first ones as long as OpenCV is of the same version: another JPEG encoder may give
-    other bytes, and whoever knows crops by their digest then takes them for new ones.
+    The new crops equal the first ones as long as the version of OpenCV is the same. Another JPEG encoder may
+    give other bytes, and code that identifies crops by their digest then takes them for new crops.
 
     Attributes:
         input: How to read frames, and their limits.
         storage: How to reach the source.
         crops: How people are cut out.
-        fingerprint: Of detection with these settings; None where the run never detected.
+        fingerprint: Fingerprint of the detect stage with these settings; None if the run never detected.
     """
 
     input: InputSettings
@@ -41,19 +41,21 @@ class CropRestorer:
     fingerprint: str | None
 
     def fill_crops(self, block: ShardBlock, record: CommitRecord) -> ShardBlock:
-        """The block with a crop for every kept person; the source is read only if one lacks it.
+        """Return the block with a crop for every kept person.
+
+        The source is read only if a crop is missing.
 
         Args:
-            block: Loaded, its task naming the source.
+            block: A block with its committed tables; its task names the source.
             record: The shard's commit record.
 
         Raises:
-            CropRestoreError: The source is gone, unreachable or another than it was, or the shard was cut
-                with other settings.
-            ValueError: The block isn't loaded.
+            CropRestoreError: The source is gone, unreachable or has changed, or the shard was cut with other
+                settings.
+            ValueError: The block has no persons yet.
         """
         if block.persons is None:
-            raise ValueError(f"{record.shard_id}: crops are cut again after persons are loaded")
+            raise ValueError(f"{record.shard_id}: crops can't be cut again before the persons are loaded")
         columns = block.persons.select(["frame_key", "bbox", "kept", "crop"]).to_pylist()
         missing: dict[str, list[int]] = defaultdict(list)
         for index, row in enumerate(columns):
@@ -71,7 +73,7 @@ class CropRestorer:
         except (ShardError, FrameError) as error:
             raise _restore_error(str(error)) from error
         if missing:
-            raise _restore_error(f"{block.task.shard.uri}: frame {min(missing)} is no longer in it")
+            raise _restore_error(f"{block.task.shard.uri} no longer contains frame {min(missing)}")
         position = block.persons.schema.get_field_index("crop")
         filled = pa.array(crops, PERSONS_SCHEMA.field("crop").type)
         return replace(
@@ -79,9 +81,9 @@ class CropRestorer:
         )
 
     def _frames(self, shard: Shard, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        """Key and content of the wanted frames, until the caller wants no more."""
+        """Yield the key and content of the wanted frames, until the caller has emptied `wanted`."""
         for frame in read_frames(shard, self.input, self.storage):
-            # A later frame of the same key has an error and no data.
+            # A later frame with the same key has an error and no data.
             if frame.data is not None and frame.key in wanted:
                 yield frame.key, frame.data
                 if not wanted:
@@ -90,21 +92,21 @@ class CropRestorer:
     def _check_source(self, shard: Shard, record: CommitRecord) -> None:
         if record.fingerprints.get("detect") != self.fingerprint:
             raise CropRestoreError(
-                f"{shard.uri}: crops were not kept, and its people were cut out with other settings than "
+                f"{shard.uri}: its crops were not kept, and its people were cut out with other settings than "
                 "those of the last run; run shopframe annotate first"
             )
         try:
             etag = current_etag(shard, self.storage)
         except FileNotFoundError as error:
-            raise _restore_error(f"{shard.uri}: no longer there") from error
+            raise _restore_error(f"{shard.uri} is no longer there") from error
         except STORAGE_ERRORS as error:
             raise _restore_error(f"{shard.uri}: {storage_error_text(error)}") from error
         if etag != record.input.etag:
-            raise _restore_error(f"{shard.uri}: changed since its people were detected")
+            raise _restore_error(f"{shard.uri} has changed since its people were detected")
 
 
 def _restore_error(trouble: str) -> CropRestoreError:
     return CropRestoreError(
-        f"{trouble}; crops were not kept and are cut again from it: bring it back, or run shopframe annotate "
-        "over what is there now; output.keep_crops: always does without the source"
+        f"{trouble}; its crops were not kept and must be cut again from it: restore it, or run shopframe "
+        "annotate on the current input. With output.keep_crops: always the source is not needed again"
     )

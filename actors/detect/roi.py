@@ -1,4 +1,4 @@
-"""Which people count, and why the others don't: static zones, dynamic height, floors and caps."""
+"""The region of interest: which people are kept, by zones, relative height, minimum values and a maximum."""
 
 from __future__ import annotations
 
@@ -21,42 +21,47 @@ DROP_REASONS = (
     "dynamic_height",
     "max_persons",
 )
-"""Every reason that a person can be dropped for, in the order in which the rules are applied.
+"""Every reason for dropping a person, in the order in which the rules are applied.
 
-min_score             its score is below `min_score`
-min_height            its box is lower than `min_height_px` pixels
-outside_include_zone  its camera has include zones, and it is in none of them
-inside_exclude_zone   it is in an exclude zone of its camera
-dynamic_height        its box is lower than `dynamic.ratio` times the median
-max_persons           `max_persons` others of its frame had a higher score
+min_score             the score is below `min_score`
+min_height            the box is lower than `min_height_px` pixels
+outside_include_zone  the camera has include zones, and the person is in none of them
+inside_exclude_zone   the person is in an exclude zone of the camera
+dynamic_height        the box is lower than `dynamic.ratio` times the median height
+max_persons           `max_persons` other people in the frame have a higher score
 """
 
 _SLACK = 1e-6
-"""Share of the frame that a float32 box may be off: equal heights must not be told apart by rounding."""
+"""Tolerance for float32 boxes, as a share of the frame: rounding must not make equal heights differ."""
 _OVERLAP_SLACK = 1e-5
-"""Likewise of a box's own area."""
+"""The same tolerance for overlaps, as a share of the box's area."""
 
 Point = tuple[float, float]
 
 
 class Zone(Section):
-    """A region of one camera's picture, in shares of its width and height, y down."""
+    """A region of one camera's frames, in shares of their width and height; y points down."""
 
-    camera: str = Field("*", min_length=1, description="Name of the camera, or * for every camera")
+    camera: str = Field("*", min_length=1, description="Name of the camera, or * for every camera.")
     mode: Literal["include", "exclude"] = Field(
-        description="include: people outside all such zones are dropped; exclude: people inside are dropped"
+        description="`include` drops people outside all such zones, and `exclude` drops people inside."
     )
     polygon: tuple[Point, ...] | None = Field(
-        None, description="Corners [[x, y], ...] in shares (0..1) of the frame's width and height"
+        None, description="Corners [[x, y], ...] in shares (0..1) of the frame's width and height."
     )
     rectangle: tuple[float, float, float, float] | None = Field(
-        None, description="[left, top, right, bottom] in shares (0..1) of the frame, instead of a polygon"
+        None, description="[left, top, right, bottom] in shares (0..1) of the frame, instead of a polygon."
     )
     test: Literal["foot_point", "overlap"] = Field(
-        "foot_point", description="What must lie in the zone: the box's bottom centre, or a share of the box"
+        "foot_point",
+        description="What must lie in the zone: the bottom centre of the box (`foot_point`), or a share of "
+        "the box (`overlap`).",
     )
     min_overlap: float = Field(
-        0.5, gt=0, le=1, description="For test overlap: the share of the box's area that counts as inside"
+        0.5,
+        gt=0,
+        le=1,
+        description="Share of the box's area that must lie in the zone for the test `overlap`.",
     )
 
     @field_validator("polygon", "rectangle")
@@ -97,29 +102,37 @@ class Zone(Section):
 
 
 class DynamicSettings(Section):
-    """Drops the people who are small beside the others: mostly far away, or on posters and screens."""
+    """Drops people who are small compared with the others: most are far away, or on posters and screens."""
 
-    enabled: bool = Field(True, description="Whether people are dropped for their height beside the others'")
+    enabled: bool = Field(True, description="Whether to drop people who are much smaller than the others.")
     ratio: float = Field(
-        0.5, ge=0, le=2, description="People lower than this many times the median height are dropped"
+        0.5,
+        ge=0,
+        le=2,
+        description="People are dropped if their height is less than this many times the median height.",
     )
     scope: Literal["frame", "shard", "camera"] = Field(
         "frame",
-        description="Whose median: the frame's, the shard's, or that of the shard's frames of one camera",
+        description="Which people the median height is taken over: those in the frame, in the shard, or in "
+        "the shard's frames of the same camera.",
     )
 
 
 class RoiSettings(Section):
     """The region of interest: which of the detected people are cut out and annotated."""
 
-    static: tuple[Zone, ...] = Field((), description="Include and exclude zones of each camera")
-    dynamic: DynamicSettings = Field(DynamicSettings(), description="Drop people by relative height")
-    min_score: float = Field(
-        0, ge=0, le=1, description="Lowest detection score; below detector.confidence it changes nothing"
+    static: tuple[Zone, ...] = Field((), description="Include and exclude zones of each camera.")
+    dynamic: DynamicSettings = Field(
+        DynamicSettings(), description="Rule that drops people by their relative height."
     )
-    min_height_px: float = Field(0, ge=0, description="Lowest height of a box, in pixels of the frame")
+    min_score: float = Field(
+        0, ge=0, le=1, description="Minimum detection score. Values below detector.confidence have no effect."
+    )
+    min_height_px: float = Field(0, ge=0, description="Minimum height of a box, in pixels of the frame.")
     max_persons: int | None = Field(
-        None, ge=1, description="Most people kept of one frame, those with the highest scores; null for all"
+        None,
+        ge=1,
+        description="Maximum number of people kept per frame; the highest scores are kept. null keeps all.",
     )
 
 
@@ -128,10 +141,10 @@ class PersonBoxes:
     """The people of one shard, or of one frame, in n rows.
 
     Attributes:
-        frame: (n,) integers, equal for people of one frame.
-        camera: n names, None where the shard doesn't say.
+        frame: (n,) integers that are equal for people in the same frame.
+        camera: n names of cameras; None if the shard doesn't name the camera.
         bbox: (n, 4) float32, x1, y1, x2, y2 in shares of the frame.
-        frame_height_px: (n,) height of each one's frame in pixels.
+        frame_height_px: (n,) height of each person's frame, in pixels.
         score: (n,) float32, 0..1.
 
     Raises:
@@ -148,22 +161,23 @@ class PersonBoxes:
         arrays = (self.frame, self.bbox, self.frame_height_px, self.score)
         lengths = [len(self.camera), *(len(array) for array in arrays)]
         if len(set(lengths)) > 1:
-            raise ValueError(f"columns of different lengths: {lengths}")
+            raise ValueError(f"the columns have different lengths: {lengths}")
 
     def __len__(self) -> int:
         return len(self.frame)
 
 
 def select_persons(settings: RoiSettings, persons: PersonBoxes) -> list[str | None]:
-    """Decide who counts.
+    """Decide which people are kept.
 
-    The rules run in the order of DROP_REASONS, each over those that the rules before it left, and
-    the first that drops a person is its reason. So the median of the dynamic rule is over the people
-    that passed score, height and zones. Heights are compared as shares of the frame, so that
-    a camera whose resolution changed within a shard keeps one median. Equal scores go by row.
+    The rules run in the order of DROP_REASONS. Each rule sees only the people that the earlier rules kept,
+    and the first rule that drops a person is the reason. The median of the dynamic rule is therefore taken
+    over the people who passed the rules on score, height and zones. Heights are compared as shares of the
+    frame, so a camera whose resolution changes within a shard has a single median. Between equal scores,
+    the earlier row is kept.
 
     Returns:
-        For each person None (kept), or the reason it was dropped, from DROP_REASONS.
+        For each person, None if kept, or else the reason from DROP_REASONS.
     """
     reasons = np.zeros(len(persons), np.int8)
     if not len(persons):
@@ -200,7 +214,7 @@ def _is_low(
 
 
 def _groups(scope: str, persons: PersonBoxes) -> list[np.ndarray]:
-    """Masks of the rows that share a median; frames of an unknown camera share one."""
+    """Return the masks of the rows that share a median; all frames of unknown cameras form one group."""
     if scope == "shard":
         return [np.ones(len(persons), bool)]
     if scope == "frame":
@@ -219,14 +233,14 @@ def _is_surplus(most: int, persons: PersonBoxes, left: np.ndarray) -> np.ndarray
 
 @dataclass(frozen=True, slots=True)
 class _Region:
-    """Zones of one camera with the same test, united so that no part of a box counts twice."""
+    """Zones of one camera with the same test, merged so that no part of a box counts twice."""
 
     outline: shapely.Geometry
     test: str
     min_overlap: float
 
     def contains(self, bbox: np.ndarray) -> np.ndarray:
-        """For (n, 4) boxes, (n,) booleans; a foot point on the border is inside."""
+        """Return (n,) booleans for (n, 4) boxes; a foot point on the border is inside."""
         if self.test == "foot_point":
             foot_x = (bbox[:, 0] + bbox[:, 2]) / 2
             return np.asarray(shapely.intersects_xy(self.outline, foot_x, bbox[:, 3]), bool)
@@ -239,7 +253,10 @@ class _Region:
 def _test_zones(
     zones: tuple[Zone, ...], cameras: Sequence[str | None], bbox: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Masks: outside all include zones of a camera that has some; inside an exclude zone."""
+    """Return two masks of the boxes: outside all include zones, and inside an exclude zone.
+
+    The first mask is False for cameras without include zones.
+    """
     outside, inside = np.zeros(len(bbox), bool), np.zeros(len(bbox), bool)
     names = np.array([camera or "" for camera in cameras])
     for camera in np.unique(names):

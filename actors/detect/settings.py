@@ -1,4 +1,4 @@
-"""The `detector` section, and what it comes to before any work: one network, found, checked and exported."""
+"""The `detector` section of the settings, and its resolution to one checked and exported network."""
 
 from __future__ import annotations
 
@@ -24,46 +24,59 @@ class DetectorSettings(Section):
     weights: str = Field(
         "yolov8n.pt",
         min_length=1,
-        description="YOLO checkpoint: a path, a bucket URI, or a name that ultralytics downloads",
+        description="YOLO checkpoint: a path, a bucket URI, or a name that ultralytics downloads.",
     )
     sha256: str | None = Field(
-        None, pattern=r"^[0-9a-fA-F]{64}$", description="SHA-256 that the checkpoint must have"
+        None,
+        pattern=r"^[0-9a-fA-F]{64}$",
+        description="SHA-256 that the checkpoint must have. null accepts any checkpoint.",
     )
     backend: Literal["auto", "openvino", "onnx", "torch"] = Field(
         "auto",
-        description="What runs the network; auto: OpenVINO if installed, else ONNX Runtime, else torch",
+        description="Library that runs the network. `auto` picks OpenVINO if it is installed, else ONNX "
+        "Runtime, else torch.",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="Of OpenVINO's arithmetic; auto: bfloat16 on CPUs that are faster in it, else float32. "
-        "float32 gives the same boxes on every CPU",
+        description="Arithmetic precision in OpenVINO. `auto` picks bfloat16 where the CPU is faster in it, "
+        "else float32; float32 gives the same boxes on every CPU.",
     )
-    confidence: float = Field(0.25, ge=0, le=1, description="Lowest score of a detection")
+    confidence: float = Field(0.25, ge=0, le=1, description="Minimum score of a detection.")
     iou: float = Field(
-        0.7, ge=0, le=1, description="Overlap (intersection over union) from which two boxes are one person"
+        0.7,
+        ge=0,
+        le=1,
+        description="Overlap (intersection over union) from which two boxes count as one person.",
     )
-    max_detections: int = Field(300, ge=1, description="Most people of one frame, by score")
+    max_detections: int = Field(
+        300, ge=1, description="Maximum number of people per frame; the highest scores are kept."
+    )
     image_size: int = Field(
-        640, ge=32, le=4096, multiple_of=32, description="Longer side of the network's input, in pixels"
+        640, ge=32, le=4096, multiple_of=32, description="Longer side of the network's input, in pixels."
     )
     actors: Literal["auto"] | int = Field(
-        "auto", description="Detector processes; auto: as many as the cluster's cores allow"
+        "auto",
+        description="Number of detector processes. `auto` starts as many as the cluster's cores allow.",
     )
     device: str = Field(
-        "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu or cuda; cuda runs the torch backend"
+        "cpu",
+        pattern=r"^(cpu|cuda(:\d+)?)$",
+        description="Device that runs the network: `cpu` or `cuda`. `cuda` uses the torch backend.",
     )
-    threads: int = Field(1, ge=1, le=64, description="Threads of each detector process, one core each")
+    threads: int = Field(
+        1, ge=1, le=64, description="Number of threads per detector process. Each thread takes one core."
+    )
     cache_dir: Path = Field(
         Path("~/.cache/shopframe"),
-        description="Folder for downloaded and exported networks, on the machine that starts the job",
+        description="Folder for downloaded and exported networks, on the machine that starts the run.",
     )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.actors != "auto" and self.actors < 1:
-            raise ValueError(f"actors is {self.actors}: give auto or a number from 1")
+            raise ValueError(f"actors is {self.actors}: give auto, or a number of at least 1")
         if self.device != "cpu" and self.backend not in ("auto", "torch"):
-            raise ValueError(f"backend {self.backend} runs on the CPU: use device cpu, or backend torch")
+            raise ValueError(f"backend {self.backend} runs on the CPU only: use device cpu, or backend torch")
         if self.precision == "bfloat16" and (self.backend in ("onnx", "torch") or self.device != "cpu"):
             raise ValueError("precision bfloat16 needs backend openvino")
         return self
@@ -71,21 +84,21 @@ class DetectorSettings(Section):
 
 @dataclass(frozen=True, slots=True)
 class ResolvedDetector:
-    """What the settings come to: one network, checked, as every detector process loads it.
+    """The checked network that the settings resolve to, as every detector process loads it.
 
-    Pickles with the network's bytes (13 MB for YOLOv8n), so a worker needs neither the checkpoint's
-    path, the hub nor a cache of its own, and all workers run the same export.
+    The network's bytes (13 MB for YOLOv8n) are pickled with it. A worker therefore needs no access to the
+    checkpoint's path or the hub and no cache of its own, and all workers run the same export.
 
     Attributes:
-        weights: The setting.
-        weights_sha256: Of the checkpoint, hexadecimal.
-        backend: What runs the network.
-        precision: Of the arithmetic.
+        weights: The setting `detector.weights`.
+        weights_sha256: SHA-256 of the checkpoint, hexadecimal.
+        backend: The library that runs the network.
+        precision: Precision of the arithmetic.
         exporter: Package and version that read the checkpoint.
-        person: Index of the class.
+        person: Index of the class "person".
         stride: Input sides are multiples of this many pixels.
-        fingerprint: SHA-256 of everything that was asked for and changes boxes. Of precision, "auto"
-            says that either will do, so going on from another kind of machine redoes nothing.
+        fingerprint: SHA-256 of all settings that change boxes. The precision enters as it was set: "auto"
+            accepts either one, so continuing on another kind of machine doesn't detect anything again.
         files: The network in the backend's format.
     """
 
@@ -101,11 +114,11 @@ class ResolvedDetector:
 
 
 def resolve_detector(settings: DetectorSettings, storage: StorageSettings) -> ResolvedDetector:
-    """Find, check and export the weights, before any work.
+    """Find, check and export the weights before the run starts.
 
     Raises:
-        WeightsError: The weights are missing, out of reach, not those of the checksum or not a YOLO
-            detector of persons; or the backend isn't installed. The message says what to do.
+        WeightsError: The weights are missing or unreachable, don't match the checksum or aren't a YOLO
+            detector with a person class; or the backend isn't installed. The message names the remedy.
     """
     backend = _backend(settings)
     cache_dir = settings.cache_dir.expanduser()
@@ -116,7 +129,7 @@ def resolve_detector(settings: DetectorSettings, storage: StorageSettings) -> Re
     if person is None:
         known = ", ".join(list(model.names.values())[:8])
         raise WeightsError(
-            f"detector.weights: {settings.weights} has no class named person (it knows {known})"
+            f"detector.weights: {settings.weights} has no class named person (its first classes are {known})"
         )
     asked = {
         "weights": sha256,
@@ -164,10 +177,11 @@ def _precision(settings: DetectorSettings, backend: Backend) -> Precision:
 
 
 def _is_fast_in_bfloat16() -> bool:
-    """Whether this CPU has AMX, or AVX512-BF16 on an AMD core.
+    """Return whether this CPU has AMX, or AVX512-BF16 on an AMD core.
 
-    YOLOv8n at 384x640, one thread: 31 ms against 55 in float32 on EPYC with AVX512-BF16, but 69 ms
-    against 42 on a Xeon whose hypervisor hides AMX; OpenVINO by itself takes bfloat16 on both.
+    YOLOv8n at 384x640 on one thread takes 31 ms in bfloat16 and 55 ms in float32 on an EPYC with AVX512-BF16,
+    but 69 ms and 42 ms on a Xeon with AMX hidden by the hypervisor. OpenVINO by default chooses bfloat16 on
+    both.
     """
     try:
         words = set(Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore").split())

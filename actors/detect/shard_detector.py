@@ -1,4 +1,4 @@
-"""Frames to people: one shard read, decoded, detected, filtered and cropped in one pass."""
+"""The detect stage for one shard: reading, decoding, detection, selection and cropping in one pass."""
 
 from __future__ import annotations
 
@@ -26,12 +26,21 @@ from actors.shard_block import ReportProgress, ShardBlock
 from actors.storage.object_store import StorageSettings
 
 _READ_AHEAD = 4
-"""Encoded frames read ahead: enough to hide the store's latency, few enough to cost nothing."""
+"""Number of encoded frames to read ahead: enough to hide the store's latency at little cost in memory."""
 
 
 @dataclass(slots=True)
 class _FramePeople:
-    """A decoded frame's people: boxes (n, 5) float32 pixels and score, crops JPEG or None."""
+    """The people of one decoded frame.
+
+    Attributes:
+        frame: The frame as it was read.
+        width: Width of the frame, in pixels.
+        height: Height of the frame, in pixels.
+        boxes: (n, 5) float32: x1, y1, x2, y2 in pixels of the frame, and the score.
+        drops: For each person, the drop reason, or None if kept.
+        crops: For each person, the JPEG, or None if dropped.
+    """
 
     frame: Frame
     width: int
@@ -41,22 +50,23 @@ class _FramePeople:
     crops: list[bytes | None]
 
     def normalised(self) -> np.ndarray:
-        """Boxes (n, 4) float32 as shares of the frame."""
+        """Return the boxes as shares of the frame, (n, 4) float32."""
         size = np.array([self.width, self.height, self.width, self.height], np.float32)
         return np.clip(self.boxes[:, :4] / size, 0, 1).astype(np.float32)
 
 
 @dataclass
 class ShardDetector:
-    """Detects the people of whole shards; loads the model on the first one.
+    """Detects the people of whole shards; the model is loaded with the first shard.
 
     Attributes:
         input: How to read frames, and their limits.
         storage: How to reach the bucket.
-        detector: The detector's settings, with its `resolved` weights and backend.
-        roi: Which people count.
-        crops: How they are cut out.
-        max_failed_frames: Share of the frames that may fail before the shard does.
+        detector: The detector's settings.
+        resolved: The weights and backend that the detector's settings resolve to.
+        roi: Which people are kept.
+        crops: How people are cut out.
+        max_failed_frames: Largest share of frames that may fail before the whole shard fails.
     """
 
     input: InputSettings
@@ -74,10 +84,10 @@ class ShardDetector:
     def detect(
         self, block: ShardBlock, report_progress: ReportProgress = lambda _frames, _persons: None
     ) -> ShardBlock:
-        """The block with its frames, persons and previews.
+        """Return the block with its frames, persons and previews.
 
-        Where the shard can't be read, or too many of its frames fail, the block has an error and the frames
-        that were read before.
+        If the shard can't be read, or too many of its frames fail, the block has an error and the frames
+        that were read until then.
         """
         people: list[_FramePeople] = []
         failed: list[Frame] = []
@@ -106,7 +116,7 @@ class ShardDetector:
         if total and len(failed) / total > self.max_failed_frames:
             return block.failed(
                 f"{len(failed)} of {total} frames failed, more than run.max_failed_frames="
-                f"{self.max_failed_frames} allows; the first: {failed[0].key}: {failed[0].error}"
+                f"{self.max_failed_frames} allows; the first is {failed[0].key}: {failed[0].error}"
             )
         return replace(block, persons=_persons_table(shard_id, people), previews=previews.chosen())
 
@@ -118,8 +128,8 @@ class ShardDetector:
             found = _FramePeople(frame, width, height, boxes, [None] * len(boxes), [None] * len(boxes))
             if self.roi.dynamic.scope == "frame":
                 found.drops = select_persons(self.roi, _boxes_of([found]))
-            # With a wider scope the verdict comes with the shard's last frame; by then its pixels
-            # are gone, so everybody is cut out and the dropped are forgotten later.
+            # With a wider scope, people are only selected after the shard's last frame. This frame's pixels
+            # are gone by then, so everyone is cut out now and the crops of dropped people are discarded.
             for index, bbox in enumerate(found.normalised()):
                 if found.drops[index] is None:
                     found.crops[index] = cut_person(image, bbox, self.crops)
@@ -166,7 +176,7 @@ def _frames_table(shard_id: str, people: list[_FramePeople], failed: list[Frame]
         for p in people
     ]
     rows += [{"detected": 0, "kept": 0, "status": "error", **_frame_columns(shard_id, f)} for f in failed]
-    # An error may bear the key of a good frame (a duplicate): the good one comes first.
+    # A failed frame may have the same key as a good one (a duplicate); the good one is sorted first.
     rows.sort(key=lambda row: (row["frame_key"], row["status"] != "ok", row["error"] or ""))
     return pa.Table.from_pylist(rows, FRAMES_SCHEMA)
 
@@ -202,7 +212,11 @@ def _persons_table(shard_id: str, people: list[_FramePeople]) -> pa.Table:
 
 
 class _PreviewSample:
-    """Keeps the frames to draw: those with people first, then by the hash of their key."""
+    """Selects the frames to draw as previews.
+
+    Frames with people are preferred; between equals the hash of the key decides, so the choice doesn't
+    depend on the order of the frames.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -223,7 +237,7 @@ class _PreviewSample:
 
 
 def _read_ahead(frames: Iterator[Frame]) -> Iterator[Frame]:
-    """The same frames, read by a thread while the consumer works on earlier ones."""
+    """Yield the same frames, which a thread reads while the consumer works on earlier ones."""
     queue: Queue[Frame | BaseException | None] = Queue(_READ_AHEAD)
     stopped = Event()
 

@@ -1,4 +1,4 @@
-"""The detector's weights: found, checked, and exported once for the backend that runs them."""
+"""Find and check the detector's weights, and export them once for the backend that runs them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _HUB_TIMEOUT_S = 8.0
 _FETCH_TIMEOUT_S = 600.0
 _EXPORT_TIMEOUT_S = 900.0
 _ABANDONED_S = 3600.0
-"""Age after which the folder of an export can only be that of a killed process."""
+"""Age after which an unfinished export is certain to be left over from a killed process."""
 
 _FILES: dict[Backend, tuple[str, ...]] = {
     "openvino": ("model.xml", "model.bin"),
@@ -48,11 +48,11 @@ _EXPORTED_BY: dict[Backend, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class ExportedModel:
-    """A network as its backend loads it.
+    """A network in the form that its backend loads.
 
     Attributes:
-        files: File contents: XML and weights (openvino), ONNX (onnx) or checkpoint (torch).
-        names: Class index to name.
+        files: Contents of the files: XML and weights (openvino), ONNX (onnx) or checkpoint (torch).
+        names: Class names by index.
         stride: Input sides are multiples of this many pixels.
         exporter: Package and version that loaded the checkpoint.
     """
@@ -64,12 +64,17 @@ class ExportedModel:
 
 
 def read_weights(weights: str, cache_dir: Path, storage: StorageSettings) -> bytes:
-    """The checkpoint's bytes: of a file, an object in a bucket, or a name that ultralytics publishes.
+    """Return the checkpoint's bytes.
 
-    A published one is downloaded once and kept in the cache.
+    A published checkpoint is downloaded once and kept in the cache.
+
+    Args:
+        weights: A path, the URI of an object in a bucket, or a name that ultralytics publishes.
+        cache_dir: Folder of the cache; created if missing.
+        storage: How to reach the bucket.
 
     Raises:
-        WeightsError: It isn't there or can't be reached.
+        WeightsError: The checkpoint doesn't exist or can't be reached.
     """
     if "://" in weights:
         folder, _, name = weights.rpartition("/")
@@ -91,7 +96,7 @@ def read_weights(weights: str, cache_dir: Path, storage: StorageSettings) -> byt
 
 
 def check_sha256(weights: str, content: bytes, expected: str | None) -> str:
-    """The content's SHA-256, hexadecimal.
+    """Return the content's SHA-256, hexadecimal.
 
     Raises:
         WeightsError: It isn't the expected one.
@@ -106,16 +111,17 @@ def check_sha256(weights: str, content: bytes, expected: str | None) -> str:
 
 
 def export_model(weights: str, content: bytes, backend: Backend, cache_dir: Path) -> ExportedModel:
-    """The network for a backend, from the cache or exported into it.
+    """Return the network for a backend, from the cache or exported into it.
 
-    An export is made aside and then renamed into place. So a killed one leaves no entry, and of two
-    at once the first to end is kept. Entries carry checksums; a damaged one is made again.
+    The export is written to a temporary folder that is then renamed. A killed export therefore leaves no
+    entry, and if two run at once, the first to finish is kept. Entries carry checksums, and a damaged entry
+    is exported again.
 
     Args:
-        weights: What the settings call the checkpoint, for messages.
+        weights: Name of the checkpoint in the settings, for messages.
         content: The checkpoint.
-        backend: What is to run it.
-        cache_dir: Where exports are kept; made if missing.
+        backend: The library that will run the network.
+        cache_dir: Folder of the cache; created if missing.
 
     Raises:
         WeightsError: The checkpoint is not a YOLO detector, the export failed, or the cache can't be
@@ -166,8 +172,8 @@ def _fetch(name: str, folder: Path) -> Path:
         raise WeightsError(f"detector.weights: there is no file {name} here; {remedy}")
     if not _is_reachable(_HUB):
         raise WeightsError(
-            f"detector.weights: there is no file {name} here, and {_HUB}, where ultralytics would download "
-            f"it from, can't be reached; {remedy}"
+            f"detector.weights: there is no file {name} here, and {_HUB}, from where ultralytics would "
+            f"download it, can't be reached; {remedy}"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -182,8 +188,8 @@ def _fetch(name: str, folder: Path) -> Path:
 
 
 def _is_reachable(hub: str) -> bool:
-    """Whether a web server answers within seconds, through the proxy that the environment names."""
-    request = urllib.request.Request(hub, method="HEAD")  # noqa: S310  the scheme is ours
+    """Return whether a web server answers within seconds, through the proxy set in the environment."""
+    request = urllib.request.Request(hub, method="HEAD")  # noqa: S310  the URL is a constant
     answered = []
 
     def ask() -> None:
@@ -195,7 +201,7 @@ def _is_reachable(hub: str) -> bool:
         except (OSError, ValueError):
             return
 
-    # In a thread of its own because looking up a name has no timeout.
+    # The request runs in a thread because the DNS lookup has no timeout.
     thread = Thread(target=ask, daemon=True)
     thread.start()
     thread.join(_HUB_TIMEOUT_S)
@@ -203,23 +209,23 @@ def _is_reachable(hub: str) -> bool:
 
 
 def _run_program(arguments: list[str], folder: Path, cache_dir: Path, timeout_s: float) -> str | None:
-    """Run export_checkpoint.py; returns None, or what went wrong in one line."""
+    """Run export_checkpoint.py; return None, or the reason of the failure in one line."""
     environment = {**os.environ, "YOLO_CONFIG_DIR": str(cache_dir / "ultralytics")}
     Path(environment["YOLO_CONFIG_DIR"]).mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(_PROGRAM), *arguments]
     try:
-        ended = subprocess.run(  # noqa: S603  the command is ours
+        ended = subprocess.run(  # noqa: S603  the program is a constant
             command, env=environment, cwd=folder, capture_output=True, timeout=timeout_s, check=False
         )
     except subprocess.TimeoutExpired:
-        return f"not done after {timeout_s:.0f} s"
+        return f"ultralytics did not finish within {timeout_s:.0f} s"
     if ended.returncode == 0:
         return None
     said = folder / "error.txt"
     if said.is_file():
         return said.read_text(encoding="utf-8")
     last = ended.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-    return f"its export ended with status {ended.returncode}: {last}"
+    return f"ultralytics ended with exit status {ended.returncode}: {last}"
 
 
 def _publish(folder: Path, entry: Path, backend: Backend) -> None:
@@ -235,7 +241,7 @@ def _publish(folder: Path, entry: Path, backend: Backend) -> None:
 
 
 def _read_entry(entry: Path, backend: Backend) -> ExportedModel | None:
-    """What a cache entry holds, or None if there is none or it is damaged."""
+    """Return the content of a cache entry, or None if the entry is missing or damaged."""
     try:
         sums = json.loads((entry / "sha256.json").read_text(encoding="utf-8"))
         exported = _read_files(entry, backend)

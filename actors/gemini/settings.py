@@ -28,9 +28,9 @@ _ANSWER_VERSION = 1
 class GeminiPrices(Section):
     """Google's prices in US dollars. They are used only to estimate the cost."""
 
-    input_usd: float = Field(0.30, ge=0, description="For a million input tokens")
-    output_usd: float = Field(2.50, ge=0, description="For a million output tokens, thinking included")
-    batch_share: float = Field(0.5, ge=0, le=1, description="Share of these prices that batch mode costs")
+    input_usd: float = Field(0.30, ge=0, description="Price of a million input tokens.")
+    output_usd: float = Field(2.50, ge=0, description="Price of a million output tokens, including thinking.")
+    batch_share: float = Field(0.5, ge=0, le=1, description="Share of these prices that batch mode costs.")
 
 
 class GeminiCameras(Section):
@@ -38,10 +38,10 @@ class GeminiCameras(Section):
 
     allow: tuple[str, ...] | None = Field(
         None,
-        description="Only crops from these cameras are sent; by default from all. Frames that name no camera "
-        "are then never sent",
+        description="Cameras whose crops may be sent. By default, all cameras. If this is set, crops from "
+        "frames without a camera are never sent.",
     )
-    deny: tuple[str, ...] = Field((), description="Crops from these cameras are never sent")
+    deny: tuple[str, ...] = Field((), description="Cameras whose crops are never sent.")
 
     def permits(self, camera: str | None) -> bool:
         """Whether crops from this camera may be sent. None stands for a frame that names no camera."""
@@ -51,120 +51,153 @@ class GeminiCameras(Section):
 class GeminiBatch(Section):
     """Limits of batch mode."""
 
-    max_requests: int = Field(10_000, ge=1, description="Most requests of one batch job")
+    max_requests: int = Field(10_000, ge=1, description="Maximum number of requests per batch job.")
     max_file_bytes: int = Field(
         256 << 20,
         ge=1 << 20,
         le=2 << 30,
-        description="Largest file of requests, whose crops are held in memory; Google takes up to 2 GB",
+        description="Maximum size of a file of requests, in bytes. Its crops are held in memory, and Google "
+        "accepts up to 2 GB.",
     )
     max_enqueued_tokens: int = Field(
         3_000_000,
         ge=1,
-        description="Most input tokens in unfinished jobs, which Google limits by model and tier",
+        description="Maximum number of input tokens in unfinished jobs. Google limits it by model and tier.",
     )
-    poll_s: float = Field(60, gt=0, description="Seconds between two looks at a running job")
+    poll_s: float = Field(60, gt=0, description="Seconds between two checks of a running job.")
     deadline_s: float = Field(
-        86_400, gt=0, description="After so long a job is cancelled and what it lacks is pending again"
+        86_400,
+        gt=0,
+        description="Seconds after which a job is cancelled. Persons that it has not answered are pending "
+        "again.",
     )
 
 
 class GeminiSettings(Section):
     """Settings of the second annotator. It is off by default because it sends crops of people to Google."""
 
-    enabled: bool = Field(False, description="Whether crops are sent to Gemini")
+    enabled: bool = Field(False, description="Whether crops are sent to Gemini.")
     model: str = Field(
         "gemini-2.5-flash",
         pattern=r"^[a-z0-9][a-z0-9.\-]*$",
-        description="Name of the model, as in Google's list. Google retires models: look there for its end",
+        description="Name of the model in Google's list. Google retires models, so check the list for its "
+        "end date.",
     )
     prompt: str | None = Field(
         None,
-        description="Prompt file, by default the shipped prompts/gemini.txt; {schema} in it becomes the "
-        "list of attributes",
+        description="Prompt file. By default, the shipped prompts/gemini.txt. {schema} in it is replaced by "
+        "the list of attributes.",
     )
-    base_url: str = Field(
-        "https://generativelanguage.googleapis.com", description="Where the Gemini API is served"
+    base_url: str = Field("https://generativelanguage.googleapis.com", description="URL of the Gemini API.")
+    api_version: str = Field(
+        "v1beta", pattern=r"^v\d+(alpha|beta)?\d*$", description="Version of the Gemini API."
     )
-    api_version: str = Field("v1beta", pattern=r"^v\d+(alpha|beta)?\d*$", description="Version of the API")
     mode: Literal["online", "batch"] = Field(
-        "online", description="One request at a time, or jobs of the Batch API: half the price, within a day"
+        "online",
+        description="`online` sends single requests. `batch` sends jobs to the Batch API, which costs half "
+        "the price and answers within a day.",
     )
     requests_per_minute: int = Field(
-        10, ge=1, description="Quota of your project; look it up at aistudio.google.com/usage"
+        10,
+        ge=1,
+        description="Requests per minute in your project's quota. Look it up at aistudio.google.com/usage.",
     )
     tokens_per_minute: int | None = Field(
-        250_000, ge=1000, description="Quota of input tokens; null where there is none"
+        250_000, ge=1000, description="Input tokens per minute in your project's quota. null means no limit."
     )
     requests_per_day: int | None = Field(
-        250, ge=1, description="Quota until midnight Pacific time; null where there is none"
+        250,
+        ge=1,
+        description="Requests per day, until midnight Pacific time, in your project's quota. null means no "
+        "limit.",
     )
     on_daily_quota: Literal["park", "wait"] = Field(
         "park",
-        description="When the day's quota is spent: park ends the run with the rest pending, wait goes on "
-        "after midnight Pacific time",
+        description="What to do when the day's quota is spent. `park` ends the run and leaves the other "
+        "persons pending, and `wait` continues after midnight Pacific time.",
     )
-    max_in_flight: int = Field(1, ge=1, le=256, description="Requests under way at once; 1 is one by one")
+    max_in_flight: int = Field(
+        1, ge=1, le=256, description="Maximum number of concurrent requests. 1 sends them one by one."
+    )
     persons_per_request: int = Field(
         8,
         ge=1,
         le=64,
-        description="Crops in one request: fewer requests of the quota, at more risk of mix-ups",
+        description="Maximum number of crops per request. More crops use fewer requests of the quota, but "
+        "raise the risk of mix-ups.",
     )
-    seed: int = Field(0, description="Seed of the order in which crops are put together and sampled")
-    timeout_s: float = Field(120, gt=0, le=3600, description="Longest wait for one answer")
+    seed: int = Field(
+        0, description="Seed of the order in which crops are combined into requests and sampled."
+    )
+    timeout_s: float = Field(
+        120, gt=0, le=3600, description="Maximum number of seconds to wait for an answer."
+    )
     retries: int = Field(
-        5, ge=0, le=100, description="How often a request that failed for a passing reason is sent again"
+        5,
+        ge=0,
+        le=100,
+        description="How many times a request is sent again if it failed for a temporary reason.",
     )
     retry_max_wait_s: float = Field(
-        300, gt=0, description="Longest wait before such a retry, unless the server asks for a longer one"
+        300,
+        gt=0,
+        description="Maximum number of seconds to wait before such a retry, unless the server asks for more.",
     )
     temperature: float | None = Field(
-        0, ge=0, le=2, description="Randomness of the answers; null leaves it to the model"
+        0, ge=0, le=2, description="Randomness of the answers. null leaves it to the model."
     )
     thinking_budget: int | None = Field(
         0,
         ge=-1,
         le=32_768,
-        description="Tokens the model may think before it answers, billed as output: 0 none, -1 as it likes; "
-        "null says nothing, for models that don't take a budget",
+        description="Number of tokens that the model may think before it answers, billed as output. 0 turns "
+        "thinking off, -1 leaves it to the model, and null sends no budget, for models that don't accept "
+        "one.",
     )
     media_resolution: Literal["auto", "low", "medium", "high"] = Field(
-        "auto", description="Detail in which crops are read; low costs 64 tokens a crop and sees less"
+        "auto",
+        description="Level of detail at which Gemini reads crops. `low` costs 64 tokens per crop but shows "
+        "less.",
     )
     max_side_px: int | None = Field(
         384,
         ge=16,
         le=4096,
-        description="Longest side of a crop as it is sent; above 384 Google counts up to ten times the "
-        "tokens. null sends crops as they are",
+        description="Longest side of a crop as it is sent, in pixels. Above 384, Google counts up to ten "
+        "times the tokens. null sends crops unchanged.",
     )
     answer_tokens: int = Field(
-        512, ge=64, le=8192, description="Most output tokens for one person; an answer is cut above"
+        512, ge=64, le=8192, description="Maximum number of output tokens per person. A longer answer is cut."
     )
-    reasoning: bool = Field(False, description="Whether a short explanation comes with each answer")
-    max_persons: int | None = Field(None, ge=1, description="Most persons sent by one run; null for all")
+    reasoning: bool = Field(False, description="Whether each answer includes a short explanation.")
+    max_persons: int | None = Field(
+        None, ge=1, description="Maximum number of persons sent per run. null sends all."
+    )
     max_cost_usd: float | None = Field(
-        None, gt=0, description="Estimated cost at which a run stops sending; null for no limit"
+        None,
+        gt=0,
+        description="Estimated cost in US dollars at which a run stops sending. null means no limit.",
     )
     policy: Literal["oldest", "random", "least_confident"] = Field(
         "oldest",
-        description="Whom to send first: the oldest shard's persons, a random sample, or those of whom "
-        "SmolVLM is least certain",
+        description="Which persons are sent first: those of the oldest shard, a random sample, or those that "
+        "SmolVLM is least certain about.",
     )
     audit_share: float = Field(
         0.1,
         ge=0,
         le=1,
-        description="With least_confident, share of the persons that is drawn at random instead, for audit",
+        description="Share of the persons that are drawn at random instead, for audit, if the policy is "
+        "`least_confident`.",
     )
     cameras: GeminiCameras = Field(
-        default_factory=GeminiCameras, description="Cameras whose crops may be sent: allow and deny"
+        default_factory=GeminiCameras, description="Cameras whose crops may be sent."
     )
     prices: GeminiPrices = Field(
-        default_factory=GeminiPrices, description="US dollars a million tokens, for estimates of the cost"
+        default_factory=GeminiPrices,
+        description="Prices in US dollars per million tokens, used to estimate the cost.",
     )
-    batch: GeminiBatch = Field(default_factory=GeminiBatch, description="Limits of batch mode")
+    batch: GeminiBatch = Field(default_factory=GeminiBatch, description="Limits of batch mode.")
 
     @property
     def quota_limits(self) -> QuotaLimits:

@@ -1,9 +1,8 @@
 """The answer as fixed text with slots, and each slot's allowed values as a tree of tokens.
 
 An answer is JSON in which only the values are open: `{"gender": ` slot `, "age_group": ` slot ... `}}`.
-The text between two slots is forced; in a slot one of a few token paths is taken. The paths of a
-slot share their beginnings (a trie), so one forward pass over its inner nodes gives the probability
-of every value exactly.
+The text between two slots is forced, and each slot takes one of a few token paths. The paths of a slot form
+a trie, so one forward pass over its inner nodes gives the exact probability of every value.
 """
 
 from __future__ import annotations
@@ -15,23 +14,23 @@ from dataclasses import dataclass
 from actors.attributes import NESTED_KEY, Attribute, AttributeSchema, AttributeValue
 
 Tokenize = Callable[[str], list[int]]
-"""Text to token ids, adding no special tokens."""
+"""Maps text to token ids, without adding special tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One open place of the answer.
+    """The place of one value in the answer.
 
     Attributes:
-        name: The attribute answered here.
-        values: Its allowed values.
-        forced: Token ids between the value before (or the prompt) and this one.
-        paths: For each value the token ids that write it.
+        name: Name of the attribute.
+        values: Allowed values of the attribute.
+        forced: Token ids between the previous value (or the prompt) and this one.
+        paths: Token ids of each value.
         nodes: Inner nodes of the trie of paths, parents first: (index of the parent node or -1 for the
-            root, token id). These are the tokens to run beside the forced ones; leaves needn't be run.
+            root, token id). The model runs these tokens in addition to the forced ones, but not the leaves.
         edges: Every (node or -1, next token id) that some value takes.
-        routes: For each value the indices into `edges` that its probability is the product of.
-        depth: Tokens of the longest path.
+        routes: For each value, indices into `edges`; the product of these edges is the value's probability.
+        depth: Number of tokens in the longest path.
     """
 
     name: str
@@ -46,25 +45,22 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class AnswerGrammar:
-    """All slots in order, and the text that closes the answer.
+    """All slots of the answer in order, and the text that leads to the reasoning.
 
     Attributes:
-        slots: One an attribute.
-        texts: Forced text before each slot, as it was tokenised (up to the value, or its first tokens
-            where all values begin alike).
+        slots: One slot per attribute.
         reasoning: Token ids between the last value and the reasoning's first character.
     """
 
     slots: tuple[Slot, ...]
-    texts: tuple[str, ...]
     reasoning: tuple[int, ...]
 
 
 def answer_grammar(schema: AttributeSchema, tokenize: Tokenize) -> AnswerGrammar:
-    """Lay out the answer for one tokenizer.
+    """Build the grammar of the answer for one tokenizer.
 
-    Values are tokenised with the text before them, as the model would write them, and what all
-    values of a slot begin with counts as forced.
+    Each value is tokenised together with the text before it, as the model would write it. Tokens with which
+    all values of a slot begin are part of the forced text.
 
     Args:
         schema: The attributes.
@@ -77,11 +73,11 @@ def answer_grammar(schema: AttributeSchema, tokenize: Tokenize) -> AnswerGrammar
     for attribute, text, after in zip(attributes, texts, closers, strict=True):
         written = [json.dumps(value, ensure_ascii=False) for value in attribute.values]
         if attribute.type == "category":
-            # The quotes belong to the forced text: "male" and "female" then differ in the first token.
+            # The quotes belong to the forced text, so that "male" and "female" differ in their first token.
             lead, closing = f'{text} "', f'"{after}'
             written = [value[1:-1] for value in written]
         else:
-            # The space goes with the value: " true" is one token, " " and "true" would be two.
+            # The space belongs to the value, because " true" is one token but " " and "true" are two.
             lead, closing = text, after
             written = [f" {value}" for value in written]
         if slots and attributes[len(slots) - 1].type == "category":
@@ -90,19 +86,18 @@ def answer_grammar(schema: AttributeSchema, tokenize: Tokenize) -> AnswerGrammar
     quote = '"' if attributes[-1].type == "category" else ""
     return AnswerGrammar(
         slots=tuple(slots),
-        texts=tuple(texts),
         reasoning=tuple(tokenize(f'{quote}{reasoning_text(schema)} "')),
     )
 
 
 def reasoning_text(schema: AttributeSchema) -> str:
-    """Text from the last value to the reasoning's opening quote."""
+    """Return the text between the last value and the reasoning's opening quote."""
     nested = any(attribute.nested for attribute in schema)
     return '}, "reasoning":' if nested else ', "reasoning":'
 
 
 def _texts_before(attributes: Sequence[Attribute]) -> list[str]:
-    """Forced text before each value, without the quotes of categories or the space before a value."""
+    """Return the text before each value, without the quotes of categories or the space before a value."""
     texts = []
     inside = False
     for index, attribute in enumerate(attributes):
@@ -120,7 +115,7 @@ def _slot(attribute: Attribute, lead: str, written: Sequence[str], closing: int,
     while min(map(len, sequences)) > shared + 1 and len({s[shared] for s in sequences}) == 1:
         shared += 1
     paths = [tuple(sequence[shared:]) for sequence in sequences]
-    # A value that another one begins with ("1" and "12") is told from it by what closes it.
+    # If a value is the beginning of another one ("1" and "12"), the token that follows it separates the two.
     scored = [p + (closing,) * any(q[: len(p)] == p for q in paths if q is not p) for p in paths]
     nodes: list[tuple[int, int]] = []
     edges: dict[tuple[int, int], int] = {}
@@ -142,7 +137,7 @@ def _slot(attribute: Attribute, lead: str, written: Sequence[str], closing: int,
 
 
 def _node(path: tuple[int, ...], nodes: list[tuple[int, int]], known: dict[tuple[int, ...], int]) -> int:
-    """Index of the node that a path leads to, added with its parents if it is new."""
+    """Return the index of the node at the end of a path; a new node is added together with its parents."""
     if path not in known:
         parent = _node(path[:-1], nodes, known)
         known[path] = len(nodes)

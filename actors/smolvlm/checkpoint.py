@@ -1,4 +1,4 @@
-"""Where a model's files are, which version they are, and what is missing: known before anything starts."""
+"""Find a model's files and their version, and report missing files, before the run starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_TIMEOUT_S = 10.0
 _CHUNK_BYTES = 1 << 22
 
-# In each group one file is enough.
+# One file of each group is enough.
 _NEEDED: tuple[tuple[str, ...], ...] = (
     ("config.json",),
     ("processor_config.json", "preprocessor_config.json"),
@@ -33,10 +33,10 @@ _HASHED = (".json", ".jinja", ".txt", ".model", ".safetensors", ".bin")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model that is known to be there.
+    """A model that was found and is complete.
 
     Attributes:
-        source: What `from_pretrained` takes: a folder's absolute path or a name on the hub.
+        source: Argument for `from_pretrained`: the absolute path of a folder, or a name on the hub.
         revision: Commit on the hub, or None for a folder.
         version: Identity of the files: the commit, or "sha256:" and the hash over the folder's files.
         config: The model's config.json.
@@ -51,7 +51,7 @@ class Checkpoint:
 def find_checkpoint(key: str, model: str, revision: str | None) -> Checkpoint:
     """Find a model in a folder, in the hub's local cache or on the hub, in this order.
 
-    Weights aren't downloaded here: each machine that loads the model fetches the commit named.
+    Weights aren't downloaded here: each machine that loads the model downloads the resolved commit.
 
     Args:
         key: The setting that names the model, for messages.
@@ -59,7 +59,7 @@ def find_checkpoint(key: str, model: str, revision: str | None) -> Checkpoint:
         revision: Branch, tag or commit on the hub; None for its main branch.
 
     Raises:
-        WeightsError: Files are missing, there is no such model, or the hub is out of reach.
+        WeightsError: Files are missing, the model doesn't exist, or the hub is out of reach.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -68,7 +68,7 @@ def find_checkpoint(key: str, model: str, revision: str | None) -> Checkpoint:
         raise WeightsError(f"{key}: {model} is a URL; give a folder or a name on the Hugging Face hub")
     if model.startswith(("/", "./", "../", "~")) or not _HUB_NAME.fullmatch(model):
         raise WeightsError(
-            f"{key}: there is no folder {model}; give one that exists or a hub name (owner/name)"
+            f"{key}: there is no folder {model}; give a folder that exists, or a hub name (owner/name)"
         )
     return _from_cache(model, revision) or _from_hub(key, model, revision)
 
@@ -107,7 +107,7 @@ def _read_config(key: str, path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise WeightsError(f"{key}: {path} can't be read as JSON: {error}") from None
     if not isinstance(config, dict):
-        raise WeightsError(f"{key}: {path} doesn't hold a model's configuration")
+        raise WeightsError(f"{key}: {path} doesn't contain a model's configuration")
     return config
 
 
@@ -129,14 +129,14 @@ def _from_hub(key: str, model: str, revision: str | None) -> Checkpoint:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
     remedy = (
-        f"give a folder that holds the model, or run `hf download {model}` where there is a network and "
-        "set HF_HOME to that cache"
+        f"give a folder that holds the model, or run `hf download {model}` on a machine with network access "
+        "and set HF_HOME to that cache"
     )
     try:
-        # One request without retries: an unreachable hub is said at once.
+        # This is one request without retries, so that an unreachable hub is reported at once.
         commit = HfApi().model_info(model, revision=revision, timeout=_HUB_TIMEOUT_S).sha
         if commit is None:
-            raise WeightsError(f"{key}: the hub names no commit of {model}; {remedy}")
+            raise WeightsError(f"{key}: the hub reports no commit for {model}; {remedy}")
         config = hf_hub_download(model, "config.json", revision=commit, etag_timeout=_HUB_TIMEOUT_S)
     except RepositoryNotFoundError:
         raise WeightsError(

@@ -1,4 +1,4 @@
-"""Crops to attributes: one SmolVLM, asked about crops in batches that fit the memory."""
+"""Annotate crops with one SmolVLM, in batches that fit into memory."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A crop ready for the model: token ids of its prompt, and pixels (tiles, 3, height, width) float32."""
+    """A crop ready for the model: token ids of its prompt, and pixels, (tiles, 3, height, width) float32."""
 
     ids: tuple[int, ...]
     pixels: Tensor
 
 
 class CropAnnotator:
-    """Holds one model and asks it about crops."""
+    """Holds one model and annotates crops with it."""
 
     def __init__(self, settings: SmolVLMSettings, resolved: ResolvedSmolVLM, schema: AttributeSchema) -> None:
         """Load the model and run the shared part of the prompt.
@@ -71,7 +71,7 @@ class CropAnnotator:
                 "folder, every worker must see it"
             ) from error
         if loading["missing_keys"]:
-            # The library fills what a file lacks with random numbers and goes on.
+            # transformers initialises missing weights with random numbers and continues.
             missing = ", ".join(sorted(loading["missing_keys"])[:3])
             raise WeightsError(f"smolvlm.model: {resolved.source} lacks weights: {missing}")
         self._configure_processor(model, resolved.image_size_px)
@@ -88,14 +88,14 @@ class CropAnnotator:
         self._decoder = GuidedDecoder(model, grammar, self._prefix, writer)
 
     def annotate(self, crops: Sequence[bytes]) -> list[Annotation]:
-        """Answer about each crop.
+        """Annotate each crop.
 
         Args:
-            crops: Encoded images, one person each.
+            crops: JPEGs of one person each.
 
         Returns:
-            One annotation a crop, in order: "ok", or "error" where the crop can't be decoded or one crop
-            alone is more than the memory holds.
+            One annotation per crop, in the same order. The outcome is "ok", or "error" if the crop can't be
+            decoded or a single crop doesn't fit into memory.
         """
         found: list[Annotation | None] = [None] * len(crops)
         for start, prepared in self._prepare(crops):
@@ -104,7 +104,7 @@ class CropAnnotator:
                 if isinstance(item, Annotation):
                     found[start + offset] = item
                 else:
-                    # Rows of a batch share their token ids; only tiles can make them differ.
+                    # All rows of a batch must have the same token ids; they differ only with tiles.
                     groups.setdefault(item.ids, []).append(offset)
             for ids, offsets in groups.items():
                 pixels = [item.pixels for i in offsets if isinstance(item := prepared[i], _Prepared)]
@@ -113,7 +113,7 @@ class CropAnnotator:
         return [annotation for annotation in found if annotation is not None]
 
     def _answer(self, ids: Sequence[int], pixels: Sequence[Tensor]) -> list[Annotation]:
-        """Answers to any number of crops, in batches that fit the memory."""
+        """Answer any number of crops with the same token ids, in batches that fit into memory."""
         import torch
 
         answers: list[Annotation] = []
@@ -131,7 +131,7 @@ class CropAnnotator:
             if decoded is not None:
                 answers += [Annotation("ok", None, a.values, a.confidence, a.reasoning) for a in decoded]
                 continue
-            # Outside the handler: a live traceback would keep the batch's tensors.
+            # This is outside the handler because a live traceback would keep the batch's tensors.
             self._decoder.release()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -142,11 +142,14 @@ class CropAnnotator:
                 answers.append(Annotation("error", reason))
             else:
                 self._batch_size = len(batch) // 2
-                log.warning("out of memory with %d crops; from here on %d", len(batch), self._batch_size)
+                log.warning("out of memory with %d crops; batches now have %d", len(batch), self._batch_size)
         return answers
 
     def _prepare(self, crops: Sequence[bytes]) -> Iterator[tuple[int, list[_Prepared | Annotation]]]:
-        """Position of a batch's first crop, and the batch; the next is decoded while one is answered."""
+        """Yield each batch with the position of its first crop.
+
+        The next batch is decoded while the caller works on the current one.
+        """
         size = self._settings.batch_size
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="crops") as pool:
             ahead: list[Future[_Prepared | Annotation]] = []
@@ -160,8 +163,8 @@ class CropAnnotator:
         from PIL.JpegImagePlugin import JpegImageFile
 
         try:
-            # Crops are JPEGs of our own making. Image.open would try every format, and a process that
-            # has imported ultralytics even tries to import decoders that aren't installed.
+            # Crops are always JPEGs written by Shopframe. Image.open would try every format, and in a process
+            # that has imported ultralytics even tries to import decoders that aren't installed.
             with JpegImageFile(io.BytesIO(crop)) as opened:
                 image = opened.convert("RGB")
         except SyntaxError:
@@ -176,7 +179,7 @@ class CropAnnotator:
         tile = {"longest_edge": side_px}
         images.max_image_size = type(images.max_image_size)(**tile)
         images.do_image_splitting = self._settings.split_image
-        # Without tiles the crop is scaled to its square at once, not first up to four times that.
+        # Without tiles, the crop is scaled directly to its square, not first to up to four times that size.
         images.do_resize = self._settings.split_image
         vision = model.config.vision_config
         self._processor.image_seq_len = (side_px // vision.patch_size // model.config.scale_factor) ** 2
@@ -190,5 +193,5 @@ class CropAnnotator:
 
 
 def _is_cpu_out_of_memory(error: RuntimeError) -> bool:
-    # torch has no type of its own for a failed allocation on the CPU.
+    # torch has no exception type for a failed allocation on the CPU.
     return "DefaultCPUAllocator" in str(error)

@@ -1,19 +1,19 @@
-"""Schema-guided decoding in batches: one forward pass for each slot of the answer.
+"""Schema-guided decoding in batches, with one forward pass for each slot of the answer.
 
-A pass runs the value chosen before, the forced text up to the next slot and the inner nodes of that
-slot's trie, for all rows together:
+A pass processes, for all rows together, the value chosen in the previous slot, the forced text up to the
+next slot, and the inner nodes of that slot's trie:
 
     columns  | prefix (shared) | image, question, forced | value, forced | value, forced | ...
     queries                                                [pad value | forced | trie nodes]
 
-Values differ in length, so they are padded on the left to the slot's longest; padding is masked and
-takes no position. Every shape thus depends on the schema and on the number of rows alone, never on
-what neighbours answer. Trie nodes see the text and their own ancestors, and are forgotten after the
-pass. An answer is put together from the schema's own values and can't be invalid.
+Values differ in length, so they are padded on the left to the slot's longest value. Padding is masked and
+takes no position. All shapes therefore depend only on the schema and the number of rows, not on the answers
+of other rows in the batch. Trie nodes see the text and their own ancestors, and are dropped after the pass.
+An answer is assembled from the schema's own values, so it can't be invalid.
 
-The confidence of a value v is exact: P(v) = p(tokens of v) / sum over allowed w of p(tokens of w),
-with p the model's probability of the tokens one after the other, given the prompt, the image and
-the answers before. Where a value is the beginning of another ("1" and "12"), what closes it counts.
+The confidence of a value v is exact: P(v) = p(tokens of v) / sum over allowed w of p(tokens of w), where p
+is the model's probability of the sequence of tokens, given the prompt, the image and the preceding answers.
+If a value is the beginning of another one ("1" and "12"), the token that follows the value is included.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from actors.smolvlm.reasoning import ReasoningWriter
 
 @dataclass(frozen=True, slots=True)
 class GuidedAnswer:
-    """A valid answer: value and confidence (0..1) by attribute, and the reasoning where asked for."""
+    """A valid answer: value and confidence (0..1) by attribute name, and the reasoning if enabled."""
 
     values: dict[str, AttributeValue]
     confidence: dict[str, float]
@@ -42,9 +42,9 @@ class GuidedAnswer:
 
 
 class GuidedDecoder:
-    """Answers the schema about images with one SmolVLM.
+    """Fills in the schema's attributes for images with one SmolVLM.
 
-    Not thread-safe: the key-value buffer is used again by every batch.
+    The decoder isn't thread-safe, because all batches reuse the key-value buffer.
     """
 
     def __init__(
@@ -54,21 +54,21 @@ class GuidedDecoder:
         prefix: Sequence[int],
         reasoning: ReasoningWriter | None = None,
     ) -> None:
-        """Run the shared prefix once.
+        """Prepare the slots and run the shared prefix once.
 
         Args:
-            model: SmolVLMForConditionalGeneration or Idefics3ForConditionalGeneration, in eval mode, its
-                text model with attention implementation GROUPED_ATTENTION.
-            grammar: What to answer.
-            prefix: Token ids that every prompt begins with, before its image.
-            reasoning: Writes the reasoning, where it is wanted.
+            model: SmolVLMForConditionalGeneration or Idefics3ForConditionalGeneration, in eval mode, with the
+                attention implementation GROUPED_ATTENTION in its text model.
+            grammar: The slots of the answer.
+            prefix: Token ids with which every prompt begins, before its image.
+            reasoning: Writer of the reasoning; None for answers without one.
         """
         self._vision = model.model.get_image_features
         self._text = model.model.text_model
         self._embed = model.get_input_embeddings()
         self._image_token = model.config.image_token_id
         self._device = model.device
-        # bfloat16 logits are multiples of 1/8 where it matters; probabilities need more.
+        # In bfloat16, logits of the relevant size are multiples of 1/8, too coarse for probabilities.
         self._head: Tensor = model.lm_head.weight.detach().float()
         self._slots = [_SlotTensors.of(slot, self._device) for slot in grammar.slots]
         self._reasoning = reasoning
@@ -85,10 +85,10 @@ class GuidedDecoder:
             pixel_values: (rows, tiles, 3, height, width) float32, normalised as the model's processor does.
 
         Returns:
-            One answer a row.
+            One answer per row.
 
         Raises:
-            torch.OutOfMemoryError: The batch is too large; `release` and try a smaller one.
+            torch.OutOfMemoryError: The batch is too large; call `release` and try a smaller one.
         """
         batch = self._begin(len(pixel_values), len(tail))
         lead = self._embed_tail(torch.tensor(tail, device=self._device), pixel_values)
@@ -107,12 +107,12 @@ class GuidedDecoder:
         if self._reasoning is not None:
             batch.append_value(self._slots[-1], chosen[-1])
             texts = list(self._write_reasoning(batch, self._reasoning))
-        # The only wait for the device: nothing above looks at a value.
+        # Without reasoning, the host waits for the device only here: nothing above reads a value.
         table = zip(torch.stack(chosen, 1).tolist(), torch.stack(confidence, 1).tolist(), texts, strict=True)
         return [self._answer(*row) for row in table]
 
     def release(self) -> None:
-        """Give the key-value buffer's memory back."""
+        """Free the memory of the key-value buffer."""
         self._buffer = None
 
     def _begin(self, rows: int, tail: int) -> _Batch:
@@ -141,7 +141,7 @@ class GuidedDecoder:
         return embedded
 
     def _run_slot(self, batch: _Batch, lead: Tensor, slot: _SlotTensors) -> Tensor:
-        """One pass. Returns the states (rows, 1 + nodes, width) after the forced text and each node."""
+        """Run one pass; return the states after the forced text and each node, (rows, 1 + nodes, width)."""
         rows = len(lead)
         embedded = torch.cat([lead, self._embed(slot.ids).expand(rows, -1, -1)], dim=1)
         nodes = len(slot.node_depths)
@@ -157,7 +157,7 @@ class GuidedDecoder:
         return hidden[:, -1 - nodes :]
 
     def _write_reasoning(self, batch: _Batch, writer: ReasoningWriter) -> list[str]:
-        """Reasonings, a token a pass; a row that has ended runs along with masked padding."""
+        """Write the reasonings, one token per pass; rows that have ended continue with masked padding."""
         rows = batch.rows
         ids = torch.cat([batch.value_ids, self._reasoning_forced.expand(rows, -1)], dim=1)
         texts = writer.begin(rows)
@@ -186,18 +186,21 @@ class GuidedDecoder:
 
 @dataclass(frozen=True, slots=True)
 class _SlotTensors:
-    """A slot on the device.
+    """The tensors of a slot on the device.
 
     Attributes:
-        ids: (forced + nodes,) int64, forced text and inner nodes.
+        name: Name of the attribute.
+        values: Allowed values of the attribute.
+        ids: (forced + nodes,) int64, token ids of the forced text and of the inner nodes.
         node_depths: (nodes,) int64, positions after the last forced token, from 1.
-        node_mask: (nodes, nodes) bool, whether the column is the row's ancestor or itself.
-        edge_nodes: (edges,) int64, the state that predicts the edge: 0 the forced text's, then the nodes'.
-        edge_tokens: (edges,) int64.
-        routes: (values, edges) float32, 1 where the value takes the edge.
+        node_mask: (nodes, nodes) bool, True if the column's node is the row's node or one of its ancestors.
+        edge_nodes: (edges,) int64, index of the state that predicts the edge: 0 is the state after the forced
+            text, the states of the nodes follow.
+        edge_tokens: (edges,) int64, the token of each edge.
+        routes: (values, edges) float32, 1 if the value takes the edge.
         paths: (values, depth) int64, tokens of each value, padded on the left with 0.
-        path_valid: (values, depth) bool, False where `paths` is padding.
-        columns: Columns that a pass for this slot may write.
+        path_valid: (values, depth) bool, False where `paths` is padded.
+        columns: Maximum number of columns that a pass for this slot writes.
     """
 
     name: str
@@ -243,19 +246,27 @@ class _SlotTensors:
         )
 
     def probabilities(self, hidden: Tensor, head: Tensor) -> Tensor:
-        """(rows, values) float32, from states (rows, 1 + nodes, width) and the head (vocabulary, width)."""
+        """Return the probability of each value.
+
+        Args:
+            hidden: States after the forced text and each node, (rows, 1 + nodes, width).
+            head: The model's head, (vocabulary, width) float32.
+
+        Returns:
+            (rows, values) float32.
+        """
         hidden = hidden.float()
         if len(self.node_depths) == 0:
-            # One token decides, so the sum over the vocabulary cancels: only the edges are needed.
+            # A single token decides, so the sum over the vocabulary cancels out and only edges are needed.
             return torch.softmax(linear(hidden[:, 0], head[self.edge_tokens]) @ self.routes.T, dim=1)
-        # Flat: over three dimensions the product falls back to a slow batched kernel.
+        # The states are flattened because a product over three dimensions uses a slow batched kernel.
         logits = linear(hidden.flatten(0, 1), head).view(*hidden.shape[:2], -1)
         edges = logits[:, self.edge_nodes, self.edge_tokens] - logits.logsumexp(-1)[:, self.edge_nodes]
         return torch.softmax(edges @ self.routes.T, dim=1)
 
 
 class _Batch:
-    """Which columns of the buffer are real for which row, and how long each row is."""
+    """The state of a batch: which columns of the buffer are valid for each row, and how long each row is."""
 
     def __init__(self, buffer: KeyValueBuffer, rows: int, device: torch.device) -> None:
         self.buffer = buffer
@@ -268,23 +279,26 @@ class _Batch:
         self._padded = torch.ones(rows, 0, dtype=torch.bool, device=device)
 
     def append_value(self, slot: _SlotTensors, chosen: Tensor) -> None:
-        """Begin the next pass with the values chosen in a slot: (rows,) int64 indices."""
+        """Begin the next pass with the values chosen in a slot, (rows,) int64 indices."""
         self.value_ids = slot.paths[chosen]
         self._padded = slot.path_valid[chosen]
 
     def append_tokens(self, running: Tensor) -> None:
-        """Begin the next pass with one token a row, real where `running` (rows,) bool says so."""
+        """Begin the next pass with one token per row; it is padding where `running` (rows,) is False."""
         self._padded = running[:, None]
 
     def layout(
         self, columns: int, node_depths: Tensor | None = None, node_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Positions (rows, queries) and additive mask (rows, 1, queries, columns) of the next pass.
+        """Return the positions and the additive mask of the next pass.
 
         Args:
-            columns: Tokens in sequence, the padded value first.
-            node_depths: Of the trie nodes that follow them.
-            node_mask: Which node sees which.
+            columns: Number of tokens in sequence, the padded value first.
+            node_depths: Depths of the trie nodes that follow the tokens.
+            node_mask: Which node sees which other nodes, as in `_SlotTensors`.
+
+        Returns:
+            Positions (rows, queries) and mask (rows, 1, queries, columns).
         """
         used, device = self.buffer.used, self._device
         valid = torch.ones(self.rows, columns, dtype=torch.bool, device=device)
@@ -305,10 +319,10 @@ class _Batch:
         return positions, self._additive(mask)
 
     def _additive(self, mask: Tensor) -> Tensor:
-        # Every layer would turn a bool mask into this.
+        # A bool mask would be converted to this form again in every layer.
         blocked = torch.zeros(mask.shape, dtype=self._dtype, device=mask.device)
         return blocked.masked_fill_(~mask, float("-inf"))[:, None]
 
     def keep(self, columns: int) -> None:
-        """Keep so many of the columns that the last pass wrote; the rest is written over."""
+        """Keep the given number of columns of the last pass; the next pass overwrites the others."""
         self.buffer.used += columns

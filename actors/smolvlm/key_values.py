@@ -1,4 +1,4 @@
-"""The text model's keys and values in one buffer that every batch uses again, and attention over it."""
+"""A buffer for the text model's keys and values that all batches reuse, and attention over it."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 GROUPED_ATTENTION = "shopframe_grouped"
-"""Attention implementation to load the text model with."""
+"""Name of the attention implementation for the text model."""
 
 KeysValues = Sequence[tuple[Tensor, Tensor]]
-"""For each layer keys and values, (rows, heads, columns, head width) each."""
+"""Keys and values of each layer, each of shape (rows, heads, columns, head width)."""
 
 
 class KeyValueBuffer(Cache):
-    """A cache written in place, behind a prefix that is copied in once.
+    """A cache that is written in place after a prefix that is copied in once.
 
-    Growing a cache by concatenation copies all of it at every pass; here a pass writes only its own
-    columns, dropping columns is moving `used` back, and the prefix survives from batch to batch.
+    A cache that grows by concatenation is copied completely at every pass. Here a pass writes only its own
+    columns, dropping columns only moves `used` back, and the prefix is kept from batch to batch.
 
     Attributes:
-        rows: Rows of the batch at hand; the buffer may hold more.
-        used: Columns filled so far.
+        rows: Number of rows in the current batch; the buffer may hold more.
+        used: Number of columns filled so far.
     """
 
     def __init__(self, prefix: KeysValues, rows: int, columns: int) -> None:
-        """Allocate.
+        """Allocate the buffer.
 
         Args:
-            prefix: Keys and values with one row that all rows begin with.
-            rows: Most rows of a batch.
-            columns: Most columns, the prefix included.
+            prefix: Keys and values of one row, with which all rows begin.
+            rows: Maximum number of rows in a batch.
+            columns: Maximum number of columns, including the prefix.
         """
         super().__init__(layers=[_BufferLayer(self, *kv, rows, columns) for kv in prefix])
         self.capacity = (rows, columns)
@@ -44,12 +44,12 @@ class KeyValueBuffer(Cache):
         self.begin(rows)
 
     def begin(self, rows: int) -> None:
-        """Forget all but the prefix, for a batch of so many rows."""
+        """Drop everything but the prefix and begin a batch with the given number of rows."""
         self.rows = rows
         self.used = self.prefix_columns
 
     def fits(self, rows: int, columns: int) -> bool:
-        """Whether a batch of so many rows and columns has room."""
+        """Return whether a batch with the given numbers of rows and columns fits into the buffer."""
         return rows <= self.capacity[0] and columns <= self.capacity[1]
 
 
@@ -69,7 +69,7 @@ class _BufferLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def update(
         self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write this pass's columns and return all of them so far."""
+        """Write this pass's columns and return all columns filled so far."""
         rows, start = self._owner.rows, self._owner.used
         stop = start + key_states.shape[-2]
         self.keys[:rows, :, start:stop] = key_states
@@ -77,15 +77,15 @@ class _BufferLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return self.keys[:rows, :, :stop], self.values[:rows, :, :stop]
 
     def get_seq_length(self) -> int:
-        """Columns filled so far."""
+        """Return the number of columns filled so far."""
         return self._owner.used
 
     def get_max_length(self) -> int:
-        """Columns allocated."""
+        """Return the number of columns allocated."""
         return int(self.keys.shape[-2])
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of the keys that a query sees."""
+        """Return the length and offset of the keys that a query sees."""
         return self._owner.used + query_length, 0
 
 
@@ -105,20 +105,20 @@ def grouped_attention(
     scaling: float | None = None,
     **_kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention in which query heads that share a key head are stacked, not the key heads repeated.
+    """Compute attention by stacking the query heads that share a key head.
 
-    With a mask, the library's own attention copies all keys and values once for every query head at
-    every layer and pass, which with short passes over a long prompt costs more than the attention.
+    With a mask, the attention of transformers instead copies all keys and values once for every query head,
+    at every layer and pass. With short passes over a long prompt, this costs more than the attention itself.
 
     Args:
         query: (rows, query heads, queries, width).
         key: (rows, key heads, columns, width).
-        value: As `key`.
+        value: (rows, key heads, columns, width).
         attention_mask: (rows, 1, queries, columns), bool or additive.
-        scaling: Of the products; 1/sqrt(width) by default.
+        scaling: Factor for the products of queries and keys; 1/sqrt(width) by default.
 
     Returns:
-        (rows, queries, query heads, width), and no weights.
+        The output, (rows, queries, query heads, width), and None instead of the attention weights.
     """
     rows, heads, queries, width = query.shape
     groups = key.shape[1]

@@ -1,4 +1,4 @@
-"""The answer's short free text, written token by token under a grammar."""
+"""Write the short free text of an answer, token by token under a grammar."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class ReasoningWriter:
     """Compiles the grammar of a JSON string once, for one tokenizer.
 
     Attributes:
-        max_tokens: After so many tokens the text is cut.
+        max_tokens: Number of tokens after which the text is cut.
     """
 
     def __init__(self, tokenizer: Any, vocabulary: int, max_tokens: int) -> None:
-        """Compile.
+        """Compile the grammar.
 
         Args:
             tokenizer: The model's Hugging Face tokenizer.
-            vocabulary: Rows of the model's head; may be more than the tokenizer's tokens.
-            max_tokens: After so many tokens the text is cut.
+            vocabulary: Number of rows in the model's head, which may exceed the tokenizer's vocabulary.
+            max_tokens: Number of tokens after which the text is cut.
         """
         self.max_tokens = max_tokens
         self._tokenizer = tokenizer
@@ -38,7 +38,7 @@ class ReasoningWriter:
         self._grammar = xgrammar.GrammarCompiler(info).compile_json_schema(text, any_whitespace=False)
 
     def begin(self, rows: int) -> ReasoningBatch:
-        """Begin a text in every row, after its opening quote."""
+        """Begin a text in every row, after the opening quote."""
         matchers = []
         for _ in range(rows):
             matcher = xgrammar.GrammarMatcher(self._grammar, terminate_without_stop_token=True)
@@ -48,7 +48,7 @@ class ReasoningWriter:
 
 
 class ReasoningBatch:
-    """The texts of one batch as they grow."""
+    """The texts of one batch while they are written."""
 
     def __init__(self, tokenizer: Any, matchers: Sequence[Any], vocabulary: int) -> None:
         self._tokenizer = tokenizer
@@ -57,13 +57,14 @@ class ReasoningBatch:
         self._bitmask = xgrammar.allocate_token_bitmask(len(matchers), vocabulary)
 
     def next_tokens(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the likeliest token that the grammar allows in every row that hasn't ended.
+        """Append the likeliest token that the grammar allows to every row that hasn't ended.
 
         Args:
             logits: (rows, vocabulary) float32; overwritten.
 
         Returns:
-            Token ids (rows, 1) int64, 0 in rows that have ended, and whether a row goes on, (rows,) bool.
+            Token ids (rows, 1) int64, which are 0 in rows that have ended, and whether each row continues,
+            (rows,) bool.
         """
         running = [index for index, matcher in enumerate(self._matchers) if not matcher.is_terminated()]
         for index in running:
@@ -80,7 +81,7 @@ class ReasoningBatch:
         return torch.tensor(ids, device=device)[:, None], torch.tensor(goes_on, device=device)
 
     def finish(self) -> list[str]:
-        """The texts, unescaped; one that was cut loses the character it was cut in."""
+        """Return the unescaped texts; an incomplete last character of a cut text is removed."""
         return [self._text(ids) for ids in self._ids]
 
     def _text(self, ids: list[int]) -> str:
@@ -90,7 +91,7 @@ class ReasoningBatch:
             try:
                 return str(json.loads(f'"{written}')).strip()
             except json.JSONDecodeError:
-                pass  # it was cut behind an escaped quote
+                pass  # the text was cut after an escaped quote
         for cut in range(_LONGEST_ESCAPE + 1):
             try:
                 return str(json.loads(f'"{written[: len(written) - cut]}"')).strip()

@@ -1,4 +1,4 @@
-"""The `smolvlm` section, and what it comes to before any work: a model and a prompt, found and checked."""
+"""The `smolvlm` section of the settings, and its resolution to a checked model and prompt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from actors.settings_section import Section
 from actors.smolvlm.checkpoint import Checkpoint, find_checkpoint
 
 _DECODER_VERSION = 1
-"""Raise when the same model, prompt and settings begin to give other answers."""
+"""Increase this number when a code change makes the same model, prompt and settings give other answers."""
 
 _ARCHITECTURES = ("smolvlm", "idefics3")
 
@@ -23,67 +23,75 @@ _ARCHITECTURES = ("smolvlm", "idefics3")
 class SmolVLMSettings(Section):
     """The local annotator."""
 
-    enabled: bool = Field(True, description="Whether SmolVLM is asked about every kept person")
+    enabled: bool = Field(True, description="Whether SmolVLM annotates every kept person.")
     model: str = Field(
         "HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
-        description="Any SmolVLM or SmolVLM2: a name on the Hugging Face hub or a folder all workers see",
+        description="Any SmolVLM or SmolVLM2 model: a name on the Hugging Face hub, or a folder that all "
+        "workers can read.",
     )
     revision: str | None = Field(
-        None, description="Branch, tag or commit on the hub; its main branch by default"
+        None, description="Branch, tag or commit on the hub. By default, the main branch."
     )
     prompt: str | None = Field(
         None,
-        description="Prompt file, by default the shipped prompts/smolvlm.txt; {schema} in it becomes the "
-        "list of attributes",
+        description="Prompt file. By default, the shipped prompts/smolvlm.txt. {schema} in it is replaced by "
+        "the list of attributes.",
     )
     batch_size: int = Field(
         16,
         ge=1,
         le=1024,
-        description="Crops a forward pass; halved where memory runs out. Answers don't depend on it",
+        description="Number of crops per forward pass, which is halved if memory runs out. Answers don't "
+        "depend on it.",
     )
     actors: int | Literal["auto"] = Field(
-        1, description="Workers that hold the model, or auto: as many as the cluster has room for"
+        1,
+        description="Number of workers that hold the model. `auto` starts as many as the cluster has room "
+        "for.",
     )
     gpus_per_actor: float = Field(
-        0, ge=0, description="GPUs a worker takes (0.5: two share one); 0 runs on CPU"
+        0, ge=0, description="GPUs per worker. 0.5 lets two workers share one GPU, and 0 runs on the CPU."
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Arithmetic: auto is bfloat16 on GPU and float32 on CPU"
+        "auto", description="Arithmetic precision. `auto` picks bfloat16 on a GPU and float32 on a CPU."
     )
-    reasoning: bool = Field(False, description="Whether a short explanation follows each answer; slow")
-    reasoning_max_tokens: int = Field(48, ge=1, le=256, description="Where the explanation is cut")
+    reasoning: bool = Field(
+        False, description="Whether a short explanation follows each answer, which is slow."
+    )
+    reasoning_max_tokens: int = Field(
+        48, ge=1, le=256, description="Maximum number of tokens in an explanation. Longer ones are cut."
+    )
     image_size_px: int | None = Field(
         None,
         ge=32,
         le=1024,
-        description="Side of the square that a crop is scaled to, by default the model's own (512 for "
-        "SmolVLM2 256M and 500M); smaller is faster and sees less",
+        description="Side of the square that a crop is scaled to, in pixels. By default, the model's own "
+        "size (512 for SmolVLM2 256M and 500M). A smaller size is faster but shows less detail.",
     )
     split_image: bool = Field(
-        False, description="Whether large crops are also shown as up to 16 tiles, at up to 17 times the cost"
+        False, description="Whether large crops are also shown as up to 16 tiles, at up to 17 times the cost."
     )
 
     @model_validator(mode="after")
     def _counts_actors(self) -> Self:
         if self.actors != "auto" and self.actors < 1:
-            raise ValueError("actors must be 1 or more, or auto")
+            raise ValueError("actors must be auto, or a number of at least 1")
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSmolVLM:
-    """What a run knows of its model before it starts, the same on every worker.
+    """The checked model and prompt of a run, which are the same on every worker.
 
     Attributes:
-        model: The model as it was named.
+        model: The model's name in the settings.
         model_version: Commit on the hub, or "sha256:" and the hash over a folder's files.
-        prompt: Text with the attributes filled in.
-        prompt_sha256: Of `prompt`.
-        dtype: Arithmetic, decided.
-        image_size_px: Side of a tile, decided.
-        fingerprint: Of everything that changes an answer; batch size and actors don't.
-        source: What the model is loaded from: a folder or a hub name.
+        prompt: Text of the prompt with the attributes filled in.
+        prompt_sha256: SHA-256 of `prompt`.
+        dtype: Arithmetic, with "auto" resolved.
+        image_size_px: Side of a tile in pixels, with the model's default filled in.
+        fingerprint: Hash of everything that changes an answer, which excludes batch size and actors.
+        source: Folder or hub name from which the model is loaded.
         revision: Commit to load from the hub; None for a folder.
     """
 
@@ -99,7 +107,7 @@ class ResolvedSmolVLM:
 
 
 def resolve_smolvlm(settings: SmolVLMSettings, schema: AttributeSchema) -> ResolvedSmolVLM:
-    """Check model and prompt once, on the driver, before any work.
+    """Check the model and the prompt once, on the driver, before the run starts.
 
     Raises:
         ConfigError: The prompt can't be used, or the image size doesn't fit the model.
@@ -108,7 +116,7 @@ def resolve_smolvlm(settings: SmolVLMSettings, schema: AttributeSchema) -> Resol
     prompt = read_prompt("smolvlm.prompt", settings.prompt, "smolvlm.txt", schema.prompt_text())
     if "<image>" in prompt.text:
         raise ConfigError(
-            f"smolvlm.prompt: {prompt.source} contains <image>; the crop is put behind the prompt by itself"
+            f"smolvlm.prompt: {prompt.source} contains <image>; remove it, the crop follows the prompt anyway"
         )
     checkpoint = find_checkpoint("smolvlm.model", settings.model, settings.revision)
     if checkpoint.config.get("model_type") not in _ARCHITECTURES:
@@ -148,7 +156,7 @@ def _image_size(settings: SmolVLMSettings, checkpoint: Checkpoint) -> int:
     size: int = settings.image_size_px or vision.get("image_size", 224)
     if size // patch % scale:
         raise ConfigError(
-            f"smolvlm.image_size_px: {size} gives {size // patch} patches of {patch} px a side, not a "
-            f"multiple of the model's {scale}; take a multiple of {patch * scale}"
+            f"smolvlm.image_size_px: {size} gives {size // patch} patches of {patch} px per side, which is "
+            f"not a multiple of the model's {scale}; take a multiple of {patch * scale}"
         )
     return size

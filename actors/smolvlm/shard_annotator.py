@@ -1,4 +1,4 @@
-"""Crops to attributes: asks one annotator about the kept persons of whole shards."""
+"""The annotate stage for SmolVLM: annotate the kept persons of whole shards."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ ANNOTATOR = "smolvlm"
 
 @dataclass
 class ShardAnnotator:
-    """Asks SmolVLM; the model is loaded once.
+    """Annotates shards with SmolVLM; the model is loaded once.
 
     Attributes:
-        settings: The annotator's settings, with its `resolved` model.
+        settings: The annotator's settings.
+        resolved: The model and prompt that the settings resolve to.
         schema: The attributes.
-        threads: Of the CPU, for this worker.
+        threads: Number of CPU threads for this worker.
     """
 
     settings: SmolVLMSettings
@@ -37,13 +38,13 @@ class ShardAnnotator:
     def _model(self) -> CropAnnotator:
         import torch
 
-        # Ray tells libraries to use one thread for each core that an actor reserves; on a CPU the
-        # model is the whole cost of a run, so it takes what its node has.
+        # Ray limits libraries to one thread per core that an actor reserves. On a CPU the model accounts for
+        # almost all of a run's time, so it uses the threads of its whole node.
         torch.set_num_threads(self.threads)
         return CropAnnotator(self.settings, self.resolved, self.schema)
 
     def load(self) -> None:
-        """Load the model, which otherwise happens on the first crop.
+        """Load the model now instead of with the first crop.
 
         Raises:
             WeightsError: The files can't be loaded on this machine.
@@ -51,7 +52,10 @@ class ShardAnnotator:
         _ = self._model
 
     def annotate(self, block: ShardBlock) -> ShardBlock:
-        """The block with answers about all kept persons, or about those whose outcome is to be retried."""
+        """Return the block with answers for its kept persons.
+
+        If the task names outcomes to retry, only the persons with these outcomes are asked about again.
+        """
         persons = block.kept_persons()
         before = block.annotations.get(ANNOTATOR)
         retry = block.task.retry_outcomes

@@ -22,7 +22,6 @@ import fsspec
 from botocore.exceptions import BotoCoreError, ClientError
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import Field
-from s3fs.errors import translate_boto_error
 
 from actors.errors import ConfigError, PreconditionError
 from actors.settings_section import Section
@@ -307,6 +306,9 @@ class ObjectStore:
         except _LostCondition as error:
             raise PreconditionError(f"{self.full(path)} was written by another") from error
         except ClientError as error:
+            # Here, because s3fs takes half a second to import and most workers need no S3.
+            from s3fs.errors import translate_boto_error
+
             raise translate_boto_error(error) from error
         except BotoCoreError as error:
             raise ConnectionError(storage_error_text(error)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -58,9 +59,9 @@ def _run_wave(
             yield ShardSummary.from_block(ShardBlock.from_arrow(table.slice(row, 1)))
 
 
-def _add_stage(blocks: Any, stage: BlockStage, context: StageContext, most_workers: int) -> Any:
+def _add_stage(blocks: Any, stage: BlockStage, context: StageContext, shards: int) -> Any:
     resources = stage.resources
-    workers = min(resources.workers, most_workers)
+    workers = min(resources.workers, math.ceil(shards / resources.shards_per_worker))
     options: dict[str, Any] = {
         # Both values pass whole blocks. With GPUs, Ray Data requires a number of rows, and a block has one.
         "batch_size": 1 if resources.gpus else None,

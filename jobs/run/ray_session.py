@@ -29,7 +29,7 @@ _UNREAD_STATISTICS = ("RAY_enable_metrics_collection", "RAY_event_stats")
 17% of a core with these statistics and 9% without."""
 
 
-_COMMIT = Resources(workers=2, cpus=0.25)
+_COMMIT = Resources(workers=2, cpus=0.25, shards_per_worker=8)
 """Commits wait for the bucket most of the time, so they need little of a core."""
 
 

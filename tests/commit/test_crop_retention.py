@@ -190,11 +190,11 @@ def test_a_source_that_is_gone_or_changed_and_other_settings_are_said_with_the_r
         again.cut_again("a", fingerprint="another")
     (source / "a.tar").unlink()
     (source / "deep/frame-1.jpg").write_bytes(bad.jpeg(320, 240, 99))
-    for shard_id, trouble in (("a", "a.tar: no longer there"), ("deep-00000", "deep: changed since")):
+    for shard_id, trouble in (("a", "a.tar is no longer there"), ("deep-00000", "deep has changed since")):
         with pytest.raises(CropRestoreError, match=rf"in/{trouble}.*output\.keep_crops: always"):
             again.cut_again(shard_id)
     (source / "deep/frame-1.jpg").unlink()
-    with pytest.raises(CropRestoreError, match="deep: no longer there"):
+    with pytest.raises(CropRestoreError, match="deep is no longer there"):
         again.cut_again("deep-00000")
     assert again.cut_again("b")["crop"].null_count < again.cut_again("b").num_rows
 
@@ -349,7 +349,7 @@ def test_gemini_cuts_what_was_never_kept_and_a_vanished_source_costs_its_shard_a
         assert after[shard_id]["annotators"] == {"gemini": {"ok": before[shard_id]["counts"]["kept"]}}
     [(shard_id, said)] = job.progress(output)["run"]["gemini"]["errors"].items()
     assert shard_id == "b"
-    assert "in/b.tar: no longer there" in said
+    assert "in/b.tar is no longer there" in said
     assert "output.keep_crops: always" in said
     assert list(crops_of(output)) == []
     assert not job.debris(output)
@@ -375,5 +375,5 @@ def test_a_source_that_changed_before_people_were_asked_about_again_leaves_the_s
     job.annotate(source, output, *models.options(), "--retry-annotator", "smolvlm", expect=1)
     assert job.bytes_of(output, "commits") | job.bytes_of(output, "annotations") == before
     log = (output / "processing.log").read_text()
-    assert "a.tar: changed since its people were detected" in log
+    assert "a.tar has changed since its people were detected" in log
     assert "output.keep_crops: always" in log

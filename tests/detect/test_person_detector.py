@@ -97,6 +97,7 @@ def scenes(shapes):
 # --- the same boxes as ultralytics ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["openvino", "onnx", "torch"])
 def test_boxes_are_those_of_ultralytics_on_any_shape(checkpoint, cache, exported, backend):
     images = list(scenes(ODD_SHAPES))
@@ -107,6 +108,7 @@ def test_boxes_are_those_of_ultralytics_on_any_shape(checkpoint, cache, exported
 
 
 @needs_real
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["openvino", "onnx", "torch"])
 def test_boxes_on_photographs_are_those_of_ultralytics(cache, exported, backend):
     images = [cv2.imread(str(path)) for path in sorted((FRAMES / "images").iterdir())[:40:2]]
@@ -177,6 +179,7 @@ def test_a_network_that_suppresses_duplicates_itself_is_read_as_ultralytics_does
 
 
 @needs_real
+@pytest.mark.slow
 def test_accuracy_is_that_of_ultralytics_own_validation(cache, tmp_path):
     detector = load(REAL_WEIGHTS, cache, backend="openvino", precision="float32", confidence=0.001)
     ours = average_precision(detector)

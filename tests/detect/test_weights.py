@@ -154,7 +154,7 @@ def test_a_published_name_is_taken_from_the_cache(checkpoint, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"actors": 0}, "give auto or a number from 1"),
+        ({"actors": 0}, "give auto, or a number of at least 1"),
         ({"device": "cuda", "backend": "openvino"}, "runs on the CPU"),
         ({"backend": "onnx", "precision": "bfloat16"}, "needs backend openvino"),
         ({"confidence": 1.5}, "less than or equal to 1"),
@@ -189,6 +189,7 @@ def start_export(checkpoint, cache):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_that_export_at_once_both_succeed(checkpoint, tmp_path):
     both = [start_export(checkpoint, tmp_path) for _ in range(2)]
     said = [process.communicate(timeout=200)[0] for process in both]
@@ -198,6 +199,7 @@ def test_two_processes_that_export_at_once_both_succeed(checkpoint, tmp_path):
     assert resolve(settings_for(checkpoint, tmp_path, backend="onnx")).fingerprint == said[0].strip()
 
 
+@pytest.mark.slow
 def test_a_killed_export_leaves_nothing_that_counts(checkpoint, tmp_path):
     process = start_export(checkpoint, tmp_path)
     deadline = time.monotonic() + 60

@@ -54,6 +54,7 @@ def check_limits(simulation: Simulation) -> None:
     tokens_per_minute=st.integers(400, 5000),
     kill_rate=st.sampled_from([0.0, 0.02, 0.2]),
 )
+@pytest.mark.slow
 def test_no_window_and_no_pacific_day_exceeds_its_limit(
     seed, change, hour, holders, in_flight, per_minute, per_day, tokens_per_minute, kill_rate
 ):
@@ -68,6 +69,7 @@ def test_no_window_and_no_pacific_day_exceeds_its_limit(
 
 @settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 2**32), holders=st.integers(1, 3), kill_rate=st.sampled_from([0.0, 0.01]))
+@pytest.mark.slow
 def test_leases_of_large_quotas_exceed_no_limit_either(seed, holders, kill_rate):
     limits = QuotaLimits(100, 30_000, 1000)
     assert largest_lease(limits) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 
 from actors.detect.settings import resolve_detector
 from actors.storage.object_store import ObjectStore
@@ -13,6 +14,7 @@ from tests.support import job
 from tests.support.job import Models
 
 
+@pytest.mark.slow
 def test_a_sample_is_drawn_and_counted_and_zones_of_absent_cameras_are_named(models: Models, tmp_path):
     job.write_shards(tmp_path / "in", "abcdefgh", frames=2)
     given = [option for option in models.options(smolvlm=False) if option != "--set"]
