@@ -145,8 +145,8 @@ def run_stage(batch: pa.Table, stage: BlockStage, context: StageContext) -> pa.T
     started = time.perf_counter()
     if times > context.max_attempts:
         done = block.failed(
-            f"{stage.name}: its worker died {context.max_attempts} times on this shard (it ran out of memory, "
-            "or native code crashed); find out what is special about the shard, then run again"
+            f"{stage.name}: its worker died {context.max_attempts} times on this shard (it ran out of "
+            "memory, or native code crashed); find out what is special about the shard, then run again"
         )
     else:
         done = _work(stage, block, _ProgressReport(context.tracker))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 REPO_ROOT = job.REPO_ROOT
 
-# Without this, whoever runs the tests decides by their own environment which store is reached.
+# Without this, the environment of the person who runs the tests would decide which store is reached.
 _AWS_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",

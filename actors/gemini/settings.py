@@ -94,8 +94,8 @@ class GeminiSettings(Section):
     )
     mode: Literal["online", "batch"] = Field(
         "online",
-        description="`online` sends single requests. `batch` sends jobs to the Batch API, which costs half "
-        "the price and answers within a day.",
+        description="`online` sends single requests. `batch` sends jobs to the Batch API, at half the price "
+        "and with answers within a day.",
     )
     requests_per_minute: int = Field(
         10,
@@ -108,8 +108,8 @@ class GeminiSettings(Section):
     requests_per_day: int | None = Field(
         250,
         ge=1,
-        description="Requests per day, until midnight Pacific time, in your project's quota. null means no "
-        "limit.",
+        description="Requests per day in your project's quota, which resets at midnight Pacific time. null "
+        "means no limit.",
     )
     on_daily_quota: Literal["park", "wait"] = Field(
         "park",

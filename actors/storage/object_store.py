@@ -32,11 +32,15 @@ class StorageSettings(Section):
     """How to reach object storage. Keys come from the environment only."""
 
     endpoint_url: str | None = Field(
-        None, description="S3 endpoint; by default AWS_ENDPOINT_URL_S3, then AWS itself"
+        None, description="S3 endpoint. By default, AWS_ENDPOINT_URL_S3 if it is set, else AWS itself."
     )
-    anon: bool = Field(False, description="Read and write without credentials (public buckets)")
-    retries: int = Field(5, ge=0, le=20, description="Tries of a failed request to the object store")
-    timeout_s: float = Field(60, gt=0, description="Longest wait for one answer of the object store")
+    anon: bool = Field(False, description="Whether to read and write without credentials (public buckets).")
+    retries: int = Field(
+        5, ge=0, le=20, description="How many times a failed request to the object store is sent again."
+    )
+    timeout_s: float = Field(
+        60, gt=0, description="Maximum number of seconds to wait for an answer from the object store."
+    )
 
 
 @dataclass(frozen=True, slots=True)

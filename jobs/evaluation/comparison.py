@@ -22,7 +22,7 @@ from jobs.evaluation.predictions import Predictions
 from jobs.evaluation.truth import Truth
 
 NOT_ASKED = "not asked"
-"""Outcome of a person for whom the annotator has no row."""
+"""Outcome of a person without a row in the annotator's table."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,8 +114,7 @@ def _stderr_to_log() -> Iterator[TextIO]:
         os.close(terminal_fd)
         # A child process that outlives the run keeps the pipe open, so this doesn't wait for it.
         thread.join(timeout=1)
-        with suppress(ValueError):
-            terminal.flush()
+        terminal.close()
 
 
 def iso_now() -> str:

@@ -215,7 +215,7 @@ def answers(*statuses: str) -> pa.Table:
         ({"smolvlm": "new"}, {"smolvlm": "s"}, {"smolvlm": answers("ok")}, True),
         ({"smolvlm": "s", "gemini": "g"}, {"smolvlm": "s"}, {"smolvlm": answers("ok")}, True),
         ({"gemini": "g"}, {"gemini": "g"}, {"gemini": answers("truncated", "pending")}, True),
-        # Whom a disabled annotator still owes an answer keeps no crop.
+        # A person who only waits for a disabled annotator keeps no crop.
         ({"smolvlm": "s"}, {"smolvlm": "s"}, {"smolvlm": answers(), "gemini": answers("pending")}, False),
     ],
 )

@@ -1,4 +1,4 @@
-"""Batch mode through the command: the same answers as online, and no job twice whoever dies."""
+"""Batch mode through the command: the same answers as online, and no job is ever submitted twice."""
 
 from __future__ import annotations
 

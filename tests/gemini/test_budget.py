@@ -1,4 +1,4 @@
-"""A budget below the backlog is spent on whom the policy names first."""
+"""A budget below the backlog is spent on the persons that the policy puts first."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LEAST_CONFIDENT = sorted(range(PERSONS), key=confidence)
 
 @pytest.fixture
 def output(tmp_path) -> Path:
-    """Persons whom SmolVLM has answered about."""
+    """Persons that SmolVLM has answered."""
     content = {}
     for shard in range(SHARDS):
         numbers = range(shard * A_SHARD, (shard + 1) * A_SHARD)

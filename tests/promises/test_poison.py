@@ -1,4 +1,4 @@
-"""An input that kills whoever reads it costs itself alone."""
+"""An input that kills its reader loses only itself."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ TURNS = 3
 
 
 def race(count: int, attempt) -> list[int]:
-    """Indices of those for whom a conditional write succeeded, all begun at once."""
+    """Indices of the writers whose conditional write succeeded; all began at once."""
     barrier = Barrier(count)
 
     def run(index: int) -> int | None:

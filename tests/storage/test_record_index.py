@@ -39,7 +39,7 @@ def found_in(store: ObjectStore, keep_index: bool = False) -> dict[str, tuple[in
 
 
 def garble_unnoticed(path: Path) -> None:
-    """Same name, size and time: whoever opens the file fails, the listing is what it was."""
+    """Same name, size and time: opening the file fails, and the listing is unchanged."""
     before = path.stat()
     path.write_bytes(b"x" * before.st_size)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))

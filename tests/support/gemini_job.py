@@ -41,7 +41,7 @@ def state(change=None):
 
 
 class Standing:
-    '''Whoever waits sets the server's clock forward.'''
+    '''A wait sets the server's clock forward.'''
 
     def now(self):
         return state()["now"]
@@ -67,7 +67,7 @@ main(sys.argv[3:])
 
 
 def write_backlog(output: Path, shards: int, persons: int, first: int = 0) -> None:
-    """An output of so many shards and persons a shard whom nobody has annotated, every crop another."""
+    """Write an output of unannotated persons, each with a crop of its own."""
     content = {}
     for shard in range(shards):
         numbers = range(first + shard * persons, first + (shard + 1) * persons)

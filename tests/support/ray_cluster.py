@@ -1,7 +1,7 @@
 """One Ray cluster of real processes for the whole test session, to which the runs under test connect.
 
-It is started when the first test wants it. A run that is to be killed with its Ray, or that must not see the
-others, starts a Ray of its own.
+It starts with the first test that needs it. A run that is killed together with its Ray, or that must not see
+other runs, starts a Ray of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CPUS = 8
 _NODE_ENVIRONMENT = {
     # The Gemini actor reads the key from its node.
     "GEMINI_API_KEY": KEY,
-    # Ray's statistics take a tenth of a core, and nobody reads them here.
+    # Ray's statistics take a tenth of a core, and no test reads them.
     "RAY_enable_metrics_collection": "0",
     "RAY_event_stats": "0",
 }
@@ -31,7 +31,7 @@ _started: list[Cluster] = []
 
 
 def new_cluster(**head: object) -> Cluster:
-    """A cluster of its own, of which only the head is there; the caller shuts it down."""
+    """Start a new cluster with a head node only; the caller shuts it down."""
     from ray.cluster_utils import Cluster
 
     before = {name: os.environ.get(name) for name in _NODE_ENVIRONMENT}
