@@ -62,7 +62,7 @@ def file_key(name: str) -> str:
 
 
 def describe_extensions(extensions: Counter[str]) -> str:
-    """What was found instead, the most frequent first: ".txt x3, .csv x1"."""
+    """Describe the extensions that were found, the most frequent first: ".txt x3, .csv x1"."""
     found = sorted(extensions.items(), key=lambda item: (-item[1], item[0]))[:6]
     return ", ".join(f"{name or 'no extension'} x{count}" for name, count in found) or "nothing"
 
@@ -73,7 +73,7 @@ def no_images_error(found: Counter[str]) -> ShardError:
 
 
 def size_error(size_bytes: int, settings: InputSettings) -> str | None:
-    """Why an image of this size is not read, or None."""
+    """Return why an image of this size is not read, or None if it is read."""
     if size_bytes == 0:
         return "empty (0 bytes)"
     if size_bytes > settings.max_image_bytes:
@@ -89,7 +89,7 @@ class SeenKeys:
     _names: dict[str, str] = field(default_factory=dict)
 
     def duplicate_error(self, key: str, name: str) -> str | None:
-        """Claim a key; says why it can't be had if an earlier file has it."""
+        """Claim a key; returns an error if an earlier file has it."""
         first = self._names.get(key)
         if first is None:
             self._names[key] = name

@@ -1,4 +1,4 @@
-"""Shard to frames: tar, zip, Parquet and loose images, streamed from wherever they lie.
+"""Read the frames of a shard: tar, zip, Parquet or loose images, streamed from any store.
 
 A shard is never held whole, neither in memory nor on disk. Trouble with one image becomes a frame with
 an error; trouble with the shard as such is a ShardError, after the frames before it were given.
@@ -35,7 +35,7 @@ _FILE_READERS: dict[ShardFormat, tuple[_FileReader, dict[str, Any]]] = {
     "zip": (read_zip, _RANDOM_ACCESS),
     "parquet": (read_parquet, _RANDOM_ACCESS),
 }
-"""Format of a shard that is one file to its reader, and to how the file is opened."""
+"""For each format whose shards are single files: its reader, and how the file is opened."""
 
 
 def read_frames(shard: Shard, settings: InputSettings, storage: StorageSettings) -> Iterator[Frame]:

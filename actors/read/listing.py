@@ -185,7 +185,7 @@ def current_etag(shard: Shard, storage: StorageSettings) -> str:
 
 
 def format_of(path: str) -> ShardFormat | None:
-    """What a file is by its extension, or None if it is no input."""
+    """Return the format of a file by its extension, or None if it is no input."""
     lower = path.lower()
     for suffix, kind in _SHARD_SUFFIXES.items():
         if lower.endswith(suffix):
@@ -225,14 +225,14 @@ def _group_name(folder: str) -> str:
 
 
 def _group_etag(group: Iterable[ObjectInfo]) -> str:
-    """Identity of a group: of its files by name, whatever folder they are listed from."""
+    """Return the identity of a group, made from its files by name."""
     names = ((info.path.rpartition("/")[2], info) for info in group)
     identity = "\n".join(sorted(f"{name}\t{info.size_bytes}\t{info.etag}" for name, info in names))
     return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _group(loose: list[ObjectInfo], size: int) -> Iterator[list[ObjectInfo]]:
-    """So many images at a time in the order of their names, each with its sidecar."""
+    """Yield groups of images in the order of their names, each image with its sidecar."""
     images = with_sidecars(loose)
     while group := list(islice(images, size)):
         # Two images of one key share their sidecar.

@@ -70,7 +70,7 @@ def _read_image(
 
 
 def _read_file(store: ObjectStore, name: str, max_bytes: int) -> tuple[bytes | None, str | None]:
-    """Content up to one byte more than allowed, or why there is none."""
+    """Return the content, up to one byte more than allowed, or the reason why there is none."""
     try:
         return store.read_start(name, max_bytes + 1), None
     except (FileNotFoundError, IsADirectoryError):

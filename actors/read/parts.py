@@ -93,7 +93,7 @@ def _entry_sizes(file: IO[bytes]) -> Sequence[int]:
 
 
 def _greedy_bounds(sizes: Sequence[int], max_bytes: int) -> list[tuple[int, int | None, int]]:
-    """Runs of items that fit, or single ones that don't; the last is open at its end."""
+    """Group items that fit together; an item that is too large is alone. The last group has no end."""
     bounds: list[tuple[int, int | None, int]] = []
     start = taken = 0
     for position, size in enumerate(sizes):

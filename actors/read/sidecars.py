@@ -18,7 +18,7 @@ MAX_SIDECAR_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True)
 class FrameFacts:
-    """What a sidecar or row says of its frame; `note` tells what could not be understood."""
+    """Facts that a sidecar or row gives about its frame; `note` says what could not be understood."""
 
     camera: str | None = None
     captured_at: datetime | None = None
@@ -38,7 +38,7 @@ def sidecar_too_large(name: str, size_bytes: int) -> FrameFacts:
 
 
 def parse_sidecar(name: str, content: bytes, settings: InputSettings) -> FrameFacts:
-    """Read a sidecar; whatever is wrong with it becomes a note."""
+    """Read a sidecar; anything wrong with it becomes a note."""
     label = f"sidecar {clean_text(name)}"
     try:
         document = json.loads(content)
