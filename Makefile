@@ -3,7 +3,7 @@
 #   make check   lint and types    make test-fast    the tests that start no Ray
 PYTHON ?= python3.11
 # Test processes; each starts a Ray cluster of its own, of about 1 GB.
-PROCESSES ?= 3
+PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
