@@ -1,4 +1,4 @@
-"""Crops hold the person, stay within the frame and never fail for an odd box."""
+"""Crops contain the person and stay within the frame, and an odd box never makes cropping fail."""
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ TIGHT = CropSettings(padding=0, max_side_px=4096, jpeg_quality=100)
 
 
 def frame(height=200, width=300):
-    """Blue tells the column, green the row."""
+    """Return an image in which blue encodes the column and green encodes the row."""
     image = np.zeros((height, width, 3), np.uint8)
     image[..., 0] = np.linspace(0, 255, width)[None]
     image[..., 1] = np.linspace(0, 255, height)[:, None]

@@ -1,4 +1,4 @@
-"""The detector finds what ultralytics finds by itself, in a process that is light."""
+"""The detector finds the same boxes as ultralytics alone, in a process that needs little memory."""
 
 import json
 import os
@@ -32,7 +32,7 @@ SCORE_TOLERANCE = 0.001
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """Ultralytics' own export of a checkpoint, as a user of ultralytics makes it."""
+    """Return a function that exports a checkpoint with ultralytics, as a user of ultralytics would."""
     done = {}
 
     def export(weights, backend):
@@ -63,7 +63,7 @@ def load(weights, cache, **changes):
 
 
 def by_ultralytics(path, images, confidence, precision="float32"):
-    """Boxes (n, 5) of each image by ultralytics alone, one image at a time."""
+    """Return the boxes (n, 5) that ultralytics alone finds in each image, one image at a time."""
     from ultralytics import YOLO
 
     model = YOLO(str(path), task="detect")
@@ -71,7 +71,7 @@ def by_ultralytics(path, images, confidence, precision="float32"):
     model.predict(images[0], **predict)
     backend = model.predictor.model
     if hasattr(backend, "ov_compiled_model"):
-        # Ultralytics has no setting for OpenVINO's precision, which is bfloat16 on some machines.
+        # ultralytics has no setting for OpenVINO's precision, which is bfloat16 by default on some machines.
         network = backend.ov.Core().read_model(next(Path(path).glob("*.xml")))
         hint = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32"}
         backend.backend.ov_compiled_model = backend.ov.Core().compile_model(network, "CPU", hint)
@@ -184,13 +184,13 @@ def test_accuracy_is_that_of_ultralytics_own_validation(cache, tmp_path):
     detector = load(REAL_WEIGHTS, cache, backend="openvino", precision="float32", confidence=0.001)
     ours = average_precision(detector)
     theirs = validated(REAL_WEIGHTS, tmp_path)
-    print(f"AP50 of persons: ours {ours:.4f}, ultralytics val {theirs:.4f}")
+    print(f"AP50 of people: ours {ours:.4f}, ultralytics val {theirs:.4f}")
     assert theirs > 0.5
     assert ours == pytest.approx(theirs, abs=0.005)
 
 
 def average_precision(detector):
-    """AP50 of persons on the labelled photographs, with ultralytics' own arithmetic of curves."""
+    """Return the AP50 of people in the labelled photographs, with the curves computed by ultralytics."""
     import torch
     from ultralytics.utils.metrics import ap_per_class, box_iou
 
@@ -219,7 +219,7 @@ def average_precision(detector):
 
 
 def validated(weights, folder):
-    """AP50 of persons by `YOLO.val` on the same photographs."""
+    """Return the AP50 of people that `YOLO.val` measures on the same photographs."""
     from ultralytics import YOLO
 
     for part in ("images", "labels"):
@@ -271,7 +271,7 @@ def test_most_detections_and_confidence_are_obeyed(checkpoint, cache):
 
 
 def test_a_detector_process_loads_neither_torch_nor_ultralytics(checkpoint, cache, tmp_path):
-    """What a worker gets is a pickle: no path, no hub, no cache, and under 1.5 GB with everything loaded."""
+    """A worker gets only a pickle: it needs no path, hub or cache, and less than 600 MiB of memory."""
     settings = settings_for(checkpoint, cache, backend="openvino", confidence=0.3)
     (tmp_path / "pickle").write_bytes(pickle.dumps((settings, resolve(settings))))
     program = r"""
@@ -294,7 +294,7 @@ print(len(found[0]), "torch" in sys.modules, "ultralytics" in sys.modules, peak_
         text=True,
         check=True,
     ).stdout.split()
-    print(f"detector process: {said[3]} MiB, ready and one frame done after {float(said[4]):.1f} s")
+    print(f"detector process: peak memory {said[3]} MiB, first frame done after {float(said[4]):.1f} s")
     assert said[1:3] == ["False", "False"]
     assert int(said[3]) < 600
     assert not (tmp_path / "nowhere").exists()

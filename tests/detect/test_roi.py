@@ -1,4 +1,4 @@
-"""Who counts and who doesn't, each with the exact reason, whatever rules are on."""
+"""Every person is kept or dropped, with the exact reason, under any combination of rules."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ OFF = {"enabled": False}
 
 
 def people(*boxes, frame=None, camera=None, height_px=1000, score=None):
-    """Persons from (x1, y1, x2, y2); by default all of one frame of one unknown camera."""
+    """Build persons from boxes (x1, y1, x2, y2); by default all are in one frame of an unknown camera."""
     count = len(boxes)
     return PersonBoxes(
         frame=np.array(frame if frame is not None else [0] * count),
@@ -55,11 +55,11 @@ def test_min_height_is_in_pixels_of_each_ones_frame():
 def test_the_foot_point_decides_and_the_border_is_inside():
     settings = RoiSettings(static=[{"mode": "include", "rectangle": [0.25, 0.5, 0.75, 1.0]}], dynamic=OFF)
     persons = people(
-        (0.5, 0.1, 0.6, 0.9),  # head outside, feet inside
-        (0.5, 0.1, 0.6, 0.4),  # feet above the zone
-        (0.5, 0.1, 0.6, 1.0),  # feet on the frame's last row, which is the zone's border
-        (0.0, 0.1, 0.5, 0.9),  # bottom centre on the left border
-        (0.0, 0.1, 0.4, 0.9),  # right corner inside, bottom centre outside
+        (0.5, 0.1, 0.6, 0.9),  # the head is outside, the feet are inside
+        (0.5, 0.1, 0.6, 0.4),  # the feet are above the zone
+        (0.5, 0.1, 0.6, 1.0),  # the feet are on the frame's last row, which is the zone's border
+        (0.0, 0.1, 0.5, 0.9),  # the bottom centre is on the left border
+        (0.0, 0.1, 0.4, 0.9),  # the right corner is inside, the bottom centre is outside
     )
     outside = "outside_include_zone"
     assert select_persons(settings, persons) == [None, outside, None, None, outside]
@@ -174,7 +174,7 @@ def test_the_median_is_over_those_that_earlier_rules_left():
     assert select_persons(RoiSettings(min_score=0.5), persons) == ["min_score"] * 3 + [None] * 2
 
 
-# --- most persons ---
+# --- maximum number of persons ---
 
 
 def test_the_best_scores_of_each_frame_stay_and_equals_go_by_row():

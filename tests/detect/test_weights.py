@@ -1,4 +1,4 @@
-"""The detector's weights are found, checked and exported once; what is wrong stops the job and is said."""
+"""The detector's weights are found, checked and exported once, and a problem stops the job with an error."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""The decoder gives what OpenCV gives, and refuses what OpenCV would silently fill with grey."""
+"""The decoder returns OpenCV's pixels and refuses images that OpenCV would silently fill with grey."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ _CUT = ["jpeg", "progressive jpeg", "jpeg with restart markers", "png", "bmp", "
     ids=_CUT,
 )
 def test_no_truncation_passes_at_any_length(data: bytes):
-    """Cut anywhere, an image is refused, or is decoded to exactly the whole image's pixels."""
+    """An image cut at any length is refused or decodes to exactly the pixels of the whole image."""
     whole = decode_frame(data, MAX_PIXELS)
     for length in range(0, len(data), max(1, len(data) // 400)):
         try:

@@ -1,4 +1,4 @@
-"""One bad thing stays one bad thing: what the reader makes of odd and broken shards, in every format."""
+"""How the reader handles odd and broken shards of every format: damage affects only what is damaged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SUFFIXES = {"webdataset": ".tar", "zip": ".zip", "parquet": ".parquet"}
 
 @pytest.fixture
 def read(tmp_path):
-    """Reads a shard made of bytes, whole."""
+    """Return a function that reads all frames of a shard with the given content."""
 
     def read_bytes(content: bytes, kind: str = "webdataset", suffix: str | None = None, **options):
         shard = shard_of(tmp_path / f"shard{suffix or SUFFIXES[kind]}", content, kind)
@@ -205,7 +205,7 @@ def images_shard(tmp_path: Path, files: dict[str, bytes]) -> Shard:
 
 
 def frames_in_each_format(tmp_path: Path, files: dict[str, bytes], **options) -> dict[str, list[Frame]]:
-    """The same files as a tar, a zip and loose images."""
+    """Read the same files as a tar, a zip and loose images."""
     shards = {
         "webdataset": shard_of(tmp_path / "s" / "x.tar", bad.tar(files)),
         "zip": shard_of(tmp_path / "s" / "x.zip", bad.zipped(files), "zip"),

@@ -1,4 +1,4 @@
-"""Frames from a bucket are those from a disk, and trouble with the store is said without secrets."""
+"""A bucket gives the same frames as a disk, and errors of the store are reported without secrets."""
 
 from __future__ import annotations
 

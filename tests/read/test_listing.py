@@ -1,4 +1,4 @@
-"""Planning: every input is a shard under a stable name, or the reason why there is nothing to do."""
+"""Planning lists every input file as a shard with a stable name, or reports why there is nothing to do."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ def test_an_input_of_other_things_says_what_there_is(tmp_path):
         listed(write(tmp_path, {"f.tar": b"x"}), format="images")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read every folder")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read every folder")
 def test_an_unreadable_folder_is_said_and_not_taken_for_an_empty_one(tmp_path):
     folder = write(tmp_path / "in", {"a.tar": b"x", "locked/b.tar": b"x"})
     (folder / "locked").chmod(0)

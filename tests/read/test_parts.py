@@ -1,4 +1,4 @@
-"""The parts of a shard hold every frame of it once, in order, and damage stays in its part."""
+"""The parts of a file hold each of its frames once, in order, and damage fails only the part it is in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.shards_on_disk import STORAGE, read_until_error, shard_of
 
 
 def read_parts(shard: Shard, max_bytes: int) -> tuple[list[Frame], list[str]]:
-    """Frames of all parts one after another, and why parts failed."""
+    """Return the frames of all parts in order, and the errors of the parts that failed."""
     found: list[Frame] = []
     errors = []
     for part in split_shard(shard, max_bytes, STORAGE):
@@ -32,7 +32,7 @@ def read_parts(shard: Shard, max_bytes: int) -> tuple[list[Frame], list[str]]:
 
 @pytest.fixture(params=[4096, 65_536])
 def look_back(request, monkeypatch):
-    """Small files would otherwise always be scanned from their beginning."""
+    """A short look-back and the default, with which small files are always scanned from their beginning."""
     monkeypatch.setattr(tar_stream, "_LOOK_BACK_BYTES", request.param)
 
 
@@ -41,7 +41,7 @@ _EXTENSIONS = st.sampled_from(["jpg", "json", "txt", "png"])
 
 @st.composite
 def tar_files(draw) -> list[tuple[str, bytes]]:
-    """Samples of 1 to 4 members of odd sizes, with long names and empty members among them."""
+    """Samples of 1 to 4 members with odd sizes; some have long names and some are empty."""
     files = []
     for index in range(draw(st.integers(1, 12))):
         stem = f"{index:03d}" + "n" * draw(st.sampled_from([0, 0, 0, 90, 150, 300]))

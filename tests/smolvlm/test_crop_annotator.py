@@ -1,4 +1,4 @@
-"""What is checked before a run, and an annotator that one bad crop or a full memory doesn't stop."""
+"""The model is checked before a run, and neither a bad crop nor full memory stops the annotator."""
 
 import dataclasses
 import io
@@ -38,7 +38,7 @@ def schema():
 
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch):
-    """An empty hub cache, and a hub at a port where nobody listens."""
+    """An empty hub cache, with the hub at a port on which nothing listens."""
     from huggingface_hub import constants
 
     cache = tmp_path / "hub"
@@ -103,7 +103,7 @@ def test_the_fingerprint_follows_results_and_nothing_else(folder, schema, tmp_pa
         fingerprint(of=other),
     ]
     assert base not in changed
-    # On a GPU the type is bfloat16 by default, so these two ask for the same thing.
+    # On a GPU the dtype is bfloat16 by default, so these two settings are equivalent.
     assert changed[1] == changed[2]
     assert len(set(changed)) == 6
     assert fingerprint(batch_size=3, actors="auto", reasoning_max_tokens=7, dtype="float32") == base
@@ -264,7 +264,11 @@ def test_any_shape_and_colour_space_is_answered(folder, schema, size, mode):
 
 
 def limit_batches(annotator, largest, error):
-    """From now on the decoder fails, as on a full device, for batches larger than that."""
+    """Make the decoder call `error` for batches of more than `largest` crops, as if memory were full.
+
+    Returns:
+        A list to which the size of each batch is added.
+    """
     decode, seen = annotator._decoder.decode, []
 
     def decode_if_it_fits(tail, pixels):

@@ -1,4 +1,4 @@
-"""Guided answers: valid by construction, exact confidences, and no trace of the batch they came from."""
+"""Guided answers are valid by construction, have exact confidences and don't depend on their batch."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from tests.support.tiny_smolvlm import make_tiny_smolvlm
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 ODD_SCHEMA = {
-    # Values that begin others, share tokens, need escapes, or are signed.
+    # Some values are prefixes of others, share tokens, need escapes or are signed.
     "sport": {"type": "category", "values": ["ski", "ski jump", 'say "hi"', "\u00e9t\u00e9", "a/b\\c"]},
     "change": {"type": "integer", "min": -12, "max": 11, "nested": False},
     "year": {"type": "integer", "min": 1990, "max": 2030, "nullable": True},
@@ -100,7 +100,7 @@ def test_routes_lead_from_the_root_to_every_value(folder, attributes):
 
 
 class BruteForce:
-    """The same question put to the plain model: a full forward pass for every value, nothing shared."""
+    """Ask the plain model the same question with a full forward pass for every value, sharing nothing."""
 
     def __init__(self, folder, annotator):
         from transformers import AutoModelForImageTextToText

@@ -1,4 +1,4 @@
-"""A write is seen whole or not at all, and of competing conditional writes one wins."""
+"""Readers see a write whole or not at all, and exactly one of several competing conditional writes wins."""
 
 from __future__ import annotations
 
@@ -135,11 +135,11 @@ def test_replace_needs_the_version_that_was_read(store: ObjectStore):
 
 
 TURNS = 3
-"""SeaweedFS takes a second or two over each: it lets the losers wait for a lock."""
+"""SeaweedFS needs a second or two per turn, because it makes the losers wait for a lock."""
 
 
 def race(count: int, attempt) -> list[int]:
-    """Indices of the writers whose conditional write succeeded; all began at once."""
+    """Start all writers at once and return the indices of those whose conditional write succeeded."""
     barrier = Barrier(count)
 
     def run(index: int) -> int | None:
@@ -173,7 +173,7 @@ def test_of_competing_replaces_one_wins_and_its_content_stays(store: ObjectStore
 
 
 def test_a_write_whose_answer_was_lost_is_recognised_as_the_winner(bucket: str, s3):
-    """The server takes the first try and hangs up; the client's retry then finds its own object."""
+    """The server accepts the first try and hangs up, so the client's retry finds its own object."""
     with lossy_proxy(s3.endpoint_url) as (endpoint, lost):
         store = ObjectStore(bucket, StorageSettings(endpoint_url=endpoint, retries=3, timeout_s=10))
         etag = store.create("commits/a.json", b"attempt 1")

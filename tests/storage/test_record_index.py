@@ -1,4 +1,4 @@
-"""A plan reads one listing and one index, and never trusts the index where the listing disagrees."""
+"""A plan reads one listing and one index, and never trusts the index where the listing disagrees with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
 
 RECORDS = 70
-"""More than from which an index is written."""
+"""More than the number of records from which an index is written."""
 
 
 def record(shard_id: str, attempt: int = 1) -> CommitRecord:
@@ -39,7 +39,7 @@ def found_in(store: ObjectStore, keep_index: bool = False) -> dict[str, tuple[in
 
 
 def garble_unnoticed(path: Path) -> None:
-    """Same name, size and time: opening the file fails, and the listing is unchanged."""
+    """Garble a file but keep its size and time: reading it fails, and the listing is unchanged."""
     before = path.stat()
     path.write_bytes(b"x" * before.st_size)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
