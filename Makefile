@@ -22,8 +22,8 @@ demo: $(VENV)/.installed out/demo/scenes
 	$(BIN)/shopframe evaluate --config conf/demo.yaml --truth out/demo/scenes/truth.parquet
 	@echo "The frames are drawn, so the truth is known: the tables above compare. Look at"
 	@echo "  out/demo/annotated/previews/      pictures with boxes and labels"
-	@echo "  out/demo/annotated/json/          one document a person"
-	@echo "  out/demo/annotated/consolidated/  Parquet, one row a person"
+	@echo "  out/demo/annotated/json/          one document per person"
+	@echo "  out/demo/annotated/consolidated/  Parquet, one row per person"
 	@echo "  out/demo/annotated/evaluation/    plots of the comparison"
 
 # Drawn aside and renamed, so that the folder is whole wherever it is. No model was trained on this seed.

@@ -26,7 +26,7 @@ from actors.gemini.settings import GeminiSettings
 from actors.read.settings import InputSettings
 from actors.settings_section import Section
 from actors.smolvlm.settings import SmolVLMSettings
-from actors.storage.object_store import StorageSettings
+from actors.storage.settings import StorageSettings
 
 CONF = Path(str(files("conf")))
 

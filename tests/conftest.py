@@ -1,4 +1,4 @@
-"""Services and data that tests share."""
+"""Services, models and data that tests share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 REPO_ROOT = job.REPO_ROOT
 
-# Without this, the environment of the person who runs the tests would decide which store is reached.
+# Tests unset these, or the environment of the person who runs them would decide which store is used.
 _AWS_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -43,7 +43,7 @@ def s3():
 
 @pytest.fixture
 def s3_environment(s3: S3Server, monkeypatch: pytest.MonkeyPatch):
-    """The environment that reaches the server; filesystems opened under another one are forgotten."""
+    """The environment variables of the server. Filesystems that fsspec opened with others are forgotten."""
     for name in _AWS_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name, value in s3.environment.items():
@@ -91,7 +91,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where exports of detectors are kept."""
+    """Folder for the exports of detectors."""
     return tmp_path_factory.mktemp("cache")
 
 
@@ -106,7 +106,7 @@ def models(checkpoint: Path, cache: Path, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """A Ray cluster of the test's own, of which only the head is there, with one core."""
+    """A new Ray cluster for one test, with only a head node, which has one core."""
     made = ray_cluster.new_cluster(num_cpus=1)
     yield made
     made.shutdown()
@@ -119,13 +119,16 @@ def _stop_ray() -> Iterator[None]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Runs that use Ray are started by tests that are marked so: `-m "not ray"` leaves them all out."""
+    """Record whether the test has the mark `ray`.
+
+    Only tests with this mark may start runs, so `-m "not ray"` leaves out all tests that need Ray.
+    """
     job.may_use_ray = item.get_closest_marker("ray") is not None
 
 
 @pytest.fixture(scope="module")
 def one_torch_thread():
-    """More threads only slow models this small down."""
+    """Limit torch to one thread, because more threads only slow down such small models."""
     import torch
 
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""One definition of the attributes, and everything that follows from it."""
+"""The attribute schema, and what is derived from it: prompt, JSON schema, columns and fingerprint."""
 
 import json
 import pickle
@@ -30,7 +30,7 @@ def tokenizer(tmp_path_factory):
 
 
 def with_attributes(text):
-    """The default attributes with a YAML overlay, merged by key as settings files are."""
+    """Return the default attributes with a YAML overlay, which is merged by key as settings files are."""
     attributes = SchemaSettings().model_dump()["attributes"] | yaml.safe_load(text)
     return AttributeSchema(SchemaSettings.model_validate({"attributes": attributes}))
 

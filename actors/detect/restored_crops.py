@@ -17,7 +17,7 @@ from actors.read.settings import InputSettings
 from actors.records import PERSONS_SCHEMA, Shard
 from actors.shard_block import ShardBlock
 from actors.storage.commit_record import CommitRecord
-from actors.storage.object_store import StorageSettings
+from actors.storage.settings import StorageSettings
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 
 

@@ -13,7 +13,7 @@ from actors.detect.weights import Backend, check_sha256, export_model, read_weig
 from actors.errors import WeightsError
 from actors.fingerprint import fingerprint_of
 from actors.settings_section import Section
-from actors.storage.object_store import StorageSettings
+from actors.storage.settings import StorageSettings
 
 Precision = Literal["float32", "bfloat16"]
 

@@ -23,7 +23,7 @@ from actors.read.frames import read_frames
 from actors.read.settings import InputSettings
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Frame
 from actors.shard_block import ReportProgress, ShardBlock
-from actors.storage.object_store import StorageSettings
+from actors.storage.settings import StorageSettings
 
 _READ_AHEAD = 4
 """Number of encoded frames to read ahead: enough to hide the store's latency at little cost in memory."""

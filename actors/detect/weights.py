@@ -21,7 +21,8 @@ from typing import Any, Literal
 from botocore.exceptions import BotoCoreError
 
 from actors.errors import ShopframeError, WeightsError
-from actors.storage.object_store import ObjectStore, StorageSettings
+from actors.storage.object_store import ObjectStore
+from actors.storage.settings import StorageSettings
 from actors.storage.store_errors import storage_error_text
 
 Backend = Literal["openvino", "onnx", "torch"]

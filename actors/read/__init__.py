@@ -1,1 +1,1 @@
-"""Reading: list the shards of the input, read their frames, and report what is wrong with them."""
+"""Read the input: list its shards, read their frames, and report what is wrong with them."""

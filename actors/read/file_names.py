@@ -1,4 +1,4 @@
-"""File names: which file of a shard is an image, which describes one, and the key that each has."""
+"""File names: tell images and sidecars of a shard apart, and derive the key of each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from actors.read.settings import InputSettings
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif"})
 
 UNREAD_IMAGE_EXTENSIONS = frozenset({".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2"})
-"""Images that the decoder refuses. They are frames all the same, so that each is counted as failed."""
+"""Images that the decoder refuses. They count as frames too, so that each is reported as failed."""
 
 SIDECAR_EXTENSION = ".json"
 
@@ -19,56 +19,56 @@ DAMAGED_TEXT = "backslashreplace"
 
 
 def extension(name: str) -> str:
-    """The last extension in lower case with its dot, or "" if there is none."""
+    """Return the last extension in lower case with its dot, or "" if there is none."""
     base = name.rpartition("/")[2]
     stem, dot, last = base.rpartition(".")
     return f".{last.lower()}" if dot and stem else ""
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name counts as a frame."""
+    """Return whether a file with this name counts as a frame."""
     return not is_hidden(name) and extension(name) in IMAGE_EXTENSIONS | UNREAD_IMAGE_EXTENSIONS
 
 
 def is_sidecar(name: str) -> bool:
-    """Whether a file of this name describes the frame of the same key."""
+    """Return whether a file with this name describes the frame that has the same key."""
     return not is_hidden(name) and extension(name) == SIDECAR_EXTENSION
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file is left over from a file system, such as macOS's `._a.jpg`."""
+    """Return whether a file is hidden, such as `._a.jpg`, which macOS leaves behind."""
     return name.rpartition("/")[2].startswith(".")
 
 
 def clean_text(name: str) -> str:
-    """The name as valid Unicode: bytes that were not UTF-8 are written in hexadecimal."""
+    """Return the name as valid Unicode, with bytes that were not UTF-8 written in hexadecimal."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", DAMAGED_TEXT)
 
 
 def webdataset_key(name: str) -> str:
-    """Key of a tar member: its path up to the first dot of the file name, as WebDataset has it.
+    """Return the key of a tar member: its path up to the first dot of the file name, as in WebDataset.
 
-    Resource forks (`._a.jpg`) get the key of the file that they belong to, so that they don't come
-    between an image and its sidecar.
+    A resource fork (`._a.jpg`) gets the key of the file that it belongs to, so that it doesn't separate an
+    image from its sidecar.
     """
     folder, slash, base = clean_text(name).removeprefix("./").rpartition("/")
     return folder + slash + base.removeprefix("._").partition(".")[0]
 
 
 def file_key(name: str) -> str:
-    """Key of a loose or zipped image: its path without the extension."""
+    """Return the key of a loose or zipped image: its path without the extension."""
     name = clean_text(name).removeprefix("./")
     return name[: len(name) - len(extension(name))]
 
 
 def describe_extensions(extensions: Counter[str]) -> str:
-    """Describe the extensions that were found, the most frequent first: ".txt x3, .csv x1"."""
+    """Describe the extensions that were found, the most frequent first, as in ".txt x3, .csv x1"."""
     found = sorted(extensions.items(), key=lambda item: (-item[1], item[0]))[:6]
     return ", ".join(f"{name or 'no extension'} x{count}" for name, count in found) or "nothing"
 
 
 def no_images_error(found: Counter[str]) -> ShardError:
-    """A shard that can be read and holds no frame; `found` counts what it holds by extension."""
+    """Return the error of a readable shard without frames. `found` counts its files by extension."""
     return ShardError(f"contains no images (found: {describe_extensions(found)})")
 
 
@@ -84,12 +84,12 @@ def size_error(size_bytes: int, settings: InputSettings) -> str | None:
 
 @dataclass(slots=True)
 class SeenKeys:
-    """The keys that a shard has had so far, with the file that had each."""
+    """The keys of a shard so far, with the file that has each of them."""
 
     _names: dict[str, str] = field(default_factory=dict)
 
     def duplicate_error(self, key: str, name: str) -> str | None:
-        """Claim a key; returns an error if an earlier file has it."""
+        """Register a key, or return an error if an earlier file already has it."""
         first = self._names.get(key)
         if first is None:
             self._names[key] = name

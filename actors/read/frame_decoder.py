@@ -1,4 +1,4 @@
-"""Encoded image to pixels: whole images only, and none that are too large to be one frame."""
+"""Decode images to pixels, and refuse those that are incomplete or too large."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from actors.read.image_headers import check_complete, read_size
 
 
 def decode_frame(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
-    """Decode one image to the pixels that `cv2.imread` gives, EXIF rotation included.
+    """Decode one image to the pixels that `cv2.imread` returns, with the EXIF rotation applied.
 
-    The kind is told by content, whatever the file was called. Grey, CMYK, 16-bit and transparent
-    images become 8-bit BGR; of an animation the first frame is taken. Any shape is accepted, 1x1 and
-    1x10000 too: what can be seen in it is the detector's business.
+    The format is recognised by content, regardless of the file name. Grey, CMYK, 16-bit and transparent
+    images become 8-bit BGR, and an animation gives its first frame. Every shape is accepted, even 1x1 and
+    1x10000; the detector decides what can be seen in it.
 
-    JPEG has no checksum: damage among its compressed pixels that leaves the structure whole is
-    decoded, as every JPEG decoder does. Truncation never is.
+    JPEG has no checksum, so damaged compressed pixels are decoded if the structure of the file is intact,
+    as in every JPEG decoder. Truncated images are never decoded.
 
     Args:
-        data: JPEG, PNG, WebP, BMP or GIF.
-        max_pixels: Most pixels to decode; checked in the header, so that an image that would fill
-            the memory costs nothing.
+        data: Encoded JPEG, PNG, WebP, BMP or GIF.
+        max_pixels: Maximum number of pixels to decode. It is compared with the size in the header, so
+            an image that would fill the memory is refused before it is decoded.
 
     Returns:
-        Height x width x 3, uint8, BGR.
+        Pixels as uint8 BGR, of shape (height, width, 3).
 
     Raises:
-        FrameError: Empty, not an image, truncated, damaged or too large.
+        FrameError: The data is empty, not an image, truncated, damaged or too large.
     """
     size = read_size(data)
     if size.width * size.height > max_pixels:
@@ -45,5 +45,5 @@ def decode_frame(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     except cv2.error as error:
         raise FrameError(f"damaged {size.kind}: {error.err or 'OpenCV refuses it'}") from error
     if pixels is None:
-        raise FrameError(f"damaged {size.kind}, or of a variant that OpenCV does not read")
+        raise FrameError(f"damaged {size.kind}, or a variant that OpenCV cannot read")
     return cast("NDArray[np.uint8]", pixels)

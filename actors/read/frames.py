@@ -1,7 +1,7 @@
 """Read the frames of a shard: tar, zip, Parquet or loose images, streamed from any store.
 
-A shard is never held whole, neither in memory nor on disk. Trouble with one image becomes a frame with
-an error; trouble with the shard as such is a ShardError, after the frames before it were given.
+A shard is never held whole, in memory or on disk. A problem with one image gives a frame with an error.
+A problem with the shard itself raises a ShardError after the frames before it were yielded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from actors.read.settings import InputSettings
 from actors.read.tar_frames import read_tar
 from actors.read.zip_frames import read_zip
 from actors.records import Frame, Shard, ShardFormat
-from actors.storage.object_store import ObjectStore, StorageSettings
+from actors.storage.object_store import ObjectStore
+from actors.storage.settings import StorageSettings
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 
 _SEQUENTIAL: dict[str, Any] = {"cache_type": "readahead", "block_size": 8 * 2**20}
@@ -25,7 +26,8 @@ _RANDOM_ACCESS: dict[str, Any] = {
     "block_size": 4 * 2**20,
     "cache_options": {"maxblocks": 8},
 }
-"""A zip's sidecars and Parquet's columns lie apart: the last eight blocks of 4 MiB are kept."""
+"""The reads of a zip's sidecars and of Parquet columns are scattered, so the last eight blocks of 4 MiB are
+kept."""
 
 
 _FileReader = Callable[[IO[bytes], Shard, InputSettings], Iterator[Frame]]
@@ -35,23 +37,24 @@ _FILE_READERS: dict[ShardFormat, tuple[_FileReader, dict[str, Any]]] = {
     "zip": (read_zip, _RANDOM_ACCESS),
     "parquet": (read_parquet, _RANDOM_ACCESS),
 }
-"""For each format whose shards are single files: its reader, and how the file is opened."""
+"""The reader of each format with single-file shards, and the options to open the file with."""
 
 
 def read_frames(shard: Shard, settings: InputSettings, storage: StorageSettings) -> Iterator[Frame]:
-    """Frames of a shard in its own order, one for every image that it names.
+    """Yield the frames of a shard in its own order, one for every image that it lists.
 
-    Sidecars (`<key>.json` with `camera` and `captured_at`) lie beside their image in a tar, and
-    anywhere in a zip. Memory holds one sample and what is read ahead, about 16 to 40 MB.
+    A sidecar (`<key>.json` with `camera` and `captured_at`) must be next to its image in a tar, and may be
+    anywhere in a zip. Memory holds one sample and the data that is read ahead, about 16 to 40 MB.
 
     Args:
-        shard: What to read.
-        settings: How, and what is too large.
-        storage: How to reach the store, which is retried as `storage.retries` says.
+        shard: The shard to read.
+        settings: How to read it, and the limits on images.
+        storage: How to reach the store. Failed requests are retried `storage.retries` times.
 
     Raises:
-        ShardError: The shard is missing, unreachable, truncated, damaged, not what its name says, or
-            holds no images. Names the shard and, where there is one, the remedy.
+        ShardError: The shard is missing, unreachable, truncated or damaged, is not of the format that its
+            name implies, or contains no images. The message names the shard and, if there is one, the
+            remedy.
     """
     name = shard.uri if not shard.members else f"{shard.uri} ({shard.shard_id})"
     try:
@@ -59,7 +62,7 @@ def read_frames(shard: Shard, settings: InputSettings, storage: StorageSettings)
     except ShardError as error:
         raise ShardError(f"{name}: {error}") from error
     except FileNotFoundError as error:
-        raise ShardError(f"{name}: no longer there; it was when the run was planned") from error
+        raise ShardError(f"{name}: no longer there, although it existed when the run was planned") from error
     except STORAGE_ERRORS as error:
         raise ShardError(f"{name}: {storage_error_text(error)}") from error
 

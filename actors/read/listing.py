@@ -1,4 +1,4 @@
-"""Input URI to shards: what there is to read, in a stable order and under stable names."""
+"""List the shards of an input URI, in a stable order and with stable names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from actors.read.settings import InputSettings
 from actors.records import Shard, ShardFormat
 from actors.storage.layout import object_name
 from actors.storage.map_ahead import map_ahead
-from actors.storage.object_store import ObjectInfo, ObjectStore, StorageSettings
+from actors.storage.object_store import ObjectInfo, ObjectStore
+from actors.storage.settings import StorageSettings
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 
 _SHARD_SUFFIXES: dict[str, ShardFormat] = {
@@ -30,20 +31,21 @@ _GLOB_CHARACTERS = frozenset("*?[")
 
 
 def list_shards(settings: InputSettings, storage: StorageSettings) -> Iterator[Shard]:
-    """Every shard of the input, lazily, with at most one folder's listing in memory.
+    """Yield every shard of the input lazily, with at most one folder's listing in memory.
 
-    A folder gives its own files in the order of their names, then its sub-folders. With
-    `input.format: auto` each file is told by its extension, so kinds may be mixed; loose images are
-    read wherever they lie, beside shards too, in groups of `input.frames_per_shard` that never cross
-    folders: a new folder changes no other shard. Files and folders whose name begins with "." are left out.
+    The files of a folder come first, in the order of their names, followed by its sub-folders. With
+    `input.format: auto`, each file is recognised by its extension, so formats may be mixed. Loose images are
+    read from any folder, even from one that also contains shards. They form groups of
+    `input.frames_per_shard` that never cross folders, so a new folder changes no other shard. Files and
+    folders with a name that starts with "." are left out.
 
-    Names: a shard is called by its path below the input, without extension; a part of a large one has
-    `.part-00000` appended; a group of images is called by its folder, or `images`, with `-00000`
-    appended.
+    A shard is named by its path below the input, without the extension. A part of a large shard has
+    `.part-00000` appended. A group of images is named by its folder, or `images` at the top of the input,
+    with `-00000` appended.
 
     Raises:
-        InputError: Not set, missing, empty, unreadable, nothing of the configured format, or two
-            shards of one name. Names the URI and the remedy.
+        InputError: The input is not set, missing, empty or unreadable, contains nothing of the configured
+            format, or would give two shards the same name. The message names the URI and the remedy.
     """
     if not settings.uri:
         raise InputError("input.uri is not set: pass --input URI, or set it in the configuration")
@@ -54,7 +56,7 @@ def list_shards(settings: InputSettings, storage: StorageSettings) -> Iterator[S
         if other is not shard.uri:
             raise InputError(
                 f"{other} and {shard.uri} would both be shard {shard.shard_id!r}; rename one, or choose "
-                "one kind by input.format"
+                "one kind with input.format"
             )
         yield shard
     if not names:
@@ -72,7 +74,7 @@ class _Listing:
         return str(self.settings.uri)
 
     def shards(self) -> Iterator[Shard]:
-        """All shards; storage errors become InputErrors."""
+        """Yield all shards, and raise storage errors as InputErrors."""
         try:
             yield from self._shards()
         except FileNotFoundError as error:
@@ -110,7 +112,7 @@ class _Listing:
         parent, name = store.parent()
         info = parent.info(name)
         chosen = self.settings.format
-        # A file that is named outright needs no extension to be what the configuration says it is.
+        # A file that the input names directly has the configured format, whatever its extension is.
         forced = None if chosen == "auto" or chosen == "images" else chosen  # noqa: PLR1714  mypy narrows this
         yield from self._files(parent, "", [info], forced)
 
@@ -123,14 +125,14 @@ class _Listing:
         yield from self._folder(store, store.glob("/".join(parts[first:])))
 
     def _folder(self, store: ObjectStore, objects: Iterable[ObjectInfo]) -> Iterator[Shard]:
-        """Shards of objects that come folder by folder."""
+        """Yield the shards of objects that are listed folder by folder."""
         for folder, infos in by_folder(objects):
             yield from self._files(store, folder, infos)
 
     def _files(
         self, store: ObjectStore, folder: str, infos: list[ObjectInfo], forced: ShardFormat | None = None
     ) -> Iterator[Shard]:
-        """Shards of one folder: its files, then its groups of loose images."""
+        """Yield the shards of one folder: its files, then its groups of loose images."""
         loose: list[ObjectInfo] = []
         images = 0
         for info in infos:
@@ -170,10 +172,10 @@ class _Listing:
 
 
 def current_etag(shard: Shard, storage: StorageSettings) -> str:
-    """What `Shard.etag` would be if its source were listed now.
+    """Return the etag that the shard would have if its source were listed now.
 
     Raises:
-        FileNotFoundError: The source, or one of a group's images, is gone.
+        FileNotFoundError: The source, or one image of a group, no longer exists.
         OSError: The store failed.
     """
     store = ObjectStore(shard.uri, storage)
@@ -185,7 +187,7 @@ def current_etag(shard: Shard, storage: StorageSettings) -> str:
 
 
 def format_of(path: str) -> ShardFormat | None:
-    """Return the format of a file by its extension, or None if it is no input."""
+    """Return the format of a file by its extension, or None if it is not an input."""
     lower = path.lower()
     for suffix, kind in _SHARD_SUFFIXES.items():
         if lower.endswith(suffix):
@@ -194,10 +196,10 @@ def format_of(path: str) -> ShardFormat | None:
 
 
 def by_folder(objects: Iterable[ObjectInfo]) -> Iterator[tuple[str, list[ObjectInfo]]]:
-    """Folder and what lies directly in it, hidden files and folders left out.
+    """Yield each folder with the objects directly in it. Hidden files and folders are left out.
 
     Args:
-        objects: Folder by folder, as `ObjectStore.list` gives them.
+        objects: Objects folder by folder, as `ObjectStore.list` yields them.
     """
     for folder, infos in groupby(objects, lambda info: info.path.rpartition("/")[0]):
         if any(part.startswith(".") for part in folder.split("/")):
@@ -206,7 +208,7 @@ def by_folder(objects: Iterable[ObjectInfo]) -> Iterator[tuple[str, list[ObjectI
 
 
 def with_sidecars(infos: Iterable[ObjectInfo]) -> Iterator[tuple[ObjectInfo, ObjectInfo | None]]:
-    """Every image among one folder's files, with the sidecar beside it."""
+    """Return every image among the files of one folder, with its sidecar or None."""
     files = list(infos)
     sidecars = {file_key(info.path): info for info in files if is_sidecar(info.path)}
     return ((info, sidecars.get(file_key(info.path))) for info in files if is_image(info.path))
@@ -220,12 +222,12 @@ def _without_suffix(path: str) -> str:
 def _group_name(folder: str) -> str:
     if not folder:
         return "images"
-    # A folder that is called like the group of the root gets another name than it.
+    # A folder named "images" would have the same name as the group of the top folder, so it gets another.
     return object_name("./images" if folder == "images" else folder)
 
 
 def _group_etag(group: Iterable[ObjectInfo]) -> str:
-    """Return the identity of a group, made from its files by name."""
+    """Return the identity of a group, made from the names, sizes and etags of its files."""
     names = ((info.path.rpartition("/")[2], info) for info in group)
     identity = "\n".join(sorted(f"{name}\t{info.size_bytes}\t{info.etag}" for name, info in names))
     return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
@@ -235,6 +237,6 @@ def _group(loose: list[ObjectInfo], size: int) -> Iterator[list[ObjectInfo]]:
     """Yield groups of images in the order of their names, each image with its sidecar."""
     images = with_sidecars(loose)
     while group := list(islice(images, size)):
-        # Two images of one key share their sidecar.
+        # Two images with the same key share their sidecar.
         sidecars = {sidecar.path: sidecar for _, sidecar in group if sidecar is not None}
         yield [*(image for image, _ in group), *sidecars.values()]

@@ -1,4 +1,4 @@
-"""Image files of one folder to frames."""
+"""Read the image files of one folder as frames."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from actors.storage.store_errors import storage_error_text
 
 
 def pack_members(names: list[str]) -> bytes:
-    """File names as `Shard.members` holds them: sorted, separated by NUL, zlib-compressed."""
+    """Pack file names for `Shard.members`: sorted, separated by NUL, zlib-compressed."""
     joined = "\0".join(sorted(names))
     return zlib.compress(joined.encode("utf-8", "surrogateescape"))
 
 
 def list_members(members: bytes) -> list[str]:
-    """The file names that `pack_members` packed."""
+    """Return the file names that `pack_members` packed."""
     return zlib.decompress(members).decode("utf-8", "surrogateescape").split("\0")
 
 
 def read_images(store: ObjectStore, shard: Shard, settings: InputSettings) -> Iterator[Frame]:
-    """One frame an image file, in the order of names; a sidecar lies beside its image.
+    """Yield one frame per image file, in the order of names. A sidecar is in the same folder as its image.
 
     Args:
-        store: The folder that the files lie in.
-        shard: `members` names them.
-        settings: What is too large, and whether sidecars are read.
+        store: The folder that contains the files.
+        shard: The shard, whose `members` are the names of the files.
+        settings: The limits on images, and whether sidecars are read.
 
     Raises:
-        OSError: The store failed; a single file that is gone or unreadable becomes a frame with an error.
+        OSError: The store failed. A single file that is gone or unreadable gives a frame with an error.
     """
     names = list_members(shard.members)
     sidecars = {file_key(name): name for name in names if is_sidecar(name)} if settings.sidecars else {}
@@ -70,10 +70,10 @@ def _read_image(
 
 
 def _read_file(store: ObjectStore, name: str, max_bytes: int) -> tuple[bytes | None, str | None]:
-    """Return the content, up to one byte more than allowed, or the reason why there is none."""
+    """Return the content, at most one byte more than `max_bytes`, or the reason why there is none."""
     try:
         return store.read_start(name, max_bytes + 1), None
     except (FileNotFoundError, IsADirectoryError):
-        return None, "no longer there; it was when the run was planned"
+        return None, "no longer there, although it existed when the run was planned"
     except PermissionError as error:
         return None, f"not readable: {storage_error_text(error)}"

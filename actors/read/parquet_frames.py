@@ -1,4 +1,4 @@
-"""Rows of a Parquet file to frames, a few at a time."""
+"""Read the rows of a Parquet file as frames, a few at a time."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class _Columns:
 
 
 def read_parquet(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iterator[Frame]:
-    """One frame a row, in the order of rows.
+    """Yield one frame per row, in the order of rows.
 
-    The image column holds bytes, or a struct with a field `bytes` as Hugging Face datasets has it.
+    The image column holds bytes, or a struct with a field `bytes` as in Hugging Face datasets.
 
     Args:
-        file: Seekable.
-        shard: `start` and `stop` are row groups.
-        settings: Names the columns.
+        file: Seekable file.
+        shard: The shard, whose `start` and `stop` are row groups.
+        settings: The names of the columns, and the limits on images.
 
     Raises:
-        ShardError: Not Parquet, damaged, without rows, or without a configured column.
+        ShardError: The file is not Parquet, is damaged, or lacks rows or a configured column.
         OSError: The store failed.
     """
     try:
@@ -53,8 +53,8 @@ def read_parquet(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iter
             raise ShardError("contains no images (a Parquet file without rows)")
         row_number = sum(parquet.metadata.row_group(g).num_rows for g in range(shard.start))
         seen = SeenKeys()
-        # One row group at a time: a batch over two groups would lose the rows of the first to damage in the
-        # second.
+        # Row groups are read one at a time: if a batch spanned two groups, damage in the second would lose
+        # rows of the first.
         batches = (
             batch
             for group in groups
@@ -103,7 +103,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     for index, field in enumerate(batch.schema):
         if pa.types.is_timestamp(field.type):
-            # Nanoseconds would come out as another library's type; microseconds are datetime's.
+            # Nanoseconds would become pandas timestamps; microseconds become datetime objects.
             column = batch.column(index).cast(pa.timestamp("us", field.type.tz), safe=False)
             batch = batch.set_column(index, field.name, column)
     yield from batch.to_pylist()

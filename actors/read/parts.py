@@ -1,4 +1,4 @@
-"""A large shard as several parts, each small enough to be one block."""
+"""Divide a large shard into parts, each small enough to be one block."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.records import Shard
-from actors.storage.object_store import ObjectStore, StorageSettings
+from actors.storage.object_store import ObjectStore
+from actors.storage.settings import StorageSettings
 
 _TAR_BLOCK = 512
 
 
 def split_shard(shard: Shard, max_bytes: int, storage: StorageSettings) -> Iterator[Shard]:
-    """The shard itself, or its parts `<shard_id>.part-00000` and so on if it is larger.
+    """Yield the shard, or its parts `<shard_id>.part-00000` and so on if it is larger than `max_bytes`.
 
     A tar is divided by bytes without being read: its parts begin and end at the samples next to their
-    boundaries (see `actors.read.tar_members`). Parquet is divided by row groups and a zip by entries, for
-    which only the index at the end of the file is read. What can't be divided (a compressed tar, one
-    huge row group, a file without a valid index) stays whole; reading says what is wrong with it.
+    boundaries (see `actors.read.tar_members`). Parquet is divided by row groups and a zip by entries; only
+    the index at the end of the file is read for this. A shard that can't be divided (a compressed tar, one
+    huge row group, a file without a valid index) stays whole. If it is damaged, reading it reports why.
 
     Raises:
         OSError: The store failed.
@@ -56,7 +57,10 @@ def split_shard(shard: Shard, max_bytes: int, storage: StorageSettings) -> Itera
 
 
 def part_etag(etag: str, start: int, stop: int | None) -> str:
-    """Identity of a part of a file with this etag: another division of the same file is another input."""
+    """Return the identity of a part of a file with this etag.
+
+    It contains the bounds, because another division of the same file is another input.
+    """
     return f"{etag}:{start}-{'' if stop is None else stop}"
 
 
@@ -93,7 +97,10 @@ def _entry_sizes(file: IO[bytes]) -> Sequence[int]:
 
 
 def _greedy_bounds(sizes: Sequence[int], max_bytes: int) -> list[tuple[int, int | None, int]]:
-    """Group items that fit together; an item that is too large is alone. The last group has no end."""
+    """Group consecutive items up to `max_bytes`. The last group has no end.
+
+    An item that is larger than `max_bytes` forms a group of its own.
+    """
     bounds: list[tuple[int, int | None, int]] = []
     start = taken = 0
     for position, size in enumerate(sizes):

@@ -1,4 +1,4 @@
-"""What is read, and the limits on it: the `input` section of the configuration."""
+"""The `input` section of the configuration: what to read, and the limits on it."""
 
 from __future__ import annotations
 

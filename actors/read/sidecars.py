@@ -1,4 +1,4 @@
-"""What a sidecar or a row says about its frame: the camera and the time."""
+"""Facts about a frame from its sidecar or row: the camera and the time."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MAX_SIDECAR_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True)
 class FrameFacts:
-    """Facts that a sidecar or row gives about its frame; `note` says what could not be understood."""
+    """Facts that a sidecar or row gives about its frame. `note` says what could not be parsed."""
 
     camera: str | None = None
     captured_at: datetime | None = None
     note: str | None = None
 
     def apply(self, frame: Frame) -> Frame:
-        """The frame with these facts."""
+        """Return the frame with these facts."""
         return replace(frame, camera=self.camera, captured_at=self.captured_at, note=self.note)
 
 
@@ -33,12 +33,14 @@ NO_FACTS = FrameFacts()
 
 
 def sidecar_too_large(name: str, size_bytes: int) -> FrameFacts:
-    """What is known of a frame whose sidecar was not read."""
-    return FrameFacts(note=f"sidecar {clean_text(name)} ignored: {size_bytes} bytes are no sidecar")
+    """Return the facts of a frame with a sidecar that is too large to be read."""
+    return FrameFacts(
+        note=f"sidecar {clean_text(name)} ignored: too large for a sidecar ({size_bytes} bytes)"
+    )
 
 
 def parse_sidecar(name: str, content: bytes, settings: InputSettings) -> FrameFacts:
-    """Read a sidecar; anything wrong with it becomes a note."""
+    """Parse a sidecar. Anything wrong with it becomes a note."""
     label = f"sidecar {clean_text(name)}"
     try:
         document = json.loads(content)
@@ -52,11 +54,11 @@ def parse_sidecar(name: str, content: bytes, settings: InputSettings) -> FrameFa
 
 
 def parse_facts(camera: Any, captured_at: Any, label: str) -> FrameFacts:
-    """Camera and time from values of any type; wrong ones are left out and noted.
+    """Return the camera and time from values of any type. Invalid values are left out and noted.
 
     Args:
         camera: Text or a whole number.
-        captured_at: A datetime, ISO 8601 text or seconds since 1970; without a zone it is UTC.
+        captured_at: A datetime, ISO 8601 text or seconds since 1970. A time without a zone is taken as UTC.
         label: Where the values come from, for the note.
     """
     notes = []
@@ -75,7 +77,7 @@ def parse_facts(camera: Any, captured_at: Any, label: str) -> FrameFacts:
 
 
 def parse_time(value: Any) -> datetime | None:
-    """The moment in UTC, or None if the value is none."""
+    """Return the time in UTC, or None if the value is not a valid time."""
     try:
         if isinstance(value, str):
             moment = datetime.fromisoformat(value.strip())

@@ -1,4 +1,4 @@
-"""Members of a tar to frames: an image with the sidecar beside it."""
+"""Read the members of a tar as frames. A sidecar is next to its image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from actors.records import Frame, Shard
 
 
 class _TarSample:
-    """Adjacent members of one key: images and perhaps the sidecar, in either order."""
+    """Adjacent members with the same key: images and perhaps the sidecar, in any order."""
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -30,16 +30,17 @@ class _TarSample:
 
 
 def read_tar(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iterator[Frame]:
-    """One frame an image, in the order of the tar; a sidecar lies beside its image.
+    """Yield one frame per image, in the order of the tar. A sidecar must be next to its image.
 
     Args:
-        file: Seekable; forwards only for a whole tar. Compressed by gzip if the shard's name says so.
-        shard: `start` and `stop` are offsets in bytes.
-        settings: What is too large, and whether sidecars are read.
+        file: Seekable file; a whole tar needs only forward seeks. It is compressed with gzip if the shard's
+            name ends with .gz or .tgz.
+        shard: The shard, whose `start` and `stop` are offsets in bytes.
+        settings: The limits on images, and whether sidecars are read.
 
     Raises:
-        ShardError: Not a tar, truncated or damaged, or without images; the frames before the damage were
-            given.
+        ShardError: The file is not a tar, is truncated or damaged, or contains no images. The frames before
+            the damage were yielded.
         OSError: The store failed.
     """
     with ExitStack() as stack:
@@ -72,11 +73,11 @@ def _tar_frames(members: Iterator[TarMember], settings: InputSettings, whole: bo
             else:
                 found[extension(member.name)] += 1
     except ShardError:
-        # What was read before the damage is sound, and is worth a row in the table of frames.
+        # The images that were read before the damage are intact, so they are still yielded.
         yield from sample.finished()
         raise
     yield from sample.finished()
-    # A part may lie wholly within a large file that is no image.
+    # A part may lie entirely within a large file that is not an image, so an empty part is no error.
     if not images and (whole or found):
         raise no_images_error(found)
 

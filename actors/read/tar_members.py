@@ -1,12 +1,12 @@
-"""Members of a tar one after another, with every truncation noticed, and parts of a tar.
+"""Read the members of a tar, or of a part of it, and detect every truncation.
 
-`tarfile` ends without a word where a tar is cut between members or where a header is damaged, so what
-ended the iteration is looked at: it must have been the end-of-archive marker.
+`tarfile` stops silently where a tar is cut between members or where a header is damaged. This module
+therefore checks that the block that ended the iteration is the end-of-archive marker.
 
-A part is a range of bytes. It can be read without an index of the tar, because the headers of a tar
-can be found again: they lie on multiples of 512 bytes and carry a magic and a checksum. A boundary is
-moved to the start of a sample by a rule that both of its neighbours follow, and the part before it,
-which knows where headers really are, checks that the part after it will find the same place.
+A part is a range of bytes. It can be read without an index of the tar, because the headers of a tar can be
+found from any offset: they start at multiples of 512 bytes and contain a magic and a checksum. Both parts
+next to a boundary move it to the start of a sample by the same rule. The part before the boundary knows
+where the headers really are, and checks that the part after it will find the same place.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _MAGIC_AT = 257
 _SCAN_BYTES = 2**20
 
 _LOOK_BACK_BYTES = 2**16
-"""How far before a boundary an extended header (a long name) may begin and still be recognised."""
+"""Maximum distance before a boundary at which an extended header (a long name) is still recognised."""
 
 _NAME_HEADERS = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 _DAMAGE = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError, IndexError, OverflowError)
-"""What tarfile and gzip raise on damaged bytes. Any other OSError is the store's."""
+"""Exceptions of tarfile and gzip on damaged bytes. Any other OSError comes from the store."""
 
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
-    """A regular file in a tar; `read` is valid until the next member is asked for."""
+    """A regular file in a tar. `read` is valid until the next member is requested."""
 
     name: str
     key: str
@@ -47,7 +47,7 @@ class TarMember:
 
 
 class _WatchedFile:
-    """A file that remembers the last bytes it gave: the header block that ended the iteration."""
+    """A file that remembers the last bytes that were read, to check which block ended the iteration."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -68,18 +68,20 @@ class _WatchedFile:
 
 
 def iter_members(file: IO[bytes], start: int = 0, stop: int | None = None) -> Iterator[TarMember]:
-    """Regular files of a tar, or of the part of it between two byte offsets, in their order.
+    """Yield the regular files of a tar, or of the part between two byte offsets, in the order of the tar.
 
-    A part holds the samples (runs of members of one key) that begin after the one at `start`, up to
-    and including the one at `stop`: the parts of a tar have no sample in common and leave none out.
+    A sample consists of adjacent members with the same key. A part holds the samples that begin after the
+    one at `start`, up to and including the one at `stop`. The parts of a tar therefore share no sample and
+    leave none out.
 
     Args:
-        file: Seekable; forwards only for a whole tar.
-        start: 0, or any offset.
-        stop: Any offset, or None for the end of the tar.
+        file: Seekable file; a whole tar needs only forward seeks.
+        start: Offset of the part, or 0 for the start of the tar.
+        stop: Offset of the end of the part, or None for the end of the tar.
 
     Raises:
-        ShardError: Not a tar, or truncated or damaged; members before the damage were given.
+        ShardError: The file is not a tar, or is truncated or damaged. The members before the damage were
+            yielded.
         OSError: The store failed.
     """
     skipped_key: str | None = None
@@ -115,11 +117,11 @@ def iter_members(file: IO[bytes], start: int = 0, stop: int | None = None) -> It
 
 
 def _next(tar: tarfile.TarFile, watched: _WatchedFile) -> tarfile.TarInfo | None:
-    """The next member, or None at the end-of-archive marker."""
+    """Return the next member, or None at the end-of-archive marker."""
     offset = tar.offset
     try:
         member = tar.next()
-        # tarfile keeps every member it has seen; a shard may have a million.
+        # tarfile keeps every member that it has seen, which could be a million in one shard.
         tar.members.clear()  # type: ignore[attr-defined]
         if member is not None:
             return member
@@ -165,18 +167,18 @@ def _reader(tar: tarfile.TarFile, watched: _WatchedFile, member: tarfile.TarInfo
 def _check_boundary(file: IO[bytes], boundary: int, expected: int | None) -> None:
     if find_member(file, boundary, None if expected is None else expected + _BLOCK) != expected:
         raise ShardError(
-            f"can't be divided at byte {boundary}: it is a tar of the old format without magic, or holds "
-            "another tar; set input.max_shard_bytes above the size of the file"
+            f"can't be divided at byte {boundary}: it is a tar of the old format without magic, or "
+            "contains another tar; set input.max_shard_bytes above the size of the file"
         )
 
 
 def find_member(file: IO[bytes], position: int, limit: int | None = None) -> int | None:
-    """Offset of the first member whose header begins at or after a position, or None.
+    """Return the offset of the first member with a header at or after a position, or None.
 
     Args:
-        file: Seekable; its position is changed.
-        position: Where to begin.
-        limit: Give up where a header would begin at or after this offset.
+        file: Seekable file, whose position is changed.
+        position: Offset at which the search starts.
+        limit: Offset at which the search ends; a header must begin before it.
     """
     at = max(0, position - _LOOK_BACK_BYTES) // _BLOCK * _BLOCK
     chain: int | None = None
@@ -189,7 +191,7 @@ def find_member(file: IO[bytes], position: int, limit: int | None = None) -> int
 
 
 def _scan_headers(file: IO[bytes], at: int, limit: int | None) -> Iterator[tuple[int, tarfile.TarInfo]]:
-    """Valid headers from `at` on, each followed over its content."""
+    """Yield the valid headers from offset `at` on, skipping the content of each member."""
     while limit is None or at < limit:
         file.seek(at)
         window = file.read(_SCAN_BYTES)

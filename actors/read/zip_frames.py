@@ -1,4 +1,4 @@
-"""Entries of a zip to frames."""
+"""Read the entries of a zip as frames."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from actors.read.sidecars import MAX_SIDECAR_BYTES, NO_FACTS, FrameFacts, parse_
 from actors.records import Frame, Shard
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
-"""What zipfile raises on damaged bytes and unknown compressions; OSError is the store."""
+"""Exceptions of zipfile on damaged bytes and unknown compressions. An OSError comes from the store."""
 
 
 def read_zip(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iterator[Frame]:
-    """One frame an image, in the order of the zip's directory; sidecars may lie anywhere in it.
+    """Yield one frame per image, in the order of the zip's directory. Sidecars may be anywhere in it.
 
     Args:
-        file: Seekable.
-        shard: `start` and `stop` are positions in the directory.
-        settings: What is too large.
+        file: Seekable file.
+        shard: The shard, whose `start` and `stop` are positions in the directory.
+        settings: The limits on images, and whether sidecars are read.
 
     Raises:
-        ShardError: Not a zip, truncated, or without images.
+        ShardError: The file is not a zip, is truncated, or contains no images.
         OSError: The store failed.
     """
     with ExitStack() as stack:
@@ -53,7 +53,7 @@ def read_zip(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iterator
         seen = SeenKeys()
         for index, entry in images:
             key = file_key(entry.filename)
-            # Claimed from the first entry on, so that parts agree on who was first.
+            # Keys are registered from the first entry on, so that all parts agree on which entry was first.
             problem = seen.duplicate_error(key, entry.filename)
             if index < shard.start or (shard.stop is not None and index >= shard.stop):
                 continue

@@ -1,1 +1,1 @@
-"""The storage of results: objects, their paths, their tables, and the commit record."""
+"""Store the results: objects, their paths and tables, and the commit records."""

@@ -1,4 +1,4 @@
-"""The marker, written last: a shard is done when, and only when, its commit record says so."""
+"""Commit records, which are written last: a shard is done if and only if its commit record says so."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ class _Frozen(BaseModel):
 
 
 class InputIdentity(_Frozen):
-    """Which input the record is about: `etag` changes when the input does.
+    """The input that the record describes.
 
-    `members` is that of `Shard`, in base64: the files of a group of loose images, empty otherwise.
+    Its fields are those of `Shard`. `etag` changes when the input does. `members` is encoded in base64;
+    it lists the files of a group of loose images and is empty for other formats.
     """
 
     uri: str
@@ -35,9 +36,9 @@ class InputIdentity(_Frozen):
 class CommittedObject(_Frozen):
     """An object that belongs to the attempt.
 
-    `kind` is frames, persons, annotations/<annotator>, json or preview. For the JSON documents of
-    a shard there is one entry: `path` is their folder, `count` their number, `size_bytes` their sum
-    and `sha256` the digest of the lines "<sha256 of a document>  <its name>", sorted by name.
+    `kind` is frames, persons, annotations/<annotator>, json or preview. The JSON documents of a shard
+    share one entry: `path` is their folder, `count` is their number, `size_bytes` is their total size
+    and `sha256` is the digest of the lines "<sha256 of a document>  <its name>", sorted by name.
     """
 
     kind: str
@@ -48,7 +49,10 @@ class CommittedObject(_Frozen):
 
 
 class Counts(_Frozen):
-    """What was in the shard: frames = frames_ok + frames_failed, detected = kept + dropped."""
+    """Frames and persons of the shard.
+
+    `frames` is `frames_ok` plus `frames_failed`; `detected` is `kept` plus the sum of `dropped`.
+    """
 
     frames: int = 0
     frames_ok: int = 0
@@ -59,11 +63,11 @@ class Counts(_Frozen):
 
 
 class CommitRecord(_Frozen):
-    """The truth about one shard.
+    """The authoritative state of one shard.
 
-    `fingerprints` holds, by stage (detect, smolvlm, person_json), the hash of all settings and
-    model weights that the stage's result depends on. `cost_usd` is the estimated price of the answers of
-    each annotator that is paid by the token.
+    `fingerprints` maps each stage (detect, smolvlm, person_json) to a hash of all settings and model
+    weights that its result depends on. `cost_usd` maps each annotator that is paid by the token to the
+    estimated price of its answers.
     """
 
     schema_version: str = SCHEMA_VERSION
@@ -82,29 +86,32 @@ class CommitRecord(_Frozen):
     error: str | None = None
 
     def object(self, kind: str) -> CommittedObject | None:
-        """The object of a kind, or None where the attempt wrote none."""
+        """Return the object of this kind, or None if the attempt wrote none."""
         return next((o for o in self.objects if o.kind == kind), None)
 
 
 def new_attempt_id(attempt: int) -> str:
-    """Name of an attempt: its number, and a random part so that no two ever write one object."""
+    """Return a name for an attempt: its number and a random part.
+
+    The random part ensures that no two attempts write the same object.
+    """
     return f"{attempt:03d}-{uuid.uuid4().hex[:8]}"
 
 
 def publish(store: ObjectStore, record: CommitRecord, replaces: str | None) -> str:
-    """Make an attempt count.
+    """Write the commit record of an attempt, which makes the attempt count.
 
     Args:
         store: The output.
-        record: What the attempt produced; all its objects are durable by now.
-        replaces: Version (etag) of the record that the attempt set out to replace, or None if the
-            shard had none.
+        record: The record to write. All objects that it lists must already be durable.
+        replaces: Etag of the record that the attempt is meant to replace, or None if the shard had no
+            record.
 
     Returns:
         The etag of the new record.
 
     Raises:
-        PreconditionError: Another attempt was faster; this one doesn't count.
+        PreconditionError: Another attempt was committed first, so this one doesn't count.
     """
     path = layout.commit_path(record.shard_id)
     content = record.model_dump_json(indent=1).encode()
@@ -113,8 +120,8 @@ def publish(store: ObjectStore, record: CommitRecord, replaces: str | None) -> s
             return store.create(path, content)
         return store.replace(path, content, replaces)
     except PreconditionError:
-        # The answer to a successful write can be lost, and the client's own retry then meets
-        # the record that it wrote itself.
+        # If the answer to a successful write is lost, the client's own retry finds the record that it
+        # wrote itself.
         found = read_record(store, record.shard_id)
         if found is not None and found[0].attempt_id == record.attempt_id:
             return found[1]
@@ -122,10 +129,10 @@ def publish(store: ObjectStore, record: CommitRecord, replaces: str | None) -> s
 
 
 def read_record(store: ObjectStore, shard_id: str) -> tuple[CommitRecord, str] | None:
-    """The record of a shard and its etag, or None if the shard has none.
+    """Return the commit record of a shard and its etag, or None if the shard has none.
 
     Raises:
-        OutputError: The record is not one that this version can read.
+        OutputError: This version can't read the record.
     """
     path = layout.commit_path(shard_id)
     try:
@@ -136,10 +143,10 @@ def read_record(store: ObjectStore, shard_id: str) -> tuple[CommitRecord, str] |
 
 
 def parse_record(name: str, content: bytes) -> CommitRecord:
-    """A record from its JSON; `name` says in an error where it came from.
+    """Parse the JSON of a commit record. An error message calls the record `name`.
 
     Raises:
-        OutputError: The record is not one that this version can read.
+        OutputError: This version can't read the record.
     """
     try:
         return CommitRecord.model_validate_json(content)
@@ -147,5 +154,5 @@ def parse_record(name: str, content: bytes) -> CommitRecord:
         problem = error.errors(include_url=False)[0]
         raise OutputError(
             f"{name}: not a commit record of this version: {problem['loc']}: "
-            f"{problem['msg']}; delete the record to do the shard again"
+            f"{problem['msg']}; delete the record to process the shard again"
         ) from error

@@ -1,4 +1,4 @@
-"""Names of objects under the output URI: pure functions, and the only place that knows them."""
+"""Names of the objects under the output URI. No other module builds these names itself."""
 
 import hashlib
 import re
@@ -14,11 +14,11 @@ _LONGEST_NAME = 120
 
 
 def object_name(key: str) -> str:
-    """A name for `key` that is safe in object stores and file systems.
+    """Return a name for `key` that is safe in object stores and file systems.
 
-    A key of at most 120 characters of A-Z, a-z, 0-9, ".", "_" and "-" that doesn't start with "." is
-    its own name. Any other has the rest replaced by "_" and 8 hexadecimal digits of its SHA-256
-    appended, so that different keys keep different names.
+    A key is returned unchanged if it has at most 120 characters, consists of A-Z, a-z, 0-9, ".", "_" and
+    "-", and doesn't start with ".". In any other key, "_" replaces the other characters, and the first 8
+    hexadecimal digits of the key's SHA-256 are appended, so that different keys have different names.
     """
     if re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,119}", key):
         return key
@@ -28,87 +28,91 @@ def object_name(key: str) -> str:
 
 
 def commit_path(shard_id: str) -> str:
-    """The commit record of a shard."""
+    """Path of the commit record of a shard."""
     return f"{COMMITS}/{shard_id}.json"
 
 
 def shard_id_of(path: str) -> str | None:
-    """The shard whose commit record is at `path`, or None if it is something else."""
+    """Return the ID of the shard whose commit record is at `path`, or None if it is no commit record."""
     match = re.fullmatch(rf"{COMMITS}/([^/.][^/]*)\.json", path)
     return match[1] if match else None
 
 
 COMMIT_INDEX = f"{COMMITS}/_index.parquet"
-"""A copy of all commit records in one object; derived, and checked against the listing."""
+"""A copy of all commit records in one object. It is derived from them, and readers check it against the
+listing."""
 
 
 def frames_path(shard_id: str, attempt_id: str) -> str:
-    """The frames table of an attempt."""
+    """Path of the frames table of an attempt."""
     return f"frames/{shard_id}.{attempt_id}.parquet"
 
 
 def persons_path(shard_id: str, attempt_id: str) -> str:
-    """The persons table of an attempt, crops included."""
+    """Path of the persons table of an attempt, which includes the crops."""
     return f"persons/{shard_id}.{attempt_id}.parquet"
 
 
 def annotations_path(annotator: str, shard_id: str, attempt_id: str) -> str:
-    """The answers of one annotator in an attempt."""
+    """Path of the table with the answers of one annotator in an attempt."""
     return f"annotations/{annotator}/{shard_id}.{attempt_id}.parquet"
 
 
 ATTEMPT_FOLDERS = ("frames", "persons", "annotations")
-"""Where objects carry their attempt in their names."""
+"""Folders whose objects have their attempt in their names."""
 
 
 def attempt_of(path: str) -> tuple[str, int] | None:
-    """Shard and number of the attempt that wrote an object, or None if its name doesn't say."""
+    """Return the shard ID and the number of the attempt that wrote an object.
+
+    Returns None if the object's name doesn't contain an attempt.
+    """
     match = re.fullmatch(r"(?:.*/)?([^/]+)\.(\d{3,})-[0-9a-f]{8}\.parquet", path)
     return (match[1], int(match[2])) if match else None
 
 
 def json_folder(shard_id: str) -> str:
-    """The folder of a shard's documents, one a person."""
+    """Folder of a shard's JSON documents, one per person."""
     return f"json/{shard_id}"
 
 
 def json_tar_path(shard_id: str) -> str:
-    """All documents of a shard in one tar."""
+    """Path of the tar that holds all JSON documents of a shard."""
     return f"json/{shard_id}.tar"
 
 
 def person_json_name(frame_key: str, person_index: int) -> str:
-    """A person's document within the folder or tar of its shard."""
+    """Name of a person's JSON document within the folder or tar of its shard."""
     return f"{object_name(frame_key)}/{person_index}.json"
 
 
 def preview_path(shard_id: str, frame_key: str) -> str:
-    """A frame with its boxes and labels drawn."""
+    """Path of the preview of a frame, with its boxes and labels drawn."""
     return f"previews/{shard_id}.{object_name(frame_key)}.jpg"
 
 
 def dry_run_path(shard_id: str, frame_key: str) -> str:
-    """A frame with zones and verdicts drawn, before a run."""
+    """Path of the preview that a dry run draws of a frame, with its zones and verdicts."""
     return f"previews/dry-run/{shard_id}.{object_name(frame_key)}.jpg"
 
 
 def quota_path(key_id: str, model: str) -> str:
-    """The ledger of what was spent with an API key (`key_id` is a hash of it) and a model."""
+    """Path of the ledger of an API key and a model. `key_id` is a hash of the key."""
     return f"quota/{key_id}.{object_name(model.removeprefix('models/'))}.json"
 
 
 def journal_folder(shard_id: str) -> str:
-    """What Gemini has answered about the persons of a shard, an object a request."""
+    """Folder of the journal of a shard: Gemini's answers about its persons, one object per request."""
     return f"gemini/journal/{shard_id}"
 
 
 def journal_path(shard_id: str, request_key: str) -> str:
-    """The answers of one request about the persons of a shard."""
+    """Path of the answers to one request about the persons of a shard."""
     return f"{journal_folder(shard_id)}/{request_key}.json"
 
 
 def egress_path(day: str, name: str) -> str:
-    """Who was sent to Gemini with one request; `day` is that of UTC, as 2026-01-31."""
+    """Path of the list of persons sent to Gemini in one request. `day` is a UTC date such as 2026-01-31."""
     return f"gemini/egress/{day}/{name}.json"
 
 
@@ -116,24 +120,24 @@ BATCHES = "gemini/batches"
 
 
 def batch_path(name: str) -> str:
-    """What was submitted as one job of the Batch API."""
+    """Path of the record of what was submitted as one job of the Batch API."""
     return f"{BATCHES}/{name}.json"
 
 
 def claim_path(name: str) -> str:
-    """Who works on something, such as a shard of Gemini's backlog."""
+    """Path of the claim on something, such as a shard of Gemini's backlog. It names the holder."""
     return f"gemini/claims/{object_name(name)}.json"
 
 
 def holder_path(holder: str) -> str:
-    """Changes as long as a holder of claims lives."""
+    """Path of the heartbeat of a holder of claims, which changes as long as the holder is alive."""
     return f"gemini/holders/{holder}"
 
 
 def consolidated_path(first_shard_id: str) -> str:
-    """The consolidated rows of a run of shards that begins with `first_shard_id`."""
+    """Path of the consolidated rows of consecutive shards, of which `first_shard_id` is the first."""
     return f"{CONSOLIDATED}/{first_shard_id}.parquet"
 
 
 CONSOLIDATED_INDEX = f"{CONSOLIDATED}/_index.json"
-"""Which records each consolidated file was made from."""
+"""Path of the list of the commit records that each consolidated file was made from."""

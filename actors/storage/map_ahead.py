@@ -1,4 +1,4 @@
-"""Many small reads of a store at once, in order and with bounded memory."""
+"""Make many small reads of a store concurrently, in order and with bounded memory."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 _AT_ONCE = 8
-"""A GET takes 10 to 50 ms, of which the bytes of an image are the smallest part."""
+"""Concurrent calls by default. A GET takes 10 to 50 ms, most of which is latency and not the transfer."""
 
 
 def map_ahead(
     function: Callable[[_Item], _Result], items: Iterable[_Item], at_once: int = _AT_ONCE
 ) -> Iterator[_Result]:
-    """Results in the order of the items; at most `at_once` of them are held or being worked on."""
+    """Apply a function to items in threads, and yield the results in the order of the items.
+
+    At most `at_once` results are held in memory or in progress.
+    """
     pending: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(at_once, thread_name_prefix="read-ahead") as pool:
         try:

@@ -1,8 +1,8 @@
 """Get, put, list and conditional writes on any fsspec URL.
 
-Two guarantees are ours and not fsspec's: a write is seen whole or not at all, and `create` and
-`replace` succeed for one of several competing writers. Object stores give both through If-None-Match
-and If-Match; on a local disk they are made of fsync, link, rename and a file lock.
+This module gives two guarantees that fsspec doesn't: readers see a write whole or not at all, and
+`create` and `replace` succeed for only one of several competing writers. S3 provides both through
+If-None-Match and If-Match; on a local disk, the module uses fsync, link, rename and a file lock.
 """
 
 import fcntl
@@ -21,31 +21,21 @@ from typing import IO, Any
 import fsspec
 from botocore.exceptions import BotoCoreError, ClientError
 from fsspec.implementations.local import LocalFileSystem
-from pydantic import Field
 
 from actors.errors import ConfigError, PreconditionError
-from actors.settings_section import Section
+from actors.storage.settings import StorageSettings
 from actors.storage.store_errors import error_code, storage_error_text
-
-
-class StorageSettings(Section):
-    """How to reach object storage. Keys come from the environment only."""
-
-    endpoint_url: str | None = Field(
-        None, description="S3 endpoint. By default, AWS_ENDPOINT_URL_S3 if it is set, else AWS itself."
-    )
-    anon: bool = Field(False, description="Whether to read and write without credentials (public buckets).")
-    retries: int = Field(
-        5, ge=0, le=20, description="How many times a failed request to the object store is sent again."
-    )
-    timeout_s: float = Field(
-        60, gt=0, description="Maximum number of seconds to wait for an answer from the object store."
-    )
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One listed object: path relative to the store's root, size in bytes, identity of its content."""
+    """One listed object.
+
+    Attributes:
+        path: Path relative to the store's root.
+        size_bytes: Size in bytes.
+        etag: Identity of the content.
+    """
 
     path: str
     size_bytes: int
@@ -53,7 +43,7 @@ class ObjectInfo:
 
 
 class _LostCondition(Exception):  # noqa: N818
-    """Another writer's object is there: an outcome, which never leaves this file."""
+    """Another writer won the conditional write. This exception never leaves this module."""
 
 
 def _is_s3(fs: fsspec.AbstractFileSystem) -> bool:
@@ -63,8 +53,8 @@ def _is_s3(fs: fsspec.AbstractFileSystem) -> bool:
 class ObjectStore:
     """The objects under one URI: a local path, `s3://...`, or any fsspec URL.
 
-    Paths are relative to the URI and use "/". Instances pickle; each process opens its own
-    connection on first use.
+    Paths are relative to the URI and use "/". Instances can be pickled; each
+    process opens its own connection on first use.
 
     Raises:
         ConfigError: The URI's protocol is unknown or needs a package that is not installed.
@@ -108,7 +98,7 @@ class ObjectStore:
 
     @cached_property
     def root(self) -> str:
-        """The URI without its protocol, as the filesystem wants it."""
+        """The URI without its protocol, as the filesystem expects it."""
         return str(self.fs._strip_protocol(self.uri)).rstrip("/")
 
     @property
@@ -117,16 +107,16 @@ class ObjectStore:
         return isinstance(self.fs, LocalFileSystem)
 
     def full(self, path: str) -> str:
-        """Path as the filesystem wants it."""
+        """Return a path as the filesystem expects it."""
         return f"{self.root}/{path}" if path else self.root or self.fs.root_marker
 
     def uri_of(self, path: str) -> str:
-        """Where an object is, for anyone on any machine; local ones as an absolute path."""
+        """Return the full URI of an object, or the absolute path of a local one."""
         full = self.full(path)
         return full if self.is_local else str(self.fs.unstrip_protocol(full))
 
     def parent(self) -> tuple["ObjectStore", str]:
-        """The folder that this URI lies in, and its name there."""
+        """Return the folder that contains this URI, and the name of the URI in that folder."""
         folder, _, name = self.root.rpartition("/")
         uri = folder or "/" if self.is_local else str(self.fs.unstrip_protocol(folder))
         return ObjectStore(uri, self.settings), name
@@ -134,21 +124,21 @@ class ObjectStore:
     # --- reading ---
 
     def read(self, path: str) -> bytes:
-        """Whole content. Raises FileNotFoundError."""
+        """Return the whole content. Raises FileNotFoundError."""
         return bytes(self.fs.cat_file(self.full(path)))
 
     def read_start(self, path: str, size_bytes: int) -> bytes:
-        """The first bytes of an object, all of it if it is shorter. Raises FileNotFoundError."""
+        """Return the first bytes of an object, or all of it if it is shorter. Raises FileNotFoundError."""
         try:
             return bytes(self.fs.cat_file(self.full(path), start=0, end=size_bytes))
         except OSError as error:
-            # S3 answers a range of an empty object with an error.
+            # S3 answers a request for a range of an empty object with an error.
             if error_code(error) in ("InvalidRange", "416"):
                 return b""
             raise
 
     def read_with_etag(self, path: str) -> tuple[bytes, str]:
-        """Content and the identity to pass to `replace`. Raises FileNotFoundError."""
+        """Return the content and the etag to pass to `replace`. Raises FileNotFoundError."""
         if _is_s3(self.fs):
             bucket, key, _ = self.fs.split_path(self.full(path))
             try:
@@ -167,25 +157,25 @@ class ObjectStore:
             return await body.read(), reply["ETag"]
 
     def open(self, path: str, mode: str = "rb", **options: Any) -> IO[bytes]:
-        """Seekable stream; reads ahead in blocks on remote stores."""
+        """Open an object as a seekable stream, which reads ahead in blocks on remote stores."""
         return self.fs.open(self.full(path), mode, **options)  # type: ignore[no-any-return]
 
     def exists(self, path: str) -> bool:
-        """Whether there is an object, or a folder, of this name."""
+        """Return whether there is an object or a folder of this name."""
         return bool(self.fs.exists(self.full(path)))
 
     def is_folder(self) -> bool:
-        """Whether the URI is a folder, a bucket or a prefix that holds something."""
+        """Return whether the URI is a folder, or a bucket or prefix that contains objects."""
         try:
             return bool(self.fs.info(self.full(""))["type"] == "directory")
         except FileNotFoundError:
             return False
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Every object under a folder: its own by name, then those of its folders by name.
+        """Yield every object under a folder: first its own objects by name, then its sub-folders by name.
 
-        Nothing if it isn't there. Folders are visited one at a time, so memory holds one listing.
-        Unlike fsspec's own `walk` and `find` this never takes a refusal for an empty folder.
+        Yields nothing if the folder doesn't exist. Folders are visited one at a time, so memory holds one
+        listing. Unlike fsspec's `walk` and `find`, this method never mistakes a refusal for an empty folder.
 
         Raises:
             OSError: A folder can't be listed.
@@ -202,10 +192,10 @@ class ObjectStore:
             waiting.extend(name for name in reversed(folders) if name != folder.rstrip("/"))
 
     def glob(self, pattern: str) -> Iterator[ObjectInfo]:
-        """Objects that match, and those under folders that match, folder by folder.
+        """Yield the objects that match, and those under folders that match, folder by folder.
 
         Raises:
-            OSError: The folder that the pattern begins in isn't there or can't be listed.
+            OSError: The folder in which the pattern starts doesn't exist or can't be listed.
         """
         self.fs.ls(self.full(""))
         found = self.fs.glob(self.full(pattern), detail=True)
@@ -221,14 +211,14 @@ class ObjectStore:
         return ObjectInfo(path, int(entry["size"] or 0), _listed_etag(entry))
 
     def info(self, path: str) -> ObjectInfo:
-        """One object as `list` gives it. Raises FileNotFoundError."""
+        """Return one object as `list` yields it. Raises FileNotFoundError."""
         found = self.fs.info(self.full(path))
         return ObjectInfo(path, int(found["size"] or 0), _listed_etag(found))
 
     # --- writing ---
 
     def write(self, path: str, content: bytes) -> None:
-        """Create or overwrite an object; readers see the old or the new content, never a part."""
+        """Create or overwrite an object. Readers see the old or the new content, never a partial one."""
         if self.is_local:
             target = Path(self.full(path))
             with _temporary_file(target, content) as temporary:
@@ -237,7 +227,7 @@ class ObjectStore:
         self.fs.pipe_file(self.full(path), content)
 
     def upload(self, path: str, source: Path) -> None:
-        """Create or overwrite an object with a local file's content, whole or not at all."""
+        """Create or overwrite an object with the content of a local file, whole or not at all."""
         if not self.is_local:
             self.fs.put_file(str(source), self.full(path))
             return
@@ -249,10 +239,10 @@ class ObjectStore:
             os.replace(temporary, target)
 
     def create(self, path: str, content: bytes) -> str:
-        """Write an object that must not exist yet; of competing writers one wins.
+        """Write an object that must not exist yet. Only one of several competing writers succeeds.
 
         Returns:
-            The identity to pass to `replace`.
+            The etag to pass to `replace`.
 
         Raises:
             PreconditionError: The object exists.
@@ -274,13 +264,17 @@ class ObjectStore:
         return content_etag(content)
 
     def replace(self, path: str, content: bytes, etag: str) -> str:
-        """Overwrite an object that must still be the version `etag` (from `read_with_etag`).
+        """Overwrite an object that must still have the etag that `read_with_etag` returned.
 
-        Versions are told apart by content, on S3 too: one who writes back what was there before is
-        not noticed. Contents that compete must differ, by a counter or the name of their writer.
+        Etags identify the content, on S3 too: a writer that restores an earlier content is not noticed.
+        Competing writers must therefore write different contents, for example with a counter or the name
+        of the writer in them.
+
+        Returns:
+            The etag of the new content.
 
         Raises:
-            PreconditionError: The object was changed or deleted since.
+            PreconditionError: The object was changed or deleted in the meantime.
         """
         if _is_s3(self.fs):
             return self._put_s3(path, content, {"IfMatch": etag})
@@ -295,7 +289,7 @@ class ObjectStore:
         return content_etag(content)
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Delete objects; those already gone are no error."""
+        """Delete objects. Objects that don't exist are skipped."""
         for path in paths:
             try:
                 self.fs.rm_file(self.full(path))
@@ -308,9 +302,9 @@ class ObjectStore:
         try:
             return str(fsspec.asyn.sync(self.fs.loop, self._put_as, request, uuid.uuid4().hex))
         except _LostCondition as error:
-            raise PreconditionError(f"{self.full(path)} was written by another") from error
+            raise PreconditionError(f"{self.full(path)} was written by another writer") from error
         except ClientError as error:
-            # Here, because s3fs takes half a second to import and most workers need no S3.
+            # Imported here because s3fs takes half a second to import and most workers don't need S3.
             from s3fs.errors import translate_boto_error
 
             raise translate_boto_error(error) from error
@@ -318,10 +312,11 @@ class ObjectStore:
             raise ConnectionError(storage_error_text(error)) from error
 
     async def _put_as(self, request: dict[str, Any], writer: str) -> str:
-        """Put an object under the name of its writer and return its ETag.
+        """Put an object with the name of its writer in the metadata, and return the ETag.
 
-        When an answer is lost on the way, a client below us sends the request again (aiohttp does so
-        without a word), and that second try is refused because of the first. The name tells.
+        If an answer is lost, an underlying client sends the request again (aiohttp does so silently), and
+        S3 refuses the second request because the first one succeeded. The name of the writer shows
+        whether that happened.
         """
         await self.fs.set_session()
         client = await self.fs.get_s3(request["Bucket"])
@@ -333,7 +328,7 @@ class ObjectStore:
             try:
                 found = await client.head_object(Bucket=request["Bucket"], Key=request["Key"])
             except ClientError as unread:
-                # Only a 404 says that ours isn't there; after anything else the outcome is unknown.
+                # Only a 404 proves that our object isn't there. After any other error we can't know.
                 if error_code(unread) in ("404", "NoSuchKey"):
                     raise _LostCondition from unread
                 raise
@@ -345,7 +340,8 @@ class ObjectStore:
     @contextmanager
     def _lock(self, path: str) -> Iterator[None]:
         if not self.is_local:
-            # No compare-and-swap through plain fsspec: the README names the stores this leaves open.
+            # Plain fsspec has no compare-and-swap. The README names the stores that therefore lack this
+            # guarantee.
             yield
             return
         lock = Path(self.full(path)).with_name(".lock")
@@ -356,7 +352,7 @@ class ObjectStore:
 
 
 def content_etag(content: bytes) -> str:
-    """Identity of a content on stores that have none of their own: its SHA-256, hexadecimal."""
+    """Return the SHA-256 of a content in hexadecimal, which is its etag on stores that have no etags."""
     return hashlib.sha256(content).hexdigest()
 
 
@@ -371,15 +367,15 @@ def _listed_etag(info: dict[str, Any]) -> str:
 
 
 def _is_object(entry: dict[str, Any]) -> bool:
-    # Consoles make folders as empty objects whose name ends with "/".
+    # Web consoles create a folder as an empty object with a name that ends with "/".
     return entry["type"] == "file" and not str(entry["name"]).endswith("/")
 
 
 def _is_lost_condition(error: ClientError) -> bool:
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     code = error.response.get("Error", {}).get("Code")
-    # 409 is what S3 says to the loser of two conditional writes in flight at once; NoSuchKey answers
-    # If-Match on a deleted object. A missing bucket is 404 too, and no lost race.
+    # S3 answers 409 to the loser of two concurrent conditional writes, and NoSuchKey to an If-Match on a
+    # deleted object. The status 404 is not enough: a missing bucket has it too, without a competing writer.
     return status in (409, 412) or code in ("PreconditionFailed", "NoSuchKey")
 
 

@@ -1,4 +1,4 @@
-"""One person, one document."""
+"""JSON documents, one per person."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from actors.records import SCHEMA_VERSION
 from actors.storage import layout
 
 DOCUMENT_NAMES = {"smolvlm": "SmolVLM", "gemini": "GeminiVLM"}
-"""Annotator to its name in the documents, as the published prototype had it."""
+"""Names of the annotators in the documents, which are those that the published prototype used."""
 
 
 def person_documents(
@@ -22,13 +22,16 @@ def person_documents(
     annotations: Mapping[str, pa.Table],
     schema: AttributeSchema,
 ) -> Iterator[tuple[str, bytes]]:
-    """Path within the shard's folder and JSON bytes of every kept person, in the order of rows.
+    """Yield the document of every kept person, in the order of the rows.
 
     Args:
-        frames: FRAMES_SCHEMA.
-        persons: PERSONS_SCHEMA; dropped persons have no document.
-        annotations: Annotator name to its table, a row for every kept person.
+        frames: Table with FRAMES_SCHEMA.
+        persons: Table with PERSONS_SCHEMA. Dropped persons have no document.
+        annotations: Table of each annotator by its name, with a row for every kept person.
         schema: The attributes.
+
+    Yields:
+        The path within the shard's folder, and the JSON bytes.
     """
     frame_rows = {row["frame_key"]: row for row in frames.to_pylist() if row["status"] == "ok"}
     answers = {
@@ -74,7 +77,7 @@ def _annotation(row: Mapping[str, Any], schema: AttributeSchema) -> dict[str, An
 
 
 def to_tar(documents: Iterator[tuple[str, bytes]]) -> bytes:
-    """The documents as one tar; equal documents give equal bytes."""
+    """Return the documents as one tar. Equal documents give equal bytes."""
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name, content in documents:

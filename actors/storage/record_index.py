@@ -1,8 +1,8 @@
-"""All commit records by one listing: a compact copy of them, good as far as the listing's etags agree.
+"""Read all commit records with one listing and an index, which is a compact copy of the records.
 
-The records stay the only truth. The index is a Parquet file beside them, in the order of the listing,
-and an entry counts only while the listing shows the object that it was copied from; any other record
-is read by itself. Without it a plan over 100,000 committed shards takes 100,000 reads.
+Only the commit records are authoritative. The index is a Parquet file beside them, in the order of the
+listing. An entry is used only if its etag is the one in the listing; any other record is read by itself.
+Without the index, a plan over 100,000 committed shards takes 100,000 reads.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from actors.storage.object_store import ObjectInfo, ObjectStore
 
 _READERS = 32
 _ROWS = 2048
-"""Records of one row group, about 2 KB each: what is held in memory at a time."""
+"""Number of records that are held in memory and written as one row group. A record is about 2 KB."""
 _WORTH_WRITING = 64
-"""Records read by themselves from which a new index pays for its own writing."""
+"""Minimum number of records read by themselves for which it pays to write a new index."""
 
 _SCHEMA = pa.schema(
     [("path", pa.string()), ("listed_etag", pa.string()), ("etag", pa.string()), ("record", pa.string())]
@@ -35,7 +35,14 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A record as it was: `listed_etag` is the listing's identity of it, `etag` that for `replace`."""
+    """The copy of a commit record.
+
+    Attributes:
+        path: Path of the record.
+        listed_etag: Etag of the record in the listing.
+        etag: Etag to pass to `ObjectStore.replace`.
+        record: The record as JSON.
+    """
 
     path: str
     listed_etag: str
@@ -44,14 +51,15 @@ class _Entry:
 
 
 def read_records(store: ObjectStore, keep_index: bool = False) -> Iterator[tuple[CommitRecord, str]]:
-    """Every record with its etag, in the order of the listing, a bounded number in memory.
+    """Yield every commit record with its etag, in the order of the listing and with bounded memory.
 
     Args:
         store: The output.
-        keep_index: Write a new index when the old one lacked many records; for those who may write.
+        keep_index: Whether to write a new index if the old one lacked many records. Only a caller that may
+            write to the output sets this.
 
     Raises:
-        OutputError: A record is not one that this version can read.
+        OutputError: This version can't read one of the records.
     """
     with _IndexReader(store) as index, _IndexWriter(store) as renewed:
 
@@ -77,7 +85,7 @@ def read_records(store: ObjectStore, keep_index: bool = False) -> Iterator[tuple
 
 
 class _IndexReader:
-    """Entries in the order of their paths, looked up in that order."""
+    """Looks up entries of the index. Lookups must come in the order of the paths."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -100,7 +108,7 @@ class _IndexReader:
                 yield from (_Entry(**row) for row in batch.to_pylist())
 
     def find(self, info: ObjectInfo) -> _Entry | None:
-        """The entry of a listed record, if it is still of that version."""
+        """Return the entry of a listed record, or None if there is none with the same etag."""
         while self._next is not None and self._next.path < info.path:
             self._next = next(self._entries, None)
         entry = self._next
@@ -116,7 +124,7 @@ class _IndexReader:
 
 
 class _IndexWriter:
-    """Collects entries in a temporary file, which becomes the index when it is published."""
+    """Collects entries in a temporary file, which `publish` uploads as the new index."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -129,7 +137,7 @@ class _IndexWriter:
         return self
 
     def add(self, entry: _Entry) -> None:
-        """Take the next entry, in the order of paths."""
+        """Add the next entry. Entries must come in the order of the paths."""
         self._waiting.append(
             {"path": entry.path, "listed_etag": entry.listed_etag, "etag": entry.etag, "record": entry.record}
         )
@@ -137,7 +145,7 @@ class _IndexWriter:
             self._flush()
 
     def publish(self) -> None:
-        """Make what was added the index."""
+        """Replace the index by the entries that were added."""
         self._flush()
         self._writer.close()
         self._store.upload(layout.COMMIT_INDEX, self._path)

@@ -1,4 +1,4 @@
-"""What stores raise, and what to tell the user about it."""
+"""Exceptions that stores raise, and the messages about them for the user."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
 STORAGE_ERRORS = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
-"""What a store raises when it can't be reached or refuses: not all of it is an OSError."""
+"""Exceptions of a store that can't be reached or refuses a request. Not all of them are OSErrors."""
 
 _REFUSALS = frozenset(
     {
@@ -24,7 +24,7 @@ _REFUSALS = frozenset(
 
 
 def storage_error_text(error: BaseException) -> str:
-    """One line on why a store refused, without anything secret, and what to do about it."""
+    """Return one line that says why a store failed and what to do about it. It contains no secrets."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, NoCredentialsError | PartialCredentialsError):
@@ -50,11 +50,11 @@ def _answer_text(code: str) -> str:
         )
     if code == "NoSuchBucket":
         return "there is no such bucket"
-    return f"the store answered {code or 'an error'}"
+    return f"the store answered with {code or 'an error'}"
 
 
 def error_code(error: BaseException) -> str | None:
-    """The code that S3 answered, or None if it is no answer of S3."""
+    """Return the error code in the answer of S3, or None if the error didn't come from S3."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ClientError):

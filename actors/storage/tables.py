@@ -1,4 +1,4 @@
-"""Rows to Arrow tables, tables to Parquet bytes, and the schema of the annotations."""
+"""Convert rows to Arrow tables and tables to Parquet, and define the schema of the annotations."""
 
 from collections.abc import Mapping, Sequence
 
@@ -28,11 +28,11 @@ _METER = [
 
 
 def annotations_schema(schema: AttributeSchema, annotator: str = "") -> pa.Schema:
-    """Schema of `annotations/<annotator>/`: one row a kept person.
+    """Return the schema of `annotations/<annotator>/`, which has one row per kept person.
 
-    Keys, outcome, provenance, then one column an attribute and one `confidence_<name>` for each. Of
-    those paid by the token also the person's equal share of the request's tokens and of its estimated
-    price in US dollars.
+    The columns are the keys, the outcome, the provenance, one column per attribute and one
+    `confidence_<name>` per attribute. Annotators that are paid by the token also have the person's equal
+    share of the request's tokens and of its estimated price in US dollars.
     """
     return pa.schema(
         [
@@ -58,18 +58,18 @@ def annotations_table(
     provenance: Mapping[str, object] | Sequence[Mapping[str, object]],
     annotator: str = "",
 ) -> pa.Table:
-    """Join answers to the kept persons that they are about.
+    """Join the annotations with the keys of the kept persons that they describe.
 
     Args:
-        persons: The kept rows of PERSONS_SCHEMA.
-        annotations: One a row of `persons`, in the same order.
+        persons: Table with PERSONS_SCHEMA that holds only kept persons.
+        annotations: One annotation per row of `persons`, in the same order.
         schema: The attributes.
-        provenance: `model`, `model_version`, `prompt_sha256`, and the columns of the metered; one for
-            all, or one a row.
-        annotator: Who answered, where that adds columns.
+        provenance: `model`, `model_version` and `prompt_sha256`, and for an annotator in `METERED` its
+            tokens and cost. Either one mapping for all rows, or one per row.
+        annotator: Name of the annotator. An annotator in `METERED` adds columns to the schema.
 
     Raises:
-        ValueError: There are not as many annotations, or as much provenance, as persons.
+        ValueError: The number of annotations or of provenance mappings differs from that of persons.
     """
     keys = persons.select(["shard_id", "frame_key", "person_index"]).to_pylist()
     rows = []
@@ -92,12 +92,12 @@ def annotations_table(
 
 
 def to_parquet(table: pa.Table) -> bytes:
-    """The table as one zstd-compressed row group; equal tables give equal bytes."""
+    """Return the table as Parquet with one zstd-compressed row group. Equal tables give equal bytes."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=max(1, table.num_rows))
     return bytes(sink.getvalue())
 
 
 def from_parquet(content: bytes) -> pa.Table:
-    """Read back what `to_parquet` wrote, dictionary columns included."""
+    """Read a table that `to_parquet` wrote, including its dictionary columns."""
     return pq.read_table(pa.BufferReader(content))

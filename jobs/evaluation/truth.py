@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from actors.attributes import Attribute, AttributeSchema
 from actors.errors import InputError
-from actors.storage.object_store import ObjectStore, StorageSettings
+from actors.storage.object_store import ObjectStore
+from actors.storage.settings import StorageSettings
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 
 REQUIRED_COLUMNS = ("frame_key", "bbox")

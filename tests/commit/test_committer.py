@@ -1,4 +1,4 @@
-"""Commits without a cluster: one attempt wins, and nothing of the others stays."""
+"""The committer, without a cluster: one attempt wins, and the others leave no objects behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from actors.commit.settings import OutputSettings
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Annotation, Shard
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage.commit_record import CommitRecord, read_record
-from actors.storage.object_store import ObjectStore, StorageSettings
+from actors.storage.object_store import ObjectStore
+from actors.storage.settings import StorageSettings
 from actors.storage.tables import annotations_table
 from tests.support import bad_inputs as bad
 
@@ -44,7 +45,7 @@ def values() -> dict:
 
 
 def block(kept: int = 2, work: str = "detect", etag: str | None = None, attempt: int = 1) -> ShardBlock:
-    """A shard "s" of one frame with so many kept people and a dropped one, all answered."""
+    """Return shard "s" with one frame: `kept` kept people, all annotated, and one dropped person."""
     shard = Shard("s", "in/s.tar", "webdataset", "etag", 10)
     frame = {"shard_id": "s", "frame_key": "f", "width": 64, "height": 48, "detected": kept + 1}
     frames = pa.Table.from_pylist([frame | {"kept": kept, "status": "ok"}], FRAMES_SCHEMA)
@@ -119,7 +120,7 @@ def test_of_two_first_attempts_one_wins_and_the_other_leaves_nothing(store):
 
 def test_an_attempt_that_loses_while_it_writes_deletes_its_objects(store):
     class Late(ObjectStore):
-        """Another attempt commits between this one's objects and its record."""
+        """A store in which another attempt commits just before this attempt writes its commit record."""
 
         def create(self, path, content):
             committer(store).commit(block())
@@ -132,7 +133,7 @@ def test_an_attempt_that_loses_while_it_writes_deletes_its_objects(store):
     named = {entry.path for entry in record_of(store).objects}
     data = {path for path in files(store) if path.startswith(("frames", "persons", "annotations"))}
     assert data <= named
-    # A document has no attempt in its name: those there must be the winner's.
+    # Names of documents don't contain the attempt, so the winner's documents must still be there.
     assert {p for p in files(store) if p.startswith("json/")} == {"json/s/f/0.json", "json/s/f/1.json"}
 
 

@@ -1,4 +1,4 @@
-"""Crops stay as long as `output.keep_crops` says, and those that are gone are cut again, byte for byte."""
+"""Crops are kept as long as `output.keep_crops` says, and removed crops are cut again with the same bytes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ from actors.shard_block import ShardBlock, ShardTask
 from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.storage.commit_record import read_record
-from actors.storage.object_store import ObjectStore, StorageSettings
+from actors.storage.object_store import ObjectStore
+from actors.storage.settings import StorageSettings
 from actors.storage.tables import from_parquet, to_parquet
 from tests.servers.gemini_server import KEY, gemini_server
 from tests.support import bad_inputs as bad
@@ -51,7 +52,7 @@ STORAGE = StorageSettings()
 PRINTS = {"detect": "d", "person_json": "p"}
 
 
-# --- what is cut again ---
+# --- cutting crops again ---
 
 
 def write_tar(folder: Path) -> None:
@@ -83,7 +84,7 @@ def write_images(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Cutting:
-    """Shards through the stages' functions, in this process."""
+    """Runs the functions of the stages on all shards of a source, in this process."""
 
     source: Path
     output: Path
@@ -101,7 +102,7 @@ class Cutting:
         return Committer(self.store, OutputSettings(keep_crops=self.keep), SCHEMA, PRINTS | prints)
 
     def detect(self) -> dict[str, pa.Table]:
-        """Commit all shards; gives each one's persons with their first crops."""
+        """Commit all shards, and return each shard's persons with the crops that detection cut."""
         found = {}
         for shard in list_shards(self.detector.input, STORAGE):
             block = self.detector.detect(ShardBlock(ShardTask(shard, "detect")))
@@ -110,7 +111,7 @@ class Cutting:
         return found
 
     def annotate(self, annotator: ShardAnnotator) -> None:
-        """Commit all shards with SmolVLM's answers, from the committed persons where there are any."""
+        """Commit all shards with SmolVLM's answers, starting from the committed persons if there are any."""
         committer = self.committer(smolvlm=annotator.resolved.fingerprint)
         for shard in list_shards(self.detector.input, STORAGE):
             found = read_record(self.store, shard.shard_id)
@@ -129,7 +130,7 @@ class Cutting:
         return ShardDrainer(committer, SCHEMA, resolved, GeminiCameras(), self.crop_restorer(fingerprint))
 
     def cut_again(self, shard_id: str, fingerprint: str = PRINTS["detect"]) -> pa.Table:
-        """The persons as Gemini's stage loads them."""
+        """Return the persons as Gemini's stage loads them."""
         block, _ = self.drainer(GeminiSettings(), fingerprint).load(DrainTask(shard_id))
         assert block.persons is not None
         return block.persons
@@ -137,7 +138,7 @@ class Cutting:
 
 @pytest.fixture(scope="module")
 def cutting(models: Models, tmp_path_factory):
-    """A detector over any folder; it is made once."""
+    """A function that returns a `Cutting` over a folder; all of them use the same detector model."""
     settings = DetectorSettings(weights=str(models.weights), cache_dir=str(models.cache), image_size=320)
     resolved = resolve_detector(settings, STORAGE)
 
@@ -199,7 +200,7 @@ def test_a_source_that_is_gone_or_changed_and_other_settings_are_said_with_the_r
     assert again.cut_again("b")["crop"].null_count < again.cut_again("b").num_rows
 
 
-# --- what is kept ---
+# --- keeping crops ---
 
 
 def answers(*statuses: str) -> pa.Table:
@@ -215,7 +216,7 @@ def answers(*statuses: str) -> pa.Table:
         ({"smolvlm": "new"}, {"smolvlm": "s"}, {"smolvlm": answers("ok")}, True),
         ({"smolvlm": "s", "gemini": "g"}, {"smolvlm": "s"}, {"smolvlm": answers("ok")}, True),
         ({"gemini": "g"}, {"gemini": "g"}, {"gemini": answers("truncated", "pending")}, True),
-        # A person who only waits for a disabled annotator keeps no crop.
+        # Crops aren't kept for persons who are pending only for a disabled annotator.
         ({"smolvlm": "s"}, {"smolvlm": "s"}, {"smolvlm": answers(), "gemini": answers("pending")}, False),
     ],
 )
@@ -229,7 +230,7 @@ def test_crops_are_needed_while_an_enabled_annotator_owes_an_answer(
 
 
 def crops_of(output: Path) -> Iterator[bytes]:
-    """Crops in any Parquet file of the output, whether a record names it or not."""
+    """Yield the crops in all Parquet files of the output, including files that no commit record names."""
     for path in output.rglob("*.parquet"):
         if "crop" in pq.read_schema(path).names:
             yield from (crop for crop in pq.read_table(path)["crop"].to_pylist() if crop is not None)
@@ -237,7 +238,7 @@ def crops_of(output: Path) -> Iterator[bytes]:
 
 @pytest.fixture(scope="module")
 def prompts(models: Models, tmp_path_factory) -> list[ShardAnnotator]:
-    """SmolVLM with one prompt, and with another."""
+    """Two SmolVLM annotators that differ in their prompts."""
     path = tmp_path_factory.mktemp("prompt") / "prompt.txt"
     path.write_text("Describe this person. Answer in JSON:\n{schema}\n")
     found = [SmolVLMSettings(model=str(models.smolvlm), prompt=prompt) for prompt in (None, str(path))]
@@ -291,7 +292,7 @@ def test_gemini_answers_the_same_whatever_was_kept_and_leaves_no_crop(cutting, t
 
 
 def asking_of(settings: GeminiSettings, store: ObjectStore) -> Callable[[Sequence[AskedCrop]], Answers]:
-    """Asks as the throttled actor does, without a cluster."""
+    """Return a function that asks Gemini as the throttled actor does, but without a cluster."""
 
     def ask(crops: Sequence[AskedCrop]) -> Answers:
         async def run() -> Answers:
@@ -308,7 +309,7 @@ def answers_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: row[name] for name in names} for row in rows]
 
 
-# --- through the command ---
+# --- crops after whole commands ---
 
 
 @pytest.mark.ray
@@ -321,7 +322,7 @@ def test_crops_are_gone_once_both_annotators_have_answered(models, tmp_path, mon
         job.annotate(source, output, *models.options(), *asking, "--set", "gemini.persons_per_request=4")
         kept = sum(record["counts"]["kept"] for record in job.records(output).values())
         waiting = [r for r in job.records(output).values() if "pending" in r["annotators"]["gemini"]]
-        # Of two shards one is answered with the request of the day, the other waits and keeps its crops.
+        # The only request of the day answers one of the two shards; the other waits and keeps its crops.
         assert len(waiting) == 1
         assert len(list(crops_of(output))) == waiting[0]["counts"]["kept"]
         gemini_job.gemini(output, server.base_url, requests_per_minute=1000, requests_per_day=100)
@@ -363,7 +364,7 @@ def test_a_source_that_changed_before_people_were_asked_about_again_leaves_the_s
     job.write_shards(source, "a")
     job.annotate(source, output, *models.options())
     record = job.records(output)["a"]
-    # As after a model whose answers were cut.
+    # Make the output look as if SmolVLM's answers had been truncated.
     entry = next(e for e in record["objects"] if e["kind"] == "annotations/smolvlm")
     answered = from_parquet((output / entry["path"]).read_bytes())
     rows = [row | {"status": "truncated"} for row in answered.to_pylist()]

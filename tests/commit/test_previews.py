@@ -1,4 +1,4 @@
-"""Previews show who was kept, who wasn't and why, with every label within the picture."""
+"""Previews show kept persons, dropped persons with the reason, and every label within the picture."""
 
 import cv2
 import numpy as np
@@ -70,7 +70,7 @@ def test_a_label_in_a_corner_is_as_large_as_one_in_the_middle(size, box):
 
 
 def test_labels_of_a_crowd_do_not_cover_each_other():
-    """Each label alone has as much white text as its share of all of them."""
+    """Labels that cover each other would show less white text than the same labels drawn one by one."""
     boxes = [(x, y, x + 0.06, y + 0.15) for x in np.arange(0.02, 0.9, 0.06) for y in (0.4, 0.45)]
 
     def white(persons):

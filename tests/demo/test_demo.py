@@ -1,7 +1,8 @@
-"""The demo's known answers, through the whole job, on stores that none of its models was trained on.
+"""The whole job is compared with the demo's known answers, on stores that its models weren't trained on.
 
-The scenes say who is where and what they look like, so a fault anywhere between the shard and the
-consolidated row shows as accuracy lost, or as a difference between two ways of asking the same.
+The truth of the scenes contains the box and the attributes of each person. A fault anywhere between the
+shard and the consolidated row therefore lowers the accuracy, or makes two ways of annotating the same
+frames differ.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ import pytest
 from actors.attributes import AttributeSchema, SchemaSettings
 from actors.detect.settings import DetectorSettings, resolve_detector
 from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
-from actors.storage.object_store import ObjectStore, StorageSettings
+from actors.storage.object_store import ObjectStore
+from actors.storage.settings import StorageSettings
 from demo.scenes import write_shards
 from jobs import cli, command
 from jobs.evaluation.comparison import Evaluation
@@ -50,7 +52,7 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Store:
-    """The same frames as tars, Parquet and loose images, and the truth about them, without shards."""
+    """The same frames as tars, Parquet and loose images, and their truth, which has no shard ids."""
 
     folder: Path
 
@@ -115,7 +117,7 @@ def assert_right(found: Evaluation) -> None:
 
 
 def rows_of(output: Path) -> dict[tuple[str, int], dict[str, object]]:
-    """Every consolidated row by frame and person: shards have other names in other formats."""
+    """Return each consolidated row by frame and person, without shard ids, which depend on the format."""
     rows = {(row["frame_key"], row["person_index"]): row for row in job.consolidated(output)}
     for row in rows.values():
         del row["shard_id"]
@@ -123,7 +125,7 @@ def rows_of(output: Path) -> dict[tuple[str, int], dict[str, object]]:
 
 
 def verdicts_of(output: Path) -> list[tuple[object, ...]]:
-    """Frame, person, box, score and verdict of the ROI of everyone detected."""
+    """Return the frame, person, box, score and ROI verdict of every detection."""
     columns = ("frame_key", "person_index", "bbox", "score", "kept", "drop_reason")
     table = job.table(output, "persons").select(columns).to_pylist()
     return sorted((tuple(row.values()) for row in table), key=lambda row: row[:2])

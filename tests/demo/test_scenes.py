@@ -1,4 +1,4 @@
-"""The demo's scenes: the same for the same seed, as various as promised, and the truth is in the picture."""
+"""The demo's scenes depend only on seed and position, vary as promised, and match their truth."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from actors.attributes import AttributeSchema, SchemaSettings
 from actors.read.frames import read_frames
 from actors.read.listing import list_shards
 from actors.read.settings import InputSettings
-from actors.storage.object_store import StorageSettings
+from actors.storage.settings import StorageSettings
 from demo.drawing.cameras import CAMERA_NAMES, FRAME_HEIGHT, FRAME_WIDTH
 from demo.drawing.composition import compose
 from demo.drawing.episodes import EPISODE_FRAMES, make_episode
@@ -40,7 +40,7 @@ def scenes() -> list[Scene]:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the command writes: some frames in shards of 4, one of which shows nobody."""
+    """Return the folder that the command writes: frames in shards of 4. One frame shows no person."""
     output = tmp_path_factory.mktemp("scenes")
     options = ["--output", output, "--frames", FRAMES, "--seed", SEED, "--frames-per-shard", 4]
     done = subprocess.run(
@@ -134,7 +134,7 @@ def test_ages_have_colours_far_enough_apart():
     ]
     differences = [(b - a) % 256 for a, b in pairwise(hues)]
     assert min(differences) >= 8
-    assert sum(differences) < 256, "two ages of one hue"
+    assert sum(differences) < 256, "two ages have the same hue"
 
 
 def test_a_person_looks_the_same_along_a_track(scenes):
@@ -155,7 +155,7 @@ def test_nobody_is_listed_who_can_hardly_be_seen(scenes):
     people = [person for scene in scenes for person in scene.persons]
     for person in people:
         assert 0.42 <= person.visible <= 1
-        assert not 0.76 <= person.visible < 0.9, "neither clearly hidden nor clearly visible"
+        assert not 0.76 <= person.visible < 0.9, "a person is neither clearly hidden nor clearly visible"
         assert person.attributes["occlusion"] == (person.visible < 0.8)
         left, top, right, bottom = pixels(person.bbox)
         assert min(right - left, bottom - top) > 40
@@ -163,7 +163,7 @@ def test_nobody_is_listed_who_can_hardly_be_seen(scenes):
 
 
 def test_boxes_fit_what_changes_in_the_picture_without_the_person():
-    """Told without the masks that the truth comes from: the same frame is drawn with and without."""
+    """The truth comes from masks. This test uses none: it draws each frame with and without the person."""
     errors = []
     for number in range(40):
         episode = make_episode(SEED, number % 4, number)
@@ -177,7 +177,7 @@ def test_boxes_fit_what_changes_in_the_picture_without_the_person():
             empty, nobody = compose(alone, step, np.random.default_rng(0))
             assert not nobody
             change = np.abs(image.astype(int) - empty).max(axis=2)
-            # Shadows darken by less, and so does a hood as grey as the wall behind it.
+            # A shadow changes pixels by less than 75, as does a hood that is as grey as the wall behind it.
             x, y, width, height = cv2.boundingRect((change > 75).astype(np.uint8))
             rows, columns = np.nonzero(placed[0].mask)
             box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
@@ -224,7 +224,7 @@ ATTRIBUTES_SEEN = {
 @pytest.mark.parametrize("facing", [True, False])
 @pytest.mark.parametrize("name", ATTRIBUTES_SEEN)
 def test_each_attribute_changes_the_figure_from_the_front_and_from_behind(name, facing):
-    """Far away too, and whatever else the person wears: at least 1 % of the figure's pixels change much."""
+    """At least 1 % of the figure's pixels change clearly, even far away, whatever else the person wears."""
     rng = np.random.default_rng(1)
     for _ in range(20):
         person = draw_appearance(rng)

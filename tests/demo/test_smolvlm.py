@@ -1,4 +1,4 @@
-"""The demo's SmolVLM: it is trained on what the job will ask, and the job loads what was trained."""
+"""The demo's SmolVLM is trained on the job's own prompts, and the job loads what training saves."""
 
 import io
 import json
@@ -175,7 +175,7 @@ def test_the_shipped_model_answers_right_at_any_batch_size(schema, people):
 
 
 def test_the_shipped_model_writes_unguided_what_it_answers_guided(schema, people):
-    """An independent decoder, the library's own, agrees with ours."""
+    """The decoder of transformers, which is independent of ours, gives the same answers."""
     crops = [person.crop for person in people[:12]]
     guided = make_annotator(SHIPPED, schema).annotate(crops)
     processor = AutoProcessor.from_pretrained(SHIPPED)

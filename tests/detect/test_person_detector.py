@@ -15,7 +15,7 @@ from actors.detect.backends import letterbox_of, person_boxes, to_frame
 from actors.detect.person_detector import PersonDetector
 from actors.detect.settings import DetectorSettings, resolve_detector
 from actors.errors import FrameError
-from actors.storage.object_store import StorageSettings
+from actors.storage.settings import StorageSettings
 from tests.conftest import REPO_ROOT
 
 SHARED = REPO_ROOT.parent / "shared"

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from actors.detect.settings import DetectorSettings, resolve_detector
 from actors.errors import WeightsError
-from actors.storage.object_store import ObjectStore, StorageSettings
+from actors.storage.object_store import ObjectStore
+from actors.storage.settings import StorageSettings
 from tests.conftest import REPO_ROOT
 
 
@@ -173,7 +174,7 @@ EXPORT = """
 import sys
 from pathlib import Path
 from actors.detect.settings import DetectorSettings, resolve_detector
-from actors.storage.object_store import StorageSettings
+from actors.storage.settings import StorageSettings
 settings = DetectorSettings(weights=sys.argv[1], cache_dir=Path(sys.argv[2]), backend="onnx")
 print(resolve_detector(settings, StorageSettings()).fingerprint)
 """

@@ -1,4 +1,4 @@
-"""The stage's actors die and come back; what a shard's trouble was is said."""
+"""Killed actors of the Gemini stage are restarted, and the summary names the error of a shard."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_an_actor_that_is_killed_comes_back_and_the_job_goes_on(tmp_path, actor)
     assert gemini_job.outcomes(output) == {"ok": SHARDS * A_SHARD}
     answered = gemini_job.answered(server.journal)
     assert min(job.table(output, gemini_job.ANSWERS)["cost_usd"].to_pylist()) > 0
-    # Only the request in flight may be sent again.
+    # Only the request that was in flight when the actor was killed may be sent again.
     assert sum(answered.values()) - len(answered) <= 1
 
 
@@ -68,7 +68,7 @@ def test_a_batch_annotator_that_is_killed_comes_back_and_finishes_its_job(tmp_pa
         done = job.finish(process)
         assert len(killed) == 1
         assert done.returncode == 0, done.stdout + done.stderr
-        assert len(server.batches.jobs) == 1, "the job is found again, not submitted twice"
+        assert len(server.batches.jobs) == 1, "the job must be found again, not submitted twice"
     assert gemini_job.outcomes(tmp_path) == {"ok": 16}
 
 

@@ -1,4 +1,4 @@
-"""`shopframe annotate` with both annotators: what is sent, what is never sent again, what is said."""
+"""`shopframe annotate` with both annotators: what it sends, what it never sends again, and what it prints."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def annotate(
 
 
 def crops(output: Path, **frame: Any) -> set[str]:
-    """Digests of the kept persons' crops; with `camera`, of its frames alone."""
+    """Return the digests of the kept persons' crops, of all cameras or of the given `camera`."""
     cameras = {(r["shard_id"], r["frame_key"]): r["camera"] for r in job.table(output, "frames").to_pylist()}
     return {
         crop_sha256(row["crop"])
@@ -48,13 +48,17 @@ def sent(journal: list[Seen]) -> Counter[str]:
 
 @pytest.fixture(scope="module")
 def both(models: Models, tmp_path_factory):
-    """Both annotators, two persons blocked; again; those two again; and with more persons a frame."""
+    """Four runs with both annotators.
+
+    Two persons are blocked in the first run. The second run is the same, the third retries Gemini, and the
+    fourth keeps more persons per frame.
+    """
     folder = tmp_path_factory.mktemp("both")
     source, output = folder / "in", folder / "out"
     job.write_shards(source, "abc")
     found = SimpleNamespace(output=output, journals=[], outcomes=[], said=[], crops=[])
     with gemini_server(faults=[Fault("safety", 2)]) as server:
-        # One by one, so that a fault is one person's.
+        # With one person per request, each fault hits only one person.
         asking = gemini_job.options(server.base_url, requests_per_minute=1000, persons_per_request=1)
         again = [[], [], ["--retry-annotator", "gemini"], ["--set", "roi.max_persons=3"]]
         for more in again:
@@ -121,7 +125,10 @@ def test_the_key_is_nowhere(both):
 
 @pytest.fixture(scope="module")
 def troubled(models: Models, tmp_path_factory):
-    """A wrong key; then a spent day, with a camera that must not be sent; then the rest."""
+    """Three runs: with a wrong key, with a small daily quota, and with enough quota for the rest.
+
+    Frames of one camera must not be sent in any of them.
+    """
     folder = tmp_path_factory.mktemp("troubled")
     source, output = folder / "in", folder / "out"
     job.write_shards(source, "abc")

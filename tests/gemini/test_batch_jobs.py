@@ -1,4 +1,4 @@
-"""A batch job brings the answers that online calls bring, is never made twice, and loses nobody."""
+"""A batch job returns the same answers as online calls, is never created twice, and loses no person."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def finished(opened: GeminiClient, job: BatchJob) -> BatchJob:
 
 
 async def collected(opened: GeminiClient, job: BatchJob, folder: Path, requests: list[PackedRequest]):
-    """Request key to answer, each once."""
+    """Return each request's answer by the request's key, after checking that there is exactly one."""
     target = folder / "answers.jsonl"
     assert await download(opened, job, target)
     with target.open("rb") as lines:
@@ -90,12 +90,12 @@ def test_a_job_brings_the_answers_of_online_calls(tmp_path, changes):
     assert [(s.ids, s.images, s.tokens) for s in seen["online"]] == [
         (s.ids, s.images, s.tokens) for s in seen["batch"]
     ]
-    # Jobs have limits of their own.
+    # Batch jobs have their own limits and don't count against this quota.
     assert not any(s.counted for s in seen["batch"])
 
 
 def test_what_is_sent_is_the_same_body_online_and_in_a_file(tmp_path):
-    """Compared as the SDK puts it on the wire, whose online converter is another than ours."""
+    """Compare with the body that the SDK sends, because the SDK converts online requests itself."""
     bodies = []
     (request,) = requests_of(2)
 
@@ -126,7 +126,10 @@ def test_what_is_sent_is_the_same_body_online_and_in_a_file(tmp_path):
 
 
 def camel_keys(node):
-    """Both spellings of a key are the same to Google; no key of our schemas has a capital letter."""
+    """Give both spellings of a key the same form, because Google accepts both.
+
+    Lower case is enough for comparing them, because no key of our schemas has a capital letter.
+    """
     if isinstance(node, dict):
         return {key.replace("_", "").lower(): camel_keys(value) for key, value in node.items()}
     return [camel_keys(item) for item in node] if isinstance(node, list) else node
@@ -263,7 +266,7 @@ def test_a_line_that_would_fail_again_is_split_or_an_error(tmp_path):
 
 
 def test_answers_under_each_others_keys_are_noticed(tmp_path):
-    """Jobs were seen to do that (github.com/googleapis/python-genai/issues/1909): the ids tell."""
+    """Jobs have mixed up keys before (github.com/googleapis/python-genai/issues/1909); the ids reveal it."""
     several, alone = requests_of(8), requests_of(3, per_request=1)
     requests = [*several, *alone[:2]]
 
@@ -319,7 +322,7 @@ def test_a_download_that_fails_is_transient_and_can_be_repeated(tmp_path, fault)
 
     async def run(opened: GeminiClient):
         job = await finished(opened, await submitted(opened, tmp_path, requests))
-        # aiohttp repeats a GET once by itself where a connection that it kept is closed.
+        # aiohttp repeats a GET once by itself if the server closes a connection that was kept open.
         server.script.faults.append(Fault(fault, where="files", times=2 if fault == "drop" else 1))
         with pytest.raises(GeminiUnavailableError):
             await download(opened, job, tmp_path / "answers.jsonl")
@@ -339,7 +342,7 @@ def test_an_upload_that_fails_is_transient_and_makes_no_job(tmp_path, fault):
 
 
 def test_a_large_file_is_uploaded_in_pieces(tmp_path):
-    """Above the SDK's 8 MiB a piece."""
+    """The SDK uploads 8 MiB per piece, and this file is larger."""
     large = tmp_path / "large.jsonl"
     line = json.loads(
         request_line(

@@ -1,4 +1,4 @@
-"""Batch mode through the command: the same answers as online, and no job is ever submitted twice."""
+"""Batch mode, through the command, gives the same answers as online mode and submits no job twice."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_batch_gives_the_same_annotations_as_online_at_half_the_price(tmp_path):
     assert asked == asked_online
     assert g.egress(batch) == g.egress(online)
     cost = {o: sum(r["cost_usd"]["gemini"] for r in job.records(o).values()) for o in (online, batch)}
-    # Requests are cut differently, so that the prompts' share differs a little.
+    # The crops are grouped into different requests, so the prompts' share of the cost differs a little.
     assert cost[batch] == pytest.approx(cost[online] / 2, rel=0.2)
 
 
@@ -73,7 +73,7 @@ def test_a_job_that_waits_is_left_to_the_run_that_submitted_it(tmp_path):
         first = g.start(tmp_path, server.base_url, **BATCH)
         assert job.wait_for(lambda: server.batches.jobs, first)
         second = g.gemini(tmp_path, server.base_url, **BATCH)
-        assert first.poll() is None, "the second ends at once, the first waits for its answers"
+        assert first.poll() is None, "the second run must end at once, while the first waits for its answers"
         assert "2 shards left to another run" in second.stdout
         done = job.finish(first)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -101,5 +101,7 @@ def test_lines_that_fail_are_asked_again_and_nobody_is_lost(tmp_path):
         found = g.outcomes(tmp_path)
     assert sum(found.values()) == 16
     assert set(found) <= {"ok", "blocked"}
-    assert len(states(tmp_path)) > 1, "mixed-up requests are asked again in halves, in another job"
+    assert len(states(tmp_path)) > 1, (
+        "requests with mixed-up answers must be asked again in halves, in another job"
+    )
     assert all(state["closed"] == "succeeded" for state in states(tmp_path))

@@ -29,7 +29,7 @@ PERSONS = SHARDS * A_SHARD
 
 
 def confidence(number: int) -> float:
-    """SmolVLM's lowest of a person: all different, and in no order."""
+    """Return SmolVLM's lowest confidence for a person. All are different and in no particular order."""
     return (number * 37 % PERSONS + 1) / (PERSONS + 1)
 
 
@@ -38,7 +38,7 @@ LEAST_CONFIDENT = sorted(range(PERSONS), key=confidence)
 
 @pytest.fixture
 def output(tmp_path) -> Path:
-    """Persons that SmolVLM has answered."""
+    """An output with SmolVLM's answer for each person."""
     content = {}
     for shard in range(SHARDS):
         numbers = range(shard * A_SHARD, (shard + 1) * A_SHARD)
@@ -57,7 +57,7 @@ def output(tmp_path) -> Path:
 
 
 def chosen(output: Path, **settings: object) -> list[int]:
-    """Numbers of the persons to be asked, in order."""
+    """Return the numbers of the persons that a run would ask about, in order."""
     given = GeminiSettings(enabled=True, **settings)
     resolved = resolve_gemini(given, AttributeSchema(SchemaSettings()))
     store = ObjectStore(str(output))
@@ -74,7 +74,7 @@ def test_a_random_sample_depends_on_the_seed_alone(output):
     assert len(set(first)) == BUDGET
     assert chosen(output, policy="random", max_persons=BUDGET) == first
     assert set(chosen(output, policy="random", max_persons=BUDGET, seed=1)) != set(first)
-    # Of four shards, a sample of 20 leaves one out in one of 300 seeds; this is not that seed.
+    # With one seed in 300, a sample of 20 misses one of the four shards; this seed misses none.
     assert {number // A_SHARD for number in first} == set(range(SHARDS))
     assert len(set(first) & set(LEAST_CONFIDENT[:BUDGET])) < BUDGET / 2
 
@@ -107,7 +107,7 @@ def test_runs_spend_their_budgets_on_the_least_confident_and_an_audit_and_on_nob
             assert len(images) == BUDGET
             asked.append({numbers[image] for image in images})
             assert gemini_job.outcomes(output)["ok"] == BUDGET * len(asked)
-    # 18 by confidence; two by lot, who may be among them.
+    # Two persons are drawn at random and may be among the least confident; 18 are chosen by confidence.
     assert set(LEAST_CONFIDENT[:18]) <= asked[0]
     rest = [number for number in LEAST_CONFIDENT if number not in asked[0]]
     assert set(rest[:18]) <= asked[1]
@@ -138,6 +138,6 @@ def test_a_run_stops_at_its_cost(tmp_path, monkeypatch):
     assert found.stop is not None
     assert found.stop.kind == "budget"
     spent = [entry.cost_usd for entry in found.entries.values()]
-    # It ends with the request that reaches the limit.
+    # The run stops after the request that reaches the limit.
     assert 0.005 <= sum(spent) < 0.005 + 8 * max(spent)
     assert len(found.entries) == 8 * len(server.journal) < 80

@@ -1,4 +1,4 @@
-"""One of several runs works on a thing; of a run that died it is taken over."""
+"""Only one of several runs works on a shard, and the claim of a dead run is taken over."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def store(request, tmp_path):
 
 @pytest.fixture
 def holder(store, monkeypatch):
-    """Makes holders; a dead one has shown once that it lives, and never will again."""
+    """Return a function that creates holders. A holder that `dies` sends one heartbeat and then no more."""
     monkeypatch.setattr(claims, "_DEAD_AFTER_S", 3.0)
     made: list[Claims] = []
 
@@ -36,7 +36,7 @@ def holder(store, monkeypatch):
 
 
 def taken_by(who: Claims, name: str) -> str:
-    """What comes of it when it is known."""
+    """Try to take a claim until the result is known, and return the result."""
     while (claim := who.take(name)) == "unknown":
         time.sleep(0.05)
     return claim

@@ -38,7 +38,7 @@ OUTCOMES = {
     "no_parts": "error",
     "bad_image": "error",
 }
-"""Fault to the outcome of a crop that is asked about alone."""
+"""For each fault, the outcome of a crop that is sent alone."""
 
 HARMLESS = ("fenced", "other_model", "thought", "reversed")
 """Faults that leave a usable answer."""
@@ -62,18 +62,18 @@ REFUSED = {
     "bad_field": "gemini section",
     "no_quota": "gemini.model",
 }
-"""Fault to a word of the remedy."""
+"""For each fault, a word that the error's remedy contains."""
 
 
 def ask(fault: str | None, request, **changes):
-    """The answer of a server with one fault, and what the server saw."""
+    """Return the answer of a server with at most one fault, and the server with its journal."""
     faults = [Fault(fault)] if fault else []
     with gemini_server(faults=faults) as server:
         return asking(server.base_url, server.key, lambda c: c.ask(request), **changes), server
 
 
 def error_of(fault: Fault, request, **changes):
-    """The error that a fault leads to, and what the server saw."""
+    """Return the error that a fault causes, and the server with its journal."""
     with gemini_server(faults=[fault]) as server:
         with pytest.raises(Exception) as raised:  # noqa: PT011
             asking(server.base_url, server.key, lambda c: c.ask(request), **changes)
@@ -167,7 +167,7 @@ def test_halving_finds_the_one_crop_that_spoils_the_others(fault):
         found = asking(server.base_url, server.key, until_answered)
     assert sorted(found) == sorted(crop.key for crop in request.crops)
     assert [key for key, annotation in found.items() if annotation.status != "ok"] == [bad.key]
-    # 8, 4 + 4, 2 + 2, 1 + 1: nobody but those beside the bad crop was asked twice.
+    # The requests have 8, 4 + 4, 2 + 2 and 1 + 1 crops: only requests with the bad crop are halved.
     assert len(server.journal) == 7
 
 
@@ -217,7 +217,7 @@ def test_any_number_of_requests_may_be_under_way_at_once():
     found = {key: annotation for answer in answers for key, annotation in answer.annotations.items()}
     assert sorted(found) == sorted(crop.key for crop in crops(48))
     assert {annotation.status for annotation in found.values()} == {"ok"}
-    # As they go to a journal or to another process.
+    # Answers are pickled when they go to another process.
     assert pickle.loads(pickle.dumps(answers)) == answers
 
 
@@ -236,7 +236,7 @@ def test_a_dropped_connection_is_transient_and_asked_once():
 
 
 def test_a_connection_that_is_dropped_when_used_again_is_not_asked_twice_either():
-    """aiohttp repeats a GET on a connection that it kept; a request that is paid for may not be."""
+    """aiohttp repeats a GET on a connection that was kept open, but a paid request must not be repeated."""
 
     async def thrice(opened: GeminiClient):
         await opened.ask(single())

@@ -1,4 +1,8 @@
-"""A backlog over days with a kill in each: the quota is spent, never exceeded, and nobody is asked twice."""
+"""A backlog takes several days, and the run is killed on each of them except the last.
+
+The quota is used but never exceeded, and no answered person is sent again, except for the requests in
+flight at each kill.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +28,12 @@ SHARDS, A_SHARD, A_REQUEST = 25, 80, 8
 A_MINUTE, A_DAY = 10, 60
 KILLS = 4
 NOON = datetime.fromisoformat("2026-03-07T12:00:00-08:00").timestamp()
-"""The next day has 23 hours."""
+"""The clocks change on the next day, which has 23 hours."""
 
 
 @pytest.fixture(scope="module")
 def days(tmp_path_factory) -> tuple[Path, GeminiServer]:
-    """2,000 persons, answered in days of which each but the last saw a kill."""
+    """Answer 2,000 persons over several days, with a kill on each day except the last."""
     output = tmp_path_factory.mktemp("days") / "out"
     gemini_job.write_backlog(output, SHARDS, A_SHARD)
     settings = {
@@ -74,7 +78,7 @@ def test_nobody_was_answered_twice_but_for_the_request_in_flight_at_each_kill(da
     answered = gemini_job.answered(server.journal)
     assert len(answered) == SHARDS * A_SHARD
     assert sum(answered.values()) - len(answered) <= KILLS * A_REQUEST
-    # Who was sent is on record, also of requests whose answers were lost.
+    # The record of what was sent also contains the requests whose answers were lost.
     recorded = gemini_job.egress(output)
     assert all(recorded[crop] >= times for crop, times in answered.items())
     assert recorded.keys() == answered.keys()

@@ -1,4 +1,4 @@
-"""Every fault of a Gemini server leads to its outcome, through the whole job; every person has one."""
+"""In a whole job, every fault of a Gemini server leads to its outcome, and every person has one outcome."""
 
 from __future__ import annotations
 
@@ -35,9 +35,15 @@ WRONG_KEY = "AIza-that-nobody-gave-out"
 
 @dataclass
 class Faulty:
-    """An output whose persons met a fault each, as far as there are faults.
+    """Results of a run with faults, each of which strikes a different person, and of a run without faults.
 
-    `struck` is fault to the digest of the crop that meets it, `journals` what the server saw in the runs.
+    Attributes:
+        output: Folder of the output.
+        server: The server, after all runs.
+        struck: For each fault, the digest of the crop that it strikes.
+        refused: For each fault that refuses all requests, the process that met it.
+        outcomes: For each run, the outcome of each crop by its digest.
+        journals: For each run, the requests that the server saw.
     """
 
     output: Path
@@ -50,11 +56,12 @@ class Faulty:
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory) -> Faulty:
-    """Refused for key and model, asked with faults of every kind, and asked again when they are gone."""
+    """Run with a wrong key, with a wrong model, with faults of every kind, and again without faults."""
     output = tmp_path_factory.mktemp("faults") / "out"
     gemini_job.write_backlog(output, SHARDS, A_SHARD)
-    # The harmless are spread over the requests, for of several only the first would strike; the others come
-    # before them in the script, so that each strikes once it is alone or no other is left.
+    # The harmless faults hit different requests, because only the first of several in one request would
+    # strike. The other faults precede them in the script, so each of these strikes when its crop is alone or
+    # when no other fault is left.
     kinds = [*HARMLESS, *OUTCOMES, *RATE_LIMITS, *PASSING, "internal for ever"]
     requests = SHARDS * A_SHARD // A_REQUEST
     struck = {
@@ -63,7 +70,8 @@ def faulty(tmp_path_factory) -> Faulty:
     }
     once = (*RATE_LIMITS, *PASSING)
     faults = [
-        # It spoils the first answer of a request, so the crop that is to meet it is to be asked about alone.
+        # "foreign_value" spoils the first item of an answer. This fault has the request halved until the crop
+        # that "foreign_value" should strike is alone.
         Fault("prose", None, min_crops=2, image_sha256=struck["foreign_value"]),
         *(
             Fault(kind.split()[0], 1 if kind in once else None, image_sha256=struck[kind])
@@ -94,7 +102,7 @@ def faulty(tmp_path_factory) -> Faulty:
 
 
 def by_digest(output: Path) -> dict[str, str]:
-    """Digest of a crop to its outcome; that outcomes and persons match is checked."""
+    """Return the outcome of each crop by its digest, after checking that outcomes and persons match."""
     gemini_job.outcomes(output)
     crops = [crop_sha256(row["crop"]) for row in job.table(output, "persons").to_pylist()]
     statuses = job.table(output, gemini_job.ANSWERS)["status"].to_pylist()
@@ -109,7 +117,7 @@ def test_every_fault_is_tested():
 def test_each_fault_has_its_outcome_and_nobody_elses(faulty):
     expected = dict.fromkeys(faulty.outcomes[0], "ok")
     expected |= {faulty.struck[kind]: outcome for kind, outcome in OUTCOMES.items()}
-    # One crop at which the server always fails is that crop's trouble.
+    # If the server always fails at one crop, only that crop gets an error.
     expected[faulty.struck["internal for ever"]] = "error"
     assert faulty.outcomes[0] == expected
     assert len(expected) == SHARDS * A_SHARD
@@ -201,7 +209,7 @@ def test_a_crop_at_which_the_server_always_fails_costs_itself_alone(tmp_path, mo
 
 
 def ask(output: Path, server: GeminiServer, monkeypatch, persons: int, **changes: object) -> Answers:
-    """What the actor makes of so many crops, without a cluster."""
+    """Return the annotator's answers for the given number of crops, without a cluster."""
     monkeypatch.setenv("GEMINI_API_KEY", server.key)
     settings = settings_for(server.base_url, **{"requests_per_minute": 1000, **changes})
     asked = [AskedCrop("shard", Crop(f"shard/frame/{number}", jpeg(number))) for number in range(persons)]

@@ -1,4 +1,4 @@
-"""The API key comes from one variable and is in nothing that anyone gets to see."""
+"""The API key comes from one environment variable and doesn't appear in errors, logs or tracebacks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.gemini_asking import SCHEMA, asking, settings_for, single
     ],
 )
 def test_the_key_appears_nowhere(call, fault, caplog):
-    """Least of all where the server knows no such key (no fault) and repeats it in its answer."""
+    """Without a fault, the server doesn't know the key and repeats it in its answer."""
     secret = "AIza-a-secret-that-nobody-may-see"
     argument = () if call == "check" else (single(),)
     faults = [Fault(fault, where="count" if call == "count_tokens" else "any")] if fault else []
@@ -40,7 +40,7 @@ def test_the_key_appears_nowhere(call, fault, caplog):
         assert len(server.journal) == (fault is not None)
     error = raised.value
     shown = traceback.TracebackException.from_exception(error, capture_locals=True)
-    # The frames of this test hold the secret; those of the client follow.
+    # The stack frames of this test hold the secret, so only those of the client are checked.
     frames = "".join(str(f.locals) for f in shown.stack if "/actors/" in f.filename)
     assert "GeminiClient" in frames
     assert error.__context__ is None
@@ -51,7 +51,7 @@ def test_the_key_appears_nowhere(call, fault, caplog):
 
 def test_without_a_key_nothing_starts(monkeypatch):
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)
-    # google-genai would take this one.
+    # google-genai would use this variable.
     monkeypatch.setenv("GOOGLE_API_KEY", "another")
     settings = settings_for("http://127.0.0.1:1")
     with pytest.raises(ConfigError, match="GEMINI_API_KEY: not set"):

@@ -1,4 +1,4 @@
-"""The client against llmock, a Gemini server that others wrote."""
+"""The client works with llmock, an independent implementation of a Gemini server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.gemini_asking import SCHEMA, asking, client, crops, single
 
 
 def test_a_wait_as_long_as_it_says_is_long_enough():
-    """A bucket of 30 requests that refills by one every 2 s."""
+    """llmock allows 30 requests at first, and one more every 2 s."""
     requests = list(pack(crops(33), 1, seed=0))
 
     async def all_of_them(base_url: str):
@@ -36,11 +36,11 @@ def test_a_wait_as_long_as_it_says_is_long_enough():
         seen = server.get("requests")["requests"]
         findings = server.get("verdict")["findings"]
     assert len(found) == len(requests)
-    # It makes an id up, since the schema forces none.
+    # llmock makes up an image id, because the schema doesn't say which ids are valid.
     assert {annotation.status for annotation in found.values()} == {"invalid"}
     assert all("echo" in str(annotation.reason) for annotation in found.values())
     assert not any(error.per_day for error in limited)
-    # Each wait was long enough: nothing was refused twice.
+    # Each wait was long enough, so no request was refused twice.
     assert 1 <= len(limited) <= 3
     assert len(seen) == len(requests) + len(limited)
     assert "retry_after_ignored" not in str(findings)

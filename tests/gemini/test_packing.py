@@ -17,7 +17,7 @@ def test_every_crop_is_in_one_request(keys, per_request, seed):
     requests = list(pack([Crop(key, b"") for key in keys], per_request, seed))
     assert sorted(crop.key for request in requests for crop in request.crops) == sorted(keys)
     assert all(1 <= len(request.crops) <= per_request for request in requests)
-    # As few requests as there can be: each one costs quota.
+    # Each request costs quota, so there must be as few as possible.
     assert len(requests) == -(-len(keys) // per_request)
     for request in requests:
         assert len(set(request.ids)) == len(request.ids) == len(request.crops)
@@ -39,7 +39,7 @@ def test_what_is_left_keeps_its_order():
 def test_ids_tell_nothing_of_the_position():
     (request,) = pack(CROPS[:8], 8, seed=0)
     assert not any(echo_id.isdigit() and int(echo_id) < 8 for echo_id in request.ids)
-    # In another company the crop's id may only get longer.
+    # Together with other crops, the crop's id may only become longer.
     alone = request_of([request.crops[3]], seed=0)
     assert request.ids[3].startswith(alone.ids[0])
 

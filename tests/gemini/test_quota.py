@@ -1,4 +1,4 @@
-"""What may be sent now, as one or two holders see it."""
+"""The quota tells one holder, or two that share it, what may be sent now."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_large_quotas_need_few_writes_and_small_ones_waste_nothing(tmp_path):
         holder = Quota(Counting(str(tmp_path)), "key", "model", LARGE, SimulatedClock())
         for _ in range(400):
             await take(holder)
-        # 1 + 2 + 4 + 8 + 16, then 20 at a time.
+        # The first leases have 1, 2, 4, 8 and 16 requests; the others have 20.
         assert Counting.writes <= 24
         await holder.return_unused()
         assert (await holder.status()).spent_today == 400
@@ -285,7 +285,7 @@ def test_after_a_clock_is_set_back_by_a_year_a_window_later_all_is_well(tmp_path
         clock = SimulatedClock("2027-06-10T12:00:00-07:00")
         holder = quota(str(tmp_path), clock)
         await take_all(holder)
-        await holder.refused(await_any(holder), per_day=False, retry_after_s=20)
+        await holder.refused(unsent_reservation(holder), per_day=False, retry_after_s=20)
         clock.time -= 365 * 86400
         behind = quota(str(tmp_path), clock)
         refused = await refusal(behind)
@@ -300,7 +300,7 @@ def test_after_a_clock_is_set_back_by_a_year_a_window_later_all_is_well(tmp_path
     asyncio.run(run())
 
 
-def await_any(holder: Quota) -> Reservation:
+def unsent_reservation(holder: Quota) -> Reservation:
     return Reservation("some", 0, holder.clock.now(), 1)
 
 

@@ -1,4 +1,4 @@
-"""Over simulated days the quota is never exceeded and hardly wasted, however many holders there are."""
+"""Over simulated days, any number of holders never exceed the quota and hardly waste any of it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ from tests.support.quota_simulation import (
 )
 
 SPRING, AUTUMN = date(2026, 3, 8), date(2026, 11, 1)
-"""When the clocks change."""
+"""The days on which the clocks change."""
 
 
 def around(change: date, hour: int) -> tuple[str, str, list[date]]:
-    """From an hour of the day before a change of the clocks to the second day after; its full days."""
+    """Return the start and end of a period around a change of the clocks, and the full days in it.
+
+    The period begins at the given hour (UTC) of the day before the change and ends two days after it.
+    """
     start = f"{change - timedelta(days=1)}T{hour:02d}:00:00+00:00"
     days = [change, change + timedelta(days=1)]
     return start, f"{change + timedelta(days=2)}T09:00:00+00:00", days
@@ -107,7 +110,7 @@ def test_a_minute_is_used_but_for_the_margin():
     limits = QuotaLimits(10, 250_000, 10_000)
     simulation = Simulation(in_memory(), limits, 1, "2026-06-10T12:00:00-07:00", in_flight=10)
     asyncio.run(simulation.run("2026-06-10T13:02:00-07:00"))
-    # 60 windows of 62 s.
+    # The simulation lasts for 60 windows of 62 s.
     assert len(simulation.server.arrivals) >= 0.99 * 60 * 10
 
 
@@ -121,7 +124,11 @@ def test_holders_that_write_to_s3_at_once_spend_the_day_and_no_more(bucket):
 
 
 async def race(uri: str, limits: QuotaLimits, count: int) -> tuple[int, int]:
-    """Requests granted to so many holders together until none gets more, and what is left then."""
+    """Let `count` holders reserve until none gets more.
+
+    Returns:
+        The number of requests granted to all holders, and the number left for the day.
+    """
     clock = StoppedClock()
     holders = [quota(uri, clock, limits) for _ in range(count)]
     granted = 0

@@ -1,4 +1,4 @@
-"""What was spent outlives those who spent it."""
+"""Requests that a holder reserved stay counted after the holder is gone."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_what_a_killed_process_reserved_stays_counted(tmp_path):
     assert len(set(leases)) == len(leases)
 
     status = asyncio.run(quota(str(tmp_path), SimulatedClock(), QuotaLimits(100_000, 10**9, 900)).status())
-    # One may have been counted and not told.
+    # One request may have been counted just before the process was killed, and not reported.
     assert status.spent_today - len(leases) in (0, 1)
     assert status.window_tokens == 7 * status.spent_today
 
@@ -65,7 +65,7 @@ def test_a_new_holder_goes_on_where_the_last_one_died(tmp_path):
         again = quota(str(tmp_path), clock)
         refused = await refusal(again)
         assert refused.reason == "per_minute"
-        # The dead holder might have handed them out as long as its leases lasted.
+        # The dead holder could have handed out its requests until its leases ended.
         assert refused.until == pytest.approx(clock.time + LEASE_S + WINDOW_S + ARRIVAL_MARGIN_S, abs=LEASE_S)
         assert (await again.status()).spent_today == 10
         clock.time = refused.until

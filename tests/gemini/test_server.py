@@ -1,6 +1,6 @@
-"""The local Gemini server keeps its quota, answers by content, and reads what any client may write.
+"""The local Gemini server enforces its quota, answers by content, and reads what any client may send.
 
-It is asked in plain HTTP here, not through google-genai, so that an error of both would not hide.
+These tests send plain HTTP instead of using google-genai, so an error that both share can't stay hidden.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def body(*images: bytes, schema=SCHEMA):
 
 
 def post(server: GeminiServer, path: str, content, key: str = KEY):
-    """Status, JSON and headers of a POST."""
+    """Send a POST and return the status, the JSON and the headers of the response."""
     request = urllib.request.Request(
         f"{server.base_url}{path}",
         json.dumps(content).encode(),
@@ -101,7 +101,7 @@ def test_a_single_answer_is_given_where_the_schema_asks_for_no_list():
 
 
 def test_snake_case_and_both_alphabets_of_base64_are_read():
-    # Bytes whose base64 has the characters in which the alphabets differ.
+    # The base64 of these bytes contains the characters in which the alphabets differ.
     image = next(i for i in map(jpeg, range(500)) if {"+", "/"} <= set(base64.b64encode(i).decode()))
     camel = body(image)
     snake = json.loads(
@@ -125,7 +125,8 @@ def test_tokens_are_those_of_the_documentation():
         small = post(server, path, body(jpeg(1, 384, 384), schema=None))[1]["totalTokens"]
         large = post(server, path, body(jpeg(1, 960, 540), schema=None))[1]["totalTokens"]
         assert server.counted == []
-    # Their example: 960 x 540 is six tiles of 360; eight characters of text are two tokens.
+    # In the documentation's example, 960 x 540 pixels are six tiles of 360. Eight characters of text are two
+    # tokens.
     assert (small, large) == (258 + 2, 6 * 258 + 2)
 
 
@@ -169,7 +170,7 @@ def test_input_tokens_a_minute_are_a_sliding_window():
     ("day", "offset_h"), [("2026-11-23", 8), ("2026-03-08", 7), ("2026-11-01", 8), ("2026-07-01", 7)]
 )
 def test_requests_a_day_begin_again_at_midnight_in_california(day, offset_h):
-    """Also on the days on which the clocks change there."""
+    """This also holds on the days on which the clocks change there."""
     year, month, date = map(int, day.split("-"))
     midnight = datetime(year, month, date, tzinfo=UTC).timestamp() + 86_400 + offset_h * 3600
     clock = ServerClock(start=midnight - 10, speed=0)

@@ -1,4 +1,4 @@
-"""Two jobs at once on one output, and a server that others wrote: the quota is kept, and nobody is lost."""
+"""Two jobs on one output keep the quota together and lose no person; llmock's quota is kept as well."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_two_jobs_share_the_quota_and_lose_nobody(tmp_path):
     assert any("the day's quota is spent" in text for text in said)
     for text in said:
         assert "the day's quota is spent" in text or "shards left to another run" in text
-    # What one of them was paid for, the next run uses.
+    # The next run uses the answers that were paid for but not committed.
     answered = gemini_job.answered(server.journal)
     assert set(answered.values()) == {1}
     with gemini_server() as server:
@@ -72,7 +72,9 @@ def test_two_jobs_with_quota_enough_do_everything_between_them(tmp_path):
     assert [done.returncode for done in ended] == [0, 0], ended
     assert gemini_job.outcomes(output) == {"ok": SHARDS * A_SHARD}
     assert set(gemini_job.answered(server.journal).values()) == {1}
-    assert {record["attempt"] for record in job.records(output).values()} == {2}, "committed once more"
+    assert {record["attempt"] for record in job.records(output).values()} == {2}, (
+        "each shard must be committed exactly once more"
+    )
 
 
 def test_a_job_goes_on_when_the_one_is_killed_that_started_the_actor_they_share(tmp_path):
@@ -86,7 +88,7 @@ def test_a_job_goes_on_when_the_one_is_killed_that_started_the_actor_they_share(
         assert job.wait_for(lambda: len(list((output / "gemini/holders").iterdir())) == 2, second)
         os.kill(first.pid, signal.SIGKILL)
         job.finish(first)
-        assert first.returncode == -9, "it had ended before it could be killed"
+        assert first.returncode == -9, "the first job ended before it could be killed"
         done = job.finish(second)
     assert done.returncode == 0, done.stdout + done.stderr
     assert gemini_job.outcomes(output) == {"ok": 40 * A_SHARD}
@@ -95,7 +97,7 @@ def test_a_job_goes_on_when_the_one_is_killed_that_started_the_actor_they_share(
 
 
 def test_llmock_refuses_nothing_when_its_limit_is_the_configured_one(tmp_path):
-    """Its bucket of 8 refills by one every 7.5 s; our windows are 62 s."""
+    """llmock allows 8 requests at first and one more every 7.5 s; Shopframe's windows last 62 s."""
     output = tmp_path / "out"
     gemini_job.write_backlog(output, 2, 8)
     with llmock_process("--rpm", "8") as server:
@@ -111,5 +113,5 @@ def test_llmock_refuses_nothing_when_its_limit_is_the_configured_one(tmp_path):
             entry for entry in server.get("requests")["requests"] if "generateContent" in json.dumps(entry)
         ]
     assert [entry["status"] for entry in seen] == [200] * 16
-    # It makes an id up, since the schema forces none.
+    # llmock makes up an image id, because the schema doesn't say which ids are valid.
     assert gemini_job.outcomes(output) == {"invalid": 16}

@@ -1,4 +1,4 @@
-"""Tokens are estimated before a request is sent, close above what the server counts, and priced."""
+"""The estimate of a request's tokens is slightly above the server's count, and tokens are priced."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.gemini_asking import SCHEMA, asking, jpeg, settings_for
     [
         (1, 1, 258),
         (384, 384, 258),
-        # The example of ai.google.dev/gemini-api/docs/tokens: tiles of 360.
+        # This is the example in ai.google.dev/gemini-api/docs/tokens, with tiles of 360 pixels.
         (960, 540, 6 * 258),
         (170, 512, 10 * 258),
         (385, 385, 4 * 258),
@@ -43,7 +43,7 @@ def test_a_crop_that_is_no_image_counts_as_a_small_one():
 @pytest.mark.parametrize("count", [1, 8, 32])
 @pytest.mark.parametrize("changes", [{}, {"media_resolution": "low"}, {"reasoning": True}])
 def test_the_estimate_is_never_below_and_little_above_what_the_server_counts(count, changes):
-    """The server's count is its own, from the same documentation."""
+    """The server counts with its own code, which follows the same documentation."""
     sizes = [(40, 90), (170, 512), (300, 300)]
     images = [Crop(str(n), jpeg(n, *sizes[n % 3])) for n in range(count)]
     (request,) = pack(images, count, seed=0)

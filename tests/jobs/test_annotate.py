@@ -1,4 +1,4 @@
-"""Whole runs through the command line: what is committed, what adds up, what a rerun does again."""
+"""Whole runs of `shopframe annotate`: committed data, counts that reconcile, and what a rerun repeats."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROMPT = "Describe this person. Answer in JSON:\n{schema}\n"
 
 @pytest.fixture(scope="module")
 def first(models: Models, tmp_path_factory):
-    """Four shards, done in one run."""
+    """The output of one run over four shards. Later tests of this module rerun into the same output."""
     folder = tmp_path_factory.mktemp("job")
     source, output = folder / "in", folder / "out"
     job.write_shards(source, "abcd")
@@ -125,8 +125,7 @@ def test_a_new_prompt_and_attribute_reopen_only_the_annotator(first, tmp_path):
 
 def test_an_annotator_that_owes_nothing_is_not_asked_again(first):
     before = job.bytes_of(first.output, "commits")
-    # Answers that were valid, or invalid ones that would be so again, are not owed by a plain rerun;
-    # these are all valid.
+    # All answers are ok, so the annotator owes none of them.
     assert all(set(r["annotators"]["smolvlm"]) <= {"ok"} for r in job.records(first.output).values())
     retry = ["--retry-annotator", "smolvlm"]
     job.annotate(first.source, first.output, *first.options, *first.reopened, *retry)
@@ -134,7 +133,7 @@ def test_an_annotator_that_owes_nothing_is_not_asked_again(first):
 
 
 def test_owed_answers_are_asked_for_again_and_nobody_elses(first):
-    """As after a model that ran out of memory on two crops."""
+    """The output is changed to look as if the model had run out of memory on two crops."""
     job.annotate(first.source, first.output, *first.options)
     before = job.records(first.output)
     rows = job.table(first.output, "annotations/smolvlm").to_pylist()
@@ -165,7 +164,7 @@ def test_owed_answers_are_asked_for_again_and_nobody_elses(first):
     assert after[owing]["annotators"] == before[owing]["annotators"]
     assert after[owing]["attempt"] == before[owing]["attempt"] + 1
     again = job.table(first.output, "annotations/smolvlm").to_pylist()
-    # The last digits of confidences depend on how many were asked at once.
+    # The last digits of confidences depend on the number of crops in a batch.
     for new, old in zip(again, rows, strict=True):
         assert new == {k: pytest.approx(v, abs=1e-5) if isinstance(v, float) else v for k, v in old.items()}
 

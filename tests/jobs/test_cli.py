@@ -1,4 +1,4 @@
-"""The command line: help comes at once, and each command is the same under both of its names."""
+"""The command line: help imports no heavy packages, and each command is also a module with the same help."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ cli.main(sys.argv[1:])
 
 
 def said(*command: str) -> str:
-    """What a command of Python's prints; it must succeed."""
+    """Run Python with the given arguments, which must succeed, and return its standard output."""
     done = subprocess.run(
         [sys.executable, *command], check=True, cwd=REPO_ROOT, capture_output=True, text=True, timeout=60
     )

@@ -1,4 +1,4 @@
-"""The ROI is tried on a sample before a long run, and what it can't do there is said."""
+"""A dry run draws the ROI on a sample of frames, and reports zones of cameras that the sample lacks."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def test_a_sample_is_drawn_and_counted_and_zones_of_absent_cameras_are_named(mod
     settings = load_settings((), [*given, f"input.uri={tmp_path / 'in'}", f"roi.static={zones}"]).settings
     output = ObjectStore(str(tmp_path / "out"))
     tried = draw_roi(settings, resolve_detector(settings.detector, settings.storage), output)
-    # Four of eight shards, evenly spaced, with both of their frames.
+    # The sample has four of the eight shards, evenly spaced, and both frames of each.
     assert {path.rpartition("/")[2].partition(".")[0] for path in tried.pictures} == set("aceg")
     assert len(tried.pictures) == 8
     for path in tried.pictures:
         assert cv2.imdecode(np.frombuffer(output.read(path), np.uint8), cv2.IMREAD_COLOR).shape[2] == 3
     first, second = tried.lines(settings)
     assert "8 frames of 4 shards" in first
-    # roi.max_persons leaves two of each frame.
+    # roi.max_persons is 2, so at most two persons are kept in each of the 8 frames.
     assert 0 < tried.kept <= 16
     assert f"{tried.kept:,} kept + {tried.dropped.total():,} dropped (" in first
     assert "no frame of these shards is of camera till" in second

@@ -1,4 +1,4 @@
-"""Measures against a truth table: known answers, worked out by hand."""
+"""Evaluation of outputs against ground truth; the expected measures were worked out by hand."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def output(tmp_path) -> ObjectStore:
 
 @pytest.fixture
 def run(capsys, monkeypatch):
-    """Run the command in this process; returns its exit code, stdout and stderr."""
+    """A function that runs `evaluate` in this process, and returns its exit code, stdout and stderr."""
 
     def run_it(*arguments: object) -> tuple[int, str, str]:
         codes: list[int] = []
@@ -46,7 +46,7 @@ def run(capsys, monkeypatch):
 
 @pytest.fixture
 def evaluated(run, output, tmp_path):
-    """The JSON object of an evaluation against rows of truth."""
+    """A function that evaluates the output against rows of ground truth, and returns the JSON object."""
 
     def evaluate_it(rows, *options: object):
         truth = write_truth(tmp_path / "truth.parquet", rows)
@@ -62,7 +62,7 @@ def row(bbox, frame_key="f", **columns):
 
 
 def column_of(places: int) -> list[list[float]]:
-    """Boxes of that many people beside each other."""
+    """Return boxes of the given number of people beside each other."""
     return [[i / places, 0.2, (i + 0.9) / places, 0.8] for i in range(places)]
 
 
@@ -70,11 +70,13 @@ def column_of(places: int) -> list[list[float]]:
 
 
 def test_average_precision_of_a_case_worked_out_by_hand(output, evaluated):
-    # The second person's box covers two thirds of the true one: found up to IoU 0.65, the 4th of 10.
+    # The box of the second person covers two thirds of the true box, so it matches at the IoU thresholds up
+    # to 0.65, which are the first four of ten.
     two_thirds = [0.6, 0.1, 0.6 + 0.2 * 2 / 3, 0.5]
     write_output(output, {"s": {"f": [Found(LEFT, 0.9), Found(NOBODY, 0.8), Found(two_thirds, 0.7)]}})
     found = evaluated([row(LEFT), row(RIGHT)])["detection"]["all"]
-    # Recalls 0 to 0.50 have precision 1, of two or fewer detections; 0.51 to 1 need all three: 2/3.
+    # The first detection, which is right, gives precision 1 at the 51 recalls from 0 to 0.50. The 50 recalls
+    # from 0.51 to 1 need all three detections, which gives precision 2/3.
     ap50 = (51 * 1 + 50 * 2 / 3) / 101
     assert found["ap50"] == pytest.approx(ap50)
     assert found["ap50_95"] == pytest.approx((4 * ap50 + 6 * 51 / 101) / 10)
@@ -91,7 +93,7 @@ def test_the_higher_score_gets_the_person_and_a_second_box_is_of_nobody(output, 
     assert found["persons"] == {
         "truth": 1, "matched": 1, "dropped": 0, "missed": 0, "kept": 2, "unmatched": 1,
     }  # fmt: skip
-    # The false one comes second, when all is found already.
+    # The false detection has the lower score, so it comes after the only person has been found.
     assert found["detection"]["all"]["ap50"] == pytest.approx(1)
 
 
@@ -108,7 +110,7 @@ def test_what_the_roi_dropped_counts_among_all_detections_only(output, evaluated
 
 
 def test_recall_is_given_by_the_height_of_the_true_box_in_pixels(output, evaluated):
-    small = [0.1, 0.1, 0.2, 0.13]  # 30 of the frame's 1000 pixels; LEFT and RIGHT have 400
+    small = [0.1, 0.1, 0.2, 0.13]  # 30 pixels high in a frame of 1000; LEFT and RIGHT are 400 high
     write_output(output, {"s": {"f": [Found(LEFT)]}})
     bins = evaluated([row(LEFT), row(RIGHT), row(small)])["recall_by_height"]["all"]
     assert [(b["from_px"], b["to_px"], b["recall"]["hits"], b["recall"]["n"]) for b in bins] == [
@@ -164,7 +166,7 @@ def test_shard_ids_tell_frames_of_one_key_apart(output, evaluated, run, tmp_path
 
 
 def labelled(output, answers, annotator="smolvlm", **truths):
-    """Commit a person for each answer in one frame; returns the rows of truth, found exactly."""
+    """Commit one frame with a person for each answer, and return ground truth with exactly the same boxes."""
     boxes = column_of(len(answers))
     found = [Found(b, 0.5, answers={annotator: a}) for b, a in zip(boxes, answers, strict=True)]
     write_output(output, {"s": {"f": found}})
@@ -188,7 +190,8 @@ def test_accuracy_f1_and_confusion_of_a_category(output, evaluated):
 
 
 def test_expected_calibration_error_of_a_case_worked_out_by_hand(output, evaluated):
-    # Confidence 0.95: one of two right, 0.45 off. Confidence 0.6: two of two, 0.4 off.
+    # At confidence 0.95, one of two answers is right, which is off by 0.45. At confidence 0.6, both answers
+    # are right, which is off by 0.4.
     sure = [(0.95, True), (0.95, False), (0.6, True), (0.6, True)]
     answers = [said({"glasses": confidence}, glasses=right) for confidence, right in sure]
     rows = labelled(output, answers, glasses=[True] * 4)
@@ -226,7 +229,7 @@ def test_only_ok_outcomes_are_answers_and_the_others_are_counted(output, evaluat
     rows = labelled(output, answers, "gemini", mask=[True, True, True, None])
     found = evaluated(rows)["annotators"]["gemini"]
     assert found["outcomes"] == {"blocked": 1, "ok": 2, "pending": 1}
-    # The truth of the fourth is not known.
+    # The ground truth has no value for the fourth person.
     mask = found["attributes"]["mask"]
     assert (mask["answered"]["hits"], mask["answered"]["n"]) == (1, 3)
     assert mask["accuracy"]["n"] == 1
@@ -292,7 +295,7 @@ def test_whole_numbers_that_pandas_made_floats_are_read(output, run, tmp_path):
     assert (age["accuracy"]["hits"], age["accuracy"]["n"]) == (1, 1)
 
 
-# --- what is refused ---
+# --- refused ground truth ---
 
 
 @pytest.mark.parametrize(
@@ -333,7 +336,7 @@ def test_a_truth_that_is_missing_or_no_parquet_and_an_output_without_a_run(outpu
         assert (code, says in err) == (2, True), err
 
 
-# --- what is written ---
+# --- reports ---
 
 
 def test_the_report_is_written_under_the_output_or_where_it_is_wanted(output, run, evaluated, tmp_path):

@@ -1,4 +1,4 @@
-"""Stages that want GPUs, on Ray nodes that pretend to have them: this machine may have none."""
+"""Stages that ask for GPUs, on a Ray node that only claims to have some, so the tests need no GPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def gpu_cluster():
-    """A node that says it has two GPUs; Ray believes it."""
+    """A cluster whose only node claims to have two GPUs; Ray doesn't check this."""
     made = ray_cluster.new_cluster(num_cpus=4, num_gpus=2)
     yield made
     made.shutdown()
@@ -42,8 +42,8 @@ def test_a_worker_without_its_gpu_stops_the_run_with_one_sentence(
     assert not job.records(output)
 
 
-# The real graph with real workers of Ray, but with work that only tells where it was done: a real model would
-# want a real GPU.
+# This runs the real graph with real Ray workers, but the work only reports the GPUs that it was given,
+# because a real model would need a real GPU.
 _PLACED = """
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The plan: which shards a run does, and from which stage, for every state and scope."""
+"""The plan of a run: which shards it does, and from which stage, for every state and scope."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def shard(name: str = "a", etag: str = "etag") -> Shard:
 
 
 def work(record: Committed | None, prints=PRINTS, given: Shard | None = None, **scope):
-    """What is planned for one shard: (where to begin, outcomes asked again), or None."""
+    """Return the first stage and the outcomes to retry of a single shard, or None if it is skipped."""
     committed = {} if record is None else {"a": record}
     plan = make_plan([given or shard()], committed, prints, **scope)
     assert plan.shards == 1 == len(plan.tasks) + plan.skipped

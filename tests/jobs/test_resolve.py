@@ -1,4 +1,4 @@
-"""A setting reopens exactly the stages whose results depend on it."""
+"""Fingerprints: each setting changes exactly those of the stages whose results depend on it."""
 
 from __future__ import annotations
 

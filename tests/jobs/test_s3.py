@@ -1,4 +1,4 @@
-"""A whole run from a bucket to a bucket; keys stay in the environment."""
+"""Whole runs from a bucket to a bucket, which never write or print the secret key."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from actors.storage.object_store import ObjectStore, StorageSettings
+from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
+from actors.storage.settings import StorageSettings
 from tests.servers.seaweedfs import S3Server
 from tests.support import job
 from tests.support.job import Models
@@ -22,7 +23,7 @@ def test_a_run_from_bucket_to_bucket_commits_everything_and_keeps_the_secret(
     source = ObjectStore(f"{bucket}/in", StorageSettings())
     for path in tmp_path.glob("*.tar"):
         source.write(path.name, path.read_bytes())
-    # Of its own, so that its workers have the bucket's credentials in their environment.
+    # The workers of a new Ray inherit the bucket's credentials from the environment of the run.
     job.annotate(source.uri, f"{bucket}/out", *models.options(smolvlm=False), own_ray=True)
     store = ObjectStore(f"{bucket}/out", StorageSettings())
     found = [record for record, _ in read_records(store)]

@@ -1,4 +1,4 @@
-"""Files, overrides and options over each other; every key is in the shipped default."""
+"""Settings: how files, overrides and options are merged, and what the shipped default contains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loose images to tars: nothing lost, nothing renamed without trace, the same bytes every time."""
+"""Packing images into tars: none is lost, original paths are kept, and the bytes are reproducible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from actors.read.frames import read_frames
 from actors.read.listing import list_shards
 from actors.read.settings import InputSettings
 from actors.records import Frame
-from actors.storage.object_store import ObjectStore, StorageSettings
+from actors.storage.object_store import ObjectStore
+from actors.storage.settings import StorageSettings
 from jobs.run.packing import pack_images
 from tests.support import bad_inputs as bad
 

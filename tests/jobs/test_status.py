@@ -1,4 +1,4 @@
-"""What a person is told of an output: numbers that add up, and reasons."""
+"""The summary of an output for the user: numbers that add up, and failed frames with their reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What killed attempts leave behind goes; what counts, or may yet count, stays."""
+"""The sweep deletes the objects of killed attempts, and keeps those that are or may still be committed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support import job
 
 
 class KilledError(Exception):
-    """Where a kill -9 would have hit."""
+    """Stands for a kill -9 at the point where it is raised."""
 
 
 class DiesBeforeTheRecord(ObjectStore):
@@ -50,7 +50,7 @@ def test_nothing_is_deleted_where_nobody_died(store):
 def test_an_attempt_killed_before_its_record_is_deleted_once_another_counts(store, output):
     die(DiesBeforeTheRecord(store.uri))
     before = files(store)
-    assert sweep(store) == 0, "it may be at work still"
+    assert sweep(store) == 0, "the attempt may still be running"
     assert files(store) == before
     committer(store).commit(block())
     assert len(job.debris(output)) == 3

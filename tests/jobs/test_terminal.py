@@ -1,4 +1,4 @@
-"""What a person sees at a terminal, on the screen that the terminal would have drawn."""
+"""What the user sees at a terminal: the tests read the screen that a terminal emulator draws."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ COLUMNS, LINES = 110, 40
 
 
 class Terminal:
-    """A command at a terminal of its own, with variables added to its environment.
+    """Run a command at a terminal of its own, with `variables` added to its environment.
 
-    `screens` are what it has drawn so far.
+    Attributes:
+        process: The process of the command.
+        screens: The screen after each change so far, the newest last.
     """
 
     def __init__(self, *arguments: object, **variables: str) -> None:
@@ -47,7 +49,7 @@ class Terminal:
         os.close(command)
 
     def watch(self, until: Callable[[str], bool] = lambda screen: False) -> str:
-        """Draw until the screen is such, or the command ends; returns the screen."""
+        """Draw until `until(screen)` is true, the command ends or 240 s have passed; return the screen."""
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             if not select.select([self._terminal], [], [], 0.2)[0]:
@@ -56,7 +58,7 @@ class Terminal:
                 continue
             try:
                 drawn = os.read(self._terminal, 65536)
-            except OSError:  # nobody has the other end any more
+            except OSError:  # no process has the other end open any more
                 break
             self._stream.feed(drawn)
             screen = "\n".join(line.rstrip() for line in self._screen.display).rstrip()
@@ -67,7 +69,7 @@ class Terminal:
         return self.screens[-1]
 
     def end(self) -> int:
-        """The exit code."""
+        """Wait until the command ends, and return its exit code."""
         self.watch()
         os.close(self._terminal)
         return self.process.wait(60)
@@ -94,7 +96,7 @@ def test_one_display_while_it_runs_and_a_summary_at_the_end(arguments):
     for screen in running:
         lines = screen.splitlines()
         assert [line.split()[0] for line in lines[-3:]] == ["frames", "persons", "failed"], screen
-        assert screen.count("shards ") <= 2, "drawn in place"
+        assert screen.count("shards ") <= 2, "the display must be redrawn in place"
     last = terminal.screens[-1]
     assert "0/2 shards" not in last
     assert "2 shards done, 0 failed, 0 skipped" in last

@@ -1,4 +1,4 @@
-"""What can't work is said before any work, with exit code 2 and the remedy."""
+"""Usage errors are reported before any work, with exit code 2 and the remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def source(tmp_path_factory):
 
 
 def refused(capsys, monkeypatch, *arguments: object) -> str:
-    """Run the command in this process up to its exit; returns what it says."""
+    """Run a command in this process, check that it exits with code 2, and return what it writes to stderr."""
     codes: list[int] = []
     monkeypatch.setattr(command.os, "_exit", codes.append)
     cli.main([str(argument) for argument in arguments])
@@ -73,7 +73,7 @@ def test_an_output_that_cannot_be_written_is_refused(source, tmp_path, models: M
 
 @pytest.fixture
 def annotated(tmp_path):
-    """An output of a shard that is called as the source's, of other content and with other settings."""
+    """An output whose only shard has the name of the source's shard, but other content and settings."""
     write_output(ObjectStore(str(tmp_path / "out")), {"a": {"f": [Found((0, 0, 1, 1))]}})
     return tmp_path / "out"
 

@@ -1,4 +1,4 @@
-"""The same command on a Ray cluster that was there before: several nodes, one of which dies."""
+"""Runs on an existing Ray cluster: one of several nodes dies, or the cluster can't be reached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever dies, the result is the one of a run in which nothing did."""
+"""A run whose driver or detector is killed ends with the same rows as an undisturbed run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_driver_killed_over_and_over_loses_and_repeats_nothing(undisturbed, tm
         time.sleep(rng.uniform(0, 0.3))
         os.kill(process.pid, signal.SIGKILL)
         job.finish(process)
-        # The workers outlive their driver for a moment; what they commit then counts too.
+        # Workers outlive their driver for a moment, and what they commit in that time counts too.
         found = {name: record["attempt_id"] for name, record in job.records(output).items()}
         assert committed.items() <= found.items()
         committed = found

@@ -1,4 +1,4 @@
-"""An input that kills its reader loses only itself."""
+"""A shard that kills its worker fails, and the other shards are done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad shards and bad frames beside good ones: each costs itself, with its reason."""
+"""Bad shards and bad frames fail alone, each with its reason, and the good ones beside them are done."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHARDS_THAT_FAIL = ("empty object", "tar of other things", "cut in a member")
 
 @pytest.fixture(scope="module")
 def troubled(models: Models, tmp_path_factory):
-    """Bad shards and bad frames beside good ones, run once."""
+    """The output of one run over good and bad shards, one of which has good and bad frames."""
     folder = tmp_path_factory.mktemp("troubled")
     source, output = folder / "in", folder / "out"
     job.write_shards(source, "ab")

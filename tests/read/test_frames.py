@@ -314,7 +314,7 @@ BAD_SIDECARS = {
     b'{"captured_at": NaN}': "is neither",
     b'{"captured_at": 1e400}': "is neither",
     b'{"captured_at": "0001-01-01T00:00:00+23:00"}': "is neither",
-    b"{}" + b" " * 2**20: "are no sidecar",
+    b"{}" + b" " * 2**20: "too large for a sidecar",
 }
 
 

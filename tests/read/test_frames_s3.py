@@ -13,7 +13,8 @@ from actors.read.loose_images import pack_members
 from actors.read.parts import split_shard
 from actors.read.settings import InputSettings
 from actors.records import Shard
-from actors.storage.object_store import ObjectStore, StorageSettings
+from actors.storage.object_store import ObjectStore
+from actors.storage.settings import StorageSettings
 from tests.support import bad_inputs as bad
 from tests.support.shards_on_disk import STORAGE, shard_of
 

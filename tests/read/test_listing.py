@@ -19,7 +19,8 @@ from actors.read.loose_images import list_members
 from actors.read.settings import InputSettings
 from actors.records import Shard
 from actors.storage.layout import object_name, shard_id_of
-from actors.storage.object_store import ObjectStore, StorageSettings
+from actors.storage.object_store import ObjectStore
+from actors.storage.settings import StorageSettings
 from tests.support import bad_inputs as bad
 
 STORAGE = StorageSettings(retries=1, timeout_s=10)

@@ -15,7 +15,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 
 class BadRequestError(Exception):
-    """A request that the server refuses with 400; `field` names what is wrong, unless it is the image."""
+    """A request that the server refuses with 400. `field` names the wrong field, or is None for an image."""
 
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
@@ -23,7 +23,7 @@ class BadRequestError(Exception):
 
 
 @dataclass(frozen=True)
-class Answers:
+class ImagePart:
     """One image of a request.
 
     Attributes:
@@ -41,7 +41,7 @@ class Answers:
 class Request:
     """A parsed generateContent request."""
 
-    images: list[Answers]
+    images: list[ImagePart]
     schema: dict[str, Any] | None
     input_tokens: int
     max_output_tokens: int | None = None
@@ -69,7 +69,7 @@ def read_request(body: Any) -> Request:
             "Cannot find field.",
             "generation_config",
         )
-    images: list[Answers] = []
+    images: list[ImagePart] = []
     characters, last_text = 0, ""
     for content in body["contents"]:
         for part in content["parts"]:
@@ -122,7 +122,7 @@ def camel(node: Any, inside_schema: bool = False) -> Any:
     return changed
 
 
-def _image(data: dict[str, Any], text_before: str, resolution: str | None) -> Answers:
+def _image(data: dict[str, Any], text_before: str, resolution: str | None) -> ImagePart:
     encoded = data["data"].replace("-", "+").replace("_", "/")
     try:
         content = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
@@ -132,7 +132,7 @@ def _image(data: dict[str, Any], text_before: str, resolution: str | None) -> An
     except (ValueError, SyntaxError):
         raise BadRequestError("Unable to process input image. Please retry or report in ...") from None
     words = text_before.split()
-    return Answers(
+    return ImagePart(
         words[-1] if words else None,
         hashlib.sha256(content).hexdigest(),
         _tokens(width, height, resolution),

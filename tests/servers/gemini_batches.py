@@ -23,7 +23,7 @@ _TERMINAL = ("SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
 
 @dataclass
 class StoredFile:
-    """A file that was uploaded, or written by a job."""
+    """A file that was uploaded or that a job wrote."""
 
     name: str
     mime_type: str
@@ -118,7 +118,7 @@ class ServerBatches:
     async def _start_upload(self, http: web.Request) -> web.StreamResponse:
         started = http.headers.get("X-Goog-Upload-Command") == "start"
         if not started or http.headers.get("X-Goog-Upload-Protocol") != "resumable":
-            raise BadRequestError("only resumable uploads are spoken here", "upload")
+            raise BadRequestError("only resumable uploads are supported", "upload")
         fault = self._fault("files")
         if fault:
             return self._strike(http, fault)
@@ -137,12 +137,12 @@ class ServerBatches:
     async def _upload(self, http: web.Request) -> web.StreamResponse:
         stored = self._files[f"files/{http.match_info['file']}"]
         if int(http.headers["X-Goog-Upload-Offset"]) != len(stored.content):
-            raise BadRequestError(f"the upload goes on at byte {len(stored.content)}", "upload")
+            raise BadRequestError(f"the upload must continue at byte {len(stored.content)}", "upload")
         stored.content += await http.read()
         if "finalize" not in http.headers["X-Goog-Upload-Command"]:
             return web.json_response({}, headers={"X-Goog-Upload-Status": "active"})
         if len(stored.content) != stored.size:
-            raise BadRequestError(f"{len(stored.content)} of {stored.size} bytes came", "upload")
+            raise BadRequestError(f"{len(stored.content)} of {stored.size} bytes were received", "upload")
         stored.complete = True
         return web.json_response({"file": stored.described()}, headers={"X-Goog-Upload-Status": "final"})
 
@@ -159,7 +159,7 @@ class ServerBatches:
         if fault:
             return self._strike(http, fault)
         if not stored.generated:
-            raise BadRequestError("only files that a job wrote can be downloaded", "file")
+            raise BadRequestError("only files that were written by a job can be downloaded", "file")
         return web.Response(body=bytes(stored.content), content_type="application/jsonl")
 
     async def _create(self, http: web.Request) -> web.StreamResponse:

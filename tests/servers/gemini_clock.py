@@ -15,8 +15,8 @@ WINDOW_S = 60.0
 class ServerClock:
     """A clock in seconds since the epoch that runs at any speed.
 
-    At speed 0, it stands still until it is advanced. If clients advance it instead of waiting, days pass
-    in no time and nothing depends on timing. At any other speed, `now` is
+    At speed 0, it stands still until it is advanced. If clients advance it instead of waiting, simulated days
+    take no real time and nothing depends on timing. At any other speed, `now` is
     `start + (time.time() - real_start) * speed`, in every process.
     """
 
@@ -57,7 +57,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Violation:
-    """A limit that a request would exceed, with Google's names for it, and the time until it would not."""
+    """A limit that a request would exceed, Google's names for it, and how long the client should wait."""
 
     quota_metric: str
     quota_id: str
@@ -94,7 +94,7 @@ class Quota:
                     f"{family}_requests",
                     "GenerateRequestsPerDayPerProjectPerModel-FreeTier",
                     limits.requests_per_day,
-                    # Google has been seen to answer a short time here, which is unrelated to the daily reset.
+                    # Google has been seen to send a short time here that is unrelated to the daily reset.
                     38.0,
                 )
             )

@@ -270,7 +270,7 @@ class GeminiServer:
         try:
             await asyncio.to_thread(stop.wait)
         finally:
-            # If this is interrupted, the waiting thread must end too.
+            # The thread that waits for `stop` must end even if this coroutine is interrupted.
             stop.set()
             self._stopping.set()
             await runner.cleanup()

@@ -140,7 +140,7 @@ def _free_ports(count: int) -> list[int]:
             port = probe.getsockname()[1]
             with socket.socket() as twin:
                 try:
-                    # Fails if the port is taken, or above 65535: ephemeral ports go up to 60999.
+                    # Ephemeral ports go up to 60999, so this port may be above 65535; it may also be taken.
                     twin.bind(("127.0.0.1", port + 10_000))
                 except (OSError, OverflowError):
                     continue

@@ -11,7 +11,8 @@ from uuid import uuid4
 import pytest
 
 from actors.errors import ConfigError, PreconditionError
-from actors.storage.object_store import ObjectStore, StorageSettings
+from actors.storage.object_store import ObjectStore
+from actors.storage.settings import StorageSettings
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 from tests.servers.lossy_proxy import lossy_proxy
 from tests.support.bad_inputs import jpeg

@@ -127,7 +127,7 @@ def png_bomb(width: int = 10_000, height: int = 10_000) -> bytes:
 
 
 def jpeg_bomb() -> bytes:
-    """A small JPEG whose header says 60000x60000."""
+    """Return a small JPEG whose header says 60000x60000."""
     data = bytearray(jpeg())
     at = data.find(b"\xff\xc0")
     data[at + 5 : at + 9] = struct.pack(">HH", 60_000, 60_000)
@@ -256,7 +256,7 @@ def tar_with_flipped_header_byte() -> bytes:
 
 
 def tar_with_hole() -> bytes:
-    """Return a tar of the right size that has zeros in the middle, as if a part never arrived."""
+    """Return a tar of the right size with zeros in the middle, as if a part of it had never arrived."""
     content = tar(frames(8))
     offsets = tar_member_offsets(content)
     return content[: offsets[4]] + bytes(offsets[6] - offsets[4]) + content[offsets[6] :]

@@ -28,7 +28,7 @@ _FINGERPRINTS = {"detect": "d", "person_json": "p", "smolvlm": "s", "gemini": "g
 
 @dataclass(frozen=True)
 class Found:
-    """A detection. `answers` holds the annotation by annotator; without one, the person is pending."""
+    """A detection. `answers` maps annotators to their answers; a person without an answer is pending."""
 
     bbox: Sequence[float]
     score: float = 0.5
@@ -38,7 +38,7 @@ class Found:
 
 
 def said(confidence: Mapping[str, float] | None = None, **values: Any) -> Annotation:
-    """Return an answer with the given values, and the first value of the schema for other attributes."""
+    """Return an `ok` answer; attributes that aren't given have their first value in the schema."""
     return Annotation(
         "ok", values={a.name: a.values[0] for a in SCHEMA} | values, confidence=confidence or {}
     )

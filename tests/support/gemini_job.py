@@ -1,4 +1,4 @@
-"""`shopframe gemini` as its users start it, against a local server, and what it left behind."""
+"""Run `shopframe gemini` as a user would, against a local server, and read the output that it leaves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.gemini_asking import jpeg
 
 ANSWERS = "annotations/gemini"
 
-# Defined in the script, so that it reaches the actor by value.
+# The script defines the clock itself, because Ray pickles classes of the main script by value for the actor.
 _CLOCKED = """
 import asyncio
 import json
@@ -67,7 +67,7 @@ main(sys.argv[3:])
 
 
 def write_backlog(output: Path, shards: int, persons: int, first: int = 0) -> None:
-    """Write an output of unannotated persons, each with a crop of its own."""
+    """Write an output whose persons aren't annotated; each person has a different crop."""
     content = {}
     for shard in range(shards):
         numbers = range(first + shard * persons, first + (shard + 1) * persons)
@@ -78,9 +78,9 @@ def write_backlog(output: Path, shards: int, persons: int, first: int = 0) -> No
 
 
 def options(base_url: str, **settings: Any) -> list[str]:
-    """Gemini enabled, at this server; `settings` are those of the section."""
+    """Return the options that enable Gemini at the given server, with `settings` of the gemini section."""
     given = {"enabled": True, "base_url": base_url, "tokens_per_minute": None, **settings}
-    # JSON is YAML, in which --set reads values.
+    # JSON works because --set reads values as YAML.
     return [part for k, v in given.items() for part in ("--set", f"gemini.{k}={json.dumps(v)}")]
 
 
@@ -96,14 +96,15 @@ def start(
     """Start `shopframe gemini`.
 
     Args:
-        output: Where the backlog is.
-        base_url: Of the server.
+        output: Output with the backlog.
+        base_url: URL of the server.
         more: Further options.
-        key: The API key.
-        clock: None for this machine's; else that of the server, which is "standing" until somebody waits or
-            "running" at its own speed.
-        own_ray: As for `job.start`; another key needs a Ray of its own, whose workers have it.
-        settings: Of the gemini section.
+        key: API key.
+        clock: None to use this machine's clock. Otherwise the server's clock is used, which moves only while
+            the job waits ("standing") or runs at its own speed ("running").
+        own_ray: As for `job.start`. It is implied by a key other than the default one, because only workers
+            of a new Ray get that key.
+        settings: Settings of the gemini section.
     """
     arguments = ["gemini", "--output", str(output), *options(base_url, **settings), *more]
     environment = {"GEMINI_API_KEY": key, "PYTHONPATH": str(REPO_ROOT)}
@@ -115,14 +116,14 @@ def start(
 def gemini(
     output: Path, base_url: str, *more: str, expect: int = 0, **given: Any
 ) -> subprocess.CompletedProcess[str]:
-    """A whole run, which must end with the expected exit code; `given` as for `start`."""
+    """Run `shopframe gemini`, which must end with the expected exit code; `given` is passed to `start`."""
     done = job.finish(start(output, base_url, *more, **given))
     assert done.returncode == expect, done.stdout + done.stderr
     return done
 
 
 def kill_everything(driver: subprocess.Popen[str]) -> None:
-    """SIGKILL to the driver and to all processes of its Ray at once."""
+    """Send SIGKILL to the driver and to all processes of its Ray at once."""
     for pid in job.descendants(driver.pid):
         try:
             os.kill(pid, signal.SIGKILL)
@@ -132,7 +133,7 @@ def kill_everything(driver: subprocess.Popen[str]) -> None:
 
 
 def outcomes(output: Path) -> Counter[str]:
-    """Outcome to persons; that every kept person has exactly one is checked."""
+    """Return the number of persons by outcome, after checking that every kept person has exactly one."""
     answers = job.table(output, ANSWERS)
     persons = job.table(output, "persons")
     kept = persons.filter(persons["kept"])
@@ -144,22 +145,22 @@ def outcomes(output: Path) -> Counter[str]:
 
 
 def answered(seen: Iterable[Seen]) -> Counter[str]:
-    """Digest of an image to how often it was in a request that was answered."""
+    """Return how often each image was in an answered request, by the digest of the image."""
     return Counter(image for one in seen if one.status == 200 for image in one.images)
 
 
 def most_in_a_minute(seen: Iterable[Seen]) -> int:
-    """The most requests in any 60 s."""
+    """Return the largest number of requests in any 60 s."""
     times = sorted(one.at for one in seen)
     return max(sum(start <= at < start + 60 for at in times) for start in times)
 
 
 def refused(server: GeminiServer) -> list[Seen]:
-    """Requests that were answered 429."""
+    """Return the requests that were answered with status 429."""
     return [seen for seen in server.journal if seen.status == 429]
 
 
 def egress(output: Path) -> Counter[str]:
-    """Digest of a crop to how often it was recorded as sent."""
+    """Return how often each crop was recorded as sent, by the digest of the crop."""
     files = (output / "gemini" / "egress").rglob("*.json")
     return Counter(crop["crop_sha256"] for f in files for crop in json.loads(f.read_bytes())["crops"])

@@ -1,4 +1,4 @@
-"""The job as its users start it, in processes of its own, and what it left behind."""
+"""Run `shopframe` as a user would, in separate processes, and read the output that it leaves."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.support import ray_cluster
 REPO_ROOT = Path(__file__).resolve().parents[2]
 
 may_use_ray = False
-"""Whether the test that runs now is marked with `ray`; set before each."""
+"""Whether the current test is marked with `ray`; `conftest.py` sets it before each test."""
 
 ROW_KEYS = ["shard_id", "frame_key", "person_index"]
 
 
 @dataclass(frozen=True)
 class Models:
-    """Small models, and the options that make the job use them and stay small."""
+    """Small models, and the options that make a run use them and stay small."""
 
     weights: Path
     smolvlm: Path
@@ -57,7 +57,7 @@ def start(
 
     Args:
         arguments: The command and its options.
-        environment: Variables to add to this process's.
+        environment: Variables to add to the environment of this process.
         own_ray: Whether the run starts a Ray of its own instead of connecting to the session's cluster.
     """
     return start_command([sys.executable, "-m", "jobs.cli", *arguments], environment, own_ray)
@@ -66,7 +66,7 @@ def start(
 def start_command(
     command: Sequence[object], environment: Mapping[str, str] | None = None, own_ray: bool = False
 ) -> subprocess.Popen[str]:
-    """Start any command that runs `shopframe`; arguments as for `start`."""
+    """Start any command line that runs `shopframe`; the other arguments are those of `start`."""
     variables = dict(environment or {})
     if {"annotate", "gemini"} & set(map(str, command)):
         assert may_use_ray, "this test starts a run: mark it with pytest.mark.ray"
@@ -89,7 +89,11 @@ def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
 
 
 def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
-    """Until the condition holds or the process ends; gives what the condition gave last."""
+    """Wait until the condition holds, the process ends or 240 s have passed.
+
+    Returns:
+        The last value of the condition.
+    """
     deadline = time.monotonic() + 240
     while not (found := condition()) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -97,12 +101,12 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> An
 
 
 def workers(driver: int, stage: str) -> list[int]:
-    """Process ids of the actors of a stage, of a job that has started its own Ray."""
+    """Return the process ids of a stage's actors, for a run that has started a Ray of its own."""
     return sorted(pid for pid, title in descendants(driver).items() if f"MapBatches({stage})" in title)
 
 
 def descendants(driver: int) -> dict[int, str]:
-    """Process ids of a process and all that it started, to their titles."""
+    """Return the titles of a process and of all its descendants, by process id."""
     titles, parents = {}, {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -119,21 +123,21 @@ def descendants(driver: int) -> dict[int, str]:
 def shopframe(
     *arguments: object, environment: Mapping[str, str] | None = None, own_ray: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """A whole command; arguments as for `start`."""
+    """Run `shopframe` until it ends; the arguments are those of `start`."""
     return finish(start(*arguments, environment=environment, own_ray=own_ray))
 
 
 def annotate(
     source: object, output: object, *options: object, expect: int = 0, own_ray: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """A whole run, which must end with the expected exit code."""
+    """Run `shopframe annotate`, which must end with the expected exit code."""
     done = shopframe("annotate", "--input", source, "--output", output, *options, own_ray=own_ray)
     assert done.returncode == expect, done.stdout + done.stderr
     return done
 
 
 def write_shards(folder: Path, names: str, frames: int = 2, first_seed: int = 0) -> None:
-    """One tar for each letter, every one with other frames, a camera and a time beside each."""
+    """Write one tar for each letter of `names`, all with different frames; sidecars name the cameras."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(names):
         write_shard(folder / f"{name}.tar", first_seed + 100 * number, frames)
@@ -152,13 +156,13 @@ def records(output: Path) -> dict[str, dict[str, Any]]:
 
 
 def bytes_of(output: Path, folder: str) -> dict[str, bytes]:
-    """Path within the output to content, of every file in one of its folders, hidden ones left out."""
+    """Return the content of every file in a folder of the output except hidden ones, by path."""
     found = sorted(p for p in (output / folder).rglob("[!.]*") if p.is_file())
     return {str(path.relative_to(output)): path.read_bytes() for path in found}
 
 
 def table(output: Path, kind: str) -> pa.Table:
-    """All committed rows of a kind, in the order of their keys: what a reader of records sees."""
+    """Return the rows of a kind in all objects that commit records name, sorted by their keys."""
     tables = [
         from_parquet((output / entry["path"]).read_bytes())
         for record in records(output).values()
@@ -181,7 +185,7 @@ def progress(output: Path) -> dict[str, Any]:
 
 
 def debris(output: Path) -> set[str]:
-    """Files under the data folders that no commit record names."""
+    """Return the files under the data folders that no commit record names."""
     named = {e["path"] for record in records(output).values() for e in record["objects"]}
     found: set[str] = set()
     for folder in ("frames", "persons", "annotations", "previews"):

@@ -1,4 +1,4 @@
-"""Simulation of several holders of one quota, and of the server they send to, on a simulated clock."""
+"""Simulate several holders of one quota, and the server that they send requests to, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PATH = quota_path("key", "model")
 
 
 class SimulatedClock:
-    """A clock that stands still unless it is set or someone sleeps."""
+    """A clock that stands still unless `time` is set or `sleep` is called."""
 
     def __init__(self, start: str = "2026-06-10T12:00:00-07:00") -> None:
         self.time = datetime.fromisoformat(start).timestamp()
@@ -37,7 +37,7 @@ class SimulatedClock:
 
 
 class StoppedClock(SimulatedClock):
-    """A clock that stands still while sleepers really sleep, so no lease ends while holders wait."""
+    """A clock that stands still while `sleep` waits in real time, so no lease ends while holders wait."""
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-# ultralytics reads these on import: no pip, no network, no usage reports, no console output.
+# ultralytics reads these on import. They turn off pip, network access, usage reports and console output.
 os.environ.update(YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false", YOLO_OFFLINE="1")
 
 

@@ -1,4 +1,4 @@
-"""One Ray cluster of real processes for the whole test session, to which the runs under test connect.
+"""One Ray cluster of real processes for the whole test session; the runs under test connect to it.
 
 It starts with the first test that needs it. A run that is killed together with its Ray, or that must not see
 other runs, starts a Ray of its own.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 STORE_BYTES = 200 * 2**20
 
-# Cores in Ray's accounts, not in the machine: room for the stages of two runs at once.
+# The cores that Ray may assign, however many the machine has: enough for the stages of two runs at once.
 _CPUS = 8
 
 _NODE_ENVIRONMENT = {
@@ -50,7 +50,7 @@ def new_cluster(**head: object) -> Cluster:
 
 
 def address() -> str:
-    """Address of the session's cluster, for `RAY_ADDRESS`."""
+    """Return the address of the session's cluster, for `RAY_ADDRESS`; start the cluster if needed."""
     if not _started:
         _started.append(new_cluster(num_cpus=_CPUS))
     return str(_started[0].address)

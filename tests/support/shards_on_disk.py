@@ -10,7 +10,7 @@ from actors.errors import ShardError
 from actors.read.frames import read_frames
 from actors.read.settings import InputSettings
 from actors.records import Frame, Shard
-from actors.storage.object_store import StorageSettings
+from actors.storage.settings import StorageSettings
 
 STORAGE = StorageSettings(retries=1, timeout_s=10)
 
