@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,31 +38,44 @@ class Snapshot:
     persons: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Started:
-    times: int = 0
+    node_id: str
+    deaths: int
     since: float = field(default_factory=time.monotonic)
 
 
+def live_nodes() -> set[str]:
+    """Return the ids of the nodes that are alive."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+
+
 class AttemptTracker:
-    """Counts how often each stage has started a shard without finishing it.
+    """Counts how often each shard has killed a worker of each stage.
 
     Ray runs a task again whenever its worker dies. That is right if the worker was killed by chance, but
-    never ends if the shard itself crashes its workers; only the count tells the two apart. The count
-    lasts for one run, so a killed run never counts against the shards that it was processing.
+    never ends if the shard itself crashes its workers; only the count tells the two apart. A worker that died
+    with its node doesn't count. The count lasts for one run, so a killed run never counts against the shards
+    that it was processing.
+
+    Args:
+        live_nodes: Returns the ids of the nodes that are alive.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, live_nodes: Callable[[], set[str]] = live_nodes) -> None:
+        self._live_nodes = live_nodes
         self._started: dict[tuple[str, str], _Started] = {}
         self._seen: Counter[str] = Counter()
-        self._refusal: str | None = None
+        self._refusals: dict[str, str] = {}
 
-    def start(self, stage: str, shard_id: str) -> int:
-        """Record that a worker starts a shard, and return how often that has happened by now, from 1."""
-        entry = self._started.setdefault((stage, shard_id), _Started())
-        entry.times += 1
-        entry.since = time.monotonic()
-        return entry.times
+    def start(self, stage: str, shard_id: str, node_id: str) -> int:
+        """Record that a worker on a node starts a shard, and return how many workers the shard has killed."""
+        before = self._started.get((stage, shard_id))
+        deaths = 0
+        if before is not None:
+            deaths = before.deaths + (before.node_id in self._live_nodes())
+        self._started[stage, shard_id] = _Started(node_id, deaths)
+        return deaths
 
     def finish(self, stage: str, shard_id: str) -> None:
         """Record that the worker has finished the shard, successfully or not."""
@@ -71,13 +85,13 @@ class AttemptTracker:
         """Add progress within a shard, for the display."""
         self._seen.update(frames=frames, persons=persons)
 
-    def refuse(self, reason: str) -> None:
-        """Record that a worker can't start for a reason that only a change of the settings can fix."""
-        self._refusal = self._refusal or reason
+    def refuse(self, node_id: str, reason: str) -> None:
+        """Record that a worker can't start on a node, for example because the model can't be loaded there."""
+        self._refusals.setdefault(node_id, reason)
 
-    def refusal(self) -> str | None:
-        """Return why the first such worker could not start, or None if all could."""
-        return self._refusal
+    def refusals(self) -> dict[str, str]:
+        """Return the nodes on which a worker could not start, with the first reason of each."""
+        return dict(self._refusals)
 
     def snapshot(self) -> Snapshot:
         """Return the current state of all stages, for the driver."""

@@ -6,8 +6,10 @@
     │   ├── WeightsError           model weights are missing, unreachable or not the pinned ones
     │   ├── OutputError            the output can't be written
     │   └── GeminiRefusedError     Gemini refuses the key, model or settings; its stage stops
-    ├── ShardError                 one shard can't be read or processed; it is recorded as failed
-    │   └── CropRestoreError       crops were not kept and can't be cut again; the commit stays as it is
+    ├── ShardError                 the content of one shard can't be used; the shard is recorded as failed
+    ├── ShardUnavailableError      one shard can't be processed now; its commit stays as it is
+    │   └── CropRestoreError       crops were not kept and can't be cut again
+    ├── StoreError                 a store can't be reached or refuses a request; try again later
     ├── FrameError                 one frame can't be read or decoded; its row states the reason
     ├── GeminiRateLimitedError     Gemini's quota is used up for now; wait as it says
     ├── GeminiUnavailableError     Gemini can't be reached or fails; try again later
@@ -57,11 +59,22 @@ class GeminiRefusedError(ConfigError):
 
 
 class ShardError(ShopframeError):
-    """One shard can't be read or processed; the others continue."""
+    """The content of one shard can't be used. The shard is recorded as failed; the others continue."""
 
 
-class CropRestoreError(ShardError):
-    """Crops of a committed shard were not kept and can't be cut again; its commit stays valid."""
+class ShardUnavailableError(ShopframeError):
+    """One shard can't be processed now, for a reason that isn't in its content. Trying again soon won't help.
+
+    The shard is postponed: its commit, if it has one, stays as it is. The others continue.
+    """
+
+
+class CropRestoreError(ShardUnavailableError):
+    """Crops of a committed shard were not kept and can't be cut again."""
+
+
+class StoreError(ShopframeError):
+    """A store can't be reached or refuses a request; the same request may work later."""
 
 
 class FrameError(ShopframeError):

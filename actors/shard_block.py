@@ -19,6 +19,14 @@ from actors.records import Shard
 Work = Literal["detect", "annotate", "write"]
 """Where to begin: "detect" with the frames, "annotate" with committed crops, "write" with annotations."""
 
+Fault = Literal["input", "infrastructure", "unavailable"]
+"""Why a shard could not be done.
+
+input           its content can't be used, or it kills every worker; the shard is recorded as failed
+infrastructure  a store, device, node or our own code failed; the shard is tried again, then postponed
+unavailable     it can't be processed before something outside the run has changed; the shard is postponed
+"""
+
 ReportProgress = Callable[[int, int], None]
 """Function that a stage calls with the numbers of frames read and persons kept since the last call."""
 
@@ -70,8 +78,8 @@ class ShardBlock:
         annotated: Names of the annotators whose tables were made in this attempt.
         previews: Encoded images to draw on, by frame key.
         timings_s: Seconds spent in each stage.
-        error: Why the shard failed; the later stages pass the block on so that the commit records it.
-        keep_previous_commit: Whether the earlier commit of the shard stays valid despite the `error`.
+        error: Why the shard could not be done; the later stages pass the block on to the commit.
+        fault: Kind of the `error`; None if there is none.
         summary: Summary of the commit, as JSON (`actors.commit.accounting.ShardSummary`).
     """
 
@@ -83,7 +91,7 @@ class ShardBlock:
     previews: Mapping[str, bytes] = field(default_factory=dict)
     timings_s: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
-    keep_previous_commit: bool = False
+    fault: Fault | None = None
     summary: str | None = None
 
     def with_answers(self, annotator: str, table: pa.Table) -> ShardBlock:
@@ -91,15 +99,16 @@ class ShardBlock:
         annotated = (*(name for name in self.annotated if name != annotator), annotator)
         return replace(self, annotations={**self.annotations, annotator: table}, annotated=annotated)
 
-    def failed(self, error: str, keep_previous_commit: bool = False) -> ShardBlock:
-        """Return the block of a failed shard: the error, and the frames, because each of them gets a row."""
-        return ShardBlock(
-            self.task,
-            frames=self.frames,
-            timings_s=self.timings_s,
-            error=error,
-            keep_previous_commit=keep_previous_commit,
-        )
+    def failed(self, error: str) -> ShardBlock:
+        """Return the block of a shard with a fault of its input.
+
+        It has the error, and the frames, because each of them gets a row.
+        """
+        return ShardBlock(self.task, frames=self.frames, timings_s=self.timings_s, error=error, fault="input")
+
+    def postponed(self, error: str, fault: Fault) -> ShardBlock:
+        """Return the block of a shard that could not be done for a reason that isn't in its content."""
+        return ShardBlock(self.task, timings_s=self.timings_s, error=error, fault=fault)
 
     def committed(self, summary: str) -> ShardBlock:
         """Return the block of a committed shard, reduced to what the driver needs."""
@@ -126,7 +135,7 @@ class ShardBlock:
             "previews": [{"key": k, "image": v} for k, v in self.previews.items()],
             "timings_s": json.dumps(dict(self.timings_s)),
             "error": self.error,
-            "keep_previous_commit": self.keep_previous_commit,
+            "fault": self.fault,
             "summary": self.summary,
         }
         return pa.Table.from_pylist([row], schema=_BLOCK_SCHEMA)
@@ -152,7 +161,7 @@ class ShardBlock:
             previews={p["key"]: p["image"] for p in row["previews"]},
             timings_s=json.loads(row["timings_s"]),
             error=row["error"],
-            keep_previous_commit=row["keep_previous_commit"],
+            fault=row["fault"],
             summary=row["summary"],
         )
 
@@ -168,7 +177,7 @@ _BLOCK_SCHEMA = pa.schema(
         ("previews", pa.list_(pa.struct([("key", pa.string()), ("image", pa.large_binary())]))),
         ("timings_s", pa.string()),
         ("error", pa.string()),
-        ("keep_previous_commit", pa.bool_()),
+        ("fault", pa.string()),
         ("summary", pa.string()),
     ]
 )

@@ -1,12 +1,14 @@
 """The stages of a run. Each has a name, the resources of its workers, and a function that processes a shard.
 
 The function takes a block and returns a block. Anything that goes wrong in it becomes the error of the block,
-so a problem with one shard doesn't affect the others; the later stages pass the block on to be recorded.
+so a problem with one shard doesn't affect the others. Only a fault of the input is recorded as a failure of
+the shard. Any other fault leaves what is committed as it is: the shard is tried again, and then postponed.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,7 +23,7 @@ from actors.commit.committer import Committer
 from actors.cuda import require_cuda
 from actors.detect.restored_crops import CropRestorer
 from actors.detect.shard_detector import ShardDetector
-from actors.errors import ConfigError, CropRestoreError, ShardError
+from actors.errors import ShardError, ShardUnavailableError, ShopframeError
 from actors.shard_block import ReportProgress, ShardBlock, Work
 from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.storage.object_store import ObjectStore
@@ -76,10 +78,27 @@ class BlockStage:
 
 
 def detect_stage(
-    resources: Resources, detector: ShardDetector, crop_restorer: CropRestorer, output: ObjectStore
+    resources: Resources,
+    detector: ShardDetector,
+    crop_restorer: CropRestorer,
+    output: ObjectStore,
+    loads_model: bool = True,
 ) -> BlockStage:
-    """Return the stage that reads a shard and detects its persons, or loads them from an earlier commit."""
-    return BlockStage("detect", resources, partial(_detect, detector, crop_restorer, output))
+    """Return the stage that reads a shard and detects its persons, or loads them from an earlier commit.
+
+    Args:
+        resources: Resources of its workers.
+        detector: Detects persons.
+        crop_restorer: Cuts out again the crops that were not kept.
+        output: The output.
+        loads_model: Whether any shard of the run needs detection.
+    """
+    work = partial(_detect, detector, crop_restorer, output)
+    return BlockStage("detect", resources, work, prepare=detector.load if loads_model else _nothing)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _detect(
@@ -113,12 +132,14 @@ def _annotate(annotator: ShardAnnotator, block: ShardBlock, _: ReportProgress) -
 def commit_stage(resources: Resources, committer: Committer) -> BlockStage:
     """Return the stage that writes the objects and the commit record of a shard.
 
-    A shard that can't be committed is reported and processed again by the next run.
+    A shard with a fault that isn't of its input passes unchanged.
     """
     return BlockStage("commit", resources, partial(_commit, committer), keeps_state=False, takes_failed=True)
 
 
 def _commit(committer: Committer, block: ShardBlock, _: ReportProgress) -> ShardBlock:
+    if block.fault not in (None, "input"):
+        return block
     return block.committed(committer.commit(block).to_json())
 
 
@@ -128,7 +149,7 @@ class StageContext:
 
     Attributes:
         tracker: Handle of the run's `AttemptTracker` actor.
-        max_attempts: Number of times that a stage may start one shard, in case its workers die.
+        max_attempts: Number of workers that one shard may kill.
     """
 
     tracker: Any
@@ -141,13 +162,11 @@ def run_stage(batch: pa.Table, stage: BlockStage, context: StageContext) -> pa.T
     if block.task.work not in stage.concerns or (block.error is not None and not stage.takes_failed):
         return batch
     shard_id = block.task.shard.shard_id
-    times = ray.get(context.tracker.start.remote(stage.name, shard_id))
+    node_id = ray.get_runtime_context().get_node_id()
+    deaths = ray.get(context.tracker.start.remote(stage.name, shard_id, node_id))
     started = time.perf_counter()
-    if times > context.max_attempts:
-        done = block.failed(
-            f"{stage.name}: its worker died {context.max_attempts} times on this shard (it ran out of "
-            "memory, or native code crashed); find out what is special about the shard, then run again"
-        )
+    if deaths >= context.max_attempts:
+        done = _deadly(stage, block, deaths)
     else:
         done = _work(stage, block, _ProgressReport(context.tracker))
     context.tracker.finish.remote(stage.name, shard_id)
@@ -159,36 +178,61 @@ def _work(stage: BlockStage, block: ShardBlock, report_progress: ReportProgress)
     try:
         return stage.work(block, report_progress)
     except ShardError as error:
-        return block.failed(str(error), keep_previous_commit=isinstance(error, CropRestoreError))
+        return block.failed(str(error))
+    except ShardUnavailableError as error:
+        return block.postponed(str(error), "unavailable")
+    except ShopframeError as error:
+        return block.postponed(f"{stage.name}: {error}", "infrastructure")
     except STORAGE_ERRORS as error:
-        return block.failed(f"{stage.name}: {storage_error_text(error)}")
-    except Exception as error:  # a failing shard must not stop the others
-        log.exception("%s failed on shard %s", stage.name, block.task.shard.shard_id)
-        return block.failed(f"{stage.name}: {type(error).__name__}: {error}")
+        return block.postponed(f"{stage.name}: {storage_error_text(error)}", "infrastructure")
+    except Exception as error:  # a fault with one shard must not stop the others
+        log.exception("%s could not process shard %s", stage.name, block.task.shard.shard_id)
+        return block.postponed(f"{stage.name}: {type(error).__name__}: {error}", "infrastructure")
+
+
+def _deadly(stage: BlockStage, block: ShardBlock, deaths: int) -> ShardBlock:
+    """Return the block of a shard that has killed too many workers.
+
+    Where the shard's persons come from a commit, its input has been fine, so that commit stays.
+    """
+    reason = (
+        f"{stage.name}: its worker died {deaths} times on this shard (it ran out of memory, or native code "
+        "crashed); find out what is special about the shard, then run again"
+    )
+    return block.failed(reason) if block.task.work == "detect" else block.postponed(reason, "unavailable")
 
 
 class StageWorker:
     """An actor of a stage, which calls `run_stage` and keeps state, such as a model, from shard to shard.
 
     Raises:
-        ConfigError: The worker was given a GPU but finds none, or `prepare` refused the settings; the
-            tracker passes the reason on to the driver.
+        Exception: The worker was given a GPU but finds none, or `prepare` failed; the tracker passes the
+            reason on to the driver.
     """
 
     def __init__(self, stage: BlockStage, context: StageContext) -> None:
         self._stage = stage
         self._context = context
+        self._is_suspect = False
         try:
             if stage.resources.gpus > 0 and stage.resources.gpu_setting:
                 require_cuda(stage.resources.gpu_setting)
             stage.prepare()
-        except ConfigError as error:
-            ray.get(context.tracker.refuse.remote(str(error)))
+        except Exception as error:
+            reason = str(error) if isinstance(error, ShopframeError) else f"{type(error).__name__}: {error}"
+            node_id = ray.get_runtime_context().get_node_id()
+            ray.get(context.tracker.refuse.remote(node_id, reason))
             raise
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Process one block."""
-        return run_stage(batch, self._stage, self._context)
+        if self._is_suspect:
+            # Ray starts another process for this block, on any node. An error of CUDA, for example, makes all
+            # further work in the same process fail.
+            os._exit(1)
+        done = run_stage(batch, self._stage, self._context)
+        self._is_suspect = done is not batch and done["fault"][0].as_py() == "infrastructure"
+        return done
 
 
 class _ProgressReport:

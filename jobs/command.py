@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.errors import ConfigError, ShardError, StalledError
+from actors.errors import ConfigError, ShardError, ShardUnavailableError, StalledError, StoreError
 
 if TYPE_CHECKING:
     from actors.storage.object_store import ObjectStore
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EXIT_DONE = 0
 """Everything that could be done is done."""
 EXIT_SOME_FAILED = 1
-"""Some shards failed and are recorded."""
+"""Some shards failed and are recorded, or were postponed to the next run."""
 EXIT_CONFIG = 2
 """Settings or credentials are wrong, and nothing was started."""
 EXIT_STALLED = 3
@@ -107,8 +107,10 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
         code = app(None if arguments is None else list(arguments), standalone_mode=False) or EXIT_DONE
         if code == EXIT_INTERRUPTED:  # typer handles Ctrl-C itself and returns this code
             _say(_INTERRUPTED, code)
-    except (ConfigError, ShardError) as error:
+    except (ConfigError, ShardError, ShardUnavailableError) as error:
         code = _say(error, EXIT_CONFIG)
+    except StoreError as error:
+        code = _say(error, EXIT_SOME_FAILED)
     except StalledError as error:
         code = _say(error, EXIT_STALLED)
     except KeyboardInterrupt:

@@ -78,7 +78,27 @@ class RunSettings(Section):
         3,
         ge=1,
         le=20,
-        description="How many times a shard may kill its worker in one run before the shard fails.",
+        description="How many workers a shard may kill in one run before the shard fails. Workers that die "
+        "with their node don't count.",
+    )
+    max_infrastructure_retries: int = Field(
+        2,
+        ge=0,
+        le=20,
+        description="How many times a run tries a shard again after a fault that isn't in the input, such as "
+        "an error of the store or a GPU. After that the shard is postponed to the next run.",
+    )
+    infrastructure_pause_s: float = Field(
+        10,
+        ge=0,
+        description="Seconds before shards are tried again. The pause doubles each time, up to five minutes.",
+    )
+    max_worker_starts: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="How many workers in a row may fail to start, for example because a model can't be "
+        "loaded, before the run leaves their nodes, or stops if no node is left.",
     )
 
     @model_validator(mode="after")

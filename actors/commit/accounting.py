@@ -20,16 +20,22 @@ from actors.storage.tables import METERED
 class ShardSummary:
     """The result of a shard, as it is reported to the driver.
 
-    `state` is the state of the new commit record, or "superseded" if another attempt committed first. It is
-    "unrecorded" if not even the failure could be written, or if the failure is no reason to discard what was
-    committed before; the shard must then be processed again.
+    Attributes:
+        shard_id: Id of the shard.
+        state: State of its commit record, which another attempt may have written; or "postponed" if the shard
+            could not be done for a reason that isn't in its content, so that its record stays as it was.
+        counts: Counts of the commit record.
+        annotators: Number of persons by outcome, for each annotator.
+        error: Why the shard failed or is postponed.
+        retry: Whether the same run should try a postponed shard again.
     """
 
     shard_id: str
-    state: Literal["done", "failed", "superseded", "unrecorded"]
+    state: Literal["done", "failed", "postponed"]
     counts: Counts = field(default_factory=Counts)
     annotators: dict[str, dict[str, int]] = field(default_factory=dict)
     error: str | None = None
+    retry: bool = False
 
     def to_json(self) -> str:
         """Return the summary as one line of JSON."""
@@ -37,9 +43,10 @@ class ShardSummary:
 
     @classmethod
     def from_block(cls, block: ShardBlock) -> ShardSummary:
-        """Read the summary that the last stage put into a block; without one, the shard is "unrecorded"."""
+        """Read the summary that the last stage put into a block; without one, the shard is postponed."""
         if block.summary is None:
-            return cls(block.task.shard.shard_id, "unrecorded", error=block.error)
+            retry = block.fault == "infrastructure"
+            return cls(block.task.shard.shard_id, "postponed", error=block.error, retry=retry)
         content = json.loads(block.summary)
         return cls(**{**content, "counts": Counts(**content["counts"])})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from dataclasses import replace
 
-from actors.errors import ShardError
+from actors.errors import ShardUnavailableError
 from actors.records import Shard
 from actors.shard_block import ShardBlock
 from actors.storage.commit_record import CommitRecord, InputIdentity, read_record
@@ -17,11 +17,11 @@ def load_committed(block: ShardBlock, output: ObjectStore) -> tuple[ShardBlock, 
     """Return the block with the tables named in its shard's commit record, and the record.
 
     Raises:
-        ShardError: The record was deleted or replaced, or names an object that is missing.
+        ShardUnavailableError: The record was deleted or replaced, or names an object that is missing.
     """
     found = read_record(output, block.task.shard.shard_id)
     if found is None or found[1] != block.task.record_etag:
-        raise ShardError("its commit record was changed by another run; run again")
+        raise ShardUnavailableError("its commit record was changed by another run; run again")
     record = found[0]
     tables = {}
     for entry in record.objects:
@@ -30,7 +30,7 @@ def load_committed(block: ShardBlock, output: ObjectStore) -> tuple[ShardBlock, 
         try:
             tables[entry.kind] = from_parquet(output.read(entry.path))
         except FileNotFoundError as error:
-            raise ShardError(
+            raise ShardUnavailableError(
                 f"{entry.path} is named in the commit record but missing; run again with --force"
             ) from error
     annotations = {kind.partition("/")[2]: table for kind, table in tables.items() if "/" in kind}

@@ -50,6 +50,9 @@ class Committer:
     def commit(self, block: ShardBlock) -> ShardSummary:
         """Write the shard's objects, then its commit record with a conditional write.
 
+        Args:
+            block: A block that is complete, or has a fault of its input.
+
         Raises:
             OSError: The store can't be written. Nothing is committed, and the shard must be processed again.
         """
@@ -57,9 +60,7 @@ class Committer:
         shard_id = block.task.shard.shard_id
         previous = read_record(self.store, shard_id)
         if (previous[1] if previous else None) != block.task.record_etag:
-            return self._superseded(shard_id)
-        if block.keep_previous_commit:
-            return ShardSummary(shard_id, "unrecorded", error=block.error)
+            return self._winner(shard_id)
         attempt = self._attempt(block, previous[0] if previous else None)
         objects = build_objects(attempt, self.settings, self.schema, self.fingerprints)
         self._write(objects)
@@ -68,7 +69,7 @@ class Committer:
             publish(self.store, record, block.task.record_etag)
         except PreconditionError:
             self.store.delete(o.entry.path for o in objects if attempt.attempt_id in o.entry.path)
-            return self._superseded(shard_id)
+            return self._winner(shard_id)
         self._tidy_up(attempt, record)
         return ShardSummary.of_record(record)
 
@@ -147,9 +148,12 @@ class Committer:
         current = document_paths(attempt.block, self.settings)
         self.store.delete([o.path for o in self.store.list(folder) if o.path not in current])
 
-    def _superseded(self, shard_id: str) -> ShardSummary:
+    def _winner(self, shard_id: str) -> ShardSummary:
+        """Return the summary of the attempt that committed first.
+
+        It may be an earlier try of this run, whose worker died after the commit.
+        """
         found = read_record(self.store, shard_id)
         if found is None:
-            return ShardSummary(shard_id, "unrecorded", error="its commit record was deleted; run again")
-        winner = found[0]
-        return ShardSummary(shard_id, "superseded", winner.counts, winner.annotators, winner.error)
+            return ShardSummary(shard_id, "postponed", error="its commit record was deleted; run again")
+        return ShardSummary.of_record(found[0])

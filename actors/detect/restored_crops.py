@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from actors.detect.crops import CropSettings, cut_person
-from actors.errors import CropRestoreError, FrameError, ShardError
+from actors.errors import CropRestoreError, FrameError, ShardError, ShardUnavailableError, StoreError
 from actors.read.frame_decoder import decode_frame
 from actors.read.frames import read_frames
 from actors.read.listing import current_etag
@@ -50,8 +50,8 @@ class CropRestorer:
             record: The shard's commit record.
 
         Raises:
-            CropRestoreError: The source is gone, unreachable or has changed, or the shard was cut with other
-                settings.
+            CropRestoreError: The source is gone or has changed, or the shard was cut with other settings.
+            StoreError: The source can't be read now.
             ValueError: The block has no persons yet.
         """
         if block.persons is None:
@@ -70,7 +70,7 @@ class CropRestorer:
                 image = decode_frame(data, self.input.max_image_pixels)
                 for index in missing.pop(frame_key):
                     crops[index] = cut_person(image, columns[index]["bbox"], self.crops)
-        except (ShardError, FrameError) as error:
+        except (ShardError, ShardUnavailableError, FrameError) as error:
             raise _restore_error(str(error)) from error
         if missing:
             raise _restore_error(f"{block.task.shard.uri} no longer contains frame {min(missing)}")
@@ -100,7 +100,7 @@ class CropRestorer:
         except FileNotFoundError as error:
             raise _restore_error(f"{shard.uri} is no longer there") from error
         except STORAGE_ERRORS as error:
-            raise _restore_error(f"{shard.uri}: {storage_error_text(error)}") from error
+            raise StoreError(f"{shard.uri}: {storage_error_text(error)}") from error
         if etag != record.input.etag:
             raise _restore_error(f"{shard.uri} has changed since its people were detected")
 

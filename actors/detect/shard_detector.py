@@ -57,7 +57,7 @@ class _FramePeople:
 
 @dataclass
 class ShardDetector:
-    """Detects the people of whole shards; the model is loaded with the first shard.
+    """Detects the people of whole shards; the model is loaded once.
 
     Attributes:
         input: How to read frames, and their limits.
@@ -80,6 +80,14 @@ class ShardDetector:
     @cached_property
     def _model(self) -> PersonDetector:
         return PersonDetector(self.detector, self.resolved)
+
+    def load(self) -> None:
+        """Load the model now instead of with the first frame.
+
+        Raises:
+            WeightsError: The model can't be loaded on this machine.
+        """
+        _ = self._model
 
     def detect(
         self, block: ShardBlock, report_progress: ReportProgress = lambda _frames, _persons: None

@@ -25,8 +25,9 @@ from actors.errors import (
     GeminiRateLimitedError,
     GeminiRefusedError,
     GeminiUnavailableError,
-    ShardError,
+    ShardUnavailableError,
     ShopframeError,
+    StoreError,
 )
 from actors.gemini.answer_journal import JournalEntry, crop_sha256, write_journal
 from actors.gemini.api.answer import GeminiAnswer
@@ -180,7 +181,8 @@ class BatchAnnotator(Annotator):
         for task in tasks:
             try:
                 _, shard = self._drainer.load(task)
-            except ShardError as error:  # The same error is recorded when the shard is to be committed.
+            except (ShardUnavailableError, StoreError) as error:
+                # The same error is reported when the shard is to be committed.
                 log.warning("batch mode skips shard %s: %s", task.shard_id, error)
                 continue
             chosen = None if task.chosen is None else frozenset(task.chosen)

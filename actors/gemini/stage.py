@@ -89,6 +89,11 @@ class GeminiRun:
         """Whether something went wrong that waiting for the quota won't fix."""
         return bool(self.errors) or (self.stop is not None and self.stop.kind in ("refused", "unreachable"))
 
+    @property
+    def postponed(self) -> list[dict[str, str]]:
+        """The shards that could not be asked about or committed, as `progress.json` lists them."""
+        return [{"shard": shard_id, "error": error} for shard_id, error in self.errors[:1000]]
+
     def as_dict(self) -> dict[str, Any]:
         """Return the values that `progress.json` shows."""
         return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from actors.errors import ShardError
+from actors.errors import ShardError, ShardUnavailableError, StoreError
 from actors.read.loose_images import read_images
 from actors.read.parquet_frames import read_parquet
 from actors.read.settings import InputSettings
@@ -52,19 +52,22 @@ def read_frames(shard: Shard, settings: InputSettings, storage: StorageSettings)
         storage: How to reach the store. Failed requests are retried `storage.retries` times.
 
     Raises:
-        ShardError: The shard is missing, unreachable, truncated or damaged, is not of the format that its
-            name implies, or contains no images. The message names the shard and, if there is one, the
-            remedy.
+        ShardError: The shard is truncated or damaged, is not of the format that its name implies, or contains
+            no images. The message names the shard and, if there is one, the remedy.
+        ShardUnavailableError: The shard is no longer there.
+        StoreError: The shard can't be read now.
     """
     name = shard.uri if not shard.members else f"{shard.uri} ({shard.shard_id})"
     try:
         yield from _read(shard, settings, ObjectStore(shard.uri, storage))
-    except ShardError as error:
-        raise ShardError(f"{name}: {error}") from error
+    except (ShardError, ShardUnavailableError, StoreError) as error:
+        raise type(error)(f"{name}: {error}") from error
     except FileNotFoundError as error:
-        raise ShardError(f"{name}: no longer there, although it existed when the run was planned") from error
+        raise ShardUnavailableError(
+            f"{name}: no longer there, although it existed when the run was planned"
+        ) from error
     except STORAGE_ERRORS as error:
-        raise ShardError(f"{name}: {storage_error_text(error)}") from error
+        raise StoreError(f"{name}: {storage_error_text(error)}") from error
 
 
 def _read(shard: Shard, settings: InputSettings, store: ObjectStore) -> Iterator[Frame]:

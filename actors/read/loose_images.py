@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
+from actors.errors import ShardUnavailableError
 from actors.read.file_names import SeenKeys, clean_text, file_key, is_image, is_sidecar, size_error
 from actors.read.settings import InputSettings
 from actors.read.sidecars import MAX_SIDECAR_BYTES, NO_FACTS, FrameFacts, parse_sidecar, sidecar_too_large
@@ -12,6 +13,9 @@ from actors.records import Frame, Shard
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
 from actors.storage.store_errors import storage_error_text
+
+_GONE = "no longer there, although it existed when the run was planned"
+_REFUSED = "not readable: "
 
 
 def pack_members(names: list[str]) -> bytes:
@@ -34,7 +38,9 @@ def read_images(store: ObjectStore, shard: Shard, settings: InputSettings) -> It
         settings: The limits on images, and whether sidecars are read.
 
     Raises:
-        OSError: The store failed. A single file that is gone or unreadable gives a frame with an error.
+        ShardUnavailableError: All images are gone or unreadable, so the folder was moved or closed. A single
+            image that is gone or unreadable gives a frame with an error.
+        OSError: The store failed.
     """
     names = list_members(shard.members)
     sidecars = {file_key(name): name for name in names if is_sidecar(name)} if settings.sidecars else {}
@@ -44,9 +50,18 @@ def read_images(store: ObjectStore, shard: Shard, settings: InputSettings) -> It
         return _read_image(store, name, sidecars.get(file_key(name)), errors.pop(name), settings)
 
     errors: dict[str, str | None] = {}
-    for name in filter(is_image, names):
+    images = list(filter(is_image, names))
+    for name in images:
         errors[name] = seen.duplicate_error(file_key(name), name)
-    yield from map_ahead(read, list(errors))
+    reasons = []
+    for frame in map_ahead(read, images):
+        if frame.error is not None and frame.error.startswith((_GONE, _REFUSED)):
+            reasons.append(frame.error)
+        yield frame
+    if reasons and len(reasons) == len(images):
+        raise ShardUnavailableError(
+            f"none of its {len(reasons)} images can be read; the first is {reasons[0]}"
+        )
 
 
 def _read_image(
@@ -74,6 +89,6 @@ def _read_file(store: ObjectStore, name: str, max_bytes: int) -> tuple[bytes | N
     try:
         return store.read_start(name, max_bytes + 1), None
     except (FileNotFoundError, IsADirectoryError):
-        return None, "no longer there, although it existed when the run was planned"
+        return None, _GONE
     except PermissionError as error:
-        return None, f"not readable: {storage_error_text(error)}"
+        return None, f"{_REFUSED}{storage_error_text(error)}"

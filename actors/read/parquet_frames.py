@@ -9,11 +9,12 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.errors import ShardError
+from actors.errors import ShardError, StoreError
 from actors.read.file_names import SeenKeys, clean_text, size_error
 from actors.read.settings import InputSettings
 from actors.read.sidecars import parse_facts
 from actors.records import Frame, Shard
+from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 
 _ROWS_AT_ONCE = 16
 _BUFFER_BYTES = 2**20
@@ -43,10 +44,10 @@ def read_parquet(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iter
 
     Raises:
         ShardError: The file is not Parquet, is damaged, or lacks rows or a configured column.
-        OSError: The store failed.
+        StoreError: The store failed.
     """
     try:
-        parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+        parquet = pq.ParquetFile(_StoreFile(file), pre_buffer=False, buffer_size=_BUFFER_BYTES)
         columns = _choose_columns(parquet.schema_arrow, settings)
         groups = range(shard.start, parquet.num_row_groups if shard.stop is None else shard.stop)
         if not parquet.metadata.num_rows:
@@ -64,8 +65,25 @@ def read_parquet(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iter
             for row in _rows(batch):
                 yield _to_frame(row, row_number, columns, seen, settings)
                 row_number += 1
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise ShardError(f"not Parquet, or damaged: {_first_line(error)}") from error
+
+
+class _StoreFile:
+    """A file whose own errors can be told from those of pyarrow, which reports some damage as OSError."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as a file does. Raises StoreError."""
+        try:
+            return self._file.read(size)
+        except STORAGE_ERRORS as error:
+            raise StoreError(storage_error_text(error)) from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _choose_columns(schema: pa.Schema, settings: InputSettings) -> _Columns:

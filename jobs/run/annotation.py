@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -13,20 +12,20 @@ import ray
 from rich.console import Console
 
 from actors.attempt_tracker import Snapshot, start_tracker
-from actors.commit.accounting import ShardSummary
 from actors.commit.committer import Committer
 from actors.detect.restored_crops import CropRestorer
 from actors.detect.shard_detector import ShardDetector
-from actors.errors import ConfigError, StalledError
+from actors.errors import StalledError, StoreError
 from actors.gemini.backlog.selection import Backlog
 from actors.gemini.stage import GeminiRun, make_stage
 from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.stages import BlockStage, StageContext, annotate_stage, commit_stage, detect_stage
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
+from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 from jobs.run.gemini_drain import GeminiDisplay
-from jobs.run.graph import run_graph
-from jobs.run.output_status import Totals
+from jobs.run.graph import Retries, run_graph
+from jobs.run.output_status import Totals, counted
 from jobs.run.plan import Plan, Scope
 from jobs.run.prepare import check_places, gemini_backlog, plan_run
 from jobs.run.progress import ProgressDisplay, watch
@@ -35,7 +34,7 @@ from jobs.run.resolve import Resolved, resolve
 from jobs.run.run_log import log, run_log
 from jobs.run.summary import print_summary
 from jobs.run.wrap_up import wrap_up
-from jobs.settings import LoadedSettings, Settings
+from jobs.settings import LoadedSettings, RunSettings, Settings
 
 
 def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) -> bool:
@@ -47,26 +46,35 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
         annotator: The annotator to ask again, with scope "annotator".
 
     Returns:
-        Whether everything that could be done is done. False if shards failed or if Gemini failed for another
-        reason than its quota.
+        Whether everything that could be done is done. False if shards failed or were postponed, or if Gemini
+        failed for another reason than its quota.
 
     Raises:
         ConfigError: If settings, weights, input or output can't be used. This is raised before any work,
             unless it is a worker that can't start on its machine.
         StalledError: If no shard was committed within the deadline, or Ray failed.
+        StoreError: If the output can't be reached any more during the run.
     """
     settings = loaded.settings
     output = check_places(loaded)
+    totals = Totals()
     with run_log(output) as terminal:
         log.info("start", extra={"input": settings.input.uri, "version": version("shopframe")})
         print("checking models, input and output", file=terminal)
         resolved = resolve(settings)
         plan = plan_run(settings, output, resolved, scope, annotator)
         backlog = gemini_backlog(settings, output, resolved, plan, scope, annotator)
-        run = _run(_Work(settings, resolved, plan, backlog, output, terminal))
-        status = wrap_up(output, resolved.schema, settings.output.consolidate, run)
+        try:
+            run = _run(_Work(settings, resolved, plan, backlog, output, terminal), totals)
+            status = wrap_up(output, resolved.schema, settings.output.consolidate, run, totals.postponed)
+        except STORAGE_ERRORS as error:
+            committed = counted(totals.shards["done"] + totals.shards["failed"], "shard")
+            raise StoreError(
+                f"{output.uri}: {storage_error_text(error)}; this run committed {committed} of "
+                f"{len(plan.tasks):,}: run the same command again when the store can be reached"
+            ) from error
     print_summary(Console(soft_wrap=False), status, run)
-    return not (run["shards_failed"] or run["gemini"]["failed"])
+    return not (run["shards_failed"] or run["shards_postponed"] or run["gemini"]["failed"])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,25 +89,24 @@ class _Work:
     terminal: Any
 
 
-def _run(work: _Work) -> dict[str, Any]:
+def _run(work: _Work, totals: Totals) -> dict[str, Any]:
     plan = work.plan
     started = time.monotonic()
-    totals = Totals()
     gemini = GeminiRun()
     if plan.tasks or (work.backlog is not None and work.backlog.ready):
         print(
-            f"{plan.shards:,} shards in the input, {len(plan.tasks):,} to do; starting Ray",
+            f"{counted(plan.shards, 'shard')} in the input, {len(plan.tasks):,} to do; starting Ray",
             file=work.terminal,
         )
         try:
             gemini = _run_tasks(work, totals)
         except ray.exceptions.RayError as error:
             log.exception("Ray failed")
-            done = sum(totals.shards.values())
+            done = f"after {sum(totals.shards.values()):,} of {counted(len(plan.tasks), 'shard')}"
             raise StalledError(
-                f"Ray failed after {done} of {len(plan.tasks)} shards: {_last_line(error)}; committed shards "
-                f"are intact and details are in {work.output.uri_of(layout.LOG)}: fix the cause and run the "
-                "same command again"
+                f"Ray failed {done if plan.tasks else 'while Gemini was asked'}: {_last_line(error)}; "
+                f"committed shards are intact and details are in {work.output.uri_of(layout.LOG)}: fix the "
+                "cause and run the same command again"
             ) from error
     finished = sum(totals.shards.values())
     if finished != len(plan.tasks):
@@ -108,8 +115,9 @@ def _run(work: _Work) -> dict[str, Any]:
             "committed; run the same command again"
         )
     return {
-        "shards_done": totals.shards["done"] + totals.shards["superseded"],
-        "shards_failed": totals.shards["failed"] + totals.shards["unrecorded"],
+        "shards_done": totals.shards["done"],
+        "shards_failed": totals.shards["failed"],
+        "shards_postponed": totals.shards["postponed"],
         "shards_skipped": plan.skipped,
         "frames": totals.frames["total"],
         "persons": totals.persons["kept"],
@@ -128,7 +136,7 @@ def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
         )
         committer = _committer(work)
         stages = _stages(work, resources, crop_restorer, committer)
-        summaries = _refused_workers(run_graph(tasks, stages, context), context)
+        summaries = run_graph(tasks, stages, context, _retries(settings.run))
         gemini = None
         if backlog is not None:
             gemini = make_stage(
@@ -158,19 +166,12 @@ def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
         return gemini.finish(GeminiDisplay(display.say))
 
 
-def _refused_workers(summaries: Iterator[ShardSummary], context: StageContext) -> Iterator[ShardSummary]:
-    """Yield the summaries, and replace Ray's error by the worker's own if a worker could not start.
-
-    Raises:
-        ConfigError: If the settings don't fit the workers' machines.
-    """
-    try:
-        yield from summaries
-    except ray.exceptions.RayActorError as error:
-        refusal = ray.get(context.tracker.refusal.remote())
-        if refusal is None:
-            raise
-        raise ConfigError(refusal) from error
+def _retries(settings: RunSettings) -> Retries:
+    return Retries(
+        shards=settings.max_infrastructure_retries,
+        pause_s=settings.infrastructure_pause_s,
+        worker_starts=settings.max_worker_starts,
+    )
 
 
 def _last_line(error: BaseException) -> str:
@@ -193,7 +194,8 @@ def _stages(
         crops=settings.crops,
         max_failed_frames=settings.run.max_failed_frames,
     )
-    stages = [detect_stage(resources.detect, detector, crop_restorer, work.output)]
+    detects = any(task.work == "detect" for task in work.plan.tasks)
+    stages = [detect_stage(resources.detect, detector, crop_restorer, work.output, detects)]
     if resolved.smolvlm is not None and resources.annotate is not None:
         threads = max(1, (os.cpu_count() or 1) // resources.annotate.workers)
         annotator = ShardAnnotator(settings.smolvlm, resolved.smolvlm, resolved.schema, threads)

@@ -10,7 +10,7 @@ from rich.console import Console
 from actors.commit.previews import DrawnPerson, draw_persons, draw_zones
 from actors.detect.settings import ResolvedDetector, resolve_detector
 from actors.detect.shard_detector import ShardDetector
-from actors.errors import FrameError, ShardError
+from actors.errors import FrameError, ShardError, ShardUnavailableError, StoreError
 from actors.read.frame_decoder import decode_frame
 from actors.read.listing import list_shards
 from actors.shard_block import ShardBlock, ShardTask
@@ -102,7 +102,11 @@ def draw_roi(settings: Settings, resolved: ResolvedDetector, output: ObjectStore
     shards = list(list_shards(settings.input, settings.storage))
     for shard in shards[:: -(-len(shards) // _SHARDS)]:
         block = ShardBlock(ShardTask(shard, "detect", previews=-(-wanted // _SHARDS)))
-        block = detector.detect(block)
+        try:
+            block = detector.detect(block)
+        except (ShardUnavailableError, StoreError) as error:
+            trouble = str(error)
+            continue
         if block.error is not None:
             trouble = block.error
             continue

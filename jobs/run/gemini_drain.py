@@ -99,14 +99,15 @@ def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
             write_run(output, before)
         run: dict[str, Any] = {
             "shards_done": done.shards,
-            "shards_failed": len(done.errors),
+            "shards_failed": 0,
+            "shards_postponed": len(done.errors),
             "shards_skipped": run_record.plan.shards - len(waiting),
             "frames": 0,
             "persons": done.answered,
             "gemini": done.as_dict(),
             "seconds": round(time.monotonic() - started, 1),
         }
-        status = wrap_up(output, schema, settings.output.consolidate, run)
+        status = wrap_up(output, schema, settings.output.consolidate, run, done.postponed)
     print_summary(Console(soft_wrap=False), status, run)
     return done
 

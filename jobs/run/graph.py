@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import ray.data
 
+from actors.attempt_tracker import live_nodes
 from actors.commit.accounting import ShardSummary
+from actors.errors import ConfigError
 from actors.shard_block import ShardBlock, ShardTask
 from actors.stages import BlockStage, StageContext, StageWorker, run_stage
+
+log = logging.getLogger("shopframe")
 
 _ONE_AHEAD: dict[str, Any] = {"max_tasks_in_flight_per_actor": 2}
 """Each actor has one shard in progress and one waiting. More would only fill the object store."""
@@ -22,31 +29,115 @@ _WAVE = 4096
 memory, at the cost of starting the actors once per wave."""
 
 
+_LONGEST_PAUSE_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often the run tries again what failed for a reason that isn't in the input.
+
+    Attributes:
+        shards: Number of times that a shard is tried again.
+        pause_s: Seconds before the first of these times. The pause doubles each time, up to five minutes.
+        worker_starts: Number of workers in a row that may fail to start.
+    """
+
+    shards: int = 2
+    pause_s: float = 10.0
+    worker_starts: int = 3
+
+
 def run_graph(
-    tasks: Sequence[ShardTask], stages: Sequence[BlockStage], context: StageContext
+    tasks: Sequence[ShardTask],
+    stages: Sequence[BlockStage],
+    context: StageContext,
+    retries: Retries = Retries(),
 ) -> Iterator[ShardSummary]:
-    """Run the plan and yield one summary per shard as it leaves the last stage.
+    """Run the plan and yield one summary per shard.
 
     A shard remains one block of one row from the first stage to the last. Nothing splits it, so a worker
-    that dies loses only the blocks that it held, and Ray runs just those again.
+    that dies loses only the blocks that it held, and Ray runs just those again. Shards that a fault of the
+    infrastructure has stopped are tried again after all others, by new workers on any node.
 
     Args:
         tasks: The planned shards.
         stages: The stages in their order. The last one commits.
         context: The run's tracker and limits.
+        retries: What is tried again, and how often.
+
+    Raises:
+        ConfigError: No node can start the workers of a stage.
     """
-    for start in range(0, len(tasks), _WAVE):
-        yield from _run_wave(tasks[start : start + _WAVE], stages, context)
+    avoided: set[str] = set()
+    for left in range(retries.shards, -1, -1):
+        again: dict[str, str | None] = {}
+        for start in range(0, len(tasks), _WAVE):
+            wave = tasks[start : start + _WAVE]
+            for summary in _run_where_workers_start(wave, stages, context, retries.worker_starts, avoided):
+                if summary.retry and left:
+                    again[summary.shard_id] = summary.error
+                else:
+                    yield summary
+        if not again:
+            return
+        log.warning("%d shards are tried again", len(again), extra={"shards": dict(list(again.items())[:20])})
+        time.sleep(min(_LONGEST_PAUSE_S, retries.pause_s * 2 ** (retries.shards - left)))
+        tasks = [task for task in tasks if task.shard.shard_id in again]
+
+
+def _run_where_workers_start(
+    tasks: Sequence[ShardTask],
+    stages: Sequence[BlockStage],
+    context: StageContext,
+    worker_starts: int,
+    avoided: set[str],
+) -> Iterator[ShardSummary]:
+    """Run a wave, and run the rest of it without the nodes on which workers turn out not to start.
+
+    Args:
+        tasks: The shards of the wave.
+        stages: The stages.
+        context: The run's tracker and limits.
+        worker_starts: Number of workers in a row that may fail to start.
+        avoided: Ids of the nodes that are not used; nodes are added to it.
+
+    Raises:
+        ConfigError: No node can start the workers.
+    """
+    left = {task.shard.shard_id: task for task in tasks}
+    while left:
+        try:
+            for summary in _run_wave(list(left.values()), stages, context, worker_starts, avoided):
+                del left[summary.shard_id]
+                yield summary
+        except ray.exceptions.RayActorError as error:
+            refusals: dict[str, str] = ray.get(context.tracker.refusals.remote())
+            if not refusals.keys() - avoided:
+                raise
+            if not live_nodes() - refusals.keys():
+                raise ConfigError(next(iter(refusals.values()))) from error
+            log.warning("nodes on which no worker starts are no longer used", extra={"nodes": refusals})
+            avoided |= refusals.keys()
+        else:
+            return
 
 
 def _run_wave(
-    tasks: Sequence[ShardTask], stages: Sequence[BlockStage], context: StageContext
+    tasks: Sequence[ShardTask],
+    stages: Sequence[BlockStage],
+    context: StageContext,
+    worker_starts: int,
+    avoided: set[str],
 ) -> Iterator[ShardSummary]:
     data_context = ray.data.DataContext.get_current()
     data_context.target_max_block_size = None
     data_context.enable_progress_bars = False
     data_context.print_on_execution_start = False
     data_context.execution_options.preserve_order = False
+    data_context.execution_options.label_selector = (
+        {"ray.io/node-id": f"!in({','.join(sorted(avoided))})"} if avoided else None
+    )
+    data_context.max_consecutive_actor_init_deaths = worker_starts - 1
     rows = [task.to_row() for task in tasks]
     blocks = ray.data.from_items(rows, override_num_blocks=len(rows))
     for stage in stages:

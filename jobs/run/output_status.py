@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,9 @@ from actors.storage.record_index import read_records
 from jobs.run.run_record import RunRecord, read_run
 
 _FAILURES_SHOWN = 5
+_POSTPONED_LISTED = 1000
+"""Number of postponed shards that `progress.json` lists. The log has all of them."""
+
 _FRAME_KEYS = {"shard_id": "shard", "frame_key": "frame", "error": "error"}
 
 
@@ -38,6 +42,7 @@ class Totals:
     annotators: dict[str, Counter[str]] = field(default_factory=dict)
     cost_usd: Counter[str] = field(default_factory=Counter)
     failures: list[dict[str, str]] = field(default_factory=list)
+    postponed: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, shard: Any) -> None:
         """Add one shard, given as its commit record or as the summary that its commit returned."""
@@ -51,8 +56,10 @@ class Totals:
             self.annotators.setdefault(name, Counter()).update(outcomes)
         for name, cost in getattr(shard, "cost_usd", {}).items():
             self.cost_usd[name] += cost
-        if shard.error is not None and len(self.failures) < _FAILURES_SHOWN:
-            self.failures.append({"shard": shard.shard_id, "error": shard.error})
+        if shard.state == "failed" and len(self.failures) < _FAILURES_SHOWN:
+            self.failures.append({"shard": shard.shard_id, "error": str(shard.error)})
+        if shard.state == "postponed" and len(self.postponed) < _POSTPONED_LISTED:
+            self.postponed.append({"shard": shard.shard_id, "error": str(shard.error)})
 
 
 def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any]:
@@ -129,25 +136,44 @@ def _quota(store: ObjectStore, run: RunRecord, waiting: int) -> dict[str, Any] |
     }
 
 
-def what_next(status: dict[str, Any]) -> str:
-    """Return what the user should do next, in most cases the command to run."""
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the singular or plural."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def what_next(status: dict[str, Any], postponed: int = 0) -> str:
+    """Return what the user should do next, in most cases the commands to run.
+
+    Args:
+        status: The state of the output.
+        postponed: Number of shards that the run has postponed.
+    """
+    done = f"all done: query {status['output']}/{layout.CONSOLIDATED}/*.parquet"
+    return "; then ".join(_steps(status, postponed)) or done
+
+
+def _steps(status: dict[str, Any], postponed: int) -> Iterator[str]:
     shards, output = status["shards"], status["output"]
-    if shards["pending"]:
-        return f"{shards['pending']} shards are still to do: run the same shopframe annotate command again"
+    again = max(postponed, shards["pending"])
+    if again:
+        yield (
+            f"{counted(again, 'shard')} still to do: run the same shopframe annotate command again"
+            + (" when the causes above are gone" if postponed else "")
+        )
     if shards["failed"]:
-        return (
-            f"{shards['failed']} shards failed: fix the causes that `failures` lists, then run "
+        yield (
+            f"{counted(shards['failed'], 'shard')} failed: fix what the errors say, and run "
             f"shopframe annotate ... --output {output} --retry-failed"
         )
     if status["quota"] is not None and status["quota"]["persons_waiting"]:
         quota = status["quota"]
         when = "now" if quota["left_today"] != 0 else f"after {quota['resets_at']}"
-        waiting = f"{quota['persons_waiting']:,} persons wait for Gemini"
-        return f"{waiting}: run shopframe gemini --output {output} ({when})"
+        waiting = f"{counted(quota['persons_waiting'], 'person')} waiting for Gemini"
+        yield f"{waiting}: run shopframe gemini --output {output} ({when})"
     for name, outcomes in status["annotators"].items():
-        if name == "gemini":
-            continue
         owed = sum(n for outcome, n in outcomes.items() if outcome in RETRYABLE)
-        if owed:
-            return f"{owed} persons wait for {name}: run shopframe annotate ... --retry-annotator {name}"
-    return f"all done: query {output}/{layout.CONSOLIDATED}/*.parquet"
+        if owed and name != "gemini":
+            yield (
+                f"{counted(owed, 'person')} waiting for {name}: run shopframe annotate ... "
+                f"--retry-annotator {name}"
+            )

@@ -18,7 +18,7 @@ from rich.text import Text
 from actors.attempt_tracker import Snapshot
 from actors.commit.accounting import ShardSummary
 from actors.errors import StalledError
-from jobs.run.output_status import Totals
+from jobs.run.output_status import Totals, counted
 from jobs.run.run_log import log
 
 _RATE_OVER_S = 30.0
@@ -101,12 +101,13 @@ class ProgressDisplay:
         )
 
     def _failed(self) -> str:
-        shards = self._totals.shards["failed"] + self._totals.shards["unrecorded"]
-        return f"{shards:,} shards, {self._totals.frames['failed']:,} frames"
+        shards, frames = self._totals.shards, self._totals.frames
+        postponed = f", {shards['postponed']:,} postponed" if shards["postponed"] else ""
+        return f"{counted(shards['failed'], 'shard')}, {counted(frames['failed'], 'frame')}{postponed}"
 
     def _line(self) -> str:
         task = self._bar.tasks[0]
-        left = "" if task.time_remaining is None else f", {task.time_remaining / 60:.0f} min left"
+        left = "" if task.time_remaining is None else f", {_duration(task.time_remaining)} left"
         return (
             f"{task.completed:.0f} of {task.total:.0f} shards, frames {self._rates(1, self._frames)}, "
             f"persons {self._rates(2, self._persons)}, failed {self._failed()}{left}"
@@ -118,6 +119,14 @@ class ProgressDisplay:
         numbers.add_row("persons", self._rates(2, self._persons) if self._recent else "0")
         numbers.add_row("failed", self._failed())
         return Group(self._bar, numbers)
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration in the unit that fits it."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def watch(

@@ -9,6 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.run.output_status import counted
+
+_POSTPONED_SHOWN = 5
+
 
 def print_summary(console: Console, status: dict[str, Any], run: dict[str, Any]) -> None:
     """Print what the run did, the state of the output, the first failures, and what to do next."""
@@ -22,12 +26,14 @@ def print_summary(console: Console, status: dict[str, Any], run: dict[str, Any])
         console.print(Text(status["models"]["notice"]), soft_wrap=True)
     held = run.get("gemini", {}).get("held")
     if held:
-        console.print(Text(f"gemini: {held:,} shards left to another run, which is working on them"))
+        console.print(Text(f"gemini: {counted(held, 'shard')} left to another run, which is working on it"))
     stopped = run.get("gemini", {}).get("stopped")
     if stopped:
         console.print(Text(f"gemini stopped: {stopped['reason']}"), soft_wrap=True)
     for shard_id, error in run.get("gemini", {}).get("errors", {}).items():
         console.print(Text(f"gemini: {shard_id}: {error}"), soft_wrap=True)
+    for shard in status.get("postponed", [])[:_POSTPONED_SHOWN]:
+        console.print(Text(f"postponed: {shard['shard']}: {shard['error']}"), soft_wrap=True)
     for failure in status["failures"]:
         console.print(Text(f"failed: {failure['shard']}: {failure['error']}"), soft_wrap=True)
     for failure in status["failed_frames"]:
@@ -41,9 +47,10 @@ def _summary_rows(status: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple
         yield (
             "this run",
             (
-                f"{run['shards_done']:,} shards done, {run['shards_failed']:,} failed, "
-                f"{run['shards_skipped']:,} skipped (nothing to do), {run['frames']:,} frames, "
-                f"{run['persons']:,} persons in {run['seconds']:.0f} s"
+                f"{counted(run['shards_done'], 'shard')} done, {run['shards_failed']:,} failed, "
+                f"{run['shards_postponed']:,} postponed, {run['shards_skipped']:,} skipped (nothing to do), "
+                f"{counted(run['frames'], 'frame')}, {counted(run['persons'], 'person')} in "
+                f"{run['seconds']:.0f} s"
             ),
         )
     shards, frames, persons = status["shards"], status["frames"], status["persons"]

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from actors.attributes import AttributeSchema
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from jobs.run.consolidation import consolidate_output
-from jobs.run.output_status import output_status
+from jobs.run.output_status import output_status, what_next
 from jobs.run.run_log import log
 from jobs.run.sweep import sweep
 
 
 def wrap_up(
-    output: ObjectStore, schema: AttributeSchema, consolidate: bool, run: dict[str, Any]
+    output: ObjectStore,
+    schema: AttributeSchema,
+    consolidate: bool,
+    run: dict[str, Any],
+    postponed: Sequence[dict[str, str]],
 ) -> dict[str, Any]:
     """End a run and return the state of the output.
 
@@ -24,6 +29,7 @@ def wrap_up(
         schema: The attribute schema.
         consolidate: Whether to bring `consolidated/` up to date.
         run: The counts of this run.
+        postponed: The shards that this run has postponed, with the reasons; the first ones if there are many.
 
     Raises:
         OSError: If the store can't be read or written.
@@ -32,6 +38,7 @@ def wrap_up(
     if consolidate:
         consolidate_output(output, schema)
     status = output_status(output, keep_index=True)
+    status |= {"postponed": list(postponed), "next": what_next(status, run["shards_postponed"])}
     output.write(layout.PROGRESS, json.dumps({**status, "run": run}, indent=2).encode())
     log.info("end", extra={"run": run, "shards": status["shards"]})
     return status

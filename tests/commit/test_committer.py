@@ -113,7 +113,8 @@ def test_a_record_names_every_object_with_its_size_and_checksum(store):
 def test_of_two_first_attempts_one_wins_and_the_other_leaves_nothing(store):
     assert committer(store).commit(block()).state == "done"
     before, found = record_of(store), files(store)
-    assert committer(store).commit(block(kept=1)).state == "superseded"
+    summary = committer(store).commit(block(kept=1))
+    assert (summary.state, summary.counts) == ("done", before.counts)
     assert record_of(store) == before
     assert files(store) == found
 
@@ -128,7 +129,7 @@ def test_an_attempt_that_loses_while_it_writes_deletes_its_objects(store):
 
     late = Late(store.uri, StorageSettings())
     summary = committer(late).commit(block(kept=1))
-    assert summary.state == "superseded"
+    assert summary.state == "done"
     assert summary.counts.kept == 2
     named = {entry.path for entry in record_of(store).objects}
     data = {path for path in files(store) if path.startswith(("frames", "persons", "annotations"))}
@@ -159,8 +160,16 @@ def test_a_failed_shard_keeps_its_reason_and_its_frames_and_no_output(store):
     assert record.annotators == {}
 
 
+def test_a_failure_that_is_committed_again_is_still_a_failure(store):
+    # The worker died after it had published the failure, and Ray ran the commit once more.
+    broken = block().failed("truncated within a header")
+    committer(store).commit(broken)
+    again = committer(store).commit(broken)
+    assert (again.state, again.error) == ("failed", "truncated within a header")
+
+
 def test_a_shard_that_could_not_be_read_at_all_has_a_record_alone(store):
-    nothing = ShardBlock(block().task, error="not a tar")
+    nothing = ShardBlock(block().task).failed("not a tar")
     committer(store).commit(nothing)
     assert record_of(store).objects == ()
     assert files(store) == {"commits/s.json"}
@@ -168,7 +177,7 @@ def test_a_shard_that_could_not_be_read_at_all_has_a_record_alone(store):
 
 def test_a_shard_that_fails_after_it_was_done_keeps_none_of_its_old_output(store):
     committer(store).commit(block())
-    broken = block(etag=etag_of(store), attempt=2).failed("gone")
+    broken = block(etag=etag_of(store), attempt=2).failed("the new tar is truncated")
     committer(store).commit(broken)
     assert record_of(store).state == "failed"
     assert not [p for p in files(store) if p.startswith(("json/", "persons/", "annotations/"))]
@@ -224,7 +233,7 @@ def test_a_record_deleted_meanwhile_leaves_the_shard_to_do(store):
     etag = etag_of(store)
     store.delete(["commits/s.json"])
     summary = committer(store).commit(block(etag=etag, attempt=2))
-    assert (summary.state, files(store) & {"commits/s.json"}) == ("unrecorded", set())
+    assert (summary.state, files(store) & {"commits/s.json"}) == ("postponed", set())
 
 
 def test_previews_stay_for_a_first_annotator_and_go_when_it_answers_anew(store):

@@ -11,8 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from actors.errors import ShardUnavailableError, StoreError
 from actors.read.frames import read_frames
 from actors.read.loose_images import list_members, pack_members
+from actors.read.parquet_frames import read_parquet
 from actors.read.settings import InputSettings
 from actors.records import Frame, Shard
 from actors.storage.object_store import ObjectStore
@@ -93,10 +95,30 @@ def test_a_configured_column_that_is_missing_fails_the_shard(setting: str, tmp_p
 
 
 @pytest.mark.parametrize("kind", SUFFIXES)
-def test_an_object_that_went_away_fails_the_shard(kind: str, tmp_path):
+def test_an_object_that_went_away_makes_the_shard_unavailable(kind: str, tmp_path):
     shard = Shard("x", str(tmp_path / "gone"), kind, "etag", 100)
-    _, error = read_until_error(shard)
-    assert "no longer there" in error
+    with pytest.raises(ShardUnavailableError, match="gone: no longer there"):
+        list(read_frames(shard, InputSettings(), STORAGE))
+
+
+def test_a_folder_of_images_that_was_moved_makes_the_shard_unavailable(tmp_path):
+    (tmp_path / "images").mkdir()
+    shard = images_shard(tmp_path / "images", bad.frames(3))
+    (tmp_path / "images").rename(tmp_path / "moved")
+    with pytest.raises(ShardUnavailableError, match="none of its 3 images can be read; the first is no longer"):
+        list(read_frames(shard, InputSettings(), STORAGE))
+
+
+def test_a_store_that_fails_within_a_parquet_file_is_no_damage(tmp_path):
+    class Failing(io.FileIO):
+        def read(self, size=-1):
+            if self.tell() == 4:  # the footer at the end is read first
+                raise ConnectionResetError("the connection was lost")
+            return super().read(size)
+
+    shard = shard_of(tmp_path / "x.parquet", bad.parquet({"image": [bad.jpeg()] * 4}), "parquet")
+    with pytest.raises(StoreError, match="the connection was lost"):
+        list(read_parquet(Failing(shard.uri), shard, InputSettings()))
 
 
 def test_a_damaged_row_group_fails_the_shard_after_the_ones_before(tmp_path):

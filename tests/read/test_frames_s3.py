@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from actors.errors import ShardError
+from actors.errors import ShardUnavailableError, StoreError
 from actors.read.frames import read_frames
 from actors.read.loose_images import pack_members
 from actors.read.parts import split_shard
@@ -56,27 +56,27 @@ def test_loose_images_from_a_bucket_include_empty_and_missing_ones(bucket: str):
     assert found["frame-005"].camera == "cam-1"
 
 
-def test_a_store_that_is_down_fails_the_shard_and_tells_no_secret(bucket: str, monkeypatch):
+def test_a_store_that_is_down_is_no_fault_of_the_shard_and_tells_no_secret(bucket: str, monkeypatch):
     storage = StorageSettings(endpoint_url="http://127.0.0.1:9", retries=0, timeout_s=2)
     for kind, members in (("webdataset", b""), ("images", pack_members(["a.jpg"]))):
         shard = Shard("x", f"{bucket}/a.tar", kind, "etag", 10, members=members)
-        with pytest.raises(ShardError, match=r"can't be reached.*check storage\.endpoint_url") as raised:
+        with pytest.raises(StoreError, match=r"can't be reached.*check storage\.endpoint_url") as raised:
             list(read_frames(shard, InputSettings(), storage))
         assert "only-for-loopback" not in str(raised.value)
 
 
-def test_a_wrong_secret_fails_the_shard_with_the_remedy(bucket: str, monkeypatch):
+def test_a_wrong_secret_is_no_fault_of_the_shard(bucket: str, monkeypatch):
     content = bad.good_tar(2)
     ObjectStore(bucket, STORAGE).write("a.tar", content)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
     ObjectStore(bucket, STORAGE).fs.clear_instance_cache()
     shard = Shard("a", f"{bucket}/a.tar", "webdataset", "etag", len(content))
-    with pytest.raises(ShardError, match="AWS_ACCESS_KEY_ID") as raised:
+    with pytest.raises(StoreError, match="AWS_ACCESS_KEY_ID") as raised:
         list(read_frames(shard, InputSettings(), STORAGE))
     assert not re.search("wrong-secret|only-for-loopback", str(raised.value))
 
 
-def test_a_bucket_that_is_not_there_fails_the_shard(s3_environment):
+def test_a_bucket_that_is_not_there_makes_the_shard_unavailable(s3_environment):
     shard = Shard("a", "s3://no-such-bucket-here/a.tar", "webdataset", "etag", 10)
-    with pytest.raises(ShardError, match="no longer there"):
+    with pytest.raises(ShardUnavailableError, match="no longer there"):
         list(read_frames(shard, InputSettings(), STORAGE))

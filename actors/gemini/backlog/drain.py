@@ -10,7 +10,7 @@ from actors.commit.accounting import ShardSummary
 from actors.commit.committed_shard import load_committed, shard_from_record
 from actors.commit.committer import Committer
 from actors.detect.restored_crops import CropRestorer
-from actors.errors import PreconditionError, ShardError, ShopframeError
+from actors.errors import PreconditionError, ShardUnavailableError, ShopframeError
 from actors.gemini.answer_journal import read_journal
 from actors.gemini.backlog.claims import Claim
 from actors.gemini.backlog.pending_shard import PendingShard, pending_shard
@@ -66,13 +66,13 @@ class ShardDrainer:
         """Load a committed shard and the answers that the journal has in addition.
 
         Raises:
-            ShardError: The shard isn't committed, one of its objects is missing, or crops that were not kept
-                can't be cut out again.
+            ShardUnavailableError: The shard isn't committed, one of its objects is missing, or crops that
+                were not kept can't be cut out again.
             OSError: The store can't be read.
         """
         found = read_record(self.committer.store, drain_task.shard_id)
         if found is None or found[0].state != "done":
-            raise ShardError("it is no longer committed; run shopframe annotate again")
+            raise ShardUnavailableError("it is no longer committed; run shopframe annotate again")
         record, etag = found
         task = ShardTask(shard_from_record(record), "annotate", record_etag=etag, attempt=record.attempt + 1)
         block, record = load_committed(ShardBlock(task), self.committer.store)
