@@ -88,12 +88,14 @@ class Committer:
         )
 
     def _fingerprints(self, block: ShardBlock, previous: CommitRecord | None) -> dict[str, str]:
+        """Return the fingerprints of the new record: those of the stages that ran, and the previous ones."""
+        ran = {"person_json", *block.annotated}
         kept = {}
-        if previous is not None and block.task.work != "detect":
+        if previous is None or block.task.work == "detect":
+            ran.add("detect")
+        else:
             kept = previous.fingerprints
-        current = {k: v for k, v in self.fingerprints.items() if k in ("detect", "person_json")}
-        asked = {name: self.fingerprints[name] for name in block.annotated}
-        return {**kept, **current, **asked}
+        return {**kept, **{stage: self.fingerprints[stage] for stage in ran if stage in self.fingerprints}}
 
     def _write(self, objects: Iterable[NewObject]) -> None:
         files = [file for new in objects for file in new.files]
@@ -105,12 +107,16 @@ class Committer:
         failed = block.error is not None
         written = [new.entry for new in objects]
         carried = () if failed else self._carried(attempt, written)
+        source = input_identity(block.task.shard)
+        if attempt.previous is not None and block.task.work != "detect":
+            # Only detection reads the input. Other work must not claim a version that no attempt has seen.
+            source = attempt.previous.input
         return CommitRecord(
             shard_id=block.task.shard.shard_id,
             state="failed" if failed else "done",
             attempt=block.task.attempt,
             attempt_id=attempt.attempt_id,
-            input=input_identity(block.task.shard),
+            input=source,
             fingerprints=attempt.fingerprints,
             counts=count(block),
             annotators={} if failed else count_outcomes(block.annotations),

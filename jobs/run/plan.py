@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import base64
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -33,6 +36,7 @@ class Committed:
     attempt: int
     input_uri: str
     input_etag: str
+    input_key: str
     fingerprints: Mapping[str, str]
     annotators: Mapping[str, Mapping[str, int]]
 
@@ -45,9 +49,20 @@ class Committed:
             attempt=record.attempt,
             input_uri=record.input.uri,
             input_etag=record.input.etag,
+            input_key=_input_key(
+                record.input.uri,
+                record.input.start,
+                record.input.stop,
+                base64.b64decode(record.input.members),
+            ),
             fingerprints=record.fingerprints,
             annotators=record.annotators,
         )
+
+
+def _input_key(uri: str, start: int, stop: int | None, members: bytes) -> str:
+    """Return the identity of a part of the input, whatever its shard is called and whatever it contains."""
+    return hashlib.sha256(f"{uri} {start} {stop} ".encode() + members).hexdigest()[:32]
 
 
 @dataclass(slots=True)
@@ -58,8 +73,8 @@ class Plan:
         tasks: One task per shard that has something to do, in the order of the input.
         shards: Number of shards in the input.
         skipped: Number of shards that have nothing to do.
-        superseded: Committed shards whose input is now planned under other ids, because the size of parts or
-            groups was changed. Their commit records would count the input twice.
+        superseded: Committed shards whose input is now planned as other shards, because the size of parts or
+            groups was changed, and the ids of those other shards. Both would count the input twice.
         foreign: Shards whose names are taken by committed shards with other content from another input, and
             the URI of that input. Replacing those would lose their results.
     """
@@ -67,7 +82,7 @@ class Plan:
     tasks: list[ShardTask] = field(default_factory=list)
     shards: int = 0
     skipped: int = 0
-    superseded: list[str] = field(default_factory=list)
+    superseded: dict[str, tuple[str, ...]] = field(default_factory=dict)
     foreign: list[tuple[Shard, str]] = field(default_factory=list)
 
 
@@ -91,12 +106,12 @@ def make_plan(
         previews: Approximate number of frames to draw, spread over the shards to be detected.
     """
     plan = Plan()
-    planned: set[str] = set()
-    uris: set[str] = set()
-    for shard in shards:
+    planned: defaultdict[str, list[str]] = defaultdict(list)
+    names = {record.input_key: shard_id for shard_id, record in committed.items()}
+    for listed in shards:
         plan.shards += 1
-        planned.add(shard.shard_id)
-        uris.add(shard.uri)
+        shard = _under_committed_name(listed, committed, names)
+        planned[shard.uri].append(shard.shard_id)
         record = committed.get(shard.shard_id)
         if record is not None and record.input_uri != shard.uri and record.input_etag != shard.etag:
             plan.foreign.append((shard, record.input_uri))
@@ -114,9 +129,35 @@ def make_plan(
                 retry_outcomes=outcomes,
             )
         )
-    plan.superseded = [s for s, r in committed.items() if s not in planned and r.input_uri in uris]
+    if scope in ("missing", "force"):
+        plan.superseded = _superseded(committed, planned)
     plan.tasks = _spread_previews(plan.tasks, previews)
     return plan
+
+
+def _under_committed_name(
+    shard: Shard, committed: Mapping[str, Committed], names: Mapping[str, str]
+) -> Shard:
+    """Return the shard under the id that its part of the input was committed with.
+
+    The listed id depends on where the input begins, which is another place for a sub-folder.
+    """
+    key = _input_key(shard.uri, shard.start, shard.stop, shard.members)
+    record = committed.get(shard.shard_id)
+    if record is not None and record.input_key == key:
+        return shard
+    return replace(shard, shard_id=names.get(key, shard.shard_id))
+
+
+def _superseded(
+    committed: Mapping[str, Committed], planned: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[str, ...]]:
+    current = {shard_id for shard_ids in planned.values() for shard_id in shard_ids}
+    return {
+        shard_id: tuple(planned[record.input_uri])
+        for shard_id, record in committed.items()
+        if shard_id not in current and record.input_uri in planned
+    }
 
 
 def _what_to_do(

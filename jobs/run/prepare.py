@@ -10,7 +10,6 @@ from actors.gemini.backlog.listing import read_backlog
 from actors.gemini.backlog.selection import Backlog
 from actors.read.listing import list_shards
 from actors.records import ANSWERED, SETTLED
-from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
@@ -20,6 +19,9 @@ from jobs.run.resolve import Resolved, models_of
 from jobs.run.run_log import iso_now, log
 from jobs.run.run_record import Models, PlanCounts, RunRecord, last_run, new_run_record, write_run
 from jobs.settings import LoadedSettings, Settings
+
+_SHARDING = ("format", "max_shard_bytes", "frames_per_shard")
+"""Settings of the input that decide what a shard is."""
 
 
 def check_places(loaded: LoadedSettings) -> ObjectStore:
@@ -84,9 +86,6 @@ def plan_run(
     before = last_run(output)
     if before is not None and scope in ("failed", "annotator"):
         _refuse_other_settings(before, settings, resolved, annotator)
-    if plan.superseded:
-        log.warning("shards superseded by other parts of the input", extra={"shards": plan.superseded[:20]})
-        output.delete(layout.commit_path(shard_id) for shard_id in plan.superseded)
     counts = PlanCounts(shards=plan.shards, to_do=len(plan.tasks), skipped=plan.skipped)
     models = models_of(resolved, before.models if before is not None else Models())
     write_run(output, new_run_record(iso_now(), settings.as_dict(), resolved.fingerprints, counts, models))
@@ -111,6 +110,9 @@ def _refuse_other_settings(
     """Refuse a retry with other settings: `run.json` would claim them for shards that stay as they are."""
     known = before.fingerprints
     differ = [s for s, f in resolved.fingerprints.items() if s != annotator and known.get(s, f) != f]
+    now = settings.as_dict()["input"]
+    if any(before.config["input"].get(key) != now[key] for key in _SHARDING):
+        differ.append("the shards")
     if before.config["schema"] != settings.as_dict()["schema"]:
         differ.append("schema")
     if differ:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.attributes import AttributeSchema
@@ -12,6 +12,7 @@ from actors.storage.object_store import ObjectStore
 from jobs.run.consolidation import consolidate_output
 from jobs.run.output_status import output_status, what_next
 from jobs.run.run_log import log
+from jobs.run.superseded import remove_superseded
 from jobs.run.sweep import sweep
 
 
@@ -21,6 +22,7 @@ def wrap_up(
     consolidate: bool,
     run: dict[str, Any],
     postponed: Sequence[dict[str, str]],
+    superseded: Mapping[str, tuple[str, ...]] | None = None,
 ) -> dict[str, Any]:
     """End a run and return the state of the output.
 
@@ -28,12 +30,14 @@ def wrap_up(
         output: The output.
         schema: The attribute schema.
         consolidate: Whether to bring `consolidated/` up to date.
-        run: The counts of this run.
+        run: The counts of this run, to which the number of replaced shards is added.
         postponed: The shards that this run has postponed, with the reasons; the first ones if there are many.
+        superseded: Ids of the shards that replace a shard, by its id.
 
     Raises:
         OSError: If the store can't be read or written.
     """
+    run["shards_replaced"] = remove_superseded(output, superseded or {})
     sweep(output)
     if consolidate:
         consolidate_output(output, schema)

@@ -246,3 +246,16 @@ def test_previews_stay_for_a_first_annotator_and_go_when_it_answers_anew(store):
     assert record_of(store).object("preview") is not None
     committer(store).commit(block(work="annotate", etag=etag_of(store), attempt=3))
     assert not drawn & files(store)
+
+
+def test_only_detection_changes_what_a_record_says_of_the_input_and_of_detection(store):
+    committer(store).commit(block())
+    before = record_of(store)
+    newer = block(work="annotate", etag=etag_of(store), attempt=2)
+    changed = replace(
+        newer, task=replace(newer.task, shard=replace(newer.task.shard, etag="newer", size_bytes=99))
+    )
+    committer(store, PRINTS | {"detect": "new zones", "smolvlm": "new prompt"}).commit(changed)
+    after = record_of(store)
+    assert after.input == before.input
+    assert after.fingerprints == PRINTS | {"smolvlm": "new prompt"}

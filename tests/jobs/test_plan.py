@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from actors.records import Shard
+from actors.storage.commit_record import CommitRecord, InputIdentity
 from jobs.run.plan import Committed, make_plan
 
 PRINTS = {"detect": "d", "person_json": "p", "smolvlm": "s"}
-DONE = Committed("tag", "done", 1, "in/a.tar", "etag", PRINTS, {"smolvlm": {"ok": 2}})
+DONE = Committed("tag", "done", 1, "in/a.tar", "etag", "key of a", PRINTS, {"smolvlm": {"ok": 2}})
 FAILED = replace(DONE, state="failed", annotators={})
 OWING = replace(DONE, annotators={"smolvlm": {"ok": 2, "error": 1}})
 INVALID = replace(DONE, annotators={"smolvlm": {"ok": 2, "invalid": 1}})
@@ -100,7 +101,10 @@ def test_records_of_other_parts_of_a_planned_input_are_superseded_and_removed_in
         "a.part-00000": DONE,
         "gone": replace(DONE, input_uri="in/gone.tar"),
     }
-    assert make_plan([shard()], committed, PRINTS).superseded == ["a.part-00000"]
+    for scope in ("missing", "force"):
+        assert make_plan([shard()], committed, PRINTS, scope).superseded == {"a.part-00000": ("a",)}
+    for scope in ("failed", "annotator"):
+        assert make_plan([shard()], committed, PRINTS, scope, "smolvlm").superseded == {}
 
 
 @pytest.mark.parametrize(
@@ -123,3 +127,20 @@ def test_previews_are_drawn_only_of_shards_that_are_detected():
     committed = {"a": replace(DONE, fingerprints=PRINTS | {"smolvlm": "old"})}
     plan = make_plan([shard("a"), shard("b")], committed, PRINTS, previews=4)
     assert [(t.work, t.previews) for t in plan.tasks] == [("annotate", 0), ("detect", 4)]
+
+
+def test_a_part_of_the_input_keeps_the_name_under_which_it_was_committed():
+    # The same tar is "a" when its folder is the input, and "day-a" when the folder above is.
+    source = InputIdentity(
+        uri="in/a.tar", format="webdataset", etag="etag", size_bytes=10, start=0, stop=None
+    )
+    record = CommitRecord(
+        shard_id="day-a", state="done", attempt=1, attempt_id="001-x", fingerprints=PRINTS, input=source
+    )
+    committed = {"day-a": Committed.of(record, "tag")}
+    plan = make_plan([shard()], committed, PRINTS)
+    assert (plan.skipped, plan.superseded) == (1, {})
+    plan = make_plan([replace(shard(), etag="new")], committed, PRINTS)
+    assert [(t.shard.shard_id, t.record_etag) for t in plan.tasks] == [("day-a", "tag")]
+    plan = make_plan([replace(shard(), start=5)], committed, PRINTS)
+    assert [t.shard.shard_id for t in plan.tasks] == ["a"]

@@ -105,7 +105,9 @@ def test_a_folder_of_images_that_was_moved_makes_the_shard_unavailable(tmp_path)
     (tmp_path / "images").mkdir()
     shard = images_shard(tmp_path / "images", bad.frames(3))
     (tmp_path / "images").rename(tmp_path / "moved")
-    with pytest.raises(ShardUnavailableError, match="none of its 3 images can be read; the first is no longer"):
+    with pytest.raises(
+        ShardUnavailableError, match="none of its 3 images can be read; the first is no longer"
+    ):
         list(read_frames(shard, InputSettings(), STORAGE))
 
 
