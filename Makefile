@@ -32,12 +32,14 @@ out/demo/scenes: | $(VENV)/.installed
 	$(BIN)/python -m demo.scenes --output $@.making --frames 80 --frames-per-shard 10 --seed 7
 	mv $@.making $@
 
-# A module's tests stay together, since they share runs.
+# A module's tests stay together, since they share runs. tests/conftest.py puts the longest modules first.
+IN_PARALLEL := -n $(PROCESSES) --dist loadscope --no-loadscope-reorder
+
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadscope
+	$(BIN)/python -m pytest $(IN_PARALLEL)
 
 test-fast: $(VENV)/.installed
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadscope -m "not ray and not slow"
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not ray and not slow"
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .

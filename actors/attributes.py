@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import keyword
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
@@ -238,8 +238,27 @@ class AttributeSchema:
     @property
     def sha256(self) -> str:
         """The fingerprint of everything that can change an answer, including descriptions and order."""
-        content = [[a.name, a.type, a.values, a.nested, a.description] for a in self._attributes]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Return the attributes as JSON, to be stored beside answers."""
+        return json.dumps([[a.name, a.type, a.values, a.nested, a.description] for a in self._attributes])
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read back what `to_json` wrote."""
+        schema = cls.__new__(cls)
+        schema._attributes = tuple(
+            Attribute(name, kind, tuple(values), nested, description)
+            for name, kind, values, nested, description in json.loads(text)
+        )
+        return schema
+
+    def only(self, names: Collection[str]) -> Self:
+        """Return the schema reduced to the attributes with these names."""
+        schema = type(self).__new__(type(self))
+        schema._attributes = tuple(a for a in self._attributes if a.name in names)
+        return schema
 
     def answer_model(self, reasoning: bool) -> type[BaseModel]:
         """Return the pydantic model of an answer, which rejects unknown and missing keys.

@@ -38,7 +38,7 @@ class ShardTask:
     Attributes:
         shard: What to read.
         work: Where to begin.
-        record_etag: Version of the commit record that this attempt replaces, or None if there was none.
+        replaces: Id of the committed attempt that this one replaces, or None if there is none.
         attempt: Number of this attempt at the shard over all runs, from 1.
         previews: Number of frames of the shard to draw.
         retry_outcomes: Outcomes to ask for again if `work` is "annotate", or None for all persons.
@@ -46,7 +46,7 @@ class ShardTask:
 
     shard: Shard
     work: Work
-    record_etag: str | None = None
+    replaces: str | None = None
     attempt: int = 1
     previews: int = 0
     retry_outcomes: tuple[str, ...] | None = None

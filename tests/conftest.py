@@ -118,6 +118,13 @@ def _stop_ray() -> Iterator[None]:
     ray_cluster.stop()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest tests first, so that no process is left alone with one of them at the end."""
+    items.sort(
+        key=lambda item: (item.get_closest_marker("ray") is None, item.get_closest_marker("slow") is None)
+    )
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Record whether the test has the mark `ray`.
 

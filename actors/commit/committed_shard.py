@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from actors.errors import ShardUnavailableError
 from actors.records import Shard
-from actors.shard_block import ShardBlock
+from actors.shard_block import ShardBlock, ShardTask
 from actors.storage.commit_record import CommitRecord, InputIdentity, read_record
 from actors.storage.object_store import ObjectStore
 from actors.storage.tables import from_parquet
@@ -20,9 +20,19 @@ def load_committed(block: ShardBlock, output: ObjectStore) -> tuple[ShardBlock, 
         ShardUnavailableError: The record was deleted or replaced, or names an object that is missing.
     """
     found = read_record(output, block.task.shard.shard_id)
-    if found is None or found[1] != block.task.record_etag:
+    if found is None or found[0].attempt_id != block.task.replaces:
         raise ShardUnavailableError("its commit record was changed by another run; run again")
     record = found[0]
+    loaded = load_tables(output, record)
+    return replace(loaded, task=block.task), record
+
+
+def load_tables(output: ObjectStore, record: CommitRecord) -> ShardBlock:
+    """Return a block with the tables that a commit record names.
+
+    Raises:
+        ShardUnavailableError: A table is missing, for example because the record has been replaced.
+    """
     tables = {}
     for entry in record.objects:
         if entry.kind.partition("/")[0] not in ("frames", "persons", "annotations"):
@@ -34,10 +44,10 @@ def load_committed(block: ShardBlock, output: ObjectStore) -> tuple[ShardBlock, 
                 f"{entry.path} is named in the commit record but missing; run again with --force"
             ) from error
     annotations = {kind.partition("/")[2]: table for kind, table in tables.items() if "/" in kind}
-    loaded = replace(
-        block, frames=tables.get("frames"), persons=tables.get("persons"), annotations=annotations
+    task = ShardTask(shard_from_record(record), "write", replaces=record.attempt_id)
+    return ShardBlock(
+        task, frames=tables.get("frames"), persons=tables.get("persons"), annotations=annotations
     )
-    return loaded, record
 
 
 def input_identity(shard: Shard) -> InputIdentity:

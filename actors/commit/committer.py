@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from actors.attributes import AttributeSchema
 from actors.commit.accounting import ShardSummary, count, count_outcomes, sum_costs
 from actors.commit.committed_shard import input_identity
-from actors.commit.objects import Attempt, NewObject, build_objects, document_paths
+from actors.commit.documents import build_documents, document_paths, settle_documents
+from actors.commit.objects import Attempt, build_objects
 from actors.commit.pending import PendingAnnotator, with_pending
 from actors.commit.settings import OutputSettings
 from actors.errors import PreconditionError
 from actors.shard_block import ShardBlock
-from actors.storage import layout
 from actors.storage.commit_record import (
     CommitRecord,
     CommittedObject,
@@ -25,8 +24,6 @@ from actors.storage.commit_record import (
     read_record,
 )
 from actors.storage.object_store import ObjectStore
-
-_WRITERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +55,24 @@ class Committer:
         """
         started = time.perf_counter()
         shard_id = block.task.shard.shard_id
-        previous = read_record(self.store, shard_id)
-        if (previous[1] if previous else None) != block.task.record_etag:
+        previous, etag = read_record(self.store, shard_id) or (None, None)
+        if (previous.attempt_id if previous else None) != block.task.replaces:
             return self._winner(shard_id)
-        attempt = self._attempt(block, previous[0] if previous else None)
+        attempt = self._attempt(block, previous)
         objects = build_objects(attempt, self.settings, self.schema, self.fingerprints)
-        self._write(objects)
-        record = self._record(attempt, objects, time.perf_counter() - started)
+        documents = build_documents(attempt.block, self.settings.person_json, self.schema)
+        stale = self._previous_documents(attempt) - documents.paths
+        self.store.write_many((new.entry.path, new.content) for new in objects)
+        entries = [new.entry for new in objects] + ([documents.entry] if documents.entry else [])
+        is_due = bool(documents.files or stale)
+        record = self._record(attempt, entries, is_due, time.perf_counter() - started)
         try:
-            publish(self.store, record, block.task.record_etag)
+            etag = publish(self.store, record, etag)
         except PreconditionError:
-            self.store.delete(o.entry.path for o in objects if attempt.attempt_id in o.entry.path)
+            self.store.delete(new.entry.path for new in objects)
             return self._winner(shard_id)
+        if is_due:
+            settle_documents(self.store, self.schema, record, etag, documents, stale)
         self._tidy_up(attempt, record)
         return ShardSummary.of_record(record)
 
@@ -97,15 +100,16 @@ class Committer:
             kept = previous.fingerprints
         return {**kept, **{stage: self.fingerprints[stage] for stage in ran if stage in self.fingerprints}}
 
-    def _write(self, objects: Iterable[NewObject]) -> None:
-        files = [file for new in objects for file in new.files]
-        with ThreadPoolExecutor(_WRITERS) as pool:
-            list(pool.map(lambda file: self.store.write(*file), files))
+    def _previous_documents(self, attempt: Attempt) -> set[str]:
+        """Return the paths of the previous record's documents. Only detection changes who is a person."""
+        known = attempt.block.persons if attempt.block.task.work != "detect" else None
+        return document_paths(self.store, attempt.previous, known)
 
-    def _record(self, attempt: Attempt, objects: Iterable[NewObject], commit_s: float) -> CommitRecord:
+    def _record(
+        self, attempt: Attempt, written: Sequence[CommittedObject], is_due: bool, commit_s: float
+    ) -> CommitRecord:
         block = attempt.block
         failed = block.error is not None
-        written = [new.entry for new in objects]
         carried = () if failed else self._carried(attempt, written)
         source = input_identity(block.task.shard)
         if attempt.previous is not None and block.task.work != "detect":
@@ -122,6 +126,7 @@ class Committer:
             annotators={} if failed else count_outcomes(block.annotations),
             cost_usd={} if failed else sum_costs(block.annotations),
             objects=(*carried, *written),
+            documents="due" if is_due else "written",
             timings_s={**block.timings_s, "commit": round(commit_s, 3)},
             committed_at=datetime.now(UTC).isoformat(timespec="seconds"),
             error=block.error,
@@ -142,17 +147,11 @@ class Committer:
         return tuple(entry for entry in previous.objects if entry.kind not in replaced)
 
     def _tidy_up(self, attempt: Attempt, record: CommitRecord) -> None:
-        """Delete the objects that the new record no longer names.
-
-        JSON documents have no attempt in their names, so documents of persons that are no longer kept are
-        found by listing the shard's folder.
-        """
-        folder = layout.json_folder(record.shard_id)
+        """Delete the objects that the new record no longer names."""
         if attempt.previous is not None:
-            kept = {entry.path for entry in record.objects} | {folder}
-            self.store.delete(entry.path for entry in attempt.previous.objects if entry.path not in kept)
-        current = document_paths(attempt.block, self.settings)
-        self.store.delete([o.path for o in self.store.list(folder) if o.path not in current])
+            kept = {entry.path for entry in record.objects}
+            before = (entry for entry in attempt.previous.objects if entry.kind != "json")
+            self.store.delete(entry.path for entry in before if entry.path not in kept)
 
     def _winner(self, shard_id: str) -> ShardSummary:
         """Return the summary of the attempt that committed first.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -16,21 +15,20 @@ from actors.records import FRAMES_SCHEMA
 from actors.shard_block import ShardBlock
 from actors.storage import layout
 from actors.storage.commit_record import CommitRecord, CommittedObject
-from actors.storage.person_json import person_documents, to_tar
 from actors.storage.tables import to_parquet
 
 
 @dataclass(frozen=True, slots=True)
 class NewObject:
-    """One entry of the commit record and its files: a single object, or all JSON documents of a shard.
+    """One object of an attempt.
 
     Attributes:
         entry: The entry in the commit record.
-        files: Path in the output and content of each file; JSON documents have one file per kept person.
+        content: The content.
     """
 
     entry: CommittedObject
-    files: tuple[tuple[str, bytes], ...]
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ class Attempt:
 def build_objects(
     attempt: Attempt, settings: OutputSettings, schema: AttributeSchema, enabled: dict[str, str]
 ) -> list[NewObject]:
-    """Build everything that the attempt writes before its commit record.
+    """Build everything that the attempt writes before its commit record, which is all but the documents.
 
     For a failed shard these are only its frames, all with status "error". A table from the previous commit is
     not written again, unless its crops are no longer needed.
@@ -82,40 +80,9 @@ def build_objects(
     for name in block.annotated:
         path = layout.annotations_path(name, shard_id, attempt_id)
         objects.append(_object(f"annotations/{name}", path, to_parquet(block.annotations[name])))
-    objects.extend(_documents(block, settings, schema))
     for frame_key, drawn in preview_of_block(block, schema, settings.preview_max_side_px):
-        objects.append(_object("preview", layout.preview_path(shard_id, frame_key), drawn))
+        objects.append(_object("preview", layout.preview_path(shard_id, attempt_id, frame_key), drawn))
     return objects
-
-
-def document_paths(block: ShardBlock, settings: OutputSettings) -> set[str]:
-    """Return the paths of a committed block's JSON documents; empty unless `person_json` is "files"."""
-    if settings.person_json != "files" or block.error is not None or block.persons is None:
-        return set()
-    folder = layout.json_folder(block.task.shard.shard_id)
-    kept = block.kept_persons().select(["frame_key", "person_index"])
-    return {f"{folder}/{layout.person_json_name(**row)}" for row in kept.to_pylist()}
-
-
-def _documents(block: ShardBlock, settings: OutputSettings, schema: AttributeSchema) -> Iterator[NewObject]:
-    if settings.person_json == "none":
-        return
-    shard_id = block.task.shard.shard_id
-    documents = person_documents(block.frames, block.persons, block.annotations, schema)
-    if settings.person_json == "tar":
-        yield _object("json", layout.json_tar_path(shard_id), to_tar(documents))
-        return
-    folder = layout.json_folder(shard_id)
-    named = sorted(documents)
-    digest = "\n".join(f"{_sha256(content)}  {name}" for name, content in named)
-    entry = CommittedObject(
-        kind="json",
-        path=folder,
-        size_bytes=sum(len(content) for _, content in named),
-        sha256=_sha256(digest.encode()),
-        count=len(named),
-    )
-    yield NewObject(entry, tuple((f"{folder}/{name}", content) for name, content in named))
 
 
 def _failed_frames(block: ShardBlock, attempt_id: str) -> list[NewObject]:
@@ -136,7 +103,7 @@ def _all_failed(frames: pa.Table, error: str) -> pa.Table:
 
 def _object(kind: str, path: str, content: bytes) -> NewObject:
     entry = CommittedObject(kind=kind, path=path, size_bytes=len(content), sha256=_sha256(content))
-    return NewObject(entry, ((path, content),))
+    return NewObject(entry, content)
 
 
 def _sha256(content: bytes) -> str:

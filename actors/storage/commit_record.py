@@ -81,6 +81,7 @@ class CommitRecord(_Frozen):
     annotators: dict[str, dict[str, int]] = Field(default_factory=dict)
     cost_usd: dict[str, float] = Field(default_factory=dict)
     objects: tuple[CommittedObject, ...] = ()
+    documents: Literal["due", "written"] = "written"
     timings_s: dict[str, float] = Field(default_factory=dict)
     committed_at: str = ""
     error: str | None = None

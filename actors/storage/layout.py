@@ -86,9 +86,9 @@ def person_json_name(frame_key: str, person_index: int) -> str:
     return f"{object_name(frame_key)}/{person_index}.json"
 
 
-def preview_path(shard_id: str, frame_key: str) -> str:
-    """Path of the preview of a frame, with its boxes and labels drawn."""
-    return f"previews/{shard_id}.{object_name(frame_key)}.jpg"
+def preview_path(shard_id: str, attempt_id: str, frame_key: str) -> str:
+    """Path of the preview that an attempt drew of a frame, with its boxes and labels."""
+    return f"previews/{shard_id}.{attempt_id}.{object_name(frame_key)}.jpg"
 
 
 def dry_run_path(shard_id: str, frame_key: str) -> str:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from actors.attributes import AttributeSchema
 from actors.records import SCHEMA_VERSION
 from actors.storage import layout
+from actors.storage.tables import attributes_of
 
 DOCUMENT_NAMES = {"smolvlm": "SmolVLM", "gemini": "GeminiVLM"}
 """Names of the annotators in the documents, which are those that the published prototype used."""
@@ -34,6 +35,7 @@ def person_documents(
         The path within the shard's folder, and the JSON bytes.
     """
     frame_rows = {row["frame_key"]: row for row in frames.to_pylist() if row["status"] == "ok"}
+    schemas = {name: attributes_of(table, schema) for name, table in annotations.items()}
     answers = {
         name: {(row["frame_key"], row["person_index"]): row for row in table.to_pylist()}
         for name, table in annotations.items()
@@ -55,7 +57,7 @@ def person_documents(
             "bbox": [round(value, 6) for value in person["bbox"]],
             "detection_score": round(person["score"], 6),
             "annotations": {
-                DOCUMENT_NAMES[name]: _annotation(by_person[key], schema)
+                DOCUMENT_NAMES[name]: _annotation(by_person[key], schemas[name])
                 for name, by_person in answers.items()
             },
         }

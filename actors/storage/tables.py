@@ -17,6 +17,9 @@ _KEYS = [
 ]
 
 
+_ATTRIBUTES = "attributes"
+"""Key in the metadata of a table of annotations: the attributes as `AttributeSchema.to_json` writes them."""
+
 METERED = ("gemini",)
 """Annotators that are paid by the token."""
 
@@ -47,8 +50,22 @@ def annotations_schema(schema: AttributeSchema, annotator: str = "") -> pa.Schem
             pa.field("reasoning", pa.string()),
             *(_METER if annotator in METERED else ()),
         ],
-        metadata={"schema_version": SCHEMA_VERSION},
+        metadata={"schema_version": SCHEMA_VERSION, _ATTRIBUTES: schema.to_json()},
     )
+
+
+def attributes_of(table: pa.Table, otherwise: AttributeSchema) -> AttributeSchema:
+    """Return the attributes that a table of annotations was written with.
+
+    Args:
+        table: A table with the schema of `annotations_schema`, for any attributes.
+        otherwise: Attributes to assume for a table of a version that didn't store them. Those without a
+            column are left out.
+    """
+    stored = (table.schema.metadata or {}).get(_ATTRIBUTES.encode())
+    if stored is None:
+        return otherwise.only(table.column_names)
+    return AttributeSchema.from_json(stored.decode())
 
 
 def annotations_table(

@@ -208,7 +208,7 @@ def _answers_schema(schema: AttributeSchema) -> pa.Schema:
 def _answers(store: ObjectStore, schema: AttributeSchema, path: str, persons: pa.Table) -> pa.Table:
     """Return one row of answers per row of `persons`, null if there is no answer.
 
-    Columns of attributes that the shard was annotated without are null.
+    Columns of attributes that the shard was annotated without, or with another type, are null.
     """
     columns = _answers_schema(schema)
     table = _read(store, path, [*_KEYS.names, *columns.names])
@@ -216,11 +216,20 @@ def _answers(store: ObjectStore, schema: AttributeSchema, path: str, persons: pa
     aligned = table.take(pa.array([row_of.get(key) for key in _keys(persons)], pa.int64()))
     return pa.table(
         [
-            aligned[f.name].cast(f.type) if f.name in aligned.column_names else pa.nulls(len(aligned), f.type)
+            aligned[f.name].cast(f.type) if _has(aligned.schema, f) else pa.nulls(len(aligned), f.type)
             for f in columns
         ],
         schema=columns,
     )
+
+
+def _has(stored: pa.Schema, field: pa.Field) -> bool:
+    """Return whether a table has a column that can be compared, which is a dictionary instead of a string."""
+    position = stored.get_field_index(field.name)
+    if position < 0:
+        return False
+    found = stored.field(position).type
+    return bool((found.value_type if pa.types.is_dictionary(found) else found) == field.type)
 
 
 def _keys(table: pa.Table) -> Iterator[tuple[str, int]]:

@@ -31,7 +31,7 @@ BACKLOG_ANNOTATORS = ("gemini",)
 class Committed:
     """The part of a commit record that planning needs, a few hundred bytes per shard."""
 
-    etag: str
+    attempt_id: str
     state: str
     attempt: int
     input_uri: str
@@ -39,12 +39,13 @@ class Committed:
     input_key: str
     fingerprints: Mapping[str, str]
     annotators: Mapping[str, Mapping[str, int]]
+    has_documents_due: bool = False
 
     @classmethod
-    def of(cls, record: CommitRecord, etag: str) -> Committed:
+    def of(cls, record: CommitRecord) -> Committed:
         """Return the part of a commit record that planning needs."""
         return cls(
-            etag=etag,
+            attempt_id=record.attempt_id,
             state=record.state,
             attempt=record.attempt,
             input_uri=record.input.uri,
@@ -57,6 +58,7 @@ class Committed:
             ),
             fingerprints=record.fingerprints,
             annotators=record.annotators,
+            has_documents_due=record.documents == "due",
         )
 
 
@@ -124,7 +126,7 @@ def make_plan(
             ShardTask(
                 shard=shard,
                 work=work,
-                record_etag=record.etag if record else None,
+                replaces=record.attempt_id if record else None,
                 attempt=record.attempt + 1 if record else 1,
                 retry_outcomes=outcomes,
             )
@@ -180,7 +182,7 @@ def _what_to_do(
         return "annotate", None
     if any(record.annotators.get(name, {}).get(o) for name in annotators for o in RETRYABLE):
         return "annotate", RETRYABLE
-    if record.fingerprints.get("person_json") != fingerprints["person_json"]:
+    if record.has_documents_due or record.fingerprints.get("person_json") != fingerprints["person_json"]:
         return "write", None
     return None
 

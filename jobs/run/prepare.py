@@ -77,9 +77,7 @@ def plan_run(
         raise ConfigError(
             f"--retry-annotator {annotator}: not an enabled annotator (enabled: {', '.join(known) or 'none'})"
         )
-    committed = {
-        record.shard_id: Committed.of(record, etag) for record, etag in read_records(output, keep_index=True)
-    }
+    committed = {record.shard_id: Committed.of(record) for record, _ in read_records(output, keep_index=True)}
     shards = list_shards(settings.input, settings.storage)
     plan = make_plan(shards, committed, resolved.fingerprints, scope, annotator, settings.output.previews)
     _refuse_foreign(plan, output, scope)

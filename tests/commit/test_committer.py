@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from actors.attributes import AttributeSchema, SchemaSettings
+from actors.commit.committed_shard import load_committed
 from actors.commit.committer import Committer
 from actors.commit.settings import OutputSettings
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Annotation, Shard
@@ -44,7 +45,7 @@ def values() -> dict:
     return found
 
 
-def block(kept: int = 2, work: str = "detect", etag: str | None = None, attempt: int = 1) -> ShardBlock:
+def block(kept: int = 2, work: str = "detect", replaces: str | None = None, attempt: int = 1) -> ShardBlock:
     """Return shard "s" with one frame: `kept` kept people, all annotated, and one dropped person."""
     shard = Shard("s", "in/s.tar", "webdataset", "etag", 10)
     frame = {"shard_id": "s", "frame_key": "f", "width": 64, "height": 48, "detected": kept + 1}
@@ -67,7 +68,7 @@ def block(kept: int = 2, work: str = "detect", etag: str | None = None, attempt:
     provenance = {"model": "m", "model_version": "1", "prompt_sha256": "x"}
     annotations = annotations_table(persons.filter(persons["kept"]), answers, SCHEMA, provenance)
     return ShardBlock(
-        ShardTask(shard, work, etag, attempt),
+        ShardTask(shard, work, replaces, attempt),
         frames,
         persons,
         {"smolvlm": annotations},
@@ -75,8 +76,8 @@ def block(kept: int = 2, work: str = "detect", etag: str | None = None, attempt:
     )
 
 
-def etag_of(store: ObjectStore) -> str:
-    return read_record(store, "s")[1]
+def committed_attempt(store: ObjectStore) -> str:
+    return record_of(store).attempt_id
 
 
 def record_of(store: ObjectStore) -> CommitRecord:
@@ -141,7 +142,7 @@ def test_an_attempt_that_loses_while_it_writes_deletes_its_objects(store):
 def test_a_newer_attempt_replaces_the_objects_and_the_documents_of_people_no_longer_kept(store):
     committer(store).commit(block(kept=3))
     before = record_of(store)
-    committer(store).commit(block(kept=1, etag=etag_of(store), attempt=2))
+    committer(store).commit(block(kept=1, replaces=committed_attempt(store), attempt=2))
     after = record_of(store)
     assert (after.attempt, after.counts.kept) == (2, 1)
     gone = {entry.path for entry in before.objects if entry.kind != "json"}
@@ -177,7 +178,7 @@ def test_a_shard_that_could_not_be_read_at_all_has_a_record_alone(store):
 
 def test_a_shard_that_fails_after_it_was_done_keeps_none_of_its_old_output(store):
     committer(store).commit(block())
-    broken = block(etag=etag_of(store), attempt=2).failed("the new tar is truncated")
+    broken = block(replaces=committed_attempt(store), attempt=2).failed("the new tar is truncated")
     committer(store).commit(broken)
     assert record_of(store).state == "failed"
     assert not [p for p in files(store) if p.startswith(("json/", "persons/", "annotations/"))]
@@ -188,7 +189,7 @@ def test_new_answers_leave_frames_and_persons_where_they_are(store):
     committer(store).commit(first)
     before = record_of(store)
     prints = PRINTS | {"smolvlm": "new"}
-    committer(store, prints).commit(block(work="annotate", etag=etag_of(store), attempt=2))
+    committer(store, prints).commit(block(work="annotate", replaces=committed_attempt(store), attempt=2))
     after = record_of(store)
     for kind in ("frames", "persons"):
         assert after.object(kind) == before.object(kind)
@@ -204,20 +205,24 @@ def test_documents_become_a_tar_and_files_again_without_new_answers(store):
     answers = record_of(store).object("annotations/smolvlm")
     documents = {p: store.read(p) for p in files(store) if p.startswith("json/")}
     tarred = PRINTS | {"person_json": "tar"}
-    committer(store, tarred, person_json="tar").commit(block(work="write", etag=etag_of(store), attempt=2))
+    committer(store, tarred, person_json="tar").commit(
+        block(work="write", replaces=committed_attempt(store), attempt=2)
+    )
     assert {p for p in files(store) if p.startswith("json/")} == {"json/s.tar"}
     assert record_of(store).object("annotations/smolvlm") == answers
     assert record_of(store).fingerprints == tarred
     with tarfile.open(fileobj=io.BytesIO(store.read("json/s.tar"))) as archive:
         members = {m.name: archive.extractfile(m).read() for m in archive}
     assert sorted(members.values()) == sorted(documents.values())
-    committer(store).commit(block(work="write", etag=etag_of(store), attempt=3))
+    committer(store).commit(block(work="write", replaces=committed_attempt(store), attempt=3))
     assert {p: store.read(p) for p in files(store) if p.startswith("json/")} == documents
 
 
 def test_documents_that_are_no_longer_wanted_are_removed(store):
     committer(store).commit(block())
-    committer(store, person_json="none").commit(block(work="write", etag=etag_of(store), attempt=2))
+    committer(store, person_json="none").commit(
+        block(work="write", replaces=committed_attempt(store), attempt=2)
+    )
     assert not [p for p in files(store) if p.startswith("json/")]
 
 
@@ -230,9 +235,9 @@ def test_a_document_holds_what_was_answered(store):
 
 def test_a_record_deleted_meanwhile_leaves_the_shard_to_do(store):
     committer(store).commit(block())
-    etag = etag_of(store)
+    before = committed_attempt(store)
     store.delete(["commits/s.json"])
-    summary = committer(store).commit(block(etag=etag, attempt=2))
+    summary = committer(store).commit(block(replaces=before, attempt=2))
     assert (summary.state, files(store) & {"commits/s.json"}) == ("postponed", set())
 
 
@@ -241,17 +246,17 @@ def test_previews_stay_for_a_first_annotator_and_go_when_it_answers_anew(store):
     committer(store, {k: v for k, v in PRINTS.items() if k != "smolvlm"}).commit(counted)
     drawn = {path for path in files(store) if path.startswith("previews/")}
     assert len(drawn) == 1
-    committer(store).commit(block(work="annotate", etag=etag_of(store), attempt=2))
+    committer(store).commit(block(work="annotate", replaces=committed_attempt(store), attempt=2))
     assert drawn <= files(store)
     assert record_of(store).object("preview") is not None
-    committer(store).commit(block(work="annotate", etag=etag_of(store), attempt=3))
+    committer(store).commit(block(work="annotate", replaces=committed_attempt(store), attempt=3))
     assert not drawn & files(store)
 
 
 def test_only_detection_changes_what_a_record_says_of_the_input_and_of_detection(store):
     committer(store).commit(block())
     before = record_of(store)
-    newer = block(work="annotate", etag=etag_of(store), attempt=2)
+    newer = block(work="annotate", replaces=committed_attempt(store), attempt=2)
     changed = replace(
         newer, task=replace(newer.task, shard=replace(newer.task.shard, etag="newer", size_bytes=99))
     )
@@ -259,3 +264,19 @@ def test_only_detection_changes_what_a_record_says_of_the_input_and_of_detection
     after = record_of(store)
     assert after.input == before.input
     assert after.fingerprints == PRINTS | {"smolvlm": "new prompt"}
+
+
+def test_documents_show_what_each_annotator_was_asked(store):
+    committer(store).commit(block())
+    asked = json.loads(store.read("json/s/f/0.json"))["annotations"]["SmolVLM"]
+    changed = SchemaSettings(
+        attributes={
+            "gender": {"type": "boolean"},
+            "bag": {"type": "boolean"},
+            "mask": None,
+        }
+    )
+    later = Committer(store, OutputSettings(), AttributeSchema(changed), PRINTS | {"person_json": "again"})
+    stored = load_committed(block(work="write", replaces=committed_attempt(store), attempt=2), store)[0]
+    later.commit(stored)
+    assert json.loads(store.read("json/s/f/0.json"))["annotations"]["SmolVLM"] == asked

@@ -118,7 +118,7 @@ class Cutting:
             if found is None:
                 block = self.detector.detect(ShardBlock(ShardTask(shard, "detect")))
             else:
-                task = ShardTask(shard, "annotate", record_etag=found[1], attempt=2)
+                task = ShardTask(shard, "annotate", replaces=found[0].attempt_id, attempt=2)
                 block, record = load_committed(ShardBlock(task), self.store)
                 block = self.crop_restorer().fill_crops(block, record)
             block = annotator.annotate(block)

@@ -11,7 +11,7 @@ from actors.storage.commit_record import CommitRecord, InputIdentity
 from jobs.run.plan import Committed, make_plan
 
 PRINTS = {"detect": "d", "person_json": "p", "smolvlm": "s"}
-DONE = Committed("tag", "done", 1, "in/a.tar", "etag", "key of a", PRINTS, {"smolvlm": {"ok": 2}})
+DONE = Committed("004-x", "done", 1, "in/a.tar", "etag", "key of a", PRINTS, {"smolvlm": {"ok": 2}})
 FAILED = replace(DONE, state="failed", annotators={})
 OWING = replace(DONE, annotators={"smolvlm": {"ok": 2, "error": 1}})
 INVALID = replace(DONE, annotators={"smolvlm": {"ok": 2, "invalid": 1}})
@@ -89,8 +89,8 @@ def test_force_begins_every_shard_anew(record):
 
 def test_a_task_replaces_the_record_it_was_planned_from_and_counts_on():
     plan = make_plan([shard("a"), shard("b")], {"a": replace(FAILED, attempt=4)}, PRINTS)
-    assert [(t.shard.shard_id, t.record_etag, t.attempt) for t in plan.tasks] == [
-        ("a", "tag", 5),
+    assert [(t.shard.shard_id, t.replaces, t.attempt) for t in plan.tasks] == [
+        ("a", "004-x", 5),
         ("b", None, 1),
     ]
 
@@ -137,10 +137,10 @@ def test_a_part_of_the_input_keeps_the_name_under_which_it_was_committed():
     record = CommitRecord(
         shard_id="day-a", state="done", attempt=1, attempt_id="001-x", fingerprints=PRINTS, input=source
     )
-    committed = {"day-a": Committed.of(record, "tag")}
+    committed = {"day-a": Committed.of(record)}
     plan = make_plan([shard()], committed, PRINTS)
     assert (plan.skipped, plan.superseded) == (1, {})
     plan = make_plan([replace(shard(), etag="new")], committed, PRINTS)
-    assert [(t.shard.shard_id, t.record_etag) for t in plan.tasks] == [("day-a", "tag")]
+    assert [(t.shard.shard_id, t.replaces) for t in plan.tasks] == [("day-a", "001-x")]
     plan = make_plan([replace(shard(), start=5)], committed, PRINTS)
     assert [t.shard.shard_id for t in plan.tasks] == ["a"]

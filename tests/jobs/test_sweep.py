@@ -6,7 +6,7 @@ import pytest
 
 from actors.storage.object_store import ObjectStore
 from jobs.run.sweep import sweep
-from tests.commit.test_committer import block, committer, etag_of, files
+from tests.commit.test_committer import block, committed_attempt, committer, files
 from tests.support import job
 
 
@@ -41,7 +41,7 @@ def die(store: ObjectStore, **given) -> None:
 
 def test_nothing_is_deleted_where_nobody_died(store):
     committer(store).commit(block())
-    committer(store).commit(block(etag=etag_of(store), attempt=2))
+    committer(store).commit(block(replaces=committed_attempt(store), attempt=2))
     before = files(store)
     assert sweep(store) == 0
     assert files(store) == before
@@ -60,7 +60,7 @@ def test_an_attempt_killed_before_its_record_is_deleted_once_another_counts(stor
 
 def test_what_a_killed_commit_had_replaced_is_deleted(store, output):
     committer(store).commit(block())
-    die(DiesAfterTheRecord(store.uri), etag=etag_of(store), attempt=2)
+    die(DiesAfterTheRecord(store.uri), replaces=committed_attempt(store), attempt=2)
     named = files(store) - job.debris(output)
     assert len(job.debris(output)) == 3
     assert sweep(store) == 3
@@ -80,7 +80,7 @@ def test_an_attempt_that_may_be_at_work_beside_the_committed_one_is_left_alone(s
 
 def test_people_of_a_shard_that_failed_since_are_deleted(store, output):
     committer(store).commit(block())
-    failed = block(etag=etag_of(store), attempt=2).failed("the tar is truncated")
+    failed = block(replaces=committed_attempt(store), attempt=2).failed("the tar is truncated")
     with pytest.raises(KilledError):
         committer(DiesAfterTheRecord(store.uri)).commit(failed)
     assert sweep(store) == 3

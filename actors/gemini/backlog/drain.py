@@ -73,8 +73,10 @@ class ShardDrainer:
         found = read_record(self.committer.store, drain_task.shard_id)
         if found is None or found[0].state != "done":
             raise ShardUnavailableError("it is no longer committed; run shopframe annotate again")
-        record, etag = found
-        task = ShardTask(shard_from_record(record), "annotate", record_etag=etag, attempt=record.attempt + 1)
+        record = found[0]
+        task = ShardTask(
+            shard_from_record(record), "annotate", replaces=record.attempt_id, attempt=record.attempt + 1
+        )
         block, record = load_committed(ShardBlock(task), self.committer.store)
         block = self.crop_restorer.fill_crops(block, record)
         same = record.fingerprints.get(ANNOTATOR) == self.resolved.fingerprint

@@ -1,0 +1,46 @@
+"""Requests of the S3 protocol that fsspec doesn't offer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import fsspec
+from botocore.exceptions import BotoCoreError, ClientError
+
+from actors.storage.map_ahead import map_ahead
+from actors.storage.store_errors import storage_error_text
+
+_KEYS = 1000
+"""Maximum number of keys in one request to delete objects."""
+
+
+def delete_s3(fs: fsspec.AbstractFileSystem, paths: Sequence[str]) -> None:
+    """Delete objects of one bucket, a thousand per request. Objects that don't exist are skipped.
+
+    Args:
+        fs: An s3fs filesystem.
+        paths: Bucket and key of each object.
+
+    Raises:
+        OSError: An object can't be deleted.
+    """
+    chunks = [paths[start : start + _KEYS] for start in range(0, len(paths), _KEYS)]
+    for refused in map_ahead(lambda chunk: _delete_chunk(fs, chunk), chunks):
+        if refused:
+            first = refused[0]
+            raise OSError(f"{first['Key']}: can't be deleted: {first.get('Message') or first.get('Code')}")
+
+
+def _delete_chunk(fs: fsspec.AbstractFileSystem, paths: Sequence[str]) -> list[dict[str, Any]]:
+    split = [fs.split_path(path) for path in paths]
+    wanted = {"Objects": [{"Key": key} for _, key, _ in split], "Quiet": True}
+    try:
+        reply = fsspec.asyn.sync(fs.loop, fs._call_s3, "delete_objects", Bucket=split[0][0], Delete=wanted)
+    except ClientError as error:
+        from s3fs.errors import translate_boto_error
+
+        raise translate_boto_error(error) from error
+    except BotoCoreError as error:
+        raise ConnectionError(storage_error_text(error)) from error
+    return [found for found in reply.get("Errors", []) if found.get("Code") != "NoSuchKey"]
