@@ -72,7 +72,11 @@ class RunSettings(Section):
         description="Seconds without a committed shard after which the run stops with exit code 3.",
     )
     max_failed_frames: float = Field(
-        0.9, ge=0, le=1, description="Share of a shard's frames that may fail before the shard fails."
+        0.9,
+        ge=0,
+        le=1,
+        description="Share of a shard's frames that may fail before the shard fails. A shard of fewer than "
+        "10 frames never fails by its share: its bad frames are rows.",
     )
     max_attempts: int = Field(
         3,

@@ -23,6 +23,22 @@ class CropSettings(Section):
         512, ge=16, le=4096, description="Longest side of a crop, in pixels. Larger crops are scaled down."
     )
     jpeg_quality: int = Field(90, ge=1, le=100, description="JPEG quality of the crops.")
+    max_frame_bytes: int = Field(
+        64 * 2**20,
+        ge=2**20,
+        description="Size of the crops of one frame, in bytes, from which on its other people are dropped; "
+        "the highest scores are kept.",
+    )
+
+    def fingerprint_content(self) -> dict[str, object]:
+        """Return everything that results depend on.
+
+        `max_frame_bytes` is left out at its default, which no usual frame reaches: outputs of versions that
+        did not have it stay valid.
+        """
+        default = type(self).model_fields["max_frame_bytes"].default
+        left_out = {"max_frame_bytes"} if self.max_frame_bytes == default else None
+        return self.model_dump(exclude=left_out)
 
 
 def cut_crop(image: np.ndarray, box_px: np.ndarray, settings: CropSettings) -> bytes:

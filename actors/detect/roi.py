@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +21,7 @@ DROP_REASONS = (
     "inside_exclude_zone",
     "dynamic_height",
     "max_persons",
+    "max_frame_bytes",
 )
 """Every reason for dropping a person, in the order in which the rules are applied.
 
@@ -29,6 +31,9 @@ outside_include_zone  the camera has include zones, and the person is in none of
 inside_exclude_zone   the person is in an exclude zone of the camera
 dynamic_height        the box is lower than `dynamic.ratio` times the median height
 max_persons           `max_persons` other people in the frame have a higher score
+max_frame_bytes       the crops of people with higher scores take up `crops.max_frame_bytes`
+
+`select_persons` decides all but the last, which is only known once the crops are cut.
 """
 
 _SLACK = 1e-6
@@ -200,6 +205,40 @@ def select_persons(settings: RoiSettings, persons: PersonBoxes) -> list[str | No
         drop("max_persons", _is_surplus(settings.max_persons, persons, reasons == 0))
     names = (None, *DROP_REASONS)
     return [names[reason] for reason in reasons]
+
+
+def select_candidates(settings: RoiSettings, persons: PersonBoxes) -> list[str | None]:
+    """Decide about the people of one frame what is certain before the shard's other frames are known.
+
+    The rules on score, height and zones look at one person at a time. Beyond these, a person is certain to
+    be dropped if `max_persons` others have a higher score and are at least as tall, because whatever median
+    the dynamic rule compares with, it keeps them if it keeps this person.
+
+    Args:
+        settings: The rules; the scope of the dynamic rule is wider than the frame.
+        persons: The people of one frame, in descending order of score.
+
+    Returns:
+        For each person, None if `select_persons` may keep them. The reason is provisional otherwise.
+    """
+    reasons = select_persons(_rules_of_one_person(settings), persons)
+    if settings.max_persons is None:
+        return reasons
+    heights: list[float] = []
+    for index, (_, top, _, bottom) in enumerate(persons.bbox.astype(np.float64)):
+        if reasons[index] is not None:
+            continue
+        position = bisect_left(heights, bottom - top)
+        if len(heights) - position >= settings.max_persons:
+            reasons[index] = "max_persons"
+        heights.insert(position, bottom - top)
+    return reasons
+
+
+@lru_cache(maxsize=16)
+def _rules_of_one_person(settings: RoiSettings) -> RoiSettings:
+    off = settings.dynamic.model_copy(update={"enabled": False})
+    return settings.model_copy(update={"dynamic": off, "max_persons": None})
 
 
 def _is_low(

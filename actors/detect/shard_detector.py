@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from actors.detect.crops import CropSettings, cut_person
 from actors.detect.person_detector import PersonDetector
-from actors.detect.roi import PersonBoxes, RoiSettings, select_persons
+from actors.detect.roi import PersonBoxes, RoiSettings, select_candidates, select_persons
 from actors.detect.settings import DetectorSettings, ResolvedDetector
 from actors.errors import FrameError, ShardError
 from actors.read.frame_decoder import decode_frame
@@ -28,18 +28,24 @@ from actors.storage.settings import StorageSettings
 _READ_AHEAD = 4
 """Number of encoded frames to read ahead: enough to hide the store's latency at little cost in memory."""
 
+MIN_FRAMES_OF_SHARE = 10
+"""A share of fewer frames says little: one bad image would fail a folder's last group, on every run."""
+
+_FAILURES_NAMED = 3
+_LONGEST_REASON = 200
+
 
 @dataclass(slots=True)
 class _FramePeople:
     """The people of one decoded frame.
 
     Attributes:
-        frame: The frame as it was read.
+        frame: The frame as it was read, without its encoded image.
         width: Width of the frame, in pixels.
         height: Height of the frame, in pixels.
         boxes: (n, 5) float32: x1, y1, x2, y2 in pixels of the frame, and the score.
         drops: For each person, the drop reason, or None if kept.
-        crops: For each person, the JPEG, or None if dropped.
+        crops: For each person, the JPEG, or None if dropped or left out by `crops.max_frame_bytes`.
     """
 
     frame: Frame
@@ -66,7 +72,8 @@ class ShardDetector:
         resolved: The weights and backend that the detector's settings resolve to.
         roi: Which people are kept.
         crops: How people are cut out.
-        max_failed_frames: Largest share of frames that may fail before the whole shard fails.
+        max_failed_frames: Largest share of frames that may fail before the whole shard fails, for shards of
+            at least `MIN_FRAMES_OF_SHARE` frames.
     """
 
     input: InputSettings
@@ -95,7 +102,7 @@ class ShardDetector:
         """Return the block with its frames, persons and previews.
 
         If the shard can't be read, or too many of its frames fail, the block has an error and the frames
-        that were read until then.
+        that were read until then. A frame's encoded image is kept only if it is drawn as a preview.
         """
         people: list[_FramePeople] = []
         failed: list[Frame] = []
@@ -121,10 +128,10 @@ class ShardDetector:
         if trouble is not None:
             return block.failed(str(trouble))
         total = len(people) + len(failed)
-        if total and len(failed) / total > self.max_failed_frames:
+        if total >= MIN_FRAMES_OF_SHARE and len(failed) / total > self.max_failed_frames:
             return block.failed(
                 f"{len(failed)} of {total} frames failed, more than run.max_failed_frames="
-                f"{self.max_failed_frames} allows; the first is {failed[0].key}: {failed[0].error}"
+                f"{self.max_failed_frames} allows: {_describe_failures(failed)}"
             )
         return replace(block, persons=_persons_table(shard_id, people), previews=previews.chosen())
 
@@ -133,18 +140,39 @@ class ShardDetector:
             image = self._decode(frame)
             boxes = self._model.detect([image])[0]
             height, width = image.shape[:2]
-            found = _FramePeople(frame, width, height, boxes, [None] * len(boxes), [None] * len(boxes))
-            if self.roi.dynamic.scope == "frame":
-                found.drops = select_persons(self.roi, _boxes_of([found]))
-            # With a wider scope, people are only selected after the shard's last frame. This frame's pixels
-            # are gone by then, so everyone is cut out now and the crops of dropped people are discarded.
-            for index, bbox in enumerate(found.normalised()):
-                if found.drops[index] is None:
-                    found.crops[index] = cut_person(image, bbox, self.crops)
+            found = _FramePeople(replace(frame, data=None), width, height, boxes, [], [])
+            found.drops = self._select_in_frame(found)
+            found.crops = self._cut(image, found)
         except FrameError as error:
             failed.append(Frame(frame.key, None, frame.camera, frame.captured_at, str(error), frame.note))
             return None
         return found
+
+    def _select_in_frame(self, found: _FramePeople) -> list[str | None]:
+        """Return the drop reasons as far as this frame alone decides them.
+
+        With a wider scope the others are decided after the shard's last frame. This frame's pixels are gone
+        by then, so everyone who may still be kept is cut out now, and the crops of dropped people are
+        discarded as soon as it is decided.
+        """
+        persons = _boxes_of([found])
+        if self.roi.dynamic.scope == "frame":
+            return select_persons(self.roi, persons)
+        return select_candidates(self.roi, persons)
+
+    def _cut(self, image: np.ndarray, found: _FramePeople) -> list[bytes | None]:
+        """Cut out the people who aren't dropped, in the order of their scores, within the frame's limit."""
+        crops: list[bytes | None] = []
+        size_bytes = 0
+        for bbox, drop in zip(found.normalised(), found.drops, strict=True):
+            crop = None
+            if drop is None and size_bytes < self.crops.max_frame_bytes:
+                crop = cut_person(image, bbox, self.crops)
+                size_bytes += len(crop)
+            crops.append(crop)
+        if self.roi.dynamic.scope == "frame":
+            found.drops = _with_missing_crops(found.drops, crops)
+        return crops
 
     def _decode(self, frame: Frame) -> np.ndarray:
         if frame.data is None:
@@ -154,10 +182,26 @@ class ShardDetector:
     def _select_over_shard(self, people: list[_FramePeople]) -> None:
         verdicts = iter(select_persons(self.roi, _boxes_of(people)))
         for found in people:
-            found.drops = [next(verdicts) for _ in found.drops]
+            drops = [next(verdicts) for _ in found.drops]
             found.crops = [
-                crop if drop is None else None for crop, drop in zip(found.crops, found.drops, strict=True)
+                crop if drop is None else None for crop, drop in zip(found.crops, drops, strict=True)
             ]
+            found.drops = _with_missing_crops(drops, found.crops)
+
+
+def _with_missing_crops(drops: list[str | None], crops: list[bytes | None]) -> list[str | None]:
+    """Return the drop reasons, with that of a full frame for people who have none and no crop either."""
+    return [
+        "max_frame_bytes" if drop is None and crop is None else drop
+        for drop, crop in zip(drops, crops, strict=True)
+    ]
+
+
+def _describe_failures(failed: list[Frame]) -> str:
+    """Describe the first failed frames of a shard, and say how many more there are."""
+    shown = [f"{frame.key[:_LONGEST_REASON]}: {str(frame.error)[:_LONGEST_REASON]}" for frame in failed]
+    more = len(failed) - _FAILURES_NAMED
+    return "; ".join(shown[:_FAILURES_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _boxes_of(people: list[_FramePeople]) -> PersonBoxes:

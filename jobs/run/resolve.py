@@ -47,7 +47,7 @@ def resolve(settings: Settings) -> Resolved:
                 detector.fingerprint,
                 reading,
                 selecting,
-                settings.crops.model_dump(),
+                settings.crops.fingerprint_content(),
                 settings.run.max_failed_frames,
             ]
         ),

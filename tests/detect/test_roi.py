@@ -4,11 +4,18 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from actors.detect.roi import DROP_REASONS, PersonBoxes, RoiSettings, Zone, select_persons
+from actors.detect.roi import (
+    DROP_REASONS,
+    PersonBoxes,
+    RoiSettings,
+    Zone,
+    select_candidates,
+    select_persons,
+)
 
 OFF = {"enabled": False}
 
@@ -211,6 +218,31 @@ def test_the_first_rule_that_drops_is_the_reason():
     found = select_persons(settings, people(*[r[0] for r in rows], score=[r[1] for r in rows]))
     assert found[:5] == list(DROP_REASONS[:5])
     assert found[5:] == ["max_persons", None, "max_persons"]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 30), st.integers(0, 2**32 - 1), st.sampled_from([None, 1, 3]), st.integers(0, 30))
+def test_nobody_who_is_kept_in_the_end_was_certain_to_be_dropped(count, seed, max_persons, others):
+    random = np.random.default_rng(seed)
+
+    def columns(rows: int) -> list[list[float]]:
+        low = random.uniform(0, 0.6, (rows, 2))
+        return np.hstack([low, low + random.choice([0.1, 0.2, 0.3, 0.35], (rows, 2))]).tolist()
+
+    frame, elsewhere = columns(count), columns(others)
+    scores = sorted(random.choice([0.2, 0.5, 0.7, 0.9], count).tolist(), reverse=True)
+    settings = RoiSettings(
+        min_score=0.3,
+        max_persons=max_persons,
+        dynamic={"scope": "shard", "ratio": 0.9},
+        static=[{"mode": "include", "rectangle": [0, 0, 0.7, 0.9]}],
+    )
+    candidates = select_candidates(settings, people(*frame, score=scores))
+    shard = people(
+        *frame, *elsewhere, frame=[0] * count + [1] * others, score=[*scores, *random.uniform(0, 1, others)]
+    )
+    found = select_persons(settings, shard)[:count]
+    assert all(reason is None for reason, end in zip(candidates, found, strict=True) if end is None)
 
 
 @given(st.integers(0, 40), st.integers(0, 2**32 - 1), st.sampled_from(["frame", "shard", "camera"]))
