@@ -27,6 +27,7 @@ from actors.read.settings import InputSettings
 from actors.settings_section import Section
 from actors.smolvlm.settings import SmolVLMSettings
 from actors.storage.settings import StorageSettings
+from actors.storage.uris import absolute_uri
 
 CONF = Path(str(files("conf")))
 
@@ -130,7 +131,7 @@ class Settings(Section):
     @model_validator(mode="after")
     def _output_is_not_input(self) -> Self:
         source, target = self.input.uri, self.output.uri
-        if source and target and f"{target.rstrip('/')}/".startswith(f"{source.rstrip('/')}/"):
+        if source and target and _folder(target).startswith(_folder(source)):
             raise ValueError(
                 f"output.uri ({target}) is input.uri or lies inside it, so results would be read as input; "
                 "choose an output outside the input"
@@ -140,6 +141,10 @@ class Settings(Section):
     def as_dict(self) -> dict[str, Any]:
         """Return the effective values as they would be written in YAML."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+def _folder(uri: str) -> str:
+    return f"{absolute_uri(uri).rstrip('/')}/"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from actors.fingerprint import fingerprint_of
 from actors.settings_section import Section
+from actors.storage.uris import PlainUri
 
 KeepCrops = Literal["until_annotated", "always", "never"]
 
@@ -20,7 +21,7 @@ def _off_is_none(value: Any) -> Any:
 class OutputSettings(Section):
     """What is written, and where."""
 
-    uri: str | None = Field(
+    uri: PlainUri | None = Field(
         None, description="Where results are written: a folder, s3://... or any fsspec URL."
     )
     person_json: Annotated[Literal["files", "tar", "none"], BeforeValidator(_off_is_none)] = Field(

@@ -7,12 +7,13 @@ from typing import Literal
 from pydantic import Field
 
 from actors.settings_section import Section
+from actors.storage.uris import PlainUri
 
 
 class InputSettings(Section):
     """Where frames come from, how to read them, and what is too large to be one."""
 
-    uri: str | None = Field(
+    uri: PlainUri | None = Field(
         None,
         description="A shard, a folder or bucket prefix of shards or images, or a glob "
         "(s3://bucket/day-*.tar).",
@@ -41,7 +42,11 @@ class InputSettings(Section):
         "several parts.",
     )
     frames_per_shard: int = Field(
-        256, ge=1, le=100_000, description="Number of loose images from one folder that form a shard."
+        256,
+        ge=1,
+        le=100_000,
+        description="Average number of loose images from one folder that form a shard. Shards have from "
+        "three quarters to one and a half times as many.",
     )
     sidecars: bool = Field(
         True,

@@ -14,9 +14,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import fsspec
@@ -24,9 +23,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from fsspec.implementations.local import LocalFileSystem
 
 from actors.errors import ConfigError, PreconditionError
-from actors.storage.s3_requests import delete_s3
+from actors.storage.listed_entries import entry_etag, folder_by_folder, is_object
+from actors.storage.s3_requests import delete_s3, is_lost_condition
 from actors.storage.settings import StorageSettings
 from actors.storage.store_errors import error_code, storage_error_text
+from actors.storage.uris import plain_uri
 
 _LOCAL_WRITERS = 16
 _REMOTE_WRITERS = 64
@@ -67,7 +68,7 @@ class ObjectStore:
     """
 
     def __init__(self, uri: str, settings: StorageSettings | None = None) -> None:
-        stripped = uri.rstrip("/")
+        stripped = plain_uri(uri).rstrip("/")
         self.uri = f"{stripped}//" if stripped.endswith(":") else stripped or "/"
         self.settings = settings or StorageSettings()
 
@@ -177,7 +178,7 @@ class ObjectStore:
         except FileNotFoundError:
             return False
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", sub_folders: bool = True) -> Iterator[ObjectInfo]:
         """Yield every object under a folder: first its own objects by name, then its sub-folders by name.
 
         Yields nothing if the folder doesn't exist. Folders are visited one at a time, so memory holds one
@@ -193,7 +194,9 @@ class ObjectStore:
                 entries = sorted(self.fs.ls(folder, detail=True), key=lambda entry: str(entry["name"]))
             except FileNotFoundError:
                 continue
-            yield from (self._to_info(entry) for entry in entries if _is_object(entry))
+            yield from (self._to_info(entry) for entry in entries if is_object(entry))
+            if not sub_folders:
+                return
             folders = [str(e["name"]).rstrip("/") for e in entries if e["type"] == "directory"]
             waiting.extend(name for name in reversed(folders) if name != folder.rstrip("/"))
 
@@ -205,21 +208,24 @@ class ObjectStore:
         """
         self.fs.ls(self.full(""))
         found = self.fs.glob(self.full(pattern), detail=True)
-        entries = [dict(entry) for entry in found.values()]
-        for entry in sorted(entries, key=lambda e: str(e["name"]).rpartition("/")):
-            if _is_object(entry):
+        folders = {str(e["name"]).rstrip("/") for e in found.values() if e["type"] == "directory"}
+        for entry in sorted(found.values(), key=folder_by_folder):
+            # What lies in a folder that matches too is listed with that folder.
+            if not folders.isdisjoint(map(str, PurePosixPath(entry["name"]).parents)):
+                continue
+            if is_object(entry):
                 yield self._to_info(entry)
             elif entry["type"] == "directory":
                 yield from self.list(str(entry["name"])[len(self.root) :].strip("/"))
 
     def _to_info(self, entry: dict[str, Any]) -> ObjectInfo:
         path = str(entry["name"])[len(self.root) :].lstrip("/")
-        return ObjectInfo(path, int(entry["size"] or 0), _listed_etag(entry))
+        return ObjectInfo(path, int(entry["size"] or 0), entry_etag(entry))
 
     def info(self, path: str) -> ObjectInfo:
         """Return one object as `list` yields it. Raises FileNotFoundError."""
         found = self.fs.info(self.full(path))
-        return ObjectInfo(path, int(found["size"] or 0), _listed_etag(found))
+        return ObjectInfo(path, int(found["size"] or 0), entry_etag(found))
 
     # --- writing ---
 
@@ -341,7 +347,7 @@ class ObjectStore:
         try:
             reply = await client.put_object(**request, Metadata={"writer": writer})
         except ClientError as error:
-            if not _is_lost_condition(error):
+            if not is_lost_condition(error):
                 raise
             try:
                 found = await client.head_object(Bucket=request["Bucket"], Key=request["Key"])
@@ -372,29 +378,6 @@ class ObjectStore:
 def content_etag(content: bytes) -> str:
     """Return the SHA-256 of a content in hexadecimal, which is its etag on stores that have no etags."""
     return hashlib.sha256(content).hexdigest()
-
-
-def _listed_etag(info: dict[str, Any]) -> str:
-    for name in ("ETag", "etag", "md5Hash", "content_md5"):
-        if info.get(name):
-            return str(info[name]).strip('"')
-    modified = info.get("mtime", info.get("LastModified", info.get("created", "")))
-    if isinstance(modified, datetime):
-        modified = modified.timestamp()
-    return f"{info['size']}-{modified}"
-
-
-def _is_object(entry: dict[str, Any]) -> bool:
-    # Web consoles create a folder as an empty object with a name that ends with "/".
-    return entry["type"] == "file" and not str(entry["name"]).endswith("/")
-
-
-def _is_lost_condition(error: ClientError) -> bool:
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    code = error.response.get("Error", {}).get("Code")
-    # S3 answers 409 to the loser of two concurrent conditional writes, and NoSuchKey to an If-Match on a
-    # deleted object. The status 404 is not enough: a missing bucket has it too, without a competing writer.
-    return status in (409, 412) or code in ("PreconditionFailed", "NoSuchKey")
 
 
 @contextmanager

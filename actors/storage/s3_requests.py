@@ -1,4 +1,4 @@
-"""Requests of the S3 protocol that fsspec doesn't offer."""
+"""Requests of the S3 protocol that fsspec doesn't offer, and answers that it doesn't tell apart."""
 
 from __future__ import annotations
 
@@ -44,3 +44,12 @@ def _delete_chunk(fs: fsspec.AbstractFileSystem, paths: Sequence[str]) -> list[d
     except BotoCoreError as error:
         raise ConnectionError(storage_error_text(error)) from error
     return [found for found in reply.get("Errors", []) if found.get("Code") != "NoSuchKey"]
+
+
+def is_lost_condition(error: ClientError) -> bool:
+    """Return whether a conditional write was refused because of another writer's object."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    code = error.response.get("Error", {}).get("Code")
+    # S3 answers 409 to the loser of two concurrent conditional writes, and NoSuchKey to an If-Match on a
+    # deleted object. The status 404 is not enough: a missing bucket has it too, without a competing writer.
+    return status in (409, 412) or code in ("PreconditionFailed", "NoSuchKey")
