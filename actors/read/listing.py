@@ -6,10 +6,19 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import groupby
 
 from actors.errors import InputError
-from actors.read.file_names import describe_extensions, extension, file_key, is_hidden, is_image, is_sidecar
+from actors.read.file_names import (
+    SIDECAR_EXTENSION,
+    describe_extensions,
+    extension,
+    file_key,
+    is_hidden,
+    is_image,
+    is_sidecar,
+)
+from actors.read.grouping import divide
 from actors.read.loose_images import list_members, pack_members
 from actors.read.parts import part_etag, split_shard
 from actors.read.settings import InputSettings
@@ -35,13 +44,14 @@ def list_shards(settings: InputSettings, storage: StorageSettings) -> Iterator[S
 
     The files of a folder come first, in the order of their names, followed by its sub-folders. With
     `input.format: auto`, each file is recognised by its extension, so formats may be mixed. Loose images are
-    read from any folder, even from one that also contains shards. They form groups of
-    `input.frames_per_shard` that never cross folders, so a new folder changes no other shard. Files and
-    folders with a name that starts with "." are left out.
+    read from any folder, even from one that also contains shards. They form groups of about
+    `input.frames_per_shard` that never cross folders, so a new folder changes no other shard, and a new image
+    changes one or two (see `actors.read.grouping`). An image comes with the sidecar beside it, whether or not
+    the input names the sidecar too. Files and folders with a name that starts with "." are left out.
 
     A shard is named by its path below the input, without the extension. A part of a large shard has
     `.part-00000` appended. A group of images is named by its folder, or `images` at the top of the input,
-    with `-00000` appended.
+    with 12 hexadecimal digits appended that depend on the name of its first image.
 
     Raises:
         InputError: The input is not set, missing, empty or unreadable, contains nothing of the configured
@@ -102,7 +112,8 @@ class _Listing:
     def _shards(self) -> Iterator[Shard]:
         store = ObjectStore(self.uri, self.storage)
         if store.is_folder():
-            yield from self._folder(store, store.list())
+            for folder, infos in by_folder(store.list()):
+                yield from self._files(store, folder, infos)
         elif _GLOB_CHARACTERS.isdisjoint(self.uri) or store.exists(""):
             yield from self._single_file(store)
         else:
@@ -114,7 +125,18 @@ class _Listing:
         chosen = self.settings.format
         # A file that the input names directly has the configured format, whatever its extension is.
         forced = None if chosen == "auto" or chosen == "images" else chosen  # noqa: PLR1714  mypy narrows this
-        yield from self._files(parent, "", [info], forced)
+        sidecar = self._sidecar_of(parent, name) if forced is None and is_image(name) else None
+        yield from self._files(parent, "", [info] if sidecar is None else [info, sidecar], forced)
+
+    def _sidecar_of(self, folder: ObjectStore, image: str) -> ObjectInfo | None:
+        """Return the sidecar of an image, without listing a folder that may hold millions of files."""
+        if not self.settings.sidecars:
+            return None
+        stem = image[: len(image) - len(extension(image))]
+        for suffix in (SIDECAR_EXTENSION, SIDECAR_EXTENSION.upper()):
+            if folder.exists(f"{stem}{suffix}"):
+                return folder.info(f"{stem}{suffix}")
+        return None
 
     def _glob(self) -> Iterator[Shard]:
         parts = self.uri.split("/")
@@ -122,12 +144,23 @@ class _Listing:
         store = ObjectStore(
             "/".join(parts[:first]) or ("/" if self.uri.startswith("/") else "."), self.storage
         )
-        yield from self._folder(store, store.glob("/".join(parts[first:])))
+        for folder, infos in by_folder(store.glob("/".join(parts[first:]))):
+            yield from self._files(store, folder, self._with_sidecars_beside(store, folder, infos))
 
-    def _folder(self, store: ObjectStore, objects: Iterable[ObjectInfo]) -> Iterator[Shard]:
-        """Yield the shards of objects that are listed folder by folder."""
-        for folder, infos in by_folder(objects):
-            yield from self._files(store, folder, infos)
+    def _with_sidecars_beside(
+        self, store: ObjectStore, folder: str, infos: list[ObjectInfo]
+    ) -> list[ObjectInfo]:
+        """Add the sidecars of one folder's images, which a pattern such as `*.jpg` doesn't match."""
+        images = {file_key(info.path) for info in infos if is_image(info.path)}
+        if not images or not self.settings.sidecars or self.settings.format not in ("auto", "images"):
+            return infos
+        matched = {info.path for info in infos}
+        beside = (
+            info
+            for info in store.list(folder, sub_folders=False)
+            if is_sidecar(info.path) and file_key(info.path) in images and info.path not in matched
+        )
+        return [*infos, *beside]
 
     def _files(
         self, store: ObjectStore, folder: str, infos: list[ObjectInfo], forced: ShardFormat | None = None
@@ -160,14 +193,20 @@ class _Listing:
 
     def _image_groups(self, store: ObjectStore, folder: str, loose: list[ObjectInfo]) -> Iterator[Shard]:
         name = _group_name(folder)
-        for number, group in enumerate(_group(loose, self.settings.frames_per_shard)):
+        images = list(with_sidecars(loose))
+        names = [image.path.rpartition("/")[2] for image, _ in images]
+        for group in divide(names, self.settings.frames_per_shard):
+            members = images[group.start : group.stop]
+            # Two images with the same key share a sidecar.
+            sidecars = {sidecar.path: sidecar for _, sidecar in members if sidecar is not None}
+            files = [*(image for image, _ in members), *sidecars.values()]
             yield Shard(
-                shard_id=f"{name}-{number:05d}",
+                shard_id=f"{name}-{group.label}",
                 uri=store.uri_of(folder),
                 format="images",
-                etag=_group_etag(group),
-                size_bytes=sum(info.size_bytes for info in group),
-                members=pack_members([info.path.rpartition("/")[2] for info in group]),
+                etag=_group_etag(files),
+                size_bytes=sum(info.size_bytes for info in files),
+                members=pack_members([info.path.rpartition("/")[2] for info in files]),
             )
 
 
@@ -231,12 +270,3 @@ def _group_etag(group: Iterable[ObjectInfo]) -> str:
     names = ((info.path.rpartition("/")[2], info) for info in group)
     identity = "\n".join(sorted(f"{name}\t{info.size_bytes}\t{info.etag}" for name, info in names))
     return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _group(loose: list[ObjectInfo], size: int) -> Iterator[list[ObjectInfo]]:
-    """Yield groups of images in the order of their names, each image with its sidecar."""
-    images = with_sidecars(loose)
-    while group := list(islice(images, size)):
-        # Two images with the same key share their sidecar.
-        sidecars = {sidecar.path: sidecar for _, sidecar in group if sidecar is not None}
-        yield [*(image for image, _ in group), *sidecars.values()]

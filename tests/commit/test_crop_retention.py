@@ -186,17 +186,17 @@ def test_a_source_that_is_gone_or_changed_and_other_settings_are_said_with_the_r
     write_tar(source)
     write_images(source)
     again = cutting(source)
-    again.detect()
+    (group,) = (name for name in again.detect() if name.startswith("deep"))
     with pytest.raises(CropRestoreError, match="other settings"):
         again.cut_again("a", fingerprint="another")
     (source / "a.tar").unlink()
     (source / "deep/frame-1.jpg").write_bytes(bad.jpeg(320, 240, 99))
-    for shard_id, trouble in (("a", "a.tar is no longer there"), ("deep-00000", "deep has changed since")):
+    for shard_id, trouble in (("a", "a.tar is no longer there"), (group, "deep has changed since")):
         with pytest.raises(CropRestoreError, match=rf"in/{trouble}.*output\.keep_crops: always"):
             again.cut_again(shard_id)
     (source / "deep/frame-1.jpg").unlink()
     with pytest.raises(CropRestoreError, match="deep is no longer there"):
-        again.cut_again("deep-00000")
+        again.cut_again(group)
     assert again.cut_again("b")["crop"].null_count < again.cut_again("b").num_rows
 
 
@@ -346,7 +346,8 @@ def test_gemini_cuts_what_was_never_kept_and_a_vanished_source_costs_its_shard_a
         gemini_job.gemini(output, server.base_url, expect=1, **settings)
     after = job.records(output)
     assert after["b"] == before["b"]
-    for shard_id in ("a", "deep-00000"):
+    assert len(after) == 3
+    for shard_id in after.keys() - {"b"}:
         assert after[shard_id]["annotators"] == {"gemini": {"ok": before[shard_id]["counts"]["kept"]}}
     [(shard_id, said)] = job.progress(output)["run"]["gemini"]["errors"].items()
     assert shard_id == "b"
