@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from actors.shard_block import ShardBlock
-from actors.storage.commit_record import CommitRecord, Counts
+from actors.storage.commit_record import MAX_CAMERAS, CommitRecord, Counts
 from actors.storage.tables import METERED
 
 
@@ -62,7 +62,7 @@ def count(block: ShardBlock) -> Counts:
         return Counts()
     frames = block.frames.num_rows
     if block.error is not None or block.persons is None:
-        return Counts(frames=frames, frames_failed=frames)
+        return Counts(frames=frames, frames_failed=frames, cameras=_count_cameras(block.frames))
     ok = sum(status == "ok" for status in block.frames["status"].to_pylist())
     dropped = Counter(r for r in block.persons["drop_reason"].to_pylist() if r is not None)
     return Counts(
@@ -72,7 +72,13 @@ def count(block: ShardBlock) -> Counts:
         detected=block.persons.num_rows,
         kept=pc.sum(block.persons["kept"]).as_py() or 0,
         dropped=dict(sorted(dropped.items())),
+        cameras=_count_cameras(block.frames),
     )
+
+
+def _count_cameras(frames: pa.Table) -> dict[str, int] | None:
+    cameras = Counter(camera for camera in frames["camera"].to_pylist() if camera is not None)
+    return dict(sorted(cameras.items())) if len(cameras) <= MAX_CAMERAS else None
 
 
 def count_outcomes(annotations: Mapping[str, pa.Table]) -> dict[str, dict[str, int]]:

@@ -48,10 +48,16 @@ class CommittedObject(_Frozen):
     count: int = 1
 
 
+MAX_CAMERAS = 100
+"""Maximum number of cameras that a commit record lists."""
+
+
 class Counts(_Frozen):
     """Frames and persons of the shard.
 
-    `frames` is `frames_ok` plus `frames_failed`; `detected` is `kept` plus the sum of `dropped`.
+    `frames` is `frames_ok` plus `frames_failed`; `detected` is `kept` plus the sum of `dropped`. `cameras`
+    has the number of frames by camera; frames that name none are left out. It is None if the frames name more
+    than `MAX_CAMERAS`, or if an earlier version wrote the record.
     """
 
     frames: int = 0
@@ -60,6 +66,7 @@ class Counts(_Frozen):
     detected: int = 0
     kept: int = 0
     dropped: dict[str, int] = Field(default_factory=dict)
+    cameras: dict[str, int] | None = None
 
 
 class CommitRecord(_Frozen):

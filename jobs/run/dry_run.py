@@ -16,6 +16,7 @@ from actors.read.listing import list_shards
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
+from jobs.run.cameras import absent_cameras
 from jobs.run.prepare import check_places
 from jobs.run.run_log import log, run_log
 from jobs.settings import LoadedSettings, Settings
@@ -39,7 +40,7 @@ class DryRun:
     shards: int = 0
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-    cameras: set[str | None] = field(default_factory=set)
+    cameras: set[str] = field(default_factory=set)
 
     def lines(self, settings: Settings) -> list[str]:
         """Return the lines that are printed for the user."""
@@ -50,13 +51,10 @@ class DryRun:
             f"shards contain {self.kept + gone:,} persons = {self.kept:,} kept + {gone:,} dropped"
             + (f" ({dropped})" if dropped else "")
         ]
-        unseen = {zone.camera for zone in settings.roi.static} - self.cameras - {"*"}
-        if unseen:
-            said.append(
-                f"roi.static: no frame of these shards is of camera {', '.join(sorted(unseen))}, so those "
-                "zones have no effect here; a zone without a camera applies to all cameras"
-            )
-        return said
+        return said + [
+            f"{setting}: no frame of these shards is of camera {', '.join(missing)}, so it has no effect here"
+            for setting, missing in absent_cameras(settings.roi, settings.gemini.cameras, self.cameras)
+        ]
 
 
 def try_roi(loaded: LoadedSettings) -> None:
@@ -124,7 +122,7 @@ def _draw(block: ShardBlock, settings: Settings, output: ObjectStore, done: DryR
     done.shards += 1
     done.kept += sum(p["kept"] for p in persons)
     done.dropped.update(p["drop_reason"] for p in persons if not p["kept"])
-    done.cameras |= set(cameras.values())
+    done.cameras |= {camera for camera in cameras.values() if camera is not None}
     for key, data in block.previews.items():
         try:
             image = decode_frame(data, settings.input.max_image_pixels)

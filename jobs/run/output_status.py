@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from actors.detect.roi import RoiSettings
 from actors.gemini.backlog.listing import waiting_of
 from actors.gemini.quota.quota import SystemClock
 from actors.gemini.quota.status import read_status
@@ -18,6 +19,7 @@ from actors.records import OUTCOMES, RETRYABLE
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
+from jobs.run.cameras import SeenCameras
 from jobs.run.run_record import RunRecord, read_run
 
 _FAILURES_SHOWN = 5
@@ -74,10 +76,12 @@ def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any
     """
     run = read_run(store)
     totals = Totals()
+    cameras = SeenCameras()
     waiting = 0
     with_failed_frames: list[str] = []
     for record, _ in read_records(store, keep_index):
         totals.add(record)
+        cameras.add(record.counts)
         frames = record.object("frames")
         if record.state == "done" and record.counts.frames_failed and frames is not None:
             with_failed_frames += [frames.path] if len(with_failed_frames) < _FAILURES_SHOWN else []
@@ -99,6 +103,9 @@ def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any
         "models": {"demo": run.models.demo, "notice": run.models.notice},
         "failures": totals.failures,
         "failed_frames": _failed_frames(store, with_failed_frames),
+        "warnings": cameras.warnings(
+            run.section("roi", RoiSettings), run.section("gemini", GeminiSettings).cameras
+        ),
     }
     return status | {"next": what_next(status)}
 

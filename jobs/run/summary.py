@@ -41,6 +41,8 @@ def print_summary(console: Console, status: dict[str, Any], run: dict[str, Any])
     for failure in status["failed_frames"]:
         text = f"failed frame: {failure['shard']}: {failure['frame']}: {failure['error']}"
         console.print(Text(text), soft_wrap=True)
+    for warning in status["warnings"]:
+        console.print(Text(f"warning: {warning}"), soft_wrap=True)
     console.print(Text(f"next: {status['next']}"), soft_wrap=True)
 
 

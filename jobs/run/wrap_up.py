@@ -44,5 +44,7 @@ def wrap_up(
     status = output_status(output, keep_index=True)
     status |= {"postponed": list(postponed), "next": what_next(status, run["shards_postponed"])}
     output.write(layout.PROGRESS, json.dumps({**status, "run": run}, indent=2).encode())
+    for warning in status["warnings"]:
+        log.warning(warning)
     log.info("end", extra={"run": run, "shards": status["shards"]})
     return status
