@@ -68,16 +68,16 @@ def annotations_path(annotator: str, shard_id: str, attempt_id: str) -> str:
     return f"annotations/{annotator}/{shard_id}.{attempt_id}.parquet"
 
 
-ATTEMPT_FOLDERS = ("frames", "persons", "annotations")
+ATTEMPT_FOLDERS = ("frames", "persons", "annotations", "previews")
 """Folders whose objects have their attempt in their names."""
 
 
 def attempt_of(path: str) -> tuple[str, int] | None:
-    """Return the shard ID and the number of the attempt that wrote an object.
+    """Return the shard and the number of the attempt that wrote a table or a preview.
 
-    Returns None if the object's name doesn't contain an attempt.
+    Returns None if the name of the object doesn't contain an attempt.
     """
-    match = re.fullmatch(r"(?:.*/)?([^/]+)\.(\d{3,})-[0-9a-f]{8}\.parquet", path)
+    match = re.fullmatch(r"(?:.*/)?([^/]+)\.(\d{3,})-[0-9a-f]{8}\.(?:parquet|[^/]+\.jpg)", path)
     return (match[1], int(match[2])) if match else None
 
 
