@@ -33,6 +33,15 @@ def redo(store: ObjectStore, shard_id: str) -> str:
     )
 
 
+def write_documents_again(store: ObjectStore, shard_id: str) -> str:
+    """Return the remedy for a shard of which only documents are missing or damaged."""
+    record = store.uri_of(layout.commit_path(shard_id))
+    return (
+        f'set "documents" to "due" in {record}, then run the same shopframe annotate command again: it '
+        "writes the documents of this shard from its tables"
+    )
+
+
 def count_of(number: int, noun: str) -> str:
     """Return a number with its noun, such as "1 document" or "1,200 documents"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
