@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
+from importlib import import_module, metadata
+from typing import Annotated
+
+import typer
 
 from jobs import command
 
@@ -24,6 +27,8 @@ COMMANDS = (
     Entry("gemini", "Ask Gemini about every pending person, within the quota.", "jobs.gemini"),
     Entry("status", "Show what is done, what failed, what is pending, and what to do next.", "jobs.status"),
     Entry("consolidate", "Bring consolidated/ up to date with the commit records.", "jobs.consolidate"),
+    Entry("verify", "Check that the output is what its commit records say.", "jobs.verify"),
+    Entry("clean", "Delete what no commit record names and no running command may need.", "jobs.clean"),
     Entry("evaluate", "Measure the committed output against a ground-truth table.", "jobs.evaluate"),
     Entry("shards", "Pack loose images into WebDataset shards.", "jobs.shards"),
     Entry("config", "Validate the settings and print each one with its source.", "jobs.config"),
@@ -35,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else list(arguments)
     called = given[0] if given else ""
     app = command.new_app()
-    app.callback(help="Annotate every person in archived store-camera frames.")(_nothing)
+    app.callback(help="Annotate every person in archived store-camera frames.")(_options)
     for entry in COMMANDS:
         app.command(entry.name, help=entry.help)(_load(entry) if entry.name == called else _nothing)
     command.run_app(app, given)
@@ -44,6 +49,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _load(entry: Entry) -> Callable[..., None]:
     function: Callable[..., None] = getattr(import_module(entry.module), entry.name)
     return function
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"shopframe {metadata.version('shopframe')}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Take the options that stand before the name of a command."""
 
 
 def _nothing() -> None:

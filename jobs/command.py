@@ -24,6 +24,8 @@ EXIT_DONE = 0
 """Everything that could be done is done."""
 EXIT_SOME_FAILED = 1
 """Some shards failed and are recorded, or were postponed to the next run."""
+EXIT_DAMAGED = 1
+"""`shopframe verify` found something wrong in the output."""
 EXIT_CONFIG = 2
 """Settings or credentials are wrong, and nothing was started."""
 EXIT_STALLED = 3
@@ -32,6 +34,8 @@ EXIT_INTERRUPTED = 130
 """The user or the system stopped the command. Committed shards are intact."""
 
 _INTERRUPTED = "interrupted; committed shards are intact. Run the same command again to continue"
+
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 Config = Annotated[
     list[str] | None, typer.Option("--config", help="YAML file that overrides conf/default.yaml. Repeatable.")
@@ -82,13 +86,19 @@ def output_of(loaded: LoadedSettings) -> ObjectStore:
 
 def new_app() -> typer.Typer:
     """Return an empty typer app with Shopframe's options."""
-    return typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    return typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings=_CONTEXT,
+    )
 
 
 def run(command: Callable[..., None]) -> None:
     """Run a single subcommand, as `python -m jobs.<name> ...`, with this process's arguments."""
     app = new_app()
-    app.command()(command)
+    # With a single command, typer ignores the context settings of the app.
+    app.command(context_settings=_CONTEXT)(command)
     run_app(app)
 
 

@@ -20,7 +20,10 @@ def shards(
 ) -> None:
     """Pack loose images into WebDataset shards."""
     from jobs.run.packing import pack_images
+    from jobs.run.store_probe import refuse_private
 
+    refuse_private("--images", images)
+    refuse_private("--output", output)
     storage = command.load(config, overrides).settings.storage
     done = pack_images(images, output, storage, frames_per_shard=frames_per_shard)
     typer.echo(

@@ -25,7 +25,8 @@ from actors.read.settings import InputSettings
 from actors.records import Shard, ShardFormat
 from actors.storage.layout import object_name
 from actors.storage.map_ahead import map_ahead
-from actors.storage.object_store import ObjectInfo, ObjectStore
+from actors.storage.object_info import ObjectInfo
+from actors.storage.object_store import ObjectStore
 from actors.storage.settings import StorageSettings
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 

@@ -43,6 +43,16 @@ COMMIT_INDEX = f"{COMMITS}/_index.parquet"
 listing."""
 
 
+def probe_folder(name: str) -> str:
+    """Return the folder in which one run checks the output, and which it deletes right afterwards."""
+    return f".probe-{name}"
+
+
+def is_probe(path: str) -> bool:
+    """Return whether an object was written to check the output. A killed run leaves such objects behind."""
+    return re.match(r"\.probe-[0-9a-f]{32}/", path) is not None
+
+
 def frames_path(shard_id: str, attempt_id: str) -> str:
     """Path of the frames table of an attempt."""
     return f"frames/{shard_id}.{attempt_id}.parquet"
@@ -58,27 +68,37 @@ def annotations_path(annotator: str, shard_id: str, attempt_id: str) -> str:
     return f"annotations/{annotator}/{shard_id}.{attempt_id}.parquet"
 
 
-ATTEMPT_FOLDERS = ("frames", "persons", "annotations")
+ATTEMPT_FOLDERS = ("frames", "persons", "annotations", "previews")
 """Folders whose objects have their attempt in their names."""
 
 
 def attempt_of(path: str) -> tuple[str, int] | None:
-    """Return the shard ID and the number of the attempt that wrote an object.
+    """Return the shard and the number of the attempt that wrote a table or a preview.
 
-    Returns None if the object's name doesn't contain an attempt.
+    Returns None if the name of the object doesn't contain an attempt.
     """
-    match = re.fullmatch(r"(?:.*/)?([^/]+)\.(\d{3,})-[0-9a-f]{8}\.parquet", path)
+    match = re.fullmatch(r"(?:.*/)?([^/]+)\.(\d{3,})-[0-9a-f]{8}\.(?:parquet|[^/]+\.jpg)", path)
     return (match[1], int(match[2])) if match else None
+
+
+DOCUMENTS = "json"
+"""Folder of the JSON documents of all shards."""
+
+
+def shard_of_document(path: str) -> str | None:
+    """Return the shard of a JSON document or of a tar of documents, or None if the path is of neither."""
+    match = re.fullmatch(rf"{DOCUMENTS}/([^/]+)(?:\.tar|/[^/]+/\d+\.json)", path)
+    return match[1] if match else None
 
 
 def json_folder(shard_id: str) -> str:
     """Folder of a shard's JSON documents, one per person."""
-    return f"json/{shard_id}"
+    return f"{DOCUMENTS}/{shard_id}"
 
 
 def json_tar_path(shard_id: str) -> str:
     """Path of the tar that holds all JSON documents of a shard."""
-    return f"json/{shard_id}.tar"
+    return f"{DOCUMENTS}/{shard_id}.tar"
 
 
 def person_json_name(frame_key: str, person_index: int) -> str:
@@ -86,14 +106,21 @@ def person_json_name(frame_key: str, person_index: int) -> str:
     return f"{object_name(frame_key)}/{person_index}.json"
 
 
+PREVIEWS = "previews"
+"""Folder of drawn frames."""
+
+DRY_RUN = f"{PREVIEWS}/dry-run"
+"""Folder of the frames that were drawn without a run."""
+
+
 def preview_path(shard_id: str, attempt_id: str, frame_key: str) -> str:
     """Path of the preview that an attempt drew of a frame, with its boxes and labels."""
-    return f"previews/{shard_id}.{attempt_id}.{object_name(frame_key)}.jpg"
+    return f"{PREVIEWS}/{shard_id}.{attempt_id}.{object_name(frame_key)}.jpg"
 
 
 def dry_run_path(shard_id: str, frame_key: str) -> str:
     """Path of the preview that a dry run draws of a frame, with its zones and verdicts."""
-    return f"previews/dry-run/{shard_id}.{object_name(frame_key)}.jpg"
+    return f"{DRY_RUN}/{shard_id}.{object_name(frame_key)}.jpg"
 
 
 def quota_path(key_id: str, model: str) -> str:
@@ -124,14 +151,18 @@ def batch_path(name: str) -> str:
     return f"{BATCHES}/{name}.json"
 
 
+CLAIMS = "gemini/claims"
+HOLDERS = "gemini/holders"
+
+
 def claim_path(name: str) -> str:
     """Path of the claim on something, such as a shard of Gemini's backlog. It names the holder."""
-    return f"gemini/claims/{object_name(name)}.json"
+    return f"{CLAIMS}/{object_name(name)}.json"
 
 
 def holder_path(holder: str) -> str:
     """Path of the heartbeat of a holder of claims, which changes as long as the holder is alive."""
-    return f"gemini/holders/{holder}"
+    return f"{HOLDERS}/{holder}"
 
 
 def consolidated_path(first_shard_id: str) -> str:

@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -23,10 +22,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from fsspec.implementations.local import LocalFileSystem
 
 from actors.errors import ConfigError, PreconditionError
-from actors.storage.listed_entries import entry_etag, folder_by_folder, is_object
+from actors.storage.object_info import ObjectInfo, folder_by_folder, is_object, object_info
 from actors.storage.s3_requests import delete_s3, is_lost_condition
 from actors.storage.settings import StorageSettings
-from actors.storage.store_errors import error_code, storage_error_text
+from actors.storage.store_errors import error_code, is_unsupported, storage_error_text
+from actors.storage.temporary_file import temporary_file
 from actors.storage.uris import plain_uri
 
 _LOCAL_WRITERS = 16
@@ -34,27 +34,8 @@ _REMOTE_WRITERS = 64
 """Objects that are written at once. A remote store answers after some time, whatever the size."""
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
-    """One listed object.
-
-    Attributes:
-        path: Path relative to the store's root.
-        size_bytes: Size in bytes.
-        etag: Identity of the content.
-    """
-
-    path: str
-    size_bytes: int
-    etag: str
-
-
 class _LostCondition(Exception):  # noqa: N818
     """Another writer won the conditional write. This exception never leaves this module."""
-
-
-def _is_s3(fs: fsspec.AbstractFileSystem) -> bool:
-    return "s3" in (fs.protocol if isinstance(fs.protocol, tuple | list) else (fs.protocol,))
 
 
 class ObjectStore:
@@ -113,6 +94,12 @@ class ObjectStore:
         """Whether the objects are files on this machine's disk."""
         return isinstance(self.fs, LocalFileSystem)
 
+    @property
+    def is_s3(self) -> bool:
+        """Whether the objects are in a store that speaks the protocol of S3."""
+        protocol = self.fs.protocol
+        return "s3" in (protocol if isinstance(protocol, tuple | list) else (protocol,))
+
     def full(self, path: str) -> str:
         """Return a path as the filesystem expects it."""
         return f"{self.root}/{path}" if path else self.root or self.fs.root_marker
@@ -146,7 +133,7 @@ class ObjectStore:
 
     def read_with_etag(self, path: str) -> tuple[bytes, str]:
         """Return the content and the etag to pass to `replace`. Raises FileNotFoundError."""
-        if _is_s3(self.fs):
+        if self.is_s3:
             bucket, key, _ = self.fs.split_path(self.full(path))
             try:
                 content, etag = fsspec.asyn.sync(self.fs.loop, self._get_s3, bucket, key)
@@ -220,12 +207,11 @@ class ObjectStore:
 
     def _to_info(self, entry: dict[str, Any]) -> ObjectInfo:
         path = str(entry["name"])[len(self.root) :].lstrip("/")
-        return ObjectInfo(path, int(entry["size"] or 0), entry_etag(entry))
+        return object_info(path, entry)
 
     def info(self, path: str) -> ObjectInfo:
         """Return one object as `list` yields it. Raises FileNotFoundError."""
-        found = self.fs.info(self.full(path))
-        return ObjectInfo(path, int(found["size"] or 0), entry_etag(found))
+        return object_info(path, self.fs.info(self.full(path)))
 
     # --- writing ---
 
@@ -233,7 +219,7 @@ class ObjectStore:
         """Create or overwrite an object. Readers see the old or the new content, never a partial one."""
         if self.is_local:
             target = Path(self.full(path))
-            with _temporary_file(target, content) as temporary:
+            with temporary_file(target, content) as temporary:
                 os.replace(temporary, target)
             return
         self.fs.pipe_file(self.full(path), content)
@@ -244,7 +230,7 @@ class ObjectStore:
             self.fs.put_file(str(source), self.full(path))
             return
         target = Path(self.full(path))
-        with _temporary_file(target, b"") as temporary:
+        with temporary_file(target, b"") as temporary:
             shutil.copyfile(source, temporary)
             with temporary.open("rb") as handle:
                 os.fsync(handle.fileno())
@@ -258,22 +244,28 @@ class ObjectStore:
 
         Raises:
             PreconditionError: The object exists.
+            OSError: The store can't be written, or it has no conditional writes (see `is_unsupported`) and
+                `storage.allow_unsafe` is off.
         """
-        if _is_s3(self.fs):
-            return self._put_s3(path, content, {"IfNoneMatch": "*"})
-        if self.is_local:
-            target = Path(self.full(path))
-            with _temporary_file(target, content) as temporary:
-                try:
-                    os.link(temporary, target)
-                except FileExistsError as error:
-                    raise PreconditionError(f"{target} exists") from error
-            return content_etag(content)
+        try:
+            if self.is_s3:
+                return self._put_s3(path, content, {"IfNoneMatch": "*"})
+            if self.is_local:
+                with temporary_file(Path(self.full(path)), content) as temporary:
+                    _link(temporary, self.full(path))
+            else:
+                self._create_elsewhere(path, content)
+        except OSError as error:
+            if not (self.settings.allow_unsafe and is_unsupported(error)):
+                raise
+            return self._write_after_looking(path, content, None)
+        return content_etag(content)
+
+    def _create_elsewhere(self, path: str, content: bytes) -> None:
         try:
             self.fs.pipe_file(self.full(path), content, mode="create")
         except FileExistsError as error:
             raise PreconditionError(f"{self.full(path)} exists") from error
-        return content_etag(content)
 
     def replace(self, path: str, content: bytes, etag: str) -> str:
         """Overwrite an object that must still have the etag that `read_with_etag` returned.
@@ -288,17 +280,29 @@ class ObjectStore:
         Raises:
             PreconditionError: The object was changed or deleted in the meantime.
         """
-        if _is_s3(self.fs):
+        if not self.is_s3:
+            return self._write_after_looking(path, content, etag)
+        try:
             return self._put_s3(path, content, {"IfMatch": etag})
+        except OSError as error:
+            if not (self.settings.allow_unsafe and is_unsupported(error)):
+                raise
+            return self._write_after_looking(path, content, etag)
+
+    def _write_after_looking(self, path: str, content: bytes, expected: str | None) -> str:
+        """Write an object if its etag is the expected one, or if there is none and `expected` is None.
+
+        A file lock makes this safe on a local disk. Elsewhere, another writer can come between.
+        """
         with self._lock(path):
             try:
-                current = content_etag(self.read(path))
-            except FileNotFoundError as error:
-                raise PreconditionError(f"{self.full(path)} was deleted") from error
-            if current != etag:
+                current = self.read_with_etag(path)[1]
+            except FileNotFoundError:
+                current = None
+            if current != expected:
                 raise PreconditionError(f"{self.full(path)} was changed by another writer")
             self.write(path, content)
-        return content_etag(content)
+            return self.read_with_etag(path)[1] if self.is_s3 else content_etag(content)
 
     def write_many(self, files: Iterable[tuple[str, bytes]]) -> None:
         """Create or overwrite objects, given as paths and contents, over many connections at once."""
@@ -311,7 +315,7 @@ class ObjectStore:
         Raises:
             OSError: An object can't be deleted.
         """
-        if _is_s3(self.fs):
+        if self.is_s3:
             delete_s3(self.fs, [self.full(path) for path in paths])
             return
         for path in paths:
@@ -375,20 +379,13 @@ class ObjectStore:
             yield
 
 
+def _link(source: Path, target: str) -> None:
+    try:
+        os.link(source, target)
+    except FileExistsError as error:
+        raise PreconditionError(f"{target} exists") from error
+
+
 def content_etag(content: bytes) -> str:
     """Return the SHA-256 of a content in hexadecimal, which is its etag on stores that have no etags."""
     return hashlib.sha256(content).hexdigest()
-
-
-@contextmanager
-def _temporary_file(target: Path, content: bytes) -> Iterator[Path]:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)

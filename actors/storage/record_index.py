@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from actors.storage import layout
 from actors.storage.commit_record import CommitRecord, parse_record, read_record
 from actors.storage.map_ahead import map_ahead
-from actors.storage.object_store import ObjectInfo, ObjectStore
+from actors.storage.object_info import ObjectInfo
+from actors.storage.object_store import ObjectStore
 
 _READERS = 32
 _ROWS = 2048

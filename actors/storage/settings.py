@@ -20,3 +20,9 @@ class StorageSettings(Section):
     timeout_s: float = Field(
         60, gt=0, description="Maximum number of seconds to wait for an answer from the object store."
     )
+    allow_unsafe: bool = Field(
+        False,
+        description="Whether to use an output that can't tell which of two competing writers came first: a "
+        "bucket without conditional writes, or a disk without hard links. Two runs on such an output at the "
+        "same time can overwrite each other's results, so never start a second one.",
+    )

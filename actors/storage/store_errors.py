@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+
 import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
 STORAGE_ERRORS = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
 """Exceptions of a store that can't be reached or refuses a request. Not all of them are OSErrors."""
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 _REFUSALS = frozenset(
     {
@@ -21,6 +25,16 @@ _REFUSALS = frozenset(
         "SignatureDoesNotMatch",
     }
 )
+
+
+def is_unsupported(error: OSError) -> bool:
+    """Return whether a store refused a conditional write because it can't do one, and not for its outcome.
+
+    S3-compatible stores answer 501 to a condition that they don't know. Disks without hard links, such as
+    exFAT and many network mounts, refuse `link`.
+    """
+    code = error_code(error)
+    return error.errno in _NO_LINKS if code is None else code in ("NotImplemented", "501")
 
 
 def storage_error_text(error: BaseException) -> str:

@@ -31,7 +31,7 @@ from jobs.run.prepare import check_places, gemini_backlog, plan_run
 from jobs.run.progress import ProgressDisplay, watch
 from jobs.run.ray_session import StageResources, plan_resources, ray_session
 from jobs.run.resolve import Resolved, resolve
-from jobs.run.run_log import log, run_log
+from jobs.run.run_log import log, run_log, warn
 from jobs.run.summary import print_summary
 from jobs.run.wrap_up import wrap_up
 from jobs.settings import LoadedSettings, RunSettings, Settings
@@ -56,9 +56,10 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
         StoreError: If the output can't be reached any more during the run.
     """
     settings = loaded.settings
-    output = check_places(loaded)
+    output, warning = check_places(loaded)
     totals = Totals()
     with run_log(output) as terminal:
+        warn(warning, terminal)
         log.info("start", extra={"input": settings.input.uri, "version": version("shopframe")})
         print("checking models, input and output", file=terminal)
         resolved = resolve(settings)

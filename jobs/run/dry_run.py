@@ -18,7 +18,7 @@ from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from jobs.run.cameras import absent_cameras
 from jobs.run.prepare import check_places
-from jobs.run.run_log import log, run_log
+from jobs.run.run_log import log, run_log, warn
 from jobs.settings import LoadedSettings, Settings
 
 _SHARDS = 4
@@ -65,8 +65,9 @@ def try_roi(loaded: LoadedSettings) -> None:
         ShardError: If none of the sampled shards could be read.
     """
     settings = loaded.settings
-    output = check_places(loaded)
+    output, warning = check_places(loaded)
     with run_log(output) as terminal:
+        warn(warning, terminal)
         log.info("dry run", extra={"input": settings.input.uri})
         print("checking models, input and output", file=terminal)
         tried = draw_roi(settings, resolve_detector(settings.detector, settings.storage), output)
@@ -111,6 +112,9 @@ def draw_roi(settings: Settings, resolved: ResolvedDetector, output: ObjectStore
         _draw(block, settings, output, done)
     if not done.pictures and trouble is not None:
         raise ShardError(trouble)
+    # Those of an earlier dry run show other zones, or frames that the input no longer has.
+    drawn = set(done.pictures)
+    output.delete([o.path for o in output.list(layout.DRY_RUN) if o.path not in drawn])
     return done
 
 

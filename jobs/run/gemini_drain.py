@@ -25,8 +25,9 @@ from actors.records import SETTLED
 from actors.storage.object_store import ObjectStore
 from jobs.run.ray_session import ray_session
 from jobs.run.resolve import gemini_model
-from jobs.run.run_log import run_log
+from jobs.run.run_log import run_log, warn
 from jobs.run.run_record import RunRecord, read_run, write_run
+from jobs.run.store_probe import probe_output
 from jobs.run.summary import print_summary
 from jobs.run.wrap_up import wrap_up
 from jobs.settings import Settings
@@ -72,8 +73,10 @@ def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
     output = ObjectStore(str(settings.output.uri), settings.storage)
     schema = AttributeSchema(settings.attributes)
     resolved = resolve_gemini(settings.gemini, schema)
+    warning = probe_output(output)
     started = time.monotonic()
     with run_log(output) as terminal:
+        warn(warning, terminal)
         before = read_run(output)
         run_record = _note_model(output, before, settings, resolved)
         waiting = read_backlog(output, resolved)

@@ -19,7 +19,8 @@ from actors.errors import InputError, OutputError
 from actors.read.file_names import clean_text, extension, file_key
 from actors.read.listing import by_folder, with_sidecars
 from actors.storage.map_ahead import map_ahead
-from actors.storage.object_store import ObjectInfo, ObjectStore
+from actors.storage.object_info import ObjectInfo
+from actors.storage.object_store import ObjectStore
 from actors.storage.settings import StorageSettings
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 

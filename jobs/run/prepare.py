@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.errors import ConfigError, OutputError
+from actors.errors import ConfigError
 from actors.fingerprint import annotators_in
 from actors.gemini.backlog.listing import read_backlog
 from actors.gemini.backlog.selection import Backlog
@@ -12,47 +12,37 @@ from actors.read.listing import list_shards
 from actors.records import ANSWERED, SETTLED
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
-from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 from jobs.run.demo_models import check_scenes
 from jobs.run.plan import Committed, Plan, Scope, make_plan
 from jobs.run.resolve import Resolved, models_of
 from jobs.run.run_log import iso_now, log
 from jobs.run.run_record import Models, PlanCounts, RunRecord, last_run, new_run_record, write_run
+from jobs.run.store_probe import probe_output, refuse_private
 from jobs.settings import LoadedSettings, Settings
 
 _SHARDING = ("format", "max_shard_bytes", "frames_per_shard")
 """Settings of the input that decide what a shard is."""
 
 
-def check_places(loaded: LoadedSettings) -> ObjectStore:
-    """Check that input and output are set and that results can be written, and return the output.
+def check_places(loaded: LoadedSettings) -> tuple[ObjectStore, str | None]:
+    """Check that input and output are set and that results can be written.
+
+    Returns:
+        The output, and a warning for the user if it lacks a guarantee that `storage.allow_unsafe` waives.
 
     Raises:
-        ConfigError: If one of them is missing, or the output can't be written.
+        ConfigError: If one of them is missing, can't be seen by workers, or the output can't be used.
     """
     settings = loaded.settings
     if not settings.input.uri:
         raise ConfigError("input.uri: missing; pass --input with a folder, bucket prefix or shard")
     if not settings.output.uri:
         raise ConfigError("output.uri: missing; pass --output with a folder or bucket prefix")
+    refuse_private("input.uri", settings.input.uri)
+    refuse_private("output.uri", settings.output.uri)
     check_scenes(loaded)
     output = ObjectStore(settings.output.uri, settings.storage)
-    _check_writable(output)
-    return output
-
-
-def _check_writable(output: ObjectStore) -> None:
-    """Check that results can be written.
-
-    Raises:
-        OutputError: If they can't be written.
-    """
-    probe = ".shopframe-probe"
-    try:
-        output.write(probe, b"")
-        output.delete([probe])
-    except STORAGE_ERRORS as error:
-        raise OutputError(f"output.uri: can't write to {output.uri}: {storage_error_text(error)}") from error
+    return output, probe_output(output)
 
 
 def plan_run(

@@ -74,6 +74,13 @@ def run_log(store: ObjectStore) -> Iterator[TextIO]:
                 uploader.join()
 
 
+def warn(message: str | None, terminal: TextIO) -> None:
+    """Write a warning to the log and to the terminal. None is no warning."""
+    if message is not None:
+        log.warning(message)
+        print(f"warning: {message}", file=terminal)
+
+
 def _upload(store: ObjectStore, path: Path, stop: threading.Event) -> None:
     sent = -1
     while True:

@@ -1,22 +1,20 @@
-"""Delete the objects of dead attempts. Nothing reads them, but they may hold crops of people."""
+"""Delete what no commit record names and no running command may need."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from actors.storage import layout
-from actors.storage.commit_record import read_record
+from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
-from actors.storage.record_index import read_records
+from jobs.run.leftovers import Leftover, LeftoverFinder
+
+_DELETED_AT_ONCE = 200
 
 
 def sweep(store: ObjectStore) -> int:
-    """Delete the objects that killed attempts left under `frames/`, `persons/` and `annotations/`.
-
-    An object is dead if no commit record names it and none ever will. An attempt with a higher number than
-    its shard's record may still be running. An attempt with the same or a lower number has lost, because a
-    record is replaced only by the attempt that follows it. Only failed shards and shards with two objects of
-    one kind are examined, so an output without leftovers costs only its listing.
+    """Delete the leftovers that listings show. Each run does this at its end.
 
     Args:
         store: The output.
@@ -27,29 +25,43 @@ def sweep(store: ObjectStore) -> int:
     Raises:
         OSError: If the store can't be listed, or an object can't be deleted.
     """
-    suspects: defaultdict[str, set[str]] = defaultdict(set)
-    # The index is kept because the records of this run are read again.
-    records = read_records(store, keep_index=True)
-    failed = {record.shard_id for record, _ in records if record.state == "failed"}
-    for folder in layout.ATTEMPT_FOLDERS:
-        seen: dict[tuple[str, str], str] = {}
-        for found in store.list(folder):
-            attempt = layout.attempt_of(found.path)
-            if attempt is None:
-                continue
-            first = seen.setdefault((found.path.rpartition("/")[0], attempt[0]), found.path)
-            if first != found.path or attempt[0] in failed:
-                suspects[attempt[0]] |= {first, found.path}
-    return sum(_delete_dead(store, shard_id, paths) for shard_id, paths in suspects.items())
+    return sum(leftover.dead for leftover in delete_dead(store, LeftoverFinder(store).find_in_listings()))
 
 
-def _delete_dead(store: ObjectStore, shard_id: str, paths: set[str]) -> int:
-    found = read_record(store, shard_id)
-    if found is None:
-        return 0
-    record = found[0]
-    named = {entry.path for entry in record.objects}
-    attempts = {path: layout.attempt_of(path) for path in paths - named}
-    dead = [path for path, attempt in attempts.items() if attempt and attempt[1] <= record.attempt]
-    store.delete(dead)
-    return len(dead)
+def delete_dead(store: ObjectStore, leftovers: Iterable[Leftover]) -> Iterator[Leftover]:
+    """Delete the leftovers that are dead, some hundred at a time, and yield all of them.
+
+    Raises:
+        OSError: If an object can't be deleted.
+    """
+    waiting: list[Leftover] = []
+    for leftover in leftovers:
+        waiting.append(leftover)
+        if len(waiting) == _DELETED_AT_ONCE:
+            yield from _delete(store, waiting)
+            waiting.clear()
+    yield from _delete(store, waiting)
+
+
+def _delete(store: ObjectStore, leftovers: list[Leftover]) -> list[Leftover]:
+    checked = list(map_ahead(lambda leftover: _as_it_is_now(store, leftover), leftovers))
+    store.delete([leftover.info.path for leftover in checked if leftover.dead])
+    return checked
+
+
+def _as_it_is_now(store: ObjectStore, leftover: Leftover) -> Leftover:
+    """Return the leftover, or one that is kept if its object was written again since it was found.
+
+    Only an object whose name contains no attempt can be written again: a running command may just have made
+    it count.
+    """
+    if not leftover.dead or layout.attempt_of(leftover.info.path) is not None:
+        return leftover
+    try:
+        now = store.info(leftover.info.path)
+    except FileNotFoundError:
+        return leftover
+    # A listing on S3 and a single look-up differ in the fractions of a second that they give.
+    if int(now.modified_s or 0) == int(leftover.info.modified_s or 0):
+        return leftover
+    return replace(leftover, dead=False, reason="it was written again while this command ran")

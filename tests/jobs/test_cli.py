@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from importlib import import_module
+from importlib.metadata import version
 
 import pytest
 
@@ -61,3 +62,14 @@ def test_a_command_says_the_same_of_itself_in_the_list_and_in_its_module(entry):
 @pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.name)
 def test_a_command_is_also_a_module(entry):
     assert entry.help.split()[0] in said("-m", entry.module, "--help")
+
+
+@pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.name)
+def test_the_short_option_for_help_is_known_to_every_command(entry):
+    assert "Usage" in said("-m", "jobs.cli", entry.name, "-h")
+    assert "Usage" in said("-m", entry.module, "-h")
+
+
+def test_the_version_is_that_of_the_package():
+    assert said("-m", "jobs.cli", "--version") == f"shopframe {version('shopframe')}\n"
+    assert "--version" in said("-m", "jobs.cli", "-h")

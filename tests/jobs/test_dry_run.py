@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from actors.detect.settings import resolve_detector
+from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from jobs.run.dry_run import draw_roi
 from jobs.settings import load_settings
@@ -23,12 +24,16 @@ def test_a_sample_is_drawn_and_counted_and_zones_of_absent_cameras_are_named(mod
     )
     settings = load_settings((), [*given, f"input.uri={tmp_path / 'in'}", f"roi.static={zones}"]).settings
     output = ObjectStore(str(tmp_path / "out"))
+    output.write(layout.dry_run_path("a", "frame-of-an-earlier-dry-run"), b"stale")
+    output.write(layout.preview_path("a", "001-0123abcd", "frame-of-a-run"), b"kept")
     tried = draw_roi(settings, resolve_detector(settings.detector, settings.storage), output)
     # The sample has four of the eight shards, evenly spaced, and both frames of each.
     assert {path.rpartition("/")[2].partition(".")[0] for path in tried.pictures} == set("aceg")
     assert len(tried.pictures) == 8
     for path in tried.pictures:
         assert cv2.imdecode(np.frombuffer(output.read(path), np.uint8), cv2.IMREAD_COLOR).shape[2] == 3
+    assert {o.path for o in output.list(layout.DRY_RUN)} == set(tried.pictures)
+    assert output.read(layout.preview_path("a", "001-0123abcd", "frame-of-a-run")) == b"kept"
     first, second = tried.lines(settings)
     assert "8 frames of 4 shards" in first
     # roi.max_persons is 2, so at most two persons are kept in each of the 8 frames.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import pytest
 
+from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from jobs.run.sweep import sweep
 from tests.commit.test_committer import block, committed_attempt, committer, files
 from tests.support import job
+from tests.support.committed import Found, said, write_output
 
 
 class KilledError(Exception):
@@ -86,3 +91,59 @@ def test_people_of_a_shard_that_failed_since_are_deleted(store, output):
     assert sweep(store) == 3
     assert not job.debris(output)
     assert list((output / "persons").iterdir()) == []
+
+
+def age(output, pattern: str, hours: float) -> None:
+    """Make the files that match the pattern look as if they had been written some hours ago."""
+    then = time.time() - hours * 3600
+    found = [path for path in output.glob(pattern) if path.is_file()]
+    assert found
+    for path in found:
+        os.utime(path, (then, then))
+
+
+def test_a_single_leftover_of_a_kind_is_deleted(store, output):
+    committer(store).commit(block())
+    left = output / "annotations/gemini/s.001-0123abcd.parquet"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"answers")
+    assert sweep(store) == 1
+    assert not left.exists()
+
+
+def test_attempts_above_a_count_that_started_again_are_deleted(store, output):
+    committer(store).commit(block())
+    committer(store).commit(block(replaces=committed_attempt(store), attempt=2))
+    store.delete([layout.commit_path("s")])
+    age(output, "*/*.parquet", 0.1)
+    age(output, "*/*/*.parquet", 0.1)
+    committer(store).commit(block())
+    assert {path.rpartition(".002-")[1] for path in job.debris(output)} == {".002-"}
+    assert sweep(store) == 3
+    assert not job.debris(output)
+
+
+def test_a_shard_without_a_record_is_deleted_with_its_documents_when_no_run_can_be_at_it(store, output):
+    person = Found((0, 0, 1, 1), answers={"smolvlm": said()})
+    write_output(store, {"s": {"f": [person, person]}})
+    write_output(store, {"t": {"f": [person]}}, person_json="tar")
+    store.delete(layout.commit_path(shard) for shard in "st")
+    assert sweep(store) == 0, "an attempt may be about to commit it"
+    age(output, "**/*", 25)
+    assert sweep(store) == 2 * 3 + 2 + 1
+    assert files(store) == {"run.json", "commits/.lock"}
+
+
+def test_temporary_files_of_killed_writes_are_deleted_when_they_are_old(store, output):
+    committer(store).commit(block())
+    committer(store).commit(block(replaces=committed_attempt(store), attempt=2))
+    names = [f"{folder}.{'0' * 32}.tmp" for folder in ("", "commits/", "persons/", "annotations/smolvlm/")]
+    for name in names:
+        (output / name).write_bytes(b"half")
+    before = files(store)
+    assert sweep(store) == 0
+    age(output, "**/.*.tmp", 25)
+    assert "commits/.lock" in before
+    age(output, "commits/.lock", 25)
+    assert sweep(store) == len(names)
+    assert files(store) == before - set(names)

@@ -44,14 +44,19 @@ def said(confidence: Mapping[str, float] | None = None, **values: Any) -> Annota
     )
 
 
-def write_output(store: ObjectStore, shards: Mapping[str, Mapping[str, Sequence[Found] | str]]) -> None:
-    """Commit shards. A shard maps frame keys to the frame's persons, or to the error of a failed frame."""
+def write_output(
+    store: ObjectStore, shards: Mapping[str, Mapping[str, Sequence[Found] | str]], **settings: Any
+) -> None:
+    """Commit shards. A shard maps frame keys to the frame's persons, or to the error of a failed frame.
+
+    `settings` are those of the output.
+    """
     run = RunRecord(
         config=Settings().as_dict(), fingerprints=_FINGERPRINTS, plan=PlanCounts(shards=len(shards))
     )
     write_run(store, run)
     for shard_id, frames in shards.items():
-        Committer(store, OutputSettings(), SCHEMA, _FINGERPRINTS).commit(_block(shard_id, frames))
+        Committer(store, OutputSettings(**settings), SCHEMA, _FINGERPRINTS).commit(_block(shard_id, frames))
 
 
 def _block(shard_id: str, frames: Mapping[str, Sequence[Found] | str]) -> ShardBlock:
