@@ -23,7 +23,9 @@ COMMANDS = (
     Entry("annotate", "Find and annotate the people in every shard that is not done yet.", "jobs.annotate"),
     Entry("gemini", "Ask Gemini about every pending person, within the quota.", "jobs.gemini"),
     Entry("status", "Show what is done, what failed, what is pending, and what to do next.", "jobs.status"),
-    Entry("consolidate", "Bring consolidated/ up to date with the commit records.", "jobs.consolidate"),
+    Entry(
+        "consolidate", "Bring the consolidated tables up to date with the commit records.", "jobs.consolidate"
+    ),
     Entry("evaluate", "Measure the committed output against a ground-truth table.", "jobs.evaluate"),
     Entry("shards", "Pack loose images into WebDataset shards.", "jobs.shards"),
     Entry("config", "Validate the settings and print each one with its source.", "jobs.config"),

@@ -67,7 +67,7 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
         try:
             run = _run(_Work(settings, resolved, plan, backlog, output, terminal), totals)
             status = wrap_up(
-                output, resolved.schema, settings.output.consolidate, run, totals.postponed, plan.superseded
+                output, resolved.schema, settings.output, run, totals.postponed, plan.superseded
             )
         except STORAGE_ERRORS as error:
             committed = counted(totals.shards["done"] + totals.shards["failed"], "shard")

@@ -12,6 +12,7 @@ from actors.read.listing import list_shards
 from actors.records import ANSWERED, SETTLED
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
+from actors.storage.snapshot_table import check_supported
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 from jobs.run.demo_models import check_scenes
 from jobs.run.plan import Committed, Plan, Scope, make_plan
@@ -37,6 +38,8 @@ def check_places(loaded: LoadedSettings) -> ObjectStore:
         raise ConfigError("output.uri: missing; pass --output with a folder or bucket prefix")
     check_scenes(loaded)
     output = ObjectStore(settings.output.uri, settings.storage)
+    if settings.output.consolidate:
+        check_supported(output)
     _check_writable(output)
     return output
 
