@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Self, TypeVar
+from typing import IO, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -137,7 +137,7 @@ def person_rows(store: ObjectStore, record: CommitRecord, columns: pa.Schema) ->
     frame_table = frame_table.filter(pc.equal(frame_table["status"], "ok"))
     # The crops are most of the file, so only the other columns are read.
     with store.open(persons.path) as stream:
-        kept = pq.read_table(stream, columns=[*_KEYS, *_PERSON_COLUMNS, "kept"])
+        kept = _table_of(stream, [*_KEYS, *_PERSON_COLUMNS, "kept"])
     kept = kept.filter(kept["kept"])
     values = {name: kept[name] for name in [*_KEYS, *_PERSON_COLUMNS]}
     at = pc.index_in(kept["frame_key"], value_set=frame_table["frame_key"].combine_chunks())
@@ -185,7 +185,13 @@ def _annotations(record: CommitRecord) -> Iterator[tuple[str, str]]:
 
 
 def _read(store: ObjectStore, path: str, columns: list[str] | None) -> pa.Table:
-    return pq.read_table(pa.BufferReader(store.read(path)), columns=columns)
+    return _table_of(pa.BufferReader(store.read(path)), columns)
+
+
+def _table_of(source: IO[bytes] | pa.BufferReader, columns: list[str] | None) -> pa.Table:
+    # For tables this small, pq.read_table and threads cost more than the reading itself.
+    with pq.ParquetFile(source) as file:
+        return file.read(columns, use_threads=False)
 
 
 def _person_keys(table: pa.Table) -> pa.ChunkedArray:
@@ -200,7 +206,8 @@ def _with_columns(values: dict[str, pa.ChunkedArray], rows: int, columns: pa.Sch
 
 
 def _fitted(values: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
-    plain = values.cast(_plain_type(values.type))
-    if plain.type == wanted:
-        return plain
-    return plain.cast(wanted) if pa.types.is_string(wanted) else pa.nulls(len(values), wanted)
+    if values.type == wanted:
+        return values
+    if _plain_type(values.type) == wanted or pa.types.is_string(wanted):
+        return values.cast(_plain_type(values.type)).cast(wanted)
+    return pa.nulls(len(values), wanted)
