@@ -25,7 +25,7 @@ from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from actors.errors import OutputError, PreconditionError
+from actors.errors import OutputError, PreconditionError, StoreError
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore, s3_endpoint
 
@@ -98,7 +98,7 @@ class SnapshotTable:
     """The table in one folder of an output.
 
     Every method raises:
-        OutputError: The folder is not a table that can be read or written.
+        StoreError: The table can't be read or written.
         OSError: The store can't be reached or refuses.
     """
 
@@ -206,12 +206,12 @@ class SnapshotTable:
         except CommitFailedError as error:
             raise PreconditionError(f"{self._uri} was changed by another transaction") from error
         except DeltaError as error:
-            raise OutputError(
+            raise StoreError(
                 f"{self._uri}: can't be used as a Delta Lake table: {_one_line(error)}; it is derived from "
                 "the commit records: if it is damaged, delete the folder and run shopframe consolidate"
             ) from error
         except OSError as error:
-            raise OSError(f"{self._uri}: {_one_line(error)}") from error
+            raise StoreError(f"{self._uri}: {_one_line(error)}") from error
 
 
 def _add_action(new: NewFile, now_ms: int) -> AddAction:

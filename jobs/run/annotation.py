@@ -66,9 +66,7 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
         backlog = gemini_backlog(settings, output, resolved, plan, scope, annotator)
         try:
             run = _run(_Work(settings, resolved, plan, backlog, output, terminal), totals)
-            status = wrap_up(
-                output, resolved.schema, settings.output, run, totals.postponed, plan.superseded
-            )
+            status = wrap_up(output, resolved.schema, settings.output, run, totals.postponed, plan.superseded)
         except STORAGE_ERRORS as error:
             committed = counted(totals.shards["done"] + totals.shards["failed"], "shard")
             raise StoreError(

@@ -16,7 +16,7 @@ from deltalake import Schema
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from actors.attributes import AttributeSchema
-from actors.errors import OutputError, PreconditionError
+from actors.errors import PreconditionError, StoreError
 from actors.records import SCHEMA_VERSION
 from actors.storage import layout
 from actors.storage.commit_record import CommitRecord
@@ -108,7 +108,8 @@ def consolidate_output(
         keep_versions_days: Days for which the files of a replaced version are kept.
 
     Raises:
-        OutputError: Delta Lake can't be written to this kind of store, or a record or table can't be read.
+        OutputError: Delta Lake can't be written to this kind of store, or a record can't be read.
+        StoreError: A table can't be read or written, or was changed by others again and again.
         OSError: The store can't be reached or refuses.
     """
     check_supported(store)
@@ -121,7 +122,7 @@ def consolidate_output(
     try:
         return again(_consolidate, store, attributes, keep_versions_days)
     except PreconditionError as error:
-        raise OutputError(f"{error}, {_ATTEMPTS} times; run shopframe consolidate again") from error
+        raise StoreError(f"{error}, {_ATTEMPTS} times; run shopframe consolidate again") from error
 
 
 def _consolidate(store: ObjectStore, attributes: AttributeSchema, keep_versions_days: float) -> Consolidated:
