@@ -35,6 +35,8 @@ from jobs.run.consolidated_rows import (
 )
 
 _SHARDS_PER_FILE = 64
+_ROW_GROUP_ROWS = 20_000
+"""Rows from which a row group is written. It holds whole shards, and small shards share one."""
 _ATTEMPTS = 10
 _WARNINGS = 5
 _COLUMNS_KEY = b"shopframe.answer_columns"
@@ -98,7 +100,7 @@ def consolidate_output(
     """Bring `consolidated/` and `consolidated_frames/` up to date with the commit records.
 
     Each is brought up to date by one transaction. A file holds the rows of about 64 shards that follow each
-    other in the listing of the records, in one row group a shard. The hash of a shard's id decides whether it
+    other in the listing of the records. The hash of a shard's id decides whether it
     starts a new file, so a shard that is new, changed or gone changes only the file that it belongs to. Which
     files that are is told by the listing alone: a file has the etags of its records in its name, as a digest.
 
@@ -158,6 +160,14 @@ def _group(records: Sequence[tuple[str, str]]) -> _Group:
     content = "\n".join([f"{SCHEMA_VERSION}", *(f"{shard_id} {etag}" for shard_id, etag in records)])
     digest = hashlib.sha256(content.encode()).hexdigest()[:16]
     return _Group(digest, tuple(shard_id for shard_id, _ in records))
+
+
+def _write_row_group(writer: pq.ParquetWriter, waiting: list[pa.Table]) -> None:
+    """Write the waiting tables as one row group, and clear the list."""
+    if waiting:
+        table = pa.concat_tables(waiting)
+        writer.write_table(table, row_group_size=table.num_rows)
+        waiting.clear()
 
 
 class _Update:
@@ -249,6 +259,7 @@ class _Update:
         digest, rows = group.digest, 0
         attempts: dict[str, str] = {}
         with_rows: list[str] = []
+        waiting: list[pa.Table] = []
         known = AnswerColumns()
         with pq.ParquetWriter(path, columns, compression="zstd") as writer:
             for shard in shards:
@@ -260,11 +271,13 @@ class _Update:
                     continue
                 attempts[shard.shard_id] = shard.attempt_id
                 known.update(shard.found.answers)
-                table = shard.found.rows
-                if table.num_rows:
-                    writer.write_table(table, row_group_size=table.num_rows)
-                    rows += table.num_rows
+                if shard.found.rows.num_rows:
+                    waiting.append(shard.found.rows)
+                    rows += shard.found.rows.num_rows
                     with_rows.append(shard.shard_id)
+                if sum(table.num_rows for table in waiting) >= _ROW_GROUP_ROWS:
+                    _write_row_group(writer, waiting)
+            _write_row_group(writer, waiting)
             writer.add_key_value_metadata(
                 {
                     b"schema_version": SCHEMA_VERSION.encode(),
