@@ -23,7 +23,8 @@ demo: $(VENV)/.installed out/demo/scenes
 	@echo "The frames are drawn, so the truth is known: the tables above compare. Look at"
 	@echo "  out/demo/annotated/previews/      pictures with boxes and labels"
 	@echo "  out/demo/annotated/json/          one document per person"
-	@echo "  out/demo/annotated/consolidated/  Parquet, one row per person"
+	@echo "  out/demo/annotated/consolidated/  Parquet and Delta Lake, one row per person"
+	@echo "  out/demo/annotated/consolidated_frames/  likewise, one row per frame"
 	@echo "  out/demo/annotated/evaluation/    plots of the comparison"
 
 # Drawn aside and renamed, so that the folder is whole wherever it is. No model was trained on this seed.

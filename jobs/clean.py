@@ -65,11 +65,11 @@ class _Tally:
 
     def lines(self, title: str) -> list[str]:
         """Return a line for each kind with the number of its objects and their size, under a line of all."""
-        from jobs.run.problem import count_of
+        from jobs.run.words import counted
 
         width = max(map(len, self.objects))
         return [
-            f"{title} {count_of(self.objects.total(), 'object')}, {self.size_bytes.total():,} bytes",
+            f"{title} {counted(self.objects.total(), 'object')}, {self.size_bytes.total():,} bytes",
             *(
                 f"  {kind:<{width}}  {count:>9,}  {self.size_bytes[kind]:>15,} bytes"
                 for kind, count in sorted(self.objects.items())

@@ -26,7 +26,9 @@ COMMANDS = (
     Entry("annotate", "Find and annotate the people in every shard that is not done yet.", "jobs.annotate"),
     Entry("gemini", "Ask Gemini about every pending person, within the quota.", "jobs.gemini"),
     Entry("status", "Show what is done, what failed, what is pending, and what to do next.", "jobs.status"),
-    Entry("consolidate", "Bring consolidated/ up to date with the commit records.", "jobs.consolidate"),
+    Entry(
+        "consolidate", "Bring the consolidated tables up to date with the commit records.", "jobs.consolidate"
+    ),
     Entry("verify", "Check that the output is what its commit records say.", "jobs.verify"),
     Entry("clean", "Delete what no commit record names and no running command may need.", "jobs.clean"),
     Entry("evaluate", "Measure the committed output against a ground-truth table.", "jobs.evaluate"),

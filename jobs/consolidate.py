@@ -1,4 +1,4 @@
-"""`shopframe consolidate`: bring consolidated/ up to date with the commit records."""
+"""`shopframe consolidate`: bring the consolidated tables up to date with the commit records."""
 
 from __future__ import annotations
 
@@ -10,17 +10,24 @@ from jobs import command
 def consolidate(
     output: command.Output = None, config: command.Config = None, overrides: command.Set = None
 ) -> None:
-    """Bring consolidated/ up to date with the commit records."""
-    from actors.attributes import AttributeSchema, SchemaSettings
+    """Bring the consolidated tables up to date with the commit records."""
+    from actors.attributes import AttributeSchema
+    from actors.storage import layout
     from jobs.run.consolidation import consolidate_output
     from jobs.run.run_record import read_run
 
     store = command.output_of(command.load(config, overrides, output=output))
-    done = consolidate_output(store, AttributeSchema(read_run(store).section("schema", SchemaSettings)))
+    earlier = {key: value for key, value in read_run(store).config.items() if key in ("output", "schema")}
+    settings = command.load(config, overrides, output=output, base=("run.json", earlier)).settings
+    done = consolidate_output(store, AttributeSchema(settings.attributes), settings.output.keep_versions_days)
     typer.echo(
-        f"{done.persons:,} persons from {done.shards:,} shards in {done.files:,} files under "
-        f"{store.uri}/consolidated ({done.written:,} written now)"
+        f"{done.persons:,} persons under {store.uri}/{layout.CONSOLIDATED} and {done.frames:,} frames under "
+        f"{store.uri}/{layout.CONSOLIDATED_FRAMES}, from {done.shards:,} shards in {done.files:,} files "
+        f"({done.written:,} written now)"
     )
+    for line in done.warnings():
+        typer.echo(line, err=True)
+    raise typer.Exit(command.EXIT_SOME_FAILED if done.incomplete else command.EXIT_DONE)
 
 
 if __name__ == "__main__":

@@ -53,14 +53,14 @@ class _Progress:
 
 
 def _print_lines(verification: Verification) -> None:
-    from jobs.run.problem import count_of
+    from jobs.run.words import counted
 
     for found in verification.run():
         typer.echo(f"{found.object} {found.problem}" + (f" (shard {found.shard})" if found.shard else ""))
         typer.echo(f"  {found.remedy}")
-    checked = f"{count_of(verification.shards, 'shard')} with {count_of(verification.objects, 'object')}"
+    checked = f"{counted(verification.shards, 'shard')} with {counted(verification.objects, 'object')}"
     how = " by name and size" if verification.quick else ""
-    wrong = count_of(verification.problems, "problem") if verification.problems else "nothing is wrong"
+    wrong = counted(verification.problems, "problem") if verification.problems else "nothing is wrong"
     typer.echo(f"checked {checked}{how}: {wrong}")
 
 

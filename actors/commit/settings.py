@@ -40,7 +40,16 @@ class OutputSettings(Section):
     )
     preview_max_side_px: int = Field(1280, ge=64, description="Longest side of a preview, in pixels.")
     consolidate: bool = Field(
-        True, description="Whether to bring consolidated/ up to date at the end of a run."
+        True,
+        description="Whether to bring consolidated/ and consolidated_frames/ up to date at the end of a run.",
+    )
+    keep_versions_days: float = Field(
+        0,
+        ge=0,
+        le=3650,
+        description="Days for which a replaced version of these two tables stays readable. With 0 its files "
+        "are deleted at once, so that a plain glob reads every row once; with more, read them as Delta Lake "
+        "tables.",
     )
 
     @property

@@ -2,12 +2,15 @@
 
 import hashlib
 import re
+import uuid
+from dataclasses import dataclass
 
 RUN = "run.json"
 PROGRESS = "progress.json"
 LOG = "processing.log"
 COMMITS = "commits"
 CONSOLIDATED = "consolidated"
+CONSOLIDATED_FRAMES = "consolidated_frames"
 EVALUATION = "evaluation"
 
 _LONGEST_NAME = 120
@@ -165,10 +168,26 @@ def holder_path(holder: str) -> str:
     return f"{HOLDERS}/{holder}"
 
 
-def consolidated_path(first_shard_id: str) -> str:
-    """Path of the consolidated rows of consecutive shards, of which `first_shard_id` is the first."""
-    return f"{CONSOLIDATED}/{first_shard_id}.parquet"
+@dataclass(frozen=True, slots=True)
+class SnapshotFileName:
+    """What a consolidated file's name says: digest of what it was made from, and version it was begun at."""
+
+    digest: str
+    base_version: int
 
 
-CONSOLIDATED_INDEX = f"{CONSOLIDATED}/_index.json"
-"""Path of the list of the commit records that each consolidated file was made from."""
+def snapshot_file(first_shard_id: str, digest: str, base_version: int) -> str:
+    """A new name for a consolidated file, within its table's folder; names sort as their first shards do.
+
+    Args:
+        first_shard_id: The first of its shards.
+        digest: 16 hexadecimal digits that stand for what the rows were made from.
+        base_version: Version of the table that the file's transaction began at.
+    """
+    return f"{first_shard_id}.{digest}.{base_version:06d}-{uuid.uuid4().hex[:8]}.parquet"
+
+
+def parse_snapshot_file(name: str) -> SnapshotFileName | None:
+    """What a name from `snapshot_file` says, or None if it is another file's."""
+    match = re.fullmatch(r"[^/]+\.([0-9a-f]{16})\.(\d{6,})-[0-9a-f]{8}\.parquet", name)
+    return SnapshotFileName(match[1], int(match[2])) if match else None

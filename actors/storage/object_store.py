@@ -34,6 +34,11 @@ _REMOTE_WRITERS = 64
 """Objects that are written at once. A remote store answers after some time, whatever the size."""
 
 
+def s3_endpoint(settings: StorageSettings) -> str | None:
+    """Return the S3 endpoint that was configured, or None for the client's own default."""
+    return settings.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")
+
+
 class _LostCondition(Exception):  # noqa: N818
     """Another writer won the conditional write. This exception never leaves this module."""
 
@@ -65,7 +70,7 @@ class ObjectStore:
         options: dict[str, Any] = {}
         protocol = fsspec.utils.get_protocol(self.uri)
         if protocol in ("s3", "s3a"):
-            endpoint = self.settings.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")
+            endpoint = s3_endpoint(self.settings)
             options = {
                 "anon": self.settings.anon,
                 "use_listings_cache": False,

@@ -8,7 +8,7 @@ Without the index, a plan over 100,000 committed shards takes 100,000 reads.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,8 @@ _ROWS = 2048
 """Number of records that are held in memory and written as one row group. A record is about 2 KB."""
 _WORTH_WRITING = 64
 """Minimum number of records read by themselves for which it pays to write a new index."""
+_WORTH_READING = 256
+"""Wanted records from which reading the whole index is faster than reading each by itself."""
 
 _SCHEMA = pa.schema(
     [("path", pa.string()), ("listed_etag", pa.string()), ("etag", pa.string()), ("record", pa.string())]
@@ -83,6 +85,29 @@ def read_records(store: ObjectStore, keep_index: bool = False) -> Iterator[tuple
             yield record, etag
         if keep_index and alone >= _WORTH_WRITING:
             renewed.publish()
+
+
+def list_records(store: ObjectStore) -> Iterator[tuple[str, str]]:
+    """Shard and listed etag of every record, in the order of the listing, without reading any."""
+    for info in store.list(layout.COMMITS):
+        shard_id = layout.shard_id_of(info.path)
+        if shard_id is not None:
+            yield shard_id, info.etag
+
+
+def read_some_records(store: ObjectStore, shard_ids: Sequence[str]) -> Iterator[CommitRecord]:
+    """The records of some shards, given and returned in the order of the listing; deleted ones are left out.
+
+    Raises:
+        OutputError: A record is not one that this version can read.
+    """
+    if len(shard_ids) < _WORTH_READING:
+        for found in map_ahead(lambda shard_id: read_record(store, shard_id), shard_ids, _READERS):
+            if found is not None:
+                yield found[0]
+        return
+    wanted = set(shard_ids)
+    yield from (record for record, _ in read_records(store) if record.shard_id in wanted)
 
 
 class _IndexReader:

@@ -25,7 +25,7 @@ from actors.storage.object_store import ObjectStore
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 from jobs.run.gemini_drain import GeminiDisplay
 from jobs.run.graph import Retries, run_graph
-from jobs.run.output_status import Totals, counted
+from jobs.run.output_status import Totals
 from jobs.run.plan import Plan, Scope
 from jobs.run.prepare import check_places, gemini_backlog, plan_run
 from jobs.run.progress import ProgressDisplay, watch
@@ -33,6 +33,7 @@ from jobs.run.ray_session import StageResources, plan_resources, ray_session
 from jobs.run.resolve import Resolved, resolve
 from jobs.run.run_log import log, run_log, warn
 from jobs.run.summary import print_summary
+from jobs.run.words import counted
 from jobs.run.wrap_up import wrap_up
 from jobs.settings import LoadedSettings, RunSettings, Settings
 
@@ -67,9 +68,7 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
         backlog = gemini_backlog(settings, output, resolved, plan, scope, annotator)
         try:
             run = _run(_Work(settings, resolved, plan, backlog, output, terminal), totals)
-            status = wrap_up(
-                output, resolved.schema, settings.output.consolidate, run, totals.postponed, plan.superseded
-            )
+            status = wrap_up(output, resolved.schema, settings.output, run, totals.postponed, plan.superseded)
         except STORAGE_ERRORS as error:
             committed = counted(totals.shards["done"] + totals.shards["failed"], "shard")
             raise StoreError(

@@ -1,162 +1,291 @@
-"""`shopframe consolidate`: one Parquet dataset of all committed shards, with the annotators side by side."""
+"""`shopframe consolidate`: two Delta Lake tables of all committed shards, of frames and of persons."""
 
 from __future__ import annotations
 
 import hashlib
-import io
+import itertools
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from deltalake import Schema
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from actors.attributes import AttributeSchema
-from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, SCHEMA_VERSION
+from actors.errors import PreconditionError, StoreError
+from actors.records import SCHEMA_VERSION
 from actors.storage import layout
 from actors.storage.commit_record import CommitRecord
+from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
-from actors.storage.record_index import read_records
-from actors.storage.tables import annotations_schema
+from actors.storage.record_index import list_records, read_some_records
+from actors.storage.snapshot_table import NewFile, SnapshotTable, check_supported
+from jobs.run.consolidated_rows import (
+    FRAME_COLUMNS,
+    AnswerColumns,
+    ShardRows,
+    answer_columns,
+    frame_rows,
+    person_rows,
+    read_current,
+)
 
 _SHARDS_PER_FILE = 64
-_KEYS = ["shard_id", "frame_key", "person_index"]
-_FRAME_COLUMNS = ["camera", "captured_at", "width", "height"]
-_PERSON_COLUMNS = ["bbox", "score"]
+_ROW_GROUP_ROWS = 20_000
+"""Rows from which a row group is written. It holds whole shards, and small shards share one."""
+_ATTEMPTS = 10
+_WARNINGS = 5
+_COLUMNS_KEY = b"shopframe.answer_columns"
+_ATTEMPTS_KEY = b"shopframe.attempts"
+_DAMAGE = (FileNotFoundError, pa.ArrowInvalid)
+
+Read = Callable[[CommitRecord], ShardRows]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Consolidated:
-    """The result of `consolidate_output`: files, shards and persons in the dataset, and files written now."""
+    """The result of `consolidate_output`.
 
-    files: int
-    written: int
-    shards: int
-    persons: int
+    Attributes:
+        shards: Committed shards, failed ones included.
+        frames: Rows of `consolidated_frames/`.
+        persons: Rows of `consolidated/`.
+        files: Files of both tables.
+        written: Files that were written now.
+        incomplete: Maps a shard whose rows are left out to the reason: an object of its record is missing or
+            damaged.
+    """
+
+    shards: int = 0
+    frames: int = 0
+    persons: int = 0
+    files: int = 0
+    written: int = 0
+    incomplete: dict[str, str] = field(default_factory=dict)
+
+    def warnings(self) -> list[str]:
+        """Return a line for each of the first shards whose rows are left out, with the remedy."""
+        return [
+            f"{shard_id}: left out of the consolidated tables: {reason}; restore the object, or do the shard "
+            "again with shopframe annotate --force"
+            for shard_id, reason in itertools.islice(self.incomplete.items(), _WARNINGS)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """The objects of one committed shard that its consolidated rows are read from."""
+class _Group:
+    """The shards of one file. The digest changes when one of their records does."""
+
+    digest: str
+    shard_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """One shard of a file. `found` is None if its record was deleted meanwhile, or if there is damage."""
 
     shard_id: str
-    attempt_id: str
-    paths: dict[str, str]
-    persons: int
+    attempt_id: str = ""
+    found: ShardRows | None = None
+    damage: str | None = None
 
 
-def consolidate_output(store: ObjectStore, schema: AttributeSchema) -> Consolidated:
-    """Bring `consolidated/` up to date with the commit records.
+def consolidate_output(
+    store: ObjectStore, attributes: AttributeSchema, keep_versions_days: float
+) -> Consolidated:
+    """Bring `consolidated/` and `consolidated_frames/` up to date with the commit records.
 
-    A file holds the rows of about 64 shards with consecutive ids, in one row group per shard. The hash of a
-    shard's id decides whether it starts a new file, so a new shard changes only one file, and files whose
-    shards are unchanged are not written again.
+    Each is brought up to date by one transaction. A file holds the rows of about 64 shards that follow each
+    other in the listing of the records. The hash of a shard's id decides whether it
+    starts a new file, so a shard that is new, changed or gone changes only the file that it belongs to. Which
+    files that are is told by the listing alone: a file has the etags of its records in its name, as a digest.
 
     Args:
         store: The output.
-        schema: The attribute schema.
+        attributes: The attribute schema of the last run.
+        keep_versions_days: Days for which the files of a replaced version are kept.
+
+    Raises:
+        OutputError: Delta Lake can't be written to this kind of store, or a record can't be read.
+        StoreError: A table can't be read or written, or was changed by others again and again.
+        OSError: The store can't be reached or refuses.
     """
-    files: dict[str, list[_Source]] = {}
-    annotators: set[str] = set()
-    for sources in _file_groups(_source(r) for r, _ in read_records(store) if r.state == "done"):
-        files[layout.consolidated_path(sources[0].shard_id)] = sources
-        for source in sources:
-            annotators |= {kind.partition("/")[2] for kind in source.paths if "/" in kind}
-    columns = _schema(schema, sorted(annotators))
-    wanted = {path: _identity(sources, columns) for path, sources in files.items()}
-    present = {o.path for o in store.list(layout.CONSOLIDATED)}
-    known = _read_index(store)
-    outdated = [path for path, it in wanted.items() if known.get(path) != it or path not in present]
-    # The index is deleted first: if the process is killed half way, all files count as outdated.
-    if outdated:
-        store.delete([layout.CONSOLIDATED_INDEX])
-    for path in outdated:
-        store.write(path, _file(store, files[path], columns, sorted(annotators)))
-    store.delete(p for p in present if p not in wanted and p.endswith(".parquet"))
-    store.write(layout.CONSOLIDATED_INDEX, json.dumps(wanted, indent=1).encode())
-    everything = [source for sources in files.values() for source in sources]
-    return Consolidated(len(files), len(outdated), len(everything), sum(s.persons for s in everything))
-
-
-def _source(record: CommitRecord) -> _Source:
-    paths = {o.kind: o.path for o in record.objects if o.kind in ("frames", "persons") or "/" in o.kind}
-    return _Source(record.shard_id, record.attempt_id, paths, record.counts.kept)
-
-
-def _file_groups(sources: Iterable[_Source]) -> Iterator[list[_Source]]:
-    group: list[_Source] = []
-    for source in sources:
-        digest = hashlib.sha256(source.shard_id.encode()).digest()
-        starts_file = int.from_bytes(digest[:4]) % _SHARDS_PER_FILE == 0
-        if group and (starts_file or len(group) == 4 * _SHARDS_PER_FILE):
-            yield group
-            group = []
-        group.append(source)
-    if group:
-        yield group
-
-
-def _identity(sources: list[_Source], columns: pa.Schema) -> str:
-    parts = [f"{s.shard_id} {s.attempt_id}" for s in sources]
-    return hashlib.sha256("\n".join([str(columns), *parts]).encode()).hexdigest()
-
-
-def _read_index(store: ObjectStore) -> dict[str, str]:
+    check_supported(store)
+    again = Retrying(
+        retry=retry_if_exception_type(PreconditionError),
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.2, max=10),
+        reraise=True,
+    )
     try:
-        return dict(json.loads(store.read(layout.CONSOLIDATED_INDEX)))
-    except (FileNotFoundError, ValueError):
-        return {}
+        return again(_consolidate, store, attributes, keep_versions_days)
+    except PreconditionError as error:
+        raise StoreError(f"{error}, {_ATTEMPTS} times; run shopframe consolidate again") from error
 
 
-def _schema(schema: AttributeSchema, annotators: list[str]) -> pa.Schema:
-    fields = [PERSONS_SCHEMA.field(name) for name in _KEYS]
-    fields += [FRAMES_SCHEMA.field(name) for name in _FRAME_COLUMNS]
-    fields += [PERSONS_SCHEMA.field(name) for name in _PERSON_COLUMNS]
-    for annotator in annotators:
-        answers = [f for f in annotations_schema(schema, annotator) if f.name not in _KEYS]
-        fields += [f.with_name(f"{annotator}_{f.name}").with_nullable(True) for f in answers]
-    return pa.schema(fields, metadata={"schema_version": SCHEMA_VERSION})
+def _consolidate(store: ObjectStore, attributes: AttributeSchema, keep_versions_days: float) -> Consolidated:
+    groups = list(_groups(list_records(store)))
+    done = Consolidated(shards=sum(len(group.shard_ids) for group in groups))
+    frames = _Update(store, layout.CONSOLIDATED_FRAMES, groups, done)
+    frames.write(FRAME_COLUMNS, lambda record: frame_rows(store, record))
+    done.frames = frames.finish(keep_versions_days)
+    persons = _Update(store, layout.CONSOLIDATED, groups, done)
+    columns = persons.answer_columns(attributes).person_columns(attributes)
+    persons.write(columns, lambda record: person_rows(store, record, columns))
+    done.persons = persons.finish(keep_versions_days)
+    return done
 
 
-def _file(
-    store: ObjectStore,
-    sources: list[_Source],
-    columns: pa.Schema,
-    annotators: list[str],
-) -> bytes:
-    sink = io.BytesIO()
-    with pq.ParquetWriter(sink, columns, compression="zstd") as writer:
-        for source in sources:
-            table = _shard_rows(store, source, columns, annotators)
-            writer.write_table(table, row_group_size=max(1, table.num_rows))
-    return sink.getvalue()
+def starts_file(shard_id: str) -> bool:
+    """Return whether a file begins with this shard wherever it is in the listing: about one in 64 does."""
+    return int.from_bytes(hashlib.sha256(shard_id.encode()).digest()[:4]) % _SHARDS_PER_FILE == 0
 
 
-def _shard_rows(store: ObjectStore, source: _Source, columns: pa.Schema, annotators: list[str]) -> pa.Table:
-    frames = _read(store, source.paths["frames"], ["frame_key", *_FRAME_COLUMNS, "status"])
-    persons = _read(store, source.paths["persons"], [*_KEYS, *_PERSON_COLUMNS, "kept"])
-    by_frame = {row["frame_key"]: row for row in frames if row.pop("status") == "ok"}
-    answers = {
-        name: {
-            (row["frame_key"], row["person_index"]): row
-            for row in _read(store, source.paths[f"annotations/{name}"], None)
-        }
-        for name in annotators
-        if f"annotations/{name}" in source.paths
-    }
-    rows = []
-    for person in persons:
-        if not person.pop("kept"):
-            continue
-        row = {**by_frame[person["frame_key"]], **person}
-        for name, by_person in answers.items():
-            answer = by_person[person["frame_key"], person["person_index"]]
-            row |= {f"{name}_{key}": value for key, value in answer.items() if key not in _KEYS}
-        rows.append(row)
-    return pa.Table.from_pylist(rows, columns)
+def _groups(records: Iterable[tuple[str, str]]) -> Iterator[_Group]:
+    group: list[tuple[str, str]] = []
+    for shard_id, etag in records:
+        if group and (starts_file(shard_id) or len(group) == 4 * _SHARDS_PER_FILE):
+            yield _group(group)
+            group = []
+        group.append((shard_id, etag))
+    if group:
+        yield _group(group)
 
 
-def _read(store: ObjectStore, path: str, columns: list[str] | None) -> list[dict[str, object]]:
-    with store.open(path) as stream:
-        rows: list[dict[str, object]] = pq.read_table(stream, columns=columns).to_pylist()
-    return rows
+def _group(records: Sequence[tuple[str, str]]) -> _Group:
+    content = "\n".join([f"{SCHEMA_VERSION}", *(f"{shard_id} {etag}" for shard_id, etag in records)])
+    digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+    return _Group(digest, tuple(shard_id for shard_id, _ in records))
+
+
+def _write_row_group(writer: pq.ParquetWriter, waiting: list[pa.Table]) -> None:
+    """Write the waiting tables as one row group, and clear the list."""
+    if waiting:
+        table = pa.concat_tables(waiting)
+        writer.write_table(table, row_group_size=table.num_rows)
+        waiting.clear()
+
+
+class _Update:
+    """One table's way to the newest version."""
+
+    def __init__(self, store: ObjectStore, folder: str, groups: Sequence[_Group], done: Consolidated) -> None:
+        self._store = store
+        self._table = SnapshotTable(store, folder)
+        self._groups = groups
+        self._done = done
+        self._snapshot = self._table.read()
+        self._rows = 0
+        present = self._snapshot.files
+        self._changed = [group for group in groups if group.digest not in present]
+        self._kept = {group.digest: present[group.digest] for group in groups if group.digest in present}
+
+    def answer_columns(self, attributes: AttributeSchema) -> AnswerColumns:
+        """Return the columns of all annotations tables.
+
+        Only the tables of changed shards are read, unless the union of their columns isn't what the snapshot
+        has: then the files that are kept say which columns their tables had.
+        """
+        known = AnswerColumns()
+        shard_ids = [shard_id for group in self._changed for shard_id in group.shard_ids]
+        records = read_some_records(self._store, shard_ids)
+        for found in map_ahead(self._columns_of, records):
+            known.update(found)
+        if Schema.from_arrow(known.person_columns(attributes)) != self._snapshot.schema:
+            for content in map_ahead(self._columns_of_file, self._kept.values()):
+                known.update(content)
+        return known
+
+    def write(self, columns: pa.Schema, read: Read) -> None:
+        """Write the files of changed groups, of all if the columns change, and commit them.
+
+        Raises:
+            PreconditionError: Another consolidation was faster.
+        """
+        schema = Schema.from_arrow(columns)
+        snapshot, changed, kept = self._snapshot, self._changed, self._kept
+        if schema != snapshot.schema:
+            changed, kept = list(self._groups), {}
+        added = list(self._files(changed, columns, read))
+        gone = snapshot.rows.keys() - set(kept.values())
+        # A transaction without changes makes sure that files of one that was killed are leftovers.
+        if added or gone or schema != snapshot.schema or snapshot.unfinished:
+            self._table.commit(snapshot, schema, added, kept.values())
+        self._done.written += len(added)
+        self._done.files += len(kept) + len(added)
+        self._rows = sum(snapshot.rows[name] for name in kept.values()) + sum(new.rows for new in added)
+
+    def finish(self, keep_versions_days: float) -> int:
+        """Delete what is no longer needed, and return the number of the table's rows."""
+        self._table.vacuum(keep_versions_days)
+        return self._rows
+
+    def _columns_of(self, record: CommitRecord) -> AnswerColumns:
+        try:
+            found = read_current(self._store, record, lambda newest: answer_columns(self._store, newest))
+        except _DAMAGE:
+            found = None
+        return AnswerColumns() if found is None else found[1]
+
+    def _columns_of_file(self, name: str) -> AnswerColumns:
+        with self._store.open(self._table.path_of(name)) as stream:
+            content = pq.read_metadata(stream).metadata[_COLUMNS_KEY]
+        return AnswerColumns.from_json(json.loads(content))
+
+    def _files(self, groups: Sequence[_Group], columns: pa.Schema, read: Read) -> Iterator[NewFile]:
+        group_of = {shard_id: group for group in groups for shard_id in group.shard_ids}
+        records = read_some_records(self._store, list(group_of))
+        shards = map_ahead(lambda record: self._shard(record, read), records)
+        with tempfile.TemporaryDirectory(prefix="shopframe-consolidated-") as folder:
+            path = Path(folder, "rows.parquet")
+            for group, members in itertools.groupby(shards, key=lambda shard: group_of[shard.shard_id]):
+                yield self._file(group, members, columns, path)
+
+    def _shard(self, record: CommitRecord, read: Read) -> _Shard:
+        try:
+            found = read_current(self._store, record, read)
+        except _DAMAGE as error:
+            return _Shard(record.shard_id, damage=f"{type(error).__name__}: {error}")
+        if found is None:
+            return _Shard(record.shard_id)
+        newest, rows = found
+        return _Shard(newest.shard_id, newest.attempt_id, rows)
+
+    def _file(self, group: _Group, shards: Iterator[_Shard], columns: pa.Schema, path: Path) -> NewFile:
+        digest, rows = group.digest, 0
+        attempts: dict[str, str] = {}
+        with_rows: list[str] = []
+        waiting: list[pa.Table] = []
+        known = AnswerColumns()
+        with pq.ParquetWriter(path, columns, compression="zstd") as writer:
+            for shard in shards:
+                if shard.damage is not None:
+                    self._done.incomplete[shard.shard_id] = shard.damage
+                    # Under another digest the file is out of date until nothing is missing.
+                    digest = hashlib.sha256(f"{digest} without {shard.shard_id}".encode()).hexdigest()[:16]
+                if shard.found is None:
+                    continue
+                attempts[shard.shard_id] = shard.attempt_id
+                known.update(shard.found.answers)
+                if shard.found.rows.num_rows:
+                    waiting.append(shard.found.rows)
+                    rows += shard.found.rows.num_rows
+                    with_rows.append(shard.shard_id)
+                if sum(table.num_rows for table in waiting) >= _ROW_GROUP_ROWS:
+                    _write_row_group(writer, waiting)
+            _write_row_group(writer, waiting)
+            writer.add_key_value_metadata(
+                {
+                    b"schema_version": SCHEMA_VERSION.encode(),
+                    _ATTEMPTS_KEY: json.dumps(attempts).encode(),
+                    _COLUMNS_KEY: json.dumps(known.as_json()).encode(),
+                }
+            )
+        name = layout.snapshot_file(group.shard_ids[0], digest, self._snapshot.version)
+        self._store.upload(self._table.path_of(name), path)
+        shard_ids = (min(with_rows), max(with_rows)) if with_rows else None
+        return NewFile(name, path.stat().st_size, rows, shard_ids)

@@ -17,7 +17,8 @@ from actors.storage.flat_listing import list_flat
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
 from actors.storage.person_json import DOCUMENT_NAMES
-from jobs.run.problem import Problem, count_of, first_of, write_documents_again
+from jobs.run.problem import Problem, write_documents_again
+from jobs.run.words import counted, first_of
 
 _NOT_ATTRIBUTES = frozenset(
     {"status", "reason", "confidence", "reasoning", "model", "model_version", "prompt_sha256", "attributes"}
@@ -56,7 +57,7 @@ def check_documents(
         return
     if tables is None:
         if (len(listed), sum(listed.values())) != (entry.count, entry.size_bytes):
-            has = f"{count_of(len(listed), 'document')} with {sum(listed.values()):,} bytes"
+            has = f"{counted(len(listed), 'document')} with {sum(listed.values()):,} bytes"
             problem = (
                 f"holds {has}, but the commit record counts {entry.count:,} with {entry.size_bytes:,} bytes"
             )
@@ -114,12 +115,12 @@ def _check_contents(
     persons = _rows_by_document(tables["persons"])
     missing = sorted(persons.keys() - contents.keys())
     if missing:
-        problem = f"lacks {len(missing):,} of {count_of(len(persons), 'document')}: {first_of(missing)}"
+        problem = f"lacks {len(missing):,} of {counted(len(persons), 'document')}: {first_of(missing)}"
         yield Problem(record.shard_id, path, problem, write_documents_again(store, record.shard_id))
     strange = sorted(contents.keys() - persons.keys())
     if strange:
         problem = (
-            f"holds {count_of(len(strange), 'document')} without a person in the tables: {first_of(strange)}"
+            f"holds {counted(len(strange), 'document')} without a person in the tables: {first_of(strange)}"
         )
         yield Problem(record.shard_id, path, problem, write_documents_again(store, record.shard_id))
     expected = _Expected(tables)
@@ -129,7 +130,7 @@ def _check_contents(
         if not expected.equals(persons[name], contents[name])
     ]
     if differing:
-        problem = f"holds {count_of(len(differing), 'document')} unlike the tables: {first_of(differing)}"
+        problem = f"holds {counted(len(differing), 'document')} unlike the tables: {first_of(differing)}"
         yield Problem(record.shard_id, path, problem, write_documents_again(store, record.shard_id))
 
 

@@ -110,7 +110,7 @@ def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
             "gemini": done.as_dict(),
             "seconds": round(time.monotonic() - started, 1),
         }
-        status = wrap_up(output, schema, settings.output.consolidate, run, done.postponed)
+        status = wrap_up(output, schema, settings.output, run, done.postponed)
     print_summary(Console(soft_wrap=False), status, run)
     return done
 

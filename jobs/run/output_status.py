@@ -21,6 +21,7 @@ from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
 from jobs.run.cameras import SeenCameras
 from jobs.run.run_record import RunRecord, read_run
+from jobs.run.words import counted
 
 _FAILURES_SHOWN = 5
 _POSTPONED_LISTED = 1000
@@ -141,11 +142,6 @@ def _quota(store: ObjectStore, run: RunRecord, waiting: int) -> dict[str, Any] |
         "held_until": None if found.held_until is None else found.held_until.isoformat(timespec="seconds"),
         "days_left": found.days_left(requests),
     }
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, in the singular or plural."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def what_next(status: dict[str, Any], postponed: int = 0) -> str:

@@ -12,6 +12,7 @@ from actors.read.listing import list_shards
 from actors.records import ANSWERED, SETTLED
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
+from actors.storage.snapshot_table import check_supported
 from jobs.run.demo_models import check_scenes
 from jobs.run.plan import Committed, Plan, Scope, make_plan
 from jobs.run.resolve import Resolved, models_of
@@ -42,6 +43,8 @@ def check_places(loaded: LoadedSettings) -> tuple[ObjectStore, str | None]:
     refuse_private("output.uri", settings.output.uri)
     check_scenes(loaded)
     output = ObjectStore(settings.output.uri, settings.storage)
+    if settings.output.consolidate:
+        check_supported(output)
     return output, probe_output(output)
 
 

@@ -40,14 +40,3 @@ def write_documents_again(store: ObjectStore, shard_id: str) -> str:
         f'set "documents" to "due" in {record}, then run the same shopframe annotate command again: it '
         "writes the documents of this shard from its tables"
     )
-
-
-def count_of(number: int, noun: str) -> str:
-    """Return a number with its noun, such as "1 document" or "1,200 documents"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def first_of(names: list[str]) -> str:
-    """Return the first names of a list for a message, and how many more there are."""
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3:,} more"

@@ -18,8 +18,9 @@ from rich.text import Text
 from actors.attempt_tracker import Snapshot
 from actors.commit.accounting import ShardSummary
 from actors.errors import StalledError
-from jobs.run.output_status import Totals, counted
+from jobs.run.output_status import Totals
 from jobs.run.run_log import log
+from jobs.run.words import counted
 
 _RATE_OVER_S = 30.0
 _PLAIN_EVERY_S = 10.0

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.run.output_status import counted
+from jobs.run.words import counted
 
 _POSTPONED_SHOWN = 5
 
@@ -36,6 +36,8 @@ def print_summary(console: Console, status: dict[str, Any], run: dict[str, Any])
         console.print(Text(f"gemini: {shard_id}: {error}"), soft_wrap=True)
     for shard in status.get("postponed", [])[:_POSTPONED_SHOWN]:
         console.print(Text(f"postponed: {shard['shard']}: {shard['error']}"), soft_wrap=True)
+    for warning in run.get("warnings", []):
+        console.print(Text(warning), soft_wrap=True)
     for failure in status["failures"]:
         console.print(Text(f"failed: {failure['shard']}: {failure['error']}"), soft_wrap=True)
     for failure in status["failed_frames"]:

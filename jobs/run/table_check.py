@@ -12,7 +12,7 @@ from actors.attributes import AttributeSchema, SchemaSettings
 from actors.records import FRAMES_SCHEMA, OUTCOMES, PERSONS_SCHEMA
 from actors.storage.commit_record import CommitRecord
 from actors.storage.tables import annotations_schema, attributes_of
-from jobs.run.problem import count_of, first_of
+from jobs.run.words import counted, first_of
 
 _NO_ATTRIBUTES = AttributeSchema(SchemaSettings()).only(())
 """Assumed for tables of versions that didn't store their attributes."""
@@ -26,16 +26,16 @@ def check_record(record: CommitRecord) -> Iterator[str]:
     counts = record.counts
     ok, failed, dropped = counts.frames_ok, counts.frames_failed, sum(counts.dropped.values())
     if counts.frames != ok + failed:
-        yield f"counts {count_of(counts.frames, 'frame')}, but {ok} ok + {failed} failed"
+        yield f"counts {counted(counts.frames, 'frame')}, but {ok} ok + {failed} failed"
     if counts.detected != counts.kept + dropped:
-        detected = count_of(counts.detected, "detected person")
+        detected = counted(counts.detected, "detected person")
         yield f"counts {detected}, but {counts.kept} kept + {dropped} dropped"
     if record.state == "failed":
         return
     for name, outcomes in record.annotators.items():
         total = sum(outcomes.values())
         if total != counts.kept:
-            yield f"counts {count_of(counts.kept, 'kept person')}, but {count_of(total, 'outcome')} of {name}"
+            yield f"counts {counted(counts.kept, 'kept person')}, but {counted(total, 'outcome')} of {name}"
     named = {entry.kind for entry in record.objects}
     wanted = {"frames", "persons", *(f"annotations/{name}" for name in record.annotators)}
     if wanted - named:
@@ -138,7 +138,7 @@ def _check_frames(table: pa.Table, record: CommitRecord) -> Iterator[str]:
 
 
 def _of_frames(total: int, ok: int, failed: int) -> str:
-    return f"{count_of(total, 'frame')} = {ok} ok + {failed} failed"
+    return f"{counted(total, 'frame')} = {ok} ok + {failed} failed"
 
 
 def _check_persons(table: pa.Table, record: CommitRecord) -> Iterator[str]:
@@ -155,7 +155,7 @@ def _check_persons(table: pa.Table, record: CommitRecord) -> Iterator[str]:
 
 def _of_persons(detected: int, kept: int, dropped: Mapping[str, int]) -> str:
     reasons = "".join(f" + {number} {reason}" for reason, number in sorted(dropped.items()))
-    return f"{count_of(detected, 'person')} = {kept} kept{reasons}"
+    return f"{counted(detected, 'person')} = {kept} kept{reasons}"
 
 
 def _check_annotations(table: pa.Table, record: CommitRecord, annotator: str) -> Iterator[str]:

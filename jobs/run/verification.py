@@ -14,9 +14,11 @@ from actors.storage.commit_record import read_record
 from actors.storage.flat_listing import list_flat, names_in
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
+from actors.storage.snapshot_table import SnapshotTable
 from jobs.run.document_check import unexplained
-from jobs.run.problem import Problem, count_of
+from jobs.run.problem import Problem
 from jobs.run.shard_check import CheckedShard, check_shard
+from jobs.run.words import counted
 
 _SHARDS_AT_ONCE = 8
 """Shards whose objects are in memory at a time."""
@@ -119,23 +121,25 @@ def check_snapshot(store: ObjectStore, kept: Mapping[str, int]) -> Iterator[Prob
     for shard_id in sorted(kept.keys() | rows.keys()):
         if rows[shard_id] != kept.get(shard_id, 0):
             said = (
-                count_of(kept[shard_id], "kept person") if shard_id in kept else "no such shard that is done"
+                counted(kept[shard_id], "kept person") if shard_id in kept else "no such shard that is done"
             )
             yield Problem(
                 shard_id,
                 layout.CONSOLIDATED,
-                f"has {count_of(rows[shard_id], 'row')} of this shard, but the commit records have {said}",
+                f"has {counted(rows[shard_id], 'row')} of this shard, but the commit records have {said}",
                 f"run shopframe consolidate --output {store.uri}",
             )
 
 
 def _snapshot_rows(store: ObjectStore) -> Counter[str] | None:
     """Return the number of rows in `consolidated/` by shard, or None if the output has no snapshot."""
-    if not names_in(store, layout.CONSOLIDATED):
+    if not names_in(store, f"{layout.CONSOLIDATED}/_delta_log"):
         return None
-    dataset = ds.dataset(store.full(layout.CONSOLIDATED), filesystem=store.fs, format="parquet")
+    table = SnapshotTable(store, layout.CONSOLIDATED)
+    files = [store.full(table.path_of(name)) for name in table.read().rows]
+    dataset = ds.dataset(files, filesystem=store.fs, format="parquet")
     rows: Counter[str] = Counter()
     for batch in dataset.to_batches(columns=["shard_id"]):
-        for counted in batch["shard_id"].value_counts().to_pylist():
-            rows[counted["values"]] += counted["counts"]
+        for found in batch["shard_id"].value_counts().to_pylist():
+            rows[found["values"]] += found["counts"]
     return rows

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.attributes import AttributeSchema
+from actors.commit.settings import OutputSettings
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from jobs.run.consolidation import consolidate_output
@@ -19,7 +20,7 @@ from jobs.run.sweep import sweep
 def wrap_up(
     output: ObjectStore,
     schema: AttributeSchema,
-    consolidate: bool,
+    settings: OutputSettings,
     run: dict[str, Any],
     postponed: Sequence[dict[str, str]],
     superseded: Mapping[str, tuple[str, ...]] | None = None,
@@ -29,8 +30,9 @@ def wrap_up(
     Args:
         output: The output.
         schema: The attribute schema.
-        consolidate: Whether to bring `consolidated/` up to date.
-        run: The counts of this run, to which the number of replaced shards is added.
+        settings: The `output` settings.
+        run: The counts of this run, to which the number of replaced shards and warnings about the
+            consolidated tables are added.
         postponed: The shards that this run has postponed, with the reasons; the first ones if there are many.
         superseded: Ids of the shards that replace a shard, by its id.
 
@@ -39,8 +41,11 @@ def wrap_up(
     """
     run["shards_replaced"] = remove_superseded(output, superseded or {})
     sweep(output)
-    if consolidate:
-        consolidate_output(output, schema)
+    if settings.consolidate:
+        warnings = consolidate_output(output, schema, settings.keep_versions_days).warnings()
+        for warning in warnings:
+            log.warning(warning)
+        run["warnings"] = warnings
     status = output_status(output, keep_index=True)
     status |= {"postponed": list(postponed), "next": what_next(status, run["shards_postponed"])}
     output.write(layout.PROGRESS, json.dumps({**status, "run": run}, indent=2).encode())

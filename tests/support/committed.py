@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from actors.commit.committer import Committer
 from actors.commit.settings import OutputSettings
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Annotation, Shard
 from actors.shard_block import ShardBlock, ShardTask
+from actors.storage.commit_record import read_record
 from actors.storage.object_store import ObjectStore
 from actors.storage.tables import annotations_table
 from jobs.run.run_record import PlanCounts, RunRecord, write_run
@@ -45,21 +46,42 @@ def said(confidence: Mapping[str, float] | None = None, **values: Any) -> Annota
 
 
 def write_output(
-    store: ObjectStore, shards: Mapping[str, Mapping[str, Sequence[Found] | str]], **settings: Any
+    store: ObjectStore,
+    shards: Mapping[str, Mapping[str, Sequence[Found] | str]],
+    settings: Settings | None = None,
+    errors: Mapping[str, str] | None = None,
+    **output: Any,
 ) -> None:
-    """Commit shards. A shard maps frame keys to the frame's persons, or to the error of a failed frame.
+    """Commit shards, over earlier commits if there are any.
 
-    `settings` are those of the output.
+    Args:
+        store: The output.
+        shards: Maps a shard to its frames. A frame's key maps to its persons, or to the error if it failed.
+        settings: The settings of the run, whose attributes every annotator answers.
+        errors: Maps a shard that fails to the reason.
+        output: Settings of the output.
     """
+    settings = settings or Settings()
+    schema = AttributeSchema(settings.attributes)
     run = RunRecord(
-        config=Settings().as_dict(), fingerprints=_FINGERPRINTS, plan=PlanCounts(shards=len(shards))
+        config=settings.as_dict(), fingerprints=_FINGERPRINTS, plan=PlanCounts(shards=len(shards))
     )
     write_run(store, run)
     for shard_id, frames in shards.items():
-        Committer(store, OutputSettings(**settings), SCHEMA, _FINGERPRINTS).commit(_block(shard_id, frames))
+        found = read_record(store, shard_id)
+        block = _block(shard_id, frames, schema, (errors or {}).get(shard_id))
+        if found is not None:
+            again = replace(block.task, replaces=found[0].attempt_id, attempt=found[0].attempt + 1)
+            block = replace(block, task=again)
+        Committer(store, OutputSettings(**output), schema, _FINGERPRINTS).commit(block)
 
 
-def _block(shard_id: str, frames: Mapping[str, Sequence[Found] | str]) -> ShardBlock:
+def _block(
+    shard_id: str,
+    frames: Mapping[str, Sequence[Found] | str],
+    schema: AttributeSchema,
+    error: str | None,
+) -> ShardBlock:
     frame_rows, person_rows = [], []
     found: list[Found] = []
     for key, persons in sorted(frames.items()):
@@ -91,7 +113,7 @@ def _block(shard_id: str, frames: Mapping[str, Sequence[Found] | str]) -> ShardB
         name: annotations_table(
             persons_table.filter(persons_table["kept"]),
             [p.answers.get(name, Annotation("pending")) for p in kept],
-            SCHEMA,
+            schema,
             provenance,
             name,
         )
@@ -99,7 +121,12 @@ def _block(shard_id: str, frames: Mapping[str, Sequence[Found] | str]) -> ShardB
     }
     task = ShardTask(Shard(shard_id, f"in/{shard_id}.tar", "webdataset", "etag", 10), "detect")
     return ShardBlock(
-        task, pa.Table.from_pylist(frame_rows, FRAMES_SCHEMA), persons_table, annotations, tuple(names)
+        task,
+        pa.Table.from_pylist(frame_rows, FRAMES_SCHEMA),
+        persons_table,
+        annotations,
+        tuple(names),
+        error=error,
     )
 
 

@@ -175,7 +175,7 @@ def table(output: Path, kind: str) -> pa.Table:
 
 
 def consolidated(output: Path) -> list[dict[str, Any]]:
-    files = sorted((output / "consolidated").glob("*.parquet"))
+    files = sorted((output / "consolidated").rglob("*.parquet"))
     rows = ds.dataset(files).to_table().to_pylist()
     return sorted(rows, key=lambda row: tuple(row[key] for key in ROW_KEYS))
 

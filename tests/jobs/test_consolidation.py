@@ -1,0 +1,476 @@
+"""The consolidated tables are the committed shards, before or after a consolidation and never in between."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from deltalake import DeltaTable
+
+from actors.attributes import AttributeSchema
+from actors.errors import OutputError
+from actors.records import Annotation
+from actors.storage import layout
+from actors.storage.object_store import ObjectStore, StorageSettings
+from actors.storage.tables import from_parquet
+from jobs.run.consolidation import Consolidated, consolidate_output, starts_file
+from jobs.run.prepare import check_places
+from jobs.settings import Settings, load_settings
+from tests.support import job
+from tests.support.committed import Found, said, write_output
+
+BOX = (0.1, 0.1, 0.4, 0.9)
+TABLES = ("consolidated", "consolidated_frames")
+FIRST = [name for name in (f"shard-{n:03d}" for n in range(1000)) if starts_file(name)][:3]
+"""Shards that each begin a file."""
+
+
+@pytest.fixture
+def store(tmp_path) -> ObjectStore:
+    return ObjectStore(str(tmp_path / "out"))
+
+
+def person(**values: Any) -> Found:
+    return Found(BOX, answers={"smolvlm": said(**values)})
+
+
+def shards(names: str, persons: int = 2) -> dict[str, Any]:
+    return {name: {"f": [person()] * persons, "torn": "truncated"} for name in names}
+
+
+def one(**values: Any) -> dict[str, Any]:
+    return {"f": [person(**values)]}
+
+
+def settings(**attributes: Any) -> Settings:
+    defaults = Settings().attributes.attributes
+    return Settings.model_validate({"schema": {"attributes": {**defaults, **attributes}}})
+
+
+def consolidate(
+    store: ObjectStore, keep_versions_days: float = 0, of: Settings | None = None
+) -> Consolidated:
+    schema = AttributeSchema((of or Settings()).attributes)
+    return consolidate_output(store, schema, keep_versions_days)
+
+
+def globbed(store: ObjectStore, folder: str = "consolidated") -> list[dict[str, Any]]:
+    """The rows that somebody with nothing but DuckDB sees."""
+    table = duckdb.sql(f"SELECT * FROM '{store.root}/{folder}/**/*.parquet'").to_arrow_table()
+    return in_order(table.to_pylist())
+
+
+def snapshot(store: ObjectStore, folder: str = "consolidated", version: int | None = None):
+    """The rows that a reader of Delta Lake sees."""
+    return in_order(DeltaTable(store.uri_of(folder), version=version).to_pyarrow_table().to_pylist())
+
+
+def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: [row[key] for key in job.ROW_KEYS if key in row])
+
+
+def persons_of(store: ObjectStore) -> dict[str, int]:
+    """Number of persons by shard, which must be the same in the glob and in the snapshot."""
+    rows = globbed(store)
+    assert rows == snapshot(store)
+    assert globbed(store, "consolidated_frames") == snapshot(store, "consolidated_frames")
+    names = [row["shard_id"] for row in rows]
+    return {name: names.count(name) for name in names}
+
+
+def files_of(store: ObjectStore, folder: str) -> set[str]:
+    return {path.name for path in Path(store.root, folder).glob("*.parquet")}
+
+
+# --- what changes, and what stays ---
+
+
+def test_a_glob_and_a_snapshot_are_the_committed_shards(store):
+    write_output(store, shards("abc"))
+    done = consolidate(store)
+    assert (done.shards, done.persons, done.frames) == (3, 6, 6)
+    assert persons_of(store) == {"a": 2, "b": 2, "c": 2}
+    row = globbed(store)[0]
+    assert row["bbox"] == pytest.approx(BOX)
+    assert row["smolvlm_gender"] == "male"
+    assert (row["width"], row["smolvlm_status"], row["camera"]) == (2000, "ok", None)
+
+
+def test_a_second_consolidation_writes_nothing(store):
+    write_output(store, shards("abc"))
+    consolidate(store)
+    before = (
+        [DeltaTable(store.uri_of(folder)).version() for folder in TABLES],
+        job.bytes_of(Path(store.root), "consolidated"),
+    )
+    assert consolidate(store).written == 0
+    after = (
+        [DeltaTable(store.uri_of(folder)).version() for folder in TABLES],
+        job.bytes_of(Path(store.root), "consolidated"),
+    )
+    assert after == before
+
+
+def test_a_changed_shard_rewrites_one_file_of_each_table(store):
+    names = [f"{first}x{n}" for first in FIRST for n in range(5)] + FIRST
+    write_output(store, {name: one() for name in names})
+    consolidate(store)
+    before = {folder: files_of(store, folder) for folder in TABLES}
+    assert all(len(files) >= 3 for files in before.values())
+    write_output(store, {names[7]: {"f": [person(), person(gender="female")]}})
+    assert consolidate(store).written == 2
+    for folder in TABLES:
+        after = files_of(store, folder)
+        assert len(after - before[folder]) == len(before[folder] - after) == 1
+    assert persons_of(store) == dict.fromkeys(names, 1) | {names[7]: 2}
+
+
+def test_the_rows_of_new_removed_and_failed_shards_come_and_go(store):
+    write_output(store, shards("abc"))
+    consolidate(store)
+    write_output(store, shards("d") | shards("a"), errors={"a": "broken"})
+    store.delete([layout.commit_path("b")])
+    consolidate(store)
+    assert persons_of(store) == {"c": 2, "d": 2}
+    store.delete(layout.commit_path(name) for name in "acd")
+    assert consolidate(store).files == 0
+    assert files_of(store, "consolidated") == set()
+    assert snapshot(store) == []
+
+
+def test_rows_are_in_the_order_of_shard_frame_and_person(store):
+    write_output(store, {name: {"g": [person(), person()], "f": [person()]} for name in "cab"})
+    consolidate(store)
+    read = duckdb.sql(f"SELECT shard_id, frame_key, person_index FROM '{store.root}/consolidated/*.parquet'")
+    assert read.fetchall() == [(s, f, i) for s in "abc" for f, i in (("f", 0), ("g", 0), ("g", 1))]
+
+
+def test_failed_frames_are_found_in_the_consolidated_frames_alone(store):
+    write_output(store, shards("ab"), errors={"b": "most frames are bad"})
+    consolidate(store)
+    failed = duckdb.sql(
+        f"SELECT shard_id, frame_key, error FROM '{store.root}/consolidated_frames/*.parquet' "
+        "WHERE status = 'error' ORDER BY ALL"
+    ).fetchall()
+    assert failed == [
+        ("a", "torn", "truncated"),
+        ("b", "f", "shard failed: most frames are bad"),
+        ("b", "torn", "truncated"),
+    ]
+
+
+def test_lost_files_of_a_table_are_written_again(store):
+    write_output(store, shards("abc"))
+    consolidate(store)
+    for name in files_of(store, "consolidated"):
+        Path(store.root, "consolidated", name).unlink()
+    consolidate(store)
+    assert persons_of(store) == {"a": 2, "b": 2, "c": 2}
+
+
+def test_files_of_the_earlier_layout_are_removed(store):
+    write_output(store, shards("a"))
+    consolidate(store)
+    old = Path(store.root, "consolidated", next(iter(files_of(store, "consolidated"))))
+    content = old.read_bytes()
+    shutil.rmtree(old.parent)
+    old.parent.mkdir()
+    (old.parent / "a.parquet").write_bytes(content)
+    consolidate(store)
+    assert persons_of(store) == {"a": 2}
+
+
+# --- versions ---
+
+
+def test_an_old_version_stays_readable_for_as_long_as_the_setting_says(store):
+    write_output(store, shards("a"))
+    consolidate(store, keep_versions_days=1)
+    before = DeltaTable(store.uri_of("consolidated"))
+    write_output(store, shards("a", persons=3))
+    consolidate(store, keep_versions_days=1)
+    assert len(before.to_pyarrow_table()) == 2
+    assert len(snapshot(store)) == 3
+    assert len(globbed(store)) == 5, "a glob reads kept versions too"
+    consolidate(store, keep_versions_days=0)
+    assert persons_of(store) == {"a": 3}
+
+
+# --- two at once, and those that die ---
+
+
+class Meanwhile(ObjectStore):
+    """Does something else once, before it uploads the first file of a table."""
+
+    folder = "consolidated/"
+    action = staticmethod(lambda: None)
+
+    def upload(self, path, source):
+        super().upload(path, source)
+        if path.startswith(self.folder):
+            action, self.action = self.action, lambda: None
+            action()
+
+
+def test_a_consolidation_that_was_overtaken_starts_again_and_leaves_nothing_behind(store):
+    write_output(store, shards("abc"))
+    slow = Meanwhile(store.uri)
+
+    def overtake() -> None:
+        write_output(store, shards("b", persons=4) | shards("d"))
+        consolidate(store)
+
+    slow.action = overtake
+    done = consolidate(slow)
+    assert done.persons == 10
+    assert persons_of(store) == {"a": 2, "b": 4, "c": 2, "d": 2}
+    assert len(files_of(store, "consolidated")) == done.files / 2
+
+
+class KilledError(Exception):
+    """Where a kill -9 would have hit."""
+
+
+def kill() -> None:
+    raise KilledError
+
+
+def test_files_of_a_killed_consolidation_are_gone_after_the_next(store):
+    write_output(store, shards("abc"))
+    consolidate(store)
+    write_output(store, shards("b", persons=3))
+    killed = Meanwhile(store.uri)
+    killed.action = kill
+    with pytest.raises(KilledError):
+        consolidate(killed)
+    assert len(globbed(store)) > len(snapshot(store)) == 6
+    consolidate(store)
+    assert persons_of(store) == {"a": 2, "b": 3, "c": 2}
+
+
+def test_files_of_a_killed_consolidation_are_gone_even_if_there_is_nothing_to_write(store):
+    write_output(store, shards("abc"))
+    consolidate(store)
+    folder = Path(store.root, "consolidated")
+    version = DeltaTable(str(folder)).version()
+    live = next(iter(files_of(store, "consolidated")))
+    shutil.copy(folder / live, folder / layout.snapshot_file("a", "0" * 16, version))
+    assert consolidate(store).written == 0
+    assert persons_of(store) == {"a": 2, "b": 2, "c": 2}
+    assert DeltaTable(str(folder)).version() == version + 1, "its writer can't commit any more"
+
+
+def consolidate_all_at_once(store: ObjectStore, number: int = 4) -> None:
+    with ThreadPoolExecutor(number) as pool:
+        found = [pool.submit(consolidate, ObjectStore(store.uri)) for _ in range(number)]
+        assert {it.result().shards for it in found} == {5}
+
+
+def test_many_consolidations_at_once_leave_every_row_once(store):
+    write_output(store, shards("abcde"))
+    consolidate_all_at_once(store)
+    assert persons_of(store) == dict.fromkeys("abcde", 2)
+    write_output(store, shards("ce", persons=3))
+    consolidate_all_at_once(store)
+    assert persons_of(store) == {"a": 2, "b": 2, "c": 3, "d": 2, "e": 3}
+
+
+class ReplacedWhileRead(ObjectStore):
+    """Another run replaces shard a when its answers are read, and deletes what it no longer names."""
+
+    replaced = False
+
+    def read(self, path):
+        if path.startswith("annotations/smolvlm/a.") and not self.replaced:
+            self.replaced = True
+            write_output(ObjectStore(self.uri), shards("a", persons=5))
+        return super().read(path)
+
+
+def test_a_record_that_is_replaced_while_its_objects_are_read_is_read_again(store):
+    write_output(store, shards("ab"))
+    replaced = ReplacedWhileRead(store.uri)
+    done = consolidate(replaced)
+    assert replaced.replaced
+    assert not done.incomplete
+    assert persons_of(store) == {"a": 5, "b": 2}
+
+
+def test_a_shard_whose_object_is_missing_is_left_out_named_and_taken_in_when_it_is_back(store):
+    write_output(store, shards("ab"))
+    record = json.loads(store.read(layout.commit_path("a")))
+    path = next(entry["path"] for entry in record["objects"] if entry["kind"] == "annotations/smolvlm")
+    content = store.read(path)
+    store.delete([path])
+    done = job.shopframe("consolidate", "--output", store.root)
+    assert done.returncode == 1, done.stderr
+    assert "a: left out of the consolidated tables: FileNotFoundError" in done.stderr
+    assert path in done.stderr
+    assert persons_of(store) == {"b": 2}
+    assert consolidate(store).incomplete.keys() == {"a"}, "it is said again"
+    store.write(path, content)
+    assert not consolidate(store).incomplete
+    assert persons_of(store) == {"a": 2, "b": 2}
+
+
+# --- tables of other attributes ---
+
+
+def column(store: ObjectStore, name: str) -> dict[str, Any]:
+    assert globbed(store) == snapshot(store)
+    return {row["shard_id"]: row[name] for row in globbed(store)}
+
+
+def test_attributes_that_were_added_and_dropped_are_null_where_they_are_unknown(store):
+    a, b, c = FIRST
+    write_output(store, {a: one(mask=True), b: one(mask=True)})
+    consolidate(store)
+    now = settings(backpack={"type": "boolean"}, mask=None)
+    write_output(store, {b: one(backpack=True)}, now)
+    assert consolidate(store, of=now).written == 3, "both of persons, one of frames"
+    assert column(store, "smolvlm_backpack") == {a: None, b: True}
+    assert column(store, "smolvlm_mask") == {a: True, b: None}
+    assert column(store, "smolvlm_gender") == {a: "male", b: "male"}
+    write_output(store, {c: one(backpack=False)}, now)
+    assert consolidate(store, of=now).written == 2
+    assert column(store, "smolvlm_mask") == {a: True, b: None, c: None}
+    write_output(store, {a: one(backpack=False)}, now)
+    consolidate(store, of=now)
+    assert column(store, "smolvlm_backpack") == {a: False, b: True, c: False}
+    assert "smolvlm_mask" not in globbed(store)[0], "no table has it any more"
+
+
+def test_the_snapshot_does_not_depend_on_its_history(store):
+    write_output(store, {"a": one(mask=True), "b": one(mask=True)})
+    consolidate(store)
+    now = settings(backpack={"type": "boolean"}, mask=None)
+    write_output(store, {"b": one(backpack=True)}, now)
+    consolidate(store, of=now)
+    rows, columns = globbed(store), DeltaTable(store.uri_of("consolidated")).schema()
+    for folder in TABLES:
+        shutil.rmtree(Path(store.root, folder))
+    consolidate(store, of=now)
+    assert globbed(store) == rows
+    assert DeltaTable(store.uri_of("consolidated")).schema() == columns
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "before"),
+    [
+        ({"type": "category", "values": ["sun", "none"]}, "sun", "true"),
+        ({"type": "integer", "min": 0, "max": 2}, 2, None),
+    ],
+)
+def test_an_attribute_of_another_type_has_that_of_the_last_run(store, attribute, value, before):
+    a, b, _ = FIRST
+    write_output(store, {a: one(glasses=True), b: one(glasses=True)})
+    consolidate(store)
+    now = settings(glasses=attribute)
+    write_output(store, {b: one(glasses=value)}, now)
+    consolidate(store, of=now)
+    assert column(store, "smolvlm_glasses") == {a: before, b: value}
+
+
+def test_a_dropped_attribute_of_two_types_is_text(store):
+    write_output(store, {"a": one(glasses=True), "b": one(glasses=True), "c": one()})
+    write_output(store, {"b": one(glasses=2)}, settings(glasses={"type": "integer", "min": 0, "max": 2}))
+    now = settings(glasses=None)
+    write_output(store, {"c": one()}, now)
+    consolidate(store, of=now)
+    assert column(store, "smolvlm_glasses") == {"a": "true", "b": "2", "c": None}
+
+
+def test_an_annotator_that_only_some_shards_have_is_null_for_the_others(store):
+    a, b, c = FIRST
+    both = Found(BOX, answers={"smolvlm": said(), "gemini": said(gender="female")})
+    write_output(store, {a: one(), b: {"f": [both]}, c: {"f": [Found(BOX)]}})
+    consolidate(store)
+    assert column(store, "gemini_gender") == {a: None, b: "female", c: None}
+    assert column(store, "smolvlm_status") == {a: "ok", b: "ok", c: None}
+    write_output(store, {a: one(gender="unknown")})
+    assert consolidate(store).written == 2
+    assert column(store, "gemini_gender") == {a: None, b: "female", c: None}
+
+
+def test_refused_answers_of_an_older_schema_keep_their_reason(store):
+    blocked = Found(BOX, answers={"smolvlm": Annotation("blocked", reason="safety")})
+    write_output(store, {"a": {"f": [blocked]}, "b": one()})
+    now = settings(backpack={"type": "boolean"})
+    write_output(store, {"b": one(backpack=True)}, now)
+    done = job.shopframe("consolidate", "--output", store.root)
+    assert done.returncode == 0, done.stderr
+    assert column(store, "smolvlm_reason") == {"a": "safety", "b": None}
+    assert column(store, "smolvlm_backpack") == {"a": None, "b": True}
+
+
+# --- stores ---
+
+
+def test_an_output_that_cannot_hold_the_tables_is_refused_before_any_work(tmp_path):
+    job.write_shards(tmp_path / "in", "a")
+    source, percent = f"input.uri={tmp_path / 'in'}", f"output.uri={tmp_path / '100%'}"
+    for uri in (percent, "output.uri=ftp://127.0.0.1:9/out"):
+        with pytest.raises(
+            OutputError, match=r"can't write|only; choose another output, or set output\.consol"
+        ):
+            check_places(load_settings(overrides=[source, uri]))
+    output, warning = check_places(load_settings(overrides=[source, percent, "output.consolidate=false"]))
+    assert (output.uri, warning) == (str(tmp_path / "100%"), None)
+
+
+def test_a_table_that_is_damaged_is_named_with_the_remedy(store):
+    write_output(store, shards("a"))
+    consolidate(store)
+    log = Path(store.root, "consolidated/_delta_log/00000000000000000000.json")
+    log.write_text("not JSON")
+    done = job.shopframe("consolidate", "--output", store.root)
+    assert done.returncode == 1
+    assert "delete the folder and run shopframe consolidate" in done.stderr
+    shutil.rmtree(log.parents[1])
+    consolidate(store)
+    assert persons_of(store) == {"a": 2}
+
+
+def test_a_bucket_holds_the_same_tables_for_consolidations_at_once(bucket, s3, store):
+    remote = ObjectStore(f"{bucket}/some out")
+    for output in (remote, store):
+        write_output(output, shards("abcde"))
+    consolidate_all_at_once(remote)
+    consolidate(store)
+    write_output(remote, shards("ce", persons=3))
+    write_output(store, shards("ce", persons=3))
+    processes = [job.start("consolidate", "--output", remote.uri) for _ in range(2)]
+    for process in processes:
+        done = job.finish(process)
+        assert done.returncode == 0, done.stderr
+    consolidate(store)
+    for folder in TABLES:
+        found = [info for info in remote.list(folder) if info.path.endswith(".parquet")]
+        plain = [row for info in found for row in from_parquet(remote.read(info.path)).to_pylist()]
+        assert in_order(plain) == globbed(store, folder)
+        options = {"AWS_ALLOW_HTTP": "true"}
+        table = DeltaTable(remote.uri_of(folder), storage_options=options).to_pyarrow_table()
+        assert in_order(table.to_pylist()) == snapshot(store, folder)
+
+
+def test_the_endpoint_of_the_settings_comes_before_that_of_the_environment(bucket, s3, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    store = ObjectStore(f"{bucket}/out", StorageSettings(endpoint_url=s3.endpoint_url))
+    write_output(store, shards("a"))
+    assert consolidate(store).persons == 2
+
+
+def test_wrong_credentials_are_named_without_the_secret(bucket, s3):
+    write_output(ObjectStore(f"{bucket}/out"), shards("a"))
+    wrong = {"AWS_SECRET_ACCESS_KEY": "a-wrong-secret"}
+    done = job.shopframe("consolidate", "--output", f"{bucket}/out", environment=wrong)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "AWS_SECRET_ACCESS_KEY" in done.stderr
+    for secret in ("a-wrong-secret", s3.secret_key):
+        assert secret not in done.stderr + done.stdout
