@@ -34,11 +34,6 @@ _REMOTE_WRITERS = 64
 """Objects that are written at once. A remote store answers after some time, whatever the size."""
 
 
-def s3_endpoint(settings: StorageSettings) -> str | None:
-    """Return the S3 endpoint that was configured, or None for the client's own default."""
-    return settings.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")
-
-
 class _LostCondition(Exception):  # noqa: N818
     """Another writer won the conditional write. This exception never leaves this module."""
 
@@ -70,7 +65,7 @@ class ObjectStore:
         options: dict[str, Any] = {}
         protocol = fsspec.utils.get_protocol(self.uri)
         if protocol in ("s3", "s3a"):
-            endpoint = s3_endpoint(self.settings)
+            endpoint = self.settings.s3_endpoint
             options = {
                 "anon": self.settings.anon,
                 "use_listings_cache": False,

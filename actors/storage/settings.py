@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from pydantic import Field
 
 from actors.settings_section import Section
@@ -26,3 +28,8 @@ class StorageSettings(Section):
         "bucket without conditional writes, or a disk without hard links. Two runs on such an output at the "
         "same time can overwrite each other's results, so never start a second one.",
     )
+
+    @property
+    def s3_endpoint(self) -> str | None:
+        """The S3 endpoint that was configured, or None for the client's own default."""
+        return self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")

@@ -27,7 +27,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from actors.errors import OutputError, PreconditionError, StoreError
 from actors.storage import layout
-from actors.storage.object_store import ObjectStore, s3_endpoint
+from actors.storage.object_store import ObjectStore
 
 _PROTOCOLS = frozenset({"file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 """Protocols that fsspec and delta-rs both know, by the same URI."""
@@ -81,10 +81,9 @@ def check_supported(store: ObjectStore) -> None:
         OutputError: It can't; the message gives the remedy.
     """
     protocol = store.uri.partition("://")[0] if "://" in store.uri else "file"
-    where = store.uri_of(layout.CONSOLIDATED)
     if protocol not in _PROTOCOLS:
         what = "delta-rs writes to folders, s3://, gs:// and abfs:// only"
-    elif store.is_local and "%" in where:
+    elif store.is_local and "%" in store.uri_of(layout.CONSOLIDATED):
         what = "delta-rs can't write to a folder with % in its path"
     else:
         return
@@ -134,6 +133,15 @@ class SnapshotTable:
                 for name, it in named.items()
             ),
         )
+
+    def paths(self) -> list[str] | None:
+        """Return the paths in the output of the newest version's files, or None if there is no table."""
+        with self._errors():
+            try:
+                table = DeltaTable(self._uri, storage_options=self._options)
+            except TableNotFoundError:
+                return None
+            return sorted(map(self.path_of, pa.table(table.get_add_actions())["path"].to_pylist()))
 
     def commit(
         self, snapshot: Snapshot, schema: Schema, added: Sequence[NewFile], kept: Collection[str]
@@ -242,7 +250,7 @@ def _storage_options(store: ObjectStore) -> dict[str, str]:
     }
     if store.uri.startswith(("s3:", "s3a:")):
         options["AWS_CONDITIONAL_PUT"] = "etag"
-        endpoint = s3_endpoint(settings) or os.environ.get("AWS_ENDPOINT_URL")
+        endpoint = settings.s3_endpoint or os.environ.get("AWS_ENDPOINT_URL")
         if endpoint is not None:
             # This variable of the environment comes before the option AWS_ENDPOINT_URL.
             options["AWS_ENDPOINT_URL_S3"] = endpoint
