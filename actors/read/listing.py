@@ -74,6 +74,11 @@ def list_shards(settings: InputSettings, storage: StorageSettings) -> Iterator[S
         raise listing.nothing_found()
 
 
+def is_partial(settings: InputSettings, storage: StorageSettings) -> bool:
+    """Return whether the input is a file or a glob, which may name only some images of a folder."""
+    return not ObjectStore(str(settings.uri), storage).is_folder()
+
+
 @dataclass(slots=True)
 class _Listing:
     settings: InputSettings

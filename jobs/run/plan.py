@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from actors.fingerprint import annotators_in
-from actors.records import RETRYABLE, Shard
+from actors.records import RETRYABLE, Shard, ShardFormat
 from actors.shard_block import ShardTask, Work
 from actors.storage.commit_record import CommitRecord
 
@@ -37,6 +37,7 @@ class Committed:
     input_uri: str
     input_etag: str
     input_key: str
+    input_format: ShardFormat
     fingerprints: Mapping[str, str]
     annotators: Mapping[str, Mapping[str, int]]
     has_documents_due: bool = False
@@ -56,6 +57,7 @@ class Committed:
                 record.input.stop,
                 base64.b64decode(record.input.members),
             ),
+            input_format=record.input.format,
             fingerprints=record.fingerprints,
             annotators=record.annotators,
             has_documents_due=record.documents == "due",
@@ -79,6 +81,7 @@ class Plan:
             groups was changed, and the ids of those other shards. Both would count the input twice.
         foreign: Shards whose names are taken by committed shards with other content from another input, and
             the URI of that input. Replacing those would lose their results.
+        colliding: Ids that two shards of this plan would have.
     """
 
     tasks: list[ShardTask] = field(default_factory=list)
@@ -86,6 +89,7 @@ class Plan:
     skipped: int = 0
     superseded: dict[str, tuple[str, ...]] = field(default_factory=dict)
     foreign: list[tuple[Shard, str]] = field(default_factory=list)
+    colliding: list[str] = field(default_factory=list)
 
 
 def make_plan(
@@ -95,6 +99,7 @@ def make_plan(
     scope: Scope = "missing",
     annotator: str | None = None,
     previews: int = 0,
+    is_partial: bool = False,
 ) -> Plan:
     """Compare the input with the commit records.
 
@@ -106,6 +111,7 @@ def make_plan(
         scope: Which shards to do again.
         annotator: The annotator to ask again, with scope "annotator".
         previews: Approximate number of frames to draw, spread over the shards to be detected.
+        is_partial: Whether the input may name only some images of a folder. Groups of its others stay.
     """
     plan = Plan()
     planned: defaultdict[str, list[str]] = defaultdict(list)
@@ -132,7 +138,9 @@ def make_plan(
             )
         )
     if scope in ("missing", "force"):
-        plan.superseded = _superseded(committed, planned)
+        plan.superseded = _superseded(committed, planned, is_partial)
+    ids = Counter(shard_id for shard_ids in planned.values() for shard_id in shard_ids)
+    plan.colliding = sorted(shard_id for shard_id, count in ids.items() if count > 1)
     plan.tasks = _spread_previews(plan.tasks, previews)
     return plan
 
@@ -152,13 +160,15 @@ def _under_committed_name(
 
 
 def _superseded(
-    committed: Mapping[str, Committed], planned: Mapping[str, Sequence[str]]
+    committed: Mapping[str, Committed], planned: Mapping[str, Sequence[str]], is_partial: bool
 ) -> dict[str, tuple[str, ...]]:
     current = {shard_id for shard_ids in planned.values() for shard_id in shard_ids}
     return {
         shard_id: tuple(planned[record.input_uri])
         for shard_id, record in committed.items()
-        if shard_id not in current and record.input_uri in planned
+        if shard_id not in current
+        and record.input_uri in planned
+        and not (is_partial and record.input_format == "images")
     }
 
 

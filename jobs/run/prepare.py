@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
+from actors.commit.committed_shard import shard_from_record
 from actors.errors import ConfigError
 from actors.fingerprint import annotators_in
 from actors.gemini.backlog.listing import read_backlog
 from actors.gemini.backlog.selection import Backlog
-from actors.read.listing import list_shards
+from actors.read.listing import is_partial, list_shards
+from actors.read.loose_images import list_members
 from actors.records import ANSWERED, SETTLED
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
@@ -72,8 +75,13 @@ def plan_run(
         )
     committed = {record.shard_id: Committed.of(record) for record, _ in read_records(output, keep_index=True)}
     shards = list_shards(settings.input, settings.storage)
-    plan = make_plan(shards, committed, resolved.fingerprints, scope, annotator, settings.output.previews)
+    partial = is_partial(settings.input, settings.storage)
+    plan = make_plan(
+        shards, committed, resolved.fingerprints, scope, annotator, settings.output.previews, partial
+    )
     _refuse_foreign(plan, output, scope)
+    if partial:
+        _refuse_overlapping(plan, output, settings)
     before = last_run(output)
     if before is not None and scope in ("failed", "annotator"):
         _refuse_other_settings(before, settings, resolved, annotator)
@@ -84,7 +92,33 @@ def plan_run(
     return plan
 
 
+def _refuse_overlapping(plan: Plan, output: ObjectStore, settings: Settings) -> None:
+    """Refuse a part of a folder whose images the output already has in groups with other images."""
+    wanted: defaultdict[str, set[str]] = defaultdict(set)
+    for task in plan.tasks:
+        if task.shard.format == "images":
+            wanted[task.shard.uri].update(list_members(task.shard.members))
+    if not wanted:
+        return
+    planned = {task.shard.shard_id for task in plan.tasks}
+    for record, _ in read_records(output):
+        if record.shard_id in planned or record.input.format != "images":
+            continue
+        members = list_members(shard_from_record(record).members)
+        if record.input.uri in wanted and not wanted[record.input.uri].isdisjoint(members):
+            raise ConfigError(
+                f"input.uri: {settings.input.uri} names images of {record.input.uri} that the output has in "
+                f"groups with others ({record.shard_id}), so they would be counted twice; pass the folder as "
+                "--input, or use another output"
+            )
+
+
 def _refuse_foreign(plan: Plan, output: ObjectStore, scope: Scope) -> None:
+    if plan.colliding:
+        raise ConfigError(
+            f"output.uri: two shards of the input would be {plan.colliding[0]!r} in {output.uri}, because "
+            "one was committed when another folder was the input; use another output"
+        )
     if not plan.foreign or scope == "force":
         return
     shard, other = plan.foreign[0]

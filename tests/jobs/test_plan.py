@@ -11,7 +11,9 @@ from actors.storage.commit_record import CommitRecord, InputIdentity
 from jobs.run.plan import Committed, make_plan
 
 PRINTS = {"detect": "d", "person_json": "p", "smolvlm": "s"}
-DONE = Committed("004-x", "done", 1, "in/a.tar", "etag", "key of a", PRINTS, {"smolvlm": {"ok": 2}})
+DONE = Committed(
+    "004-x", "done", 1, "in/a.tar", "etag", "key of a", "webdataset", PRINTS, {"smolvlm": {"ok": 2}}
+)
 FAILED = replace(DONE, state="failed", annotators={})
 OWING = replace(DONE, annotators={"smolvlm": {"ok": 2, "error": 1}})
 INVALID = replace(DONE, annotators={"smolvlm": {"ok": 2, "invalid": 1}})

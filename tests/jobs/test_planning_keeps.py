@@ -8,6 +8,7 @@ import pytest
 
 from actors.storage.object_store import ObjectStore
 from jobs.run.superseded import remove_superseded
+from tests.support import bad_inputs as bad
 from tests.support import committed, job
 from tests.support.job import Models
 
@@ -63,6 +64,25 @@ def test_a_shard_is_removed_with_all_it_had_when_its_parts_are_committed(done):
     assert sorted(rows) == sorted(r["frame_key"] for r in job.table(done.output, "frames").to_pylist())
     assert not job.debris(done.output)
     assert {path.split("/")[1] for path in job.bytes_of(done.output, "json")} <= set(found)
+
+
+@pytest.mark.ray
+def test_a_part_of_a_folder_of_images_neither_replaces_its_groups_nor_doubles_them(models: Models, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for number in range(12):
+        (source / f"day-{number % 3}-{number:02d}.jpg").write_bytes(bad.jpeg(320, 240, number))
+    options = [*models.options(smolvlm=False), "--set", "input.frames_per_shard=4"]
+    job.annotate(source, output, *options)
+    before = job.bytes_of(output, "commits")
+    refused = job.annotate(source / "day-1-*.jpg", output, *options, expect=2)
+    assert "pass the folder as --input" in refused.stderr
+    assert job.bytes_of(output, "commits") == before
+    other = tmp_path / "other"
+    job.annotate(source / "day-1-*.jpg", other, *options)
+    job.annotate(source / "day-2-*.jpg", other, *options)
+    keys = [row["frame_key"] for row in job.table(other, "frames").to_pylist()]
+    assert sorted(keys) == sorted(p.stem for day in (1, 2) for p in source.glob(f"day-{day}-*"))
 
 
 def test_a_shard_stays_until_all_its_parts_are_committed(tmp_path):
