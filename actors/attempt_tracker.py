@@ -31,11 +31,14 @@ class Snapshot:
         in_flight: Shards in progress, the longest first, at most 20.
         frames: Frames that the detector has processed so far, including those not committed yet.
         persons: Persons kept so far, including those not committed yet.
+        steps: Number that grows whenever anything has moved: a frame, a person, an answer, or the start or
+            end of a shard in a stage.
     """
 
     in_flight: tuple[InFlight, ...] = ()
     frames: int = 0
     persons: int = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class AttemptTracker:
         self._started: dict[tuple[str, str], _Started] = {}
         self._seen: Counter[str] = Counter()
         self._refusals: dict[str, str] = {}
+        self._steps = 0
 
     def start(self, stage: str, shard_id: str, node_id: str) -> int:
         """Record that a worker on a node starts a shard, and return how many workers the shard has killed."""
@@ -75,15 +79,19 @@ class AttemptTracker:
         if before is not None:
             deaths = before.deaths + (before.node_id in self._live_nodes())
         self._started[stage, shard_id] = _Started(node_id, deaths)
+        # A shard that a worker starts again and again doesn't move.
+        self._steps += before is None
         return deaths
 
     def finish(self, stage: str, shard_id: str) -> None:
         """Record that the worker has finished the shard, successfully or not."""
         self._started.pop((stage, shard_id), None)
+        self._steps += 1
 
-    def report_progress(self, frames: int = 0, persons: int = 0) -> None:
-        """Add progress within a shard, for the display."""
+    def report_progress(self, frames: int = 0, persons: int = 0, answers: int = 0) -> None:
+        """Add progress within a shard."""
         self._seen.update(frames=frames, persons=persons)
+        self._steps += frames + persons + answers
 
     def refuse(self, node_id: str, reason: str) -> None:
         """Record that a worker can't start on a node, for example because the model can't be loaded there."""
@@ -101,6 +109,7 @@ class AttemptTracker:
             in_flight=tuple(InFlight(stage, shard, now - e.since) for (stage, shard), e in flying),
             frames=self._seen["frames"],
             persons=self._seen["persons"],
+            steps=self._steps,
         )
 
 

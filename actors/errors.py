@@ -14,7 +14,7 @@
     ├── GeminiRateLimitedError     Gemini's quota is used up for now; wait as it says
     ├── GeminiUnavailableError     Gemini can't be reached or fails; try again later
     ├── PreconditionError          a conditional write failed because another writer was faster
-    └── StalledError               no shard was committed within the deadline (exit code 3)
+    └── StalledError               nothing moved within the deadline (exit code 3)
 
 Catch errors by their type. Every message names the file, shard, key or field, says what is wrong
 with it and, if there is one, gives the remedy.
@@ -127,4 +127,4 @@ class PreconditionError(ShopframeError):
 
 
 class StalledError(ShopframeError):
-    """No shard was committed within the deadline."""
+    """Nothing moved within the deadline."""

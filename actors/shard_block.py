@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
@@ -27,8 +27,16 @@ infrastructure  a store, device, node or our own code failed; the shard is tried
 unavailable     it can't be processed before something outside the run has changed; the shard is postponed
 """
 
-ReportProgress = Callable[[int, int], None]
-"""Function that a stage calls with the numbers of frames read and persons kept since the last call."""
+
+class ReportProgress(Protocol):
+    """Function that a stage calls with what it has done since the last call."""
+
+    def __call__(self, frames: int = 0, persons: int = 0, answers: int = 0) -> None:
+        """Report frames that were read, persons that are kept, and answers about persons."""
+
+
+def report_nothing(frames: int = 0, persons: int = 0, answers: int = 0) -> None:
+    """Drop the report, where nobody watches the progress."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -125,8 +126,8 @@ def annotate_stage(resources: Resources, annotator: ShardAnnotator) -> BlockStag
     )
 
 
-def _annotate(annotator: ShardAnnotator, block: ShardBlock, _: ReportProgress) -> ShardBlock:
-    return annotator.annotate(block)
+def _annotate(annotator: ShardAnnotator, block: ShardBlock, report_progress: ReportProgress) -> ShardBlock:
+    return annotator.annotate(block, report_progress)
 
 
 def commit_stage(resources: Resources, committer: Committer) -> BlockStage:
@@ -240,14 +241,12 @@ class _ProgressReport:
 
     def __init__(self, tracker: Any) -> None:
         self._tracker = tracker
-        self._frames = 0
-        self._persons = 0
+        self._done: Counter[str] = Counter()
         self._reported = time.monotonic()
 
-    def __call__(self, frames: int, persons: int) -> None:
-        self._frames += frames
-        self._persons += persons
+    def __call__(self, frames: int = 0, persons: int = 0, answers: int = 0) -> None:
+        self._done.update(frames=frames, persons=persons, answers=answers)
         if time.monotonic() - self._reported >= _REPORT_EVERY_S:
-            self._tracker.report_progress.remote(self._frames, self._persons)
-            self._frames = self._persons = 0
+            self._tracker.report_progress.remote(**self._done)
+            self._done.clear()
             self._reported = time.monotonic()

@@ -65,12 +65,16 @@ class RunSettings(Section):
     """When to give up on a shard or on the run."""
 
     stall_warning_s: float = Field(
-        600, gt=0, description="Seconds without a committed shard after which the run reports what is stuck."
+        600,
+        gt=0,
+        description="Seconds without a new frame, person, answer or commit after which the run reports what "
+        "is stuck.",
     )
     stall_fail_s: float = Field(
         3600,
         gt=0,
-        description="Seconds without a committed shard after which the run stops with exit code 3.",
+        description="Seconds without a new frame, person, answer or commit after which the run stops with "
+        "exit code 3.",
     )
     max_failed_frames: float = Field(
         0.9,

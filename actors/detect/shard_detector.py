@@ -22,7 +22,7 @@ from actors.read.frame_decoder import decode_frame
 from actors.read.frames import read_frames
 from actors.read.settings import InputSettings
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Frame
-from actors.shard_block import ReportProgress, ShardBlock
+from actors.shard_block import ReportProgress, ShardBlock, report_nothing
 from actors.storage.settings import StorageSettings
 
 _READ_AHEAD = 4
@@ -96,9 +96,7 @@ class ShardDetector:
         """
         _ = self._model
 
-    def detect(
-        self, block: ShardBlock, report_progress: ReportProgress = lambda _frames, _persons: None
-    ) -> ShardBlock:
+    def detect(self, block: ShardBlock, report_progress: ReportProgress = report_nothing) -> ShardBlock:
         """Return the block with its frames, persons and previews.
 
         If the shard can't be read, or too many of its frames fail, the block has an error and the frames

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -87,11 +87,14 @@ class CropAnnotator:
         )
         self._decoder = GuidedDecoder(model, grammar, self._prefix, writer)
 
-    def annotate(self, crops: Sequence[bytes]) -> list[Annotation]:
+    def annotate(
+        self, crops: Sequence[bytes], answered: Callable[[int], None] = lambda _: None
+    ) -> list[Annotation]:
         """Annotate each crop.
 
         Args:
             crops: JPEGs of one person each.
+            answered: Called after each batch with the number of its crops.
 
         Returns:
             One annotation per crop, in the same order. The outcome is "ok", or "error" if the crop can't be
@@ -110,6 +113,7 @@ class CropAnnotator:
                 pixels = [item.pixels for i in offsets if isinstance(item := prepared[i], _Prepared)]
                 for offset, answer in zip(offsets, self._answer(ids, pixels), strict=True):
                     found[start + offset] = answer
+            answered(len(prepared))
         return [annotation for annotation in found if annotation is not None]
 
     def _answer(self, ids: Sequence[int], pixels: Sequence[Tensor]) -> list[Annotation]:

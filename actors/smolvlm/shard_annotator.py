@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from actors.attributes import AttributeSchema
 from actors.records import Annotation
-from actors.shard_block import ShardBlock
+from actors.shard_block import ReportProgress, ShardBlock, report_nothing
 from actors.smolvlm.crop_annotator import CropAnnotator
 from actors.smolvlm.settings import ResolvedSmolVLM, SmolVLMSettings
 from actors.storage.tables import annotations_table
@@ -51,7 +51,7 @@ class ShardAnnotator:
         """
         _ = self._model
 
-    def annotate(self, block: ShardBlock) -> ShardBlock:
+    def annotate(self, block: ShardBlock, report_progress: ReportProgress = report_nothing) -> ShardBlock:
         """Return the block with answers for its kept persons.
 
         If the task names outcomes to retry, only the persons with these outcomes are asked about again.
@@ -60,16 +60,18 @@ class ShardAnnotator:
         before = block.annotations.get(ANNOTATOR)
         retry = block.task.retry_outcomes
         if retry is None or before is None:
-            table = self._ask(persons)
+            table = self._ask(persons, report_progress)
         else:
             again = pa.array([status in retry for status in before["status"].to_pylist()], pa.bool_())
-            asked = self._ask(persons.filter(again))
+            asked = self._ask(persons.filter(again), report_progress)
             table = _replace_rows(before, again.to_pylist(), asked)
         return block.with_answers(ANNOTATOR, table)
 
-    def _ask(self, persons: pa.Table) -> pa.Table:
+    def _ask(self, persons: pa.Table, report_progress: ReportProgress) -> pa.Table:
         crops: Sequence[bytes] = persons["crop"].to_pylist()
-        answers: Sequence[Annotation] = self._model.annotate(crops) if crops else []
+        answers: Sequence[Annotation] = []
+        if crops:
+            answers = self._model.annotate(crops, lambda count: report_progress(answers=count))
         provenance = {
             "model": self.resolved.model,
             "model_version": self.resolved.model_version,

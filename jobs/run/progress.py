@@ -137,12 +137,14 @@ def watch(
     stall_warning_s: float,
     stall_fail_s: float,
 ) -> Iterator[ShardSummary]:
-    """Yield summaries as they arrive, and notice when none arrives for too long.
+    """Yield summaries as they arrive, and notice when nothing moves for too long.
+
+    A large shard may take longer than the deadline, so frames, persons and answers within it count as well.
 
     A separate thread waits for Ray, because a stalled run would never return control.
 
     Raises:
-        StalledError: If no shard was committed for `stall_fail_s` seconds. The message names the stages and
+        StalledError: If nothing moved for `stall_fail_s` seconds. The message names the stages and
             shards that are stuck.
     """
     queue: Queue[ShardSummary | BaseException | None] = Queue()
@@ -157,31 +159,33 @@ def watch(
             queue.put(None)
 
     Thread(target=run, name="ray-data", daemon=True).start()
-    committed_at = time.monotonic()
+    moved_at = time.monotonic()
+    steps = 0
     warned = False
     while True:
         try:
             item = queue.get(timeout=_POLL_S)
         except Empty:
-            display.refresh(snapshot())
-            waited = time.monotonic() - committed_at
+            seen = snapshot()
+            display.refresh(seen)
+            if seen.steps != steps:
+                moved_at, steps, warned = time.monotonic(), seen.steps, False
+            waited = time.monotonic() - moved_at
             if waited > stall_fail_s:
-                raise StalledError(_stuck(waited, snapshot())) from None
+                raise StalledError(_stuck(waited, seen)) from None
             if waited > stall_warning_s and not warned:
                 warned = True
-                log.warning(_stuck(waited, snapshot()))
-                display.say(_stuck(waited, snapshot()))
+                log.warning(_stuck(waited, seen))
+                display.say(_stuck(waited, seen))
             continue
         if item is None:
             return
         if isinstance(item, BaseException):
             raise item
-        committed_at, warned = time.monotonic(), False
+        moved_at, warned = time.monotonic(), False
         yield item
 
 
 def _stuck(waited_s: float, snapshot: Snapshot) -> str:
     where = "; ".join(f"{f.stage}: {f.shard_id} for {f.for_s:.0f} s" for f in snapshot.in_flight[:5])
-    return (
-        f"no shard committed for {waited_s:.0f} s; in progress: {where or 'nothing (no worker could start)'}"
-    )
+    return f"nothing moved for {waited_s:.0f} s; in progress: {where or 'nothing (no worker could start)'}"

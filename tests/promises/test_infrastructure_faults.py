@@ -45,21 +45,21 @@ main(sys.argv[1:])
 
 BROKEN_GPU = """
 class Annotator(ShardAnnotator):
-    def annotate(self, block):
+    def annotate(self, block, report_progress):
         if not MARKER.exists():
             MARKER.touch()
             self.is_broken = True
         if getattr(self, "is_broken", False):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        return super().annotate(block)
+        return super().annotate(block, report_progress)
 """
 
 DEADLY_ANNOTATION = """
 class Annotator(ShardAnnotator):
-    def annotate(self, block):
+    def annotate(self, block, report_progress):
         if block.task.shard.shard_id == "b":
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().annotate(block)
+        return super().annotate(block, report_progress)
 """
 
 MOVED_SOURCE = """

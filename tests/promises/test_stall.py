@@ -32,7 +32,7 @@ def test_a_stalled_job_names_what_is_stuck_and_a_rerun_finishes_it(models: Model
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     assert done.returncode == 3, done.stdout + done.stderr
-    assert done.stderr.count("no shard committed for") == 2, "expected one warning, then the final error"
+    assert done.stderr.count("nothing moved for") == 2, "expected one warning, then the final error"
     assert job.records(output) == {}
     job.annotate(source, output, *options)
     assert {r["state"] for r in job.records(output).values()} == {"done"}
