@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,12 +66,15 @@ class Totals:
             self.postponed.append({"shard": shard.shard_id, "error": str(shard.error)})
 
 
-def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any]:
+def output_status(
+    store: ObjectStore, keep_index: bool = False, postponed: Sequence[dict[str, str]] | None = None
+) -> dict[str, Any]:
     """Return the state of an output, from its commit records and the number of planned shards in `run.json`.
 
     Args:
         store: The output.
         keep_index: Passed to `read_records`.
+        postponed: The shards that a run has postponed, by default those of the last run.
 
     Raises:
         ConfigError: If the output has no run.
@@ -102,6 +106,7 @@ def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any
         "cost_usd": {name: round(cost, 6) for name, cost in sorted(totals.cost_usd.items())},
         "quota": _quota(store, run, waiting),
         "models": {"demo": run.models.demo, "notice": run.models.notice},
+        "postponed": _last_postponed(store) if postponed is None else list(postponed),
         "failures": totals.failures,
         "failed_frames": _failed_frames(store, with_failed_frames),
         "warnings": cameras.warnings(
@@ -109,6 +114,14 @@ def output_status(store: ObjectStore, keep_index: bool = False) -> dict[str, Any
         ),
     }
     return status | {"next": what_next(status)}
+
+
+def _last_postponed(store: ObjectStore) -> list[dict[str, str]]:
+    try:
+        found: list[dict[str, str]] = json.loads(store.read(layout.PROGRESS)).get("postponed", [])
+    except (FileNotFoundError, ValueError):
+        return []
+    return found
 
 
 def _failed_frames(store: ObjectStore, paths: list[str]) -> list[dict[str, str]]:
@@ -144,19 +157,19 @@ def _quota(store: ObjectStore, run: RunRecord, waiting: int) -> dict[str, Any] |
     }
 
 
-def what_next(status: dict[str, Any], postponed: int = 0) -> str:
-    """Return what the user should do next, in most cases the commands to run.
-
-    Args:
-        status: The state of the output.
-        postponed: Number of shards that the run has postponed.
-    """
+def what_next(status: dict[str, Any]) -> str:
+    """Return what the user should do next, in most cases the commands to run."""
     done = f"all done: query {status['output']}/{layout.CONSOLIDATED}/*.parquet"
-    return "; then ".join(_steps(status, postponed)) or done
+    return "; then ".join(_steps(status)) or done
 
 
-def _steps(status: dict[str, Any], postponed: int) -> Iterator[str]:
+def _wait(persons: int) -> str:
+    return f"{counted(persons, 'person')} {'waits' if persons == 1 else 'wait'}"
+
+
+def _steps(status: dict[str, Any]) -> Iterator[str]:
     shards, output = status["shards"], status["output"]
+    postponed = len(status["postponed"])
     again = max(postponed, shards["pending"])
     if again:
         yield (
@@ -171,12 +184,9 @@ def _steps(status: dict[str, Any], postponed: int) -> Iterator[str]:
     if status["quota"] is not None and status["quota"]["persons_waiting"]:
         quota = status["quota"]
         when = "now" if quota["left_today"] != 0 else f"after {quota['resets_at']}"
-        waiting = f"{counted(quota['persons_waiting'], 'person')} waiting for Gemini"
+        waiting = f"{_wait(quota['persons_waiting'])} for Gemini"
         yield f"{waiting}: run shopframe gemini --output {output} ({when})"
     for name, outcomes in status["annotators"].items():
         owed = sum(n for outcome, n in outcomes.items() if outcome in RETRYABLE)
         if owed and name != "gemini":
-            yield (
-                f"{counted(owed, 'person')} waiting for {name}: run shopframe annotate ... "
-                f"--retry-annotator {name}"
-            )
+            yield (f"{_wait(owed)} for {name}: run shopframe annotate ... --retry-annotator {name}")

@@ -34,7 +34,7 @@ def print_summary(console: Console, status: dict[str, Any], run: dict[str, Any])
         console.print(Text(f"gemini stopped: {stopped['reason']}"), soft_wrap=True)
     for shard_id, error in run.get("gemini", {}).get("errors", {}).items():
         console.print(Text(f"gemini: {shard_id}: {error}"), soft_wrap=True)
-    for shard in status.get("postponed", [])[:_POSTPONED_SHOWN]:
+    for shard in status["postponed"][:_POSTPONED_SHOWN]:
         console.print(Text(f"postponed: {shard['shard']}: {shard['error']}"), soft_wrap=True)
     for warning in run.get("warnings", []):
         console.print(Text(warning), soft_wrap=True)

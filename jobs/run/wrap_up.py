@@ -11,7 +11,7 @@ from actors.commit.settings import OutputSettings
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from jobs.run.consolidation import consolidate_output
-from jobs.run.output_status import output_status, what_next
+from jobs.run.output_status import output_status
 from jobs.run.run_log import log
 from jobs.run.superseded import remove_superseded
 from jobs.run.sweep import sweep
@@ -46,8 +46,7 @@ def wrap_up(
         for warning in warnings:
             log.warning(warning)
         run["warnings"] = warnings
-    status = output_status(output, keep_index=True)
-    status |= {"postponed": list(postponed), "next": what_next(status, run["shards_postponed"])}
+    status = output_status(output, keep_index=True, postponed=postponed)
     output.write(layout.PROGRESS, json.dumps({**status, "run": run}, indent=2).encode())
     for warning in status["warnings"]:
         log.warning(warning)
