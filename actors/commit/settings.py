@@ -24,10 +24,11 @@ class OutputSettings(Section):
     uri: PlainUri | None = Field(
         None, description="Where results are written: a folder, s3://... or any fsspec URL."
     )
-    person_json: Annotated[Literal["files", "tar", "none"], BeforeValidator(_off_is_none)] = Field(
-        "files",
+    person_json: Annotated[Literal["auto", "files", "tar", "none"], BeforeValidator(_off_is_none)] = Field(
+        "auto",
         description="Whether the per-person JSON is written as one object per person (`files`), as one tar "
-        "per shard (`tar`), or not at all (`none`).",
+        "per shard (`tar`), or not at all (`none`). `auto` writes files for inputs of up to about 2,000 "
+        "frames and tars for larger ones, and keeps what an output already has.",
     )
     keep_crops: KeepCrops = Field(
         "until_annotated",
@@ -54,5 +55,8 @@ class OutputSettings(Section):
 
     @property
     def person_json_fingerprint(self) -> str:
-        """A fingerprint that changes when the documents of all shards must be written again."""
+        """A fingerprint that changes when the documents of all shards must be written again.
+
+        It is meant for the value that `auto` was replaced by.
+        """
         return fingerprint_of([self.person_json])

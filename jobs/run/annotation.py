@@ -18,6 +18,7 @@ from actors.detect.shard_detector import ShardDetector
 from actors.errors import StalledError, StoreError
 from actors.gemini.backlog.selection import Backlog
 from actors.gemini.stage import GeminiRun, make_stage
+from actors.read.listing import list_shards
 from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.stages import BlockStage, StageContext, annotate_stage, commit_stage, detect_stage
 from actors.storage import layout
@@ -26,12 +27,14 @@ from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 from jobs.run.gemini_drain import GeminiDisplay
 from jobs.run.graph import Retries, run_graph
 from jobs.run.output_status import Totals
+from jobs.run.person_json_mode import choose_person_json
 from jobs.run.plan import Plan, Scope
 from jobs.run.prepare import check_places, gemini_backlog, plan_run
 from jobs.run.progress import ProgressDisplay, watch
 from jobs.run.ray_session import StageResources, plan_resources, ray_session
 from jobs.run.resolve import Resolved, resolve
 from jobs.run.run_log import log, run_log, warn
+from jobs.run.run_record import last_run
 from jobs.run.summary import print_summary
 from jobs.run.words import counted
 from jobs.run.wrap_up import wrap_up
@@ -63,11 +66,14 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
         warn(warning, terminal)
         log.info("start", extra={"input": settings.input.uri, "version": version("shopframe")})
         print("checking models, input and output", file=terminal)
+        shards = list(list_shards(settings.input, settings.storage))
+        settings, documents = choose_person_json(settings, last_run(output), shards)
         resolved = resolve(settings)
-        plan = plan_run(settings, output, resolved, scope, annotator)
+        plan = plan_run(settings, output, resolved, shards, scope, annotator)
         backlog = gemini_backlog(settings, output, resolved, plan, scope, annotator)
         try:
             run = _run(_Work(settings, resolved, plan, backlog, output, terminal), totals)
+            run["documents"] = documents
             status = wrap_up(output, resolved.schema, settings.output, run, totals.postponed, plan.superseded)
         except STORAGE_ERRORS as error:
             committed = counted(totals.shards["done"] + totals.shards["failed"], "shard")

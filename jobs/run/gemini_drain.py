@@ -23,6 +23,7 @@ from actors.gemini.stage import GeminiRun, make_stage
 from actors.read.settings import InputSettings
 from actors.records import SETTLED
 from actors.storage.object_store import ObjectStore
+from jobs.run.person_json_mode import choose_person_json
 from jobs.run.ray_session import ray_session
 from jobs.run.resolve import gemini_model
 from jobs.run.run_log import run_log, warn
@@ -78,6 +79,7 @@ def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
     with run_log(output) as terminal:
         warn(warning, terminal)
         before = read_run(output)
+        settings, _ = choose_person_json(settings, before, ())
         run_record = _note_model(output, before, settings, resolved)
         waiting = read_backlog(output, resolved)
         backlog = Backlog(output, settings.gemini, resolved, SETTLED, waiting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from actors.commit.committed_shard import shard_from_record
@@ -10,9 +11,9 @@ from actors.errors import ConfigError
 from actors.fingerprint import annotators_in
 from actors.gemini.backlog.listing import read_backlog
 from actors.gemini.backlog.selection import Backlog
-from actors.read.listing import is_partial, list_shards
+from actors.read.listing import is_partial
 from actors.read.loose_images import list_members
-from actors.records import ANSWERED, SETTLED
+from actors.records import ANSWERED, SETTLED, Shard
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
 from actors.storage.snapshot_table import check_supported
@@ -52,7 +53,12 @@ def check_places(loaded: LoadedSettings) -> tuple[ObjectStore, str | None]:
 
 
 def plan_run(
-    settings: Settings, output: ObjectStore, resolved: Resolved, scope: Scope, annotator: str | None
+    settings: Settings,
+    output: ObjectStore,
+    resolved: Resolved,
+    shards: Sequence[Shard],
+    scope: Scope,
+    annotator: str | None,
 ) -> Plan:
     """Compare the input with the output, and write `run.json`.
 
@@ -60,13 +66,13 @@ def plan_run(
         settings: The settings of this run.
         output: Where results are written.
         resolved: Models and fingerprints.
+        shards: The shards of the input.
         scope: Which shards to do again.
         annotator: The annotator to ask again, with scope "annotator".
 
     Raises:
         ConfigError: If the annotator isn't enabled, the output belongs to another input, or a retry has
             other settings than the last run.
-        InputError: If the input can't be listed.
     """
     known = annotators_in(resolved.fingerprints)
     if annotator is not None and annotator not in known:
@@ -74,7 +80,6 @@ def plan_run(
             f"--retry-annotator {annotator}: not an enabled annotator (enabled: {', '.join(known) or 'none'})"
         )
     committed = {record.shard_id: Committed.of(record) for record, _ in read_records(output, keep_index=True)}
-    shards = list_shards(settings.input, settings.storage)
     partial = is_partial(settings.input, settings.storage)
     plan = make_plan(
         shards, committed, resolved.fingerprints, scope, annotator, settings.output.previews, partial

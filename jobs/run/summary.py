@@ -24,6 +24,8 @@ def print_summary(console: Console, status: dict[str, Any], run: dict[str, Any])
     console.print(table)
     if status["models"]["notice"] is not None:
         console.print(Text(status["models"]["notice"]), soft_wrap=True)
+    if run.get("documents"):
+        console.print(Text(f"documents: {run['documents']}"), soft_wrap=True)
     if replaced := run.get("shards_replaced"):
         console.print(f"removed {counted(replaced, 'shard')} whose input is now in other shards")
     held = run.get("gemini", {}).get("held")
