@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 import pytest
 import yaml
 from pydantic import BaseModel
@@ -125,3 +128,35 @@ def test_the_shipped_default_lists_every_key_and_equals_the_built_in_values():
 
     assert [path for path in sorted(keys(Settings)) if not has(path)] == []
     assert load_settings().settings == Settings()
+
+
+def commented_keys(text: str) -> dict[str, str]:
+    """Return the comment above each key of a YAML file, in one line."""
+    path: list[str] = []
+    comments: list[str] = []
+    found = {}
+    for line in text.splitlines():
+        if line.lstrip().startswith("#"):
+            comments.append(line.lstrip("# "))
+            continue
+        if match := re.match(r"( *)([a-z_0-9]+):", line):
+            path = [*path[: len(match[1]) // 2], match[2]]
+            found[".".join(path)] = " ".join(comments)
+        comments = []
+    return found
+
+
+def described_keys(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, field in section.model_fields.items():
+        key = f"{prefix}{field.alias or name}"
+        if field.description:
+            yield key, field.description
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from described_keys(field.annotation, f"{key}.")
+
+
+def test_the_shipped_file_describes_each_key_as_the_code_does():
+    shipped = commented_keys((CONF / "default.yaml").read_text(encoding="utf-8"))
+    described = dict(described_keys(Settings))
+    assert len(described) > 80
+    assert {key: shipped.get(key) for key in described} == described
