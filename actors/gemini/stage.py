@@ -38,6 +38,9 @@ _CALLS = 1000
 _ACTOR_TRIES = 4
 """Number of tries per call, because an actor that another run has started ends with that run."""
 
+_NAME_TRIES = 20
+"""Number of tries, a second apart, to start the actor while that of an ended job still has its name."""
+
 _AT_ONCE = 8
 """Number of shards in progress at the same time: enough to fill a request with the few persons that each
 shard may have left, and few enough to hold their crops in memory."""
@@ -62,8 +65,7 @@ def start_annotator(
     """
     asked = f"{settings.model_dump_json()} {resolved.fingerprint} {store.uri}"
     name = f"gemini-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
-    remote = ray.remote(OnlineAnnotator)
-    return remote.options(
+    remote = ray.remote(OnlineAnnotator).options(
         name=name,
         namespace=_NAMESPACE,
         get_if_exists=True,
@@ -71,7 +73,16 @@ def start_annotator(
         max_restarts=-1,
         max_task_retries=-1,
         max_concurrency=_CALLS,
-    ).remote(settings, resolved, schema, store, clock)
+    )
+    # When a job ends, Ray forgets the actor's class before the actor's name. Until the name is gone too, it
+    # finds an actor that it can't load, which it reports by a failed assertion.
+    attempts = Retrying(
+        retry=retry_if_exception_type(AssertionError),
+        wait=wait_fixed(1),
+        stop=stop_after_attempt(_NAME_TRIES),
+        reraise=True,
+    )
+    return attempts(lambda: remote.remote(settings, resolved, schema, store, clock))
 
 
 @dataclass(slots=True)

@@ -77,6 +77,7 @@ def test_what_went_wrong_with_a_shard_is_said(tmp_path):
     run = GeminiRun(errors=[("shard-000", "its commit record was changed by another run; run again")])
     said = StringIO()
     status = output_status(ObjectStore(str(tmp_path)))
-    summary = {"shards_done": 0, "shards_failed": 1, "shards_skipped": 0, "frames": 0, "persons": 0}
+    summary = {"shards_done": 0, "shards_failed": 0, "shards_postponed": 1, "shards_skipped": 0}
+    summary |= {"frames": 0, "persons": 0}
     print_summary(Console(file=said, width=200), status, {**summary, "seconds": 1.0, "gemini": run.as_dict()})
     assert "gemini: shard-000: its commit record was changed by another run; run again" in said.getvalue()

@@ -99,7 +99,7 @@ def test_one_display_while_it_runs_and_a_summary_at_the_end(arguments):
         assert screen.count("shards ") <= 2, "the display must be redrawn in place"
     last = terminal.screens[-1]
     assert "0/2 shards" not in last
-    assert "2 shards done, 0 failed, 0 skipped" in last
+    assert "2 shards done, 0 failed, 0 postponed, 0 skipped" in last
     assert "\nnext: all done" in last
     assert not [screen for screen in terminal.screens if "WARNING" in screen or "ray::" in screen]
 
