@@ -15,8 +15,6 @@ import os
 import signal
 import sys
 
-import pytest
-
 from actors.detect.shard_detector import ShardDetector
 from jobs.run import annotation as annotate
 from jobs.cli import main
