@@ -15,6 +15,11 @@ def fingerprint_of(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def crop_sha256(jpeg: bytes) -> str:
+    """Return the digest that identifies a crop, in hexadecimal digits."""
+    return hashlib.sha256(jpeg).hexdigest()
+
+
 def annotators_in(stages: Iterable[str]) -> list[str]:
     """Return the annotators among the stages of a run, in the order given."""
     return [stage for stage in stages if stage not in NOT_ANNOTATORS]

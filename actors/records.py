@@ -136,10 +136,12 @@ PERSONS_SCHEMA = pa.schema(
         pa.field("kept", pa.bool_(), nullable=False),
         pa.field("drop_reason", _ENUM),
         pa.field("crop", pa.binary()),
+        pa.field("crop_sha256", pa.string()),
     ],
     metadata={"schema_version": SCHEMA_VERSION},
 )
 """One row per detected person, kept or dropped; `crop` is a JPEG, null for dropped persons.
 
+`crop_sha256` identifies the crop, to which an annotator's answer belongs, even if the crop is not kept.
 `person_index` numbers the detections of a frame from 0 in order of descending score.
 """

@@ -50,6 +50,7 @@ class ShardTask:
         attempt: Number of this attempt at the shard over all runs, from 1.
         previews: Number of frames of the shard to draw.
         retry_outcomes: Outcomes to ask for again if `work` is "annotate", or None for all persons.
+        recall: Whether a local model need not be asked about crops that it has answered before.
     """
 
     shard: Shard
@@ -58,6 +59,7 @@ class ShardTask:
     attempt: int = 1
     previews: int = 0
     retry_outcomes: tuple[str, ...] | None = None
+    recall: bool = True
 
     def to_row(self) -> dict[str, Any]:
         """Return the task as a row of the plan."""

@@ -53,6 +53,13 @@ class OutputSettings(Section):
         "tables.",
     )
 
+    answer_index: bool = Field(
+        True,
+        description="Whether every answer is also filed under answers/ by its crop, so that an annotator is "
+        "not asked again about a crop that is found under another name or in another shard. It takes about "
+        "as much space as the annotations.",
+    )
+
     @property
     def person_json_fingerprint(self) -> str:
         """A fingerprint that changes when the documents of all shards must be written again.

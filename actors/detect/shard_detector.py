@@ -18,6 +18,7 @@ from actors.detect.person_detector import PersonDetector
 from actors.detect.roi import PersonBoxes, RoiSettings, select_candidates, select_persons
 from actors.detect.settings import DetectorSettings, ResolvedDetector
 from actors.errors import FrameError, ShardError
+from actors.fingerprint import crop_sha256
 from actors.read.frame_decoder import decode_frame
 from actors.read.frames import read_frames
 from actors.read.settings import InputSettings
@@ -246,6 +247,7 @@ def _persons_table(shard_id: str, people: list[_FramePeople]) -> pa.Table:
     rows = []
     for found in sorted(people, key=lambda p: p.frame.key):
         for index, bbox in enumerate(found.normalised()):
+            crop = found.crops[index]
             rows.append(
                 {
                     "shard_id": shard_id,
@@ -255,7 +257,8 @@ def _persons_table(shard_id: str, people: list[_FramePeople]) -> pa.Table:
                     "score": found.boxes[index, 4],
                     "kept": found.drops[index] is None,
                     "drop_reason": found.drops[index],
-                    "crop": found.crops[index],
+                    "crop": crop,
+                    "crop_sha256": None if crop is None else crop_sha256(crop),
                 }
             )
     return pa.Table.from_pylist(rows, PERSONS_SCHEMA)

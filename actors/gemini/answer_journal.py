@@ -1,20 +1,23 @@
 """The journal of Gemini's answers, which stores each paid answer before it is used.
 
-It has one object per request and shard. An entry stays valid as long as a crop with the same bytes needs an
-answer to the same question. This still holds after the shard was detected again, and however the run that
-asked has ended.
+It has one object per request and shard, until its entries are moved to the index of answers. An entry stays
+valid as long as a crop with the same bytes needs an answer to the same question. This still holds after the
+shard was detected again, and however the run that asked has ended.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from actors.errors import OutputError
+from actors.gemini.settings import ANNOTATOR
 from actors.records import RETRYABLE, Annotation
 from actors.storage import layout
+from actors.storage.answer_index import AnswerIndex, KeptAnswer
+from actors.storage.answers_in_flight import add_answers
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
 
@@ -57,22 +60,27 @@ class JournalEntry:
         named = ("model", "model_version", "prompt_sha256", "input_tokens", "output_tokens", "cost_usd")
         return {name: getattr(self, name) for name in named}
 
+    def as_kept(self, shard_id: str) -> KeptAnswer:
+        """Return the entry as the index of answers has it. `shard_id` is the shard that it was asked for."""
+        provenance = self.provenance() | {"request_id": self.request_id}
+        return KeptAnswer(self.crop_sha256, shard_id, self.annotation, provenance)
 
-def crop_sha256(jpeg: bytes) -> str:
-    """Return the digest that identifies a crop in the journal and in the egress log."""
-    return hashlib.sha256(jpeg).hexdigest()
+
+_OBJECTS_AT_ONCE = 500
 
 
 def write_journal(
     store: ObjectStore, shard_id: str, request_key: str, entries: Sequence[JournalEntry]
-) -> None:
-    """Write the answers that one request brought for one shard.
+) -> str:
+    """Write the answers that one request brought for one shard, and return the path of the object.
 
     Raises:
         OSError: The store can't be written. The answers must not be used in this case.
     """
     content = json.dumps([asdict(entry) for entry in entries], ensure_ascii=False, indent=1)
-    store.write(layout.journal_path(shard_id, request_key), content.encode())
+    path = layout.journal_path(shard_id, request_key)
+    store.write(path, content.encode())
+    return path
 
 
 def read_journal(store: ObjectStore, shard_id: str, fingerprint: str) -> dict[str, JournalEntry]:
@@ -88,17 +96,7 @@ def read_journal(store: ObjectStore, shard_id: str, fingerprint: str) -> dict[st
     """
     found: dict[str, JournalEntry] = {}
     paths = [o.path for o in store.list(layout.journal_folder(shard_id))]
-    for path, content in zip(paths, map_ahead(store.read, paths), strict=True):
-        try:
-            entries = [
-                JournalEntry(**{**row, "annotation": Annotation(**row["annotation"])})
-                for row in json.loads(content)
-            ]
-        except (ValueError, TypeError, KeyError) as error:
-            raise OutputError(
-                f"{store.full(path)}: not a journal of answers; delete it, and Gemini is asked about its "
-                "persons again"
-            ) from error
+    for entries in map_ahead(lambda path: _read(store, path), paths):
         for entry in entries:
             if entry.fingerprint != fingerprint or entry.annotation.status in RETRYABLE:
                 continue
@@ -106,3 +104,86 @@ def read_journal(store: ObjectStore, shard_id: str, fingerprint: str) -> dict[st
             if entry.annotation.status == "ok" != known.annotation.status:
                 found[entry.crop_sha256] = entry
     return found
+
+
+def find_paid(
+    store: ObjectStore, shard_id: str, fingerprint: str, digests: Collection[str]
+) -> dict[str, JournalEntry]:
+    """Return the paid answers to one question about crops, whichever shard they were asked for.
+
+    An answer that was asked for another shard has no cost here.
+
+    Args:
+        store: The output.
+        shard_id: The shard that has the crops.
+        fingerprint: Fingerprint of the question.
+        digests: Digests of the crops.
+
+    Raises:
+        OutputError: An object is not a journal of answers.
+        OSError: The store can't be read.
+    """
+    # Entries are in the index before they leave the journal, so none is overlooked in this order.
+    found = {c: entry for c, entry in read_journal(store, shard_id, fingerprint).items() if c in digests}
+    index = AnswerIndex(store, ANNOTATOR, fingerprint, listed_for_s=0)
+    for digest, kept in index.find([c for c in digests if c not in found]).items():
+        entry = JournalEntry(
+            crop_sha256=digest,
+            fingerprint=fingerprint,
+            annotation=kept.annotation,
+            **{"request_id": None, **kept.provenance},
+        )
+        found[digest] = entry if kept.shard_id == shard_id else entry.for_an_equal_crop()
+    return found
+
+
+def file_journal(store: ObjectStore, paths: Iterable[str] | None = None) -> None:
+    """Move entries of the journal to the index of answers, where a search by their crops finds them.
+
+    This does no harm while their shards are still waiting, because annotators search both places.
+
+    Args:
+        store: The output.
+        paths: Objects of the journal, or None for all of them.
+
+    Raises:
+        OutputError: An object is not a journal of answers.
+        OSError: The store can't be read or written.
+    """
+    if paths is None:
+        paths = (info.path for info in store.list(layout.JOURNAL))
+    some: list[str] = []
+    for path in paths:
+        some.append(path)
+        if len(some) == _OBJECTS_AT_ONCE:
+            _file(store, some)
+            some = []
+    _file(store, some)
+
+
+def _file(store: ObjectStore, paths: Sequence[str]) -> None:
+    by_index: defaultdict[tuple[str, str], list[KeptAnswer]] = defaultdict(list)
+    for path, entries in zip(paths, map_ahead(lambda path: _read(store, path), paths), strict=True):
+        shard_id = layout.shard_of_journal(path)
+        for entry in entries:
+            if shard_id is not None and entry.annotation.status not in RETRYABLE:
+                by_index[ANNOTATOR, entry.fingerprint].append(entry.as_kept(shard_id))
+    add_answers(store, by_index.items())
+    store.delete(paths)
+
+
+def _read(store: ObjectStore, path: str) -> list[JournalEntry]:
+    try:
+        content = store.read(path)
+    except FileNotFoundError:  # Its entries have been moved to the index.
+        return []
+    try:
+        return [
+            JournalEntry(**{**row, "annotation": Annotation(**row["annotation"])})
+            for row in json.loads(content)
+        ]
+    except (ValueError, TypeError, KeyError) as error:
+        raise OutputError(
+            f"{store.full(path)}: not a journal of answers; delete it, and Gemini is asked about its "
+            "persons again"
+        ) from error

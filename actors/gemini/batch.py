@@ -29,7 +29,8 @@ from actors.errors import (
     ShopframeError,
     StoreError,
 )
-from actors.gemini.answer_journal import JournalEntry, crop_sha256, write_journal
+from actors.fingerprint import crop_sha256
+from actors.gemini.answer_journal import JournalEntry, write_journal
 from actors.gemini.api.answer import GeminiAnswer
 from actors.gemini.api.batch_jobs import (
     BatchJob,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from actors.gemini.answer_journal import crop_sha256
+from actors.fingerprint import crop_sha256
 from actors.gemini.protocol import AskedCrop
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore

@@ -27,7 +27,8 @@ from actors.errors import (
     PreconditionError,
     ShopframeError,
 )
-from actors.gemini.answer_journal import JournalEntry, crop_sha256, read_journal, write_journal
+from actors.fingerprint import crop_sha256
+from actors.gemini.answer_journal import JournalEntry, file_journal, find_paid, write_journal
 from actors.gemini.api.answer import GeminiAnswer
 from actors.gemini.api.client import GeminiClient, read_api_key
 from actors.gemini.api.crop_shrinking import shrink_crop
@@ -49,6 +50,9 @@ _LINGER_S = 0.3
 
 _RECENT = 20_000
 """Number of crops of this run whose answers are remembered for equal crops of other shards."""
+
+_JOURNALLED = 1000
+"""Number of objects in the journal from which a run moves them to the index of answers."""
 
 _FAILED_IN_A_ROW = 5
 """Number of requests that fail in a row for a temporary reason, despite their retries, until the reason
@@ -138,6 +142,7 @@ class OnlineAnnotator(Annotator):
         self._failed_in_a_row = 0
         self._spent_usd = 0.0
         self._begun = False
+        self._journalled: list[str] = []
 
     async def ask(self, crops: Sequence[AskedCrop]) -> Answers:
         """Return answers to as many of the crops as the quota and the budget allow.
@@ -174,9 +179,7 @@ class OnlineAnnotator(Annotator):
             if digest in entries:
                 entries[digest] = entries[digest].for_an_equal_crop()
                 # The journal is kept per shard, so the answer is also written to the journal of this one.
-                await asyncio.to_thread(
-                    write_journal, self._store, asked.shard_id, digest[:32], [entries[digest]]
-                )
+                await self._write_journal(asked.shard_id, digest[:32], [entries[digest]])
         return Answers(entries, self._stop if len(entries) < len(by_digest) else None)
 
     async def collect(self, tasks: Sequence[DrainTask]) -> Stop | None:  # noqa: ARG002
@@ -196,8 +199,11 @@ class OnlineAnnotator(Annotator):
             return {}
         found: dict[str, JournalEntry] = {}
         for shard_id in sorted({crop.shard_id for crop in asked.values()}):
-            found |= await asyncio.to_thread(read_journal, self._store, shard_id, self._resolved.fingerprint)
-        return {digest: entry for digest, entry in found.items() if digest in asked}
+            digests = {digest for digest, crop in asked.items() if crop.shard_id == shard_id}
+            found |= await asyncio.to_thread(
+                find_paid, self._store, shard_id, self._resolved.fingerprint, digests
+            )
+        return found
 
     async def finish(self) -> None:
         """Write to the ledger what it doesn't have yet. Call this when there is nothing more to ask."""
@@ -341,9 +347,16 @@ class OnlineAnnotator(Annotator):
         for key, entry in entries.items():
             by_shard[by_key[key].asked.shard_id].append(entry)
         for shard_id, group in by_shard.items():
-            await asyncio.to_thread(write_journal, self._store, shard_id, request.key, group)
+            await self._write_journal(shard_id, request.key, group)
         for key, entry in entries.items():
             by_key[key].done.set_result(entry)
+
+    async def _write_journal(self, shard_id: str, request_key: str, entries: Sequence[JournalEntry]) -> None:
+        path = await asyncio.to_thread(write_journal, self._store, shard_id, request_key, entries)
+        self._journalled.append(path)
+        if len(self._journalled) >= _JOURNALLED:
+            paths, self._journalled = self._journalled, []
+            await asyncio.to_thread(file_journal, self._store, paths)
 
     def _entry(
         self, annotation: Annotation, waiting: _Waiting, answer: GeminiAnswer, share: int

@@ -88,13 +88,15 @@ class CropAnnotator:
         self._decoder = GuidedDecoder(model, grammar, self._prefix, writer)
 
     def annotate(
-        self, crops: Sequence[bytes], answered: Callable[[int], None] = lambda _: None
+        self,
+        crops: Sequence[bytes],
+        answered: Callable[[int, Sequence[Annotation]], None] = lambda _start, _answers: None,
     ) -> list[Annotation]:
         """Annotate each crop.
 
         Args:
             crops: JPEGs of one person each.
-            answered: Called after each batch with the number of its crops.
+            answered: Called after each batch with the position of its first crop and its annotations.
 
         Returns:
             One annotation per crop, in the same order. The outcome is "ok", or "error" if the crop can't be
@@ -113,7 +115,7 @@ class CropAnnotator:
                 pixels = [item.pixels for i in offsets if isinstance(item := prepared[i], _Prepared)]
                 for offset, answer in zip(offsets, self._answer(ids, pixels), strict=True):
                     found[start + offset] = answer
-            answered(len(prepared))
+            answered(start, [a for a in found[start : start + len(prepared)] if a is not None])
         return [annotation for annotation in found if annotation is not None]
 
     def _answer(self, ids: Sequence[int], pixels: Sequence[Tensor]) -> list[Annotation]:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pyarrow as pa
 
 from actors.attributes import AttributeSchema
-from actors.records import Annotation
-from actors.shard_block import ReportProgress, ShardBlock, report_nothing
+from actors.fingerprint import crop_sha256
+from actors.records import SETTLED, Annotation
+from actors.shard_block import ReportProgress, ShardBlock, ShardTask, report_nothing
 from actors.smolvlm.crop_annotator import CropAnnotator
 from actors.smolvlm.settings import ResolvedSmolVLM, SmolVLMSettings
+from actors.storage.answer_index import AnswerIndex, KeptAnswer
+from actors.storage.answers_in_flight import read_in_flight, write_in_flight
+from actors.storage.object_store import ObjectStore
+from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 from actors.storage.tables import annotations_table
 
+log = logging.getLogger(__name__)
+
 ANNOTATOR = "smolvlm"
+
+KEEP_EVERY_S = 300.0
+"""Seconds after which the answers of a shard in progress are written. A kill loses only newer ones."""
 
 
 @dataclass
@@ -27,12 +39,16 @@ class ShardAnnotator:
         resolved: The model and prompt that the settings resolve to.
         schema: The attributes.
         threads: Number of CPU threads for this worker.
+        output: The output, in which answers are found again.
+        keep_every_s: Seconds after which the answers of a shard in progress are written.
     """
 
     settings: SmolVLMSettings
     resolved: ResolvedSmolVLM
     schema: AttributeSchema
     threads: int
+    output: ObjectStore
+    keep_every_s: float = KEEP_EVERY_S
 
     @cached_property
     def _model(self) -> CropAnnotator:
@@ -54,30 +70,90 @@ class ShardAnnotator:
     def annotate(self, block: ShardBlock, report_progress: ReportProgress = report_nothing) -> ShardBlock:
         """Return the block with answers for its kept persons.
 
-        If the task names outcomes to retry, only the persons with these outcomes are asked about again.
+        If the task names outcomes to retry, only the persons with these outcomes are asked about again. A
+        crop that was answered before, for whichever shard, is not asked about, unless the task forbids it.
+
+        Raises:
+            OSError: The output can't be read.
+            OutputError: Answers in the output can't be read by this version.
         """
         persons = block.kept_persons()
         before = block.annotations.get(ANNOTATOR)
         retry = block.task.retry_outcomes
         if retry is None or before is None:
-            table = self._ask(persons, report_progress)
+            table = self._answer(block.task, persons, report_progress)
         else:
             again = pa.array([status in retry for status in before["status"].to_pylist()], pa.bool_())
-            asked = self._ask(persons.filter(again), report_progress)
+            asked = self._answer(block.task, persons.filter(again), report_progress)
             table = _replace_rows(before, again.to_pylist(), asked)
         return block.with_answers(ANNOTATOR, table)
 
-    def _ask(self, persons: pa.Table, report_progress: ReportProgress) -> pa.Table:
-        crops: Sequence[bytes] = persons["crop"].to_pylist()
-        answers: Sequence[Annotation] = []
-        if crops:
-            answers = self._model.annotate(crops, lambda count: report_progress(answers=count))
-        provenance = {
+    def _answer(self, task: ShardTask, persons: pa.Table, report_progress: ReportProgress) -> pa.Table:
+        crops = {crop_sha256(crop): crop for crop in persons["crop"].to_pylist()}
+        shard_id = task.shard.shard_id
+        answers: dict[str, Annotation] = {}
+        if crops and task.recall:
+            left = read_in_flight(self.output, ANNOTATOR, shard_id, self.resolved.fingerprint)
+            answers = {digest: left[digest].annotation for digest in crops.keys() & left.keys()}
+            known = self._index.find(crops.keys() - answers.keys())
+            answers |= {digest: answer.annotation for digest, answer in known.items()}
+        unknown = {digest: crop for digest, crop in crops.items() if digest not in answers}
+        answers |= self._ask(shard_id, unknown, report_progress)
+        in_order = [answers[crop_sha256(crop)] for crop in persons["crop"].to_pylist()]
+        return annotations_table(persons, in_order, self.schema, self._provenance)
+
+    def _ask(
+        self, shard_id: str, crops: Mapping[str, bytes], report_progress: ReportProgress
+    ) -> Mapping[str, Annotation]:
+        if not crops:
+            return {}
+        digests = list(crops)
+        keeper = _AnswerKeeper(self, shard_id)
+
+        def answered(start: int, answers: Sequence[Annotation]) -> None:
+            keeper.keep(zip(digests[start : start + len(answers)], answers, strict=True))
+            report_progress(answers=len(answers))
+
+        return dict(zip(digests, self._model.annotate(list(crops.values()), answered), strict=True))
+
+    @cached_property
+    def _index(self) -> AnswerIndex:
+        return AnswerIndex(self.output, ANNOTATOR, self.resolved.fingerprint)
+
+    @property
+    def _provenance(self) -> dict[str, object]:
+        return {
             "model": self.resolved.model,
             "model_version": self.resolved.model_version,
             "prompt_sha256": self.resolved.prompt_sha256,
         }
-        return annotations_table(persons, answers, self.schema, provenance)
+
+
+@dataclass
+class _AnswerKeeper:
+    """Writes the answers of a shard in progress from time to time."""
+
+    annotator: ShardAnnotator
+    shard_id: str
+    _new: list[KeptAnswer] = field(default_factory=list)
+    _written_at: float = field(default_factory=time.monotonic)
+
+    def keep(self, answers: Iterable[tuple[str, Annotation]]) -> None:
+        made_by = self.annotator
+        self._new += [
+            KeptAnswer(digest, self.shard_id, annotation, made_by._provenance)
+            for digest, annotation in answers
+            if annotation.status in SETTLED
+        ]
+        if time.monotonic() - self._written_at < made_by.keep_every_s:
+            return
+        try:
+            write_in_flight(made_by.output, ANNOTATOR, self.shard_id, made_by.resolved.fingerprint, self._new)
+            self._new = []
+        except STORAGE_ERRORS as error:
+            # These answers are written with the next ones. If that fails too, so does the commit.
+            log.warning("%s: answers can't be written: %s", self.shard_id, storage_error_text(error))
+        self._written_at = time.monotonic()
 
 
 def _replace_rows(before: pa.Table, replaced: Sequence[bool], asked: pa.Table) -> pa.Table:

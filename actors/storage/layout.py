@@ -131,14 +131,83 @@ def quota_path(key_id: str, model: str) -> str:
     return f"quota/{key_id}.{object_name(model.removeprefix('models/'))}.json"
 
 
+JOURNAL = "gemini/journal"
+
+
 def journal_folder(shard_id: str) -> str:
     """Folder of the journal of a shard: Gemini's answers about its persons, one object per request."""
-    return f"gemini/journal/{shard_id}"
+    return f"{JOURNAL}/{shard_id}"
 
 
 def journal_path(shard_id: str, request_key: str) -> str:
     """Path of the answers to one request about the persons of a shard."""
     return f"{journal_folder(shard_id)}/{request_key}.json"
+
+
+ANSWERS = "answers"
+"""Folder of the answers of all annotators by crop."""
+
+ANSWERS_FILED = f"{ANSWERS}/filed.parquet"
+"""The list of commit records whose answers are in the index."""
+
+ANSWERS_IN_FLIGHT = f"{ANSWERS}/in-flight"
+"""Folder of the answers of shards that are not committed yet."""
+
+_ROOT_SEGMENT = "all"
+
+
+def shard_of_journal(path: str) -> str | None:
+    """Return the shard of an object of Gemini's journal, or None if the path is of something else."""
+    match = re.fullmatch(rf"{JOURNAL}/([^/]+)/[^/]+\.json", path)
+    return match[1] if match else None
+
+
+def answer_index_folder(annotator: str, fingerprint: str) -> str:
+    """Folder of the index of an annotator's answers to the question with this fingerprint."""
+    return f"{ANSWERS}/{annotator}/{fingerprint[:32]}"
+
+
+def new_segment(folder: str, prefix: str) -> str:
+    """Return a new path for a segment of an index of answers.
+
+    Args:
+        folder: Folder of the index.
+        prefix: Hexadecimal digits with which the digests of all of its crops begin.
+    """
+    return f"{folder}/{prefix or _ROOT_SEGMENT}.{uuid.uuid4().hex}.parquet"
+
+
+def prefix_of_segment(path: str) -> str | None:
+    """Return the prefix of a segment of an index of answers, or None if the object is something else."""
+    match = re.fullmatch(rf"(?:.*/)?({_ROOT_SEGMENT}|[0-9a-f]+)\.[0-9a-f]{{32}}\.parquet", path)
+    if match is None:
+        return None
+    return "" if match[1] == _ROOT_SEGMENT else match[1]
+
+
+@dataclass(frozen=True, slots=True)
+class InFlightName:
+    """Annotator, shard and beginning of the fingerprint that the path of answers in flight contains."""
+
+    annotator: str
+    shard_id: str
+    fingerprint: str
+
+
+def in_flight_folder(annotator: str, shard_id: str) -> str:
+    """Folder of an annotator's answers about a shard that is not committed yet."""
+    return f"{ANSWERS_IN_FLIGHT}/{annotator}/{shard_id}"
+
+
+def new_in_flight(annotator: str, shard_id: str, fingerprint: str) -> str:
+    """Return a new path for answers of a shard that is not committed yet."""
+    return f"{in_flight_folder(annotator, shard_id)}/{fingerprint[:32]}.{uuid.uuid4().hex}.jsonl"
+
+
+def parse_in_flight(path: str) -> InFlightName | None:
+    """Return what a path from `new_in_flight` contains, or None if it is another object's."""
+    match = re.fullmatch(rf"{ANSWERS_IN_FLIGHT}/([^/]+)/([^/]+)/([0-9a-f]+)\.[0-9a-f]{{32}}\.jsonl", path)
+    return InFlightName(*match.groups()) if match else None
 
 
 def egress_path(day: str, name: str) -> str:

@@ -24,6 +24,7 @@ from actors.stages import BlockStage, StageContext, annotate_stage, commit_stage
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
+from jobs.run.answer_filing import file_answers
 from jobs.run.gemini_drain import GeminiDisplay
 from jobs.run.graph import Retries, run_graph
 from jobs.run.output_status import Totals
@@ -72,6 +73,7 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
         plan = plan_run(settings, output, resolved, shards, scope, annotator)
         backlog = gemini_backlog(settings, output, resolved, plan, scope, annotator)
         try:
+            _file_replaced(settings, output, plan, backlog)
             run = _run(_Work(settings, resolved, plan, backlog, output, terminal), totals)
             run["documents"] = documents
             status = wrap_up(output, resolved.schema, settings.output, run, totals.postponed, plan.superseded)
@@ -83,6 +85,16 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
             ) from error
     print_summary(Console(soft_wrap=False), status, run)
     return not (run["shards_failed"] or run["shards_postponed"] or run["gemini"]["failed"])
+
+
+def _file_replaced(settings: Settings, output: ObjectStore, plan: Plan, backlog: Backlog | None) -> None:
+    """File the answers that this run may replace, so that it finds them under every other shard."""
+    replaced = {task.shard.shard_id for task in plan.tasks if task.replaces is not None}
+    replaced.update(plan.superseded)
+    if backlog is not None:
+        replaced.update(shard.shard_id for shard in backlog.ready)
+    if replaced and settings.output.answer_index:
+        file_answers(output, replaced)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -206,7 +218,7 @@ def _stages(
     stages = [detect_stage(resources.detect, detector, crop_restorer, work.output, detects)]
     if resolved.smolvlm is not None and resources.annotate is not None:
         threads = max(1, (os.cpu_count() or 1) // resources.annotate.workers)
-        annotator = ShardAnnotator(settings.smolvlm, resolved.smolvlm, resolved.schema, threads)
+        annotator = ShardAnnotator(settings.smolvlm, resolved.smolvlm, resolved.schema, threads, work.output)
         stages.append(annotate_stage(resources.annotate, annotator))
     stages.append(commit_stage(resources.commit, committer))
     return stages

@@ -23,6 +23,7 @@ from actors.gemini.stage import GeminiRun, make_stage
 from actors.read.settings import InputSettings
 from actors.records import SETTLED
 from actors.storage.object_store import ObjectStore
+from jobs.run.answer_filing import file_answers
 from jobs.run.person_json_mode import choose_person_json
 from jobs.run.ray_session import ray_session
 from jobs.run.resolve import gemini_model
@@ -87,6 +88,8 @@ def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
         print(f"{persons:,} persons in {len(waiting):,} shards wait for Gemini", file=terminal)
         done = GeminiRun()
         if waiting:
+            if settings.output.answer_index:
+                file_answers(output, {shard.shard_id for shard in waiting})
             enabled = run_record.fingerprints
             fingerprints = {
                 **{name: enabled[name] for name in annotators_in(enabled)},

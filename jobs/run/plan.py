@@ -135,6 +135,7 @@ def make_plan(
                 replaces=record.attempt_id if record else None,
                 attempt=record.attempt + 1 if record else 1,
                 retry_outcomes=outcomes,
+                recall=scope != "force",
             )
         )
     if scope in ("missing", "force"):

@@ -8,8 +8,10 @@ from typing import Any
 
 from actors.attributes import AttributeSchema
 from actors.commit.settings import OutputSettings
+from actors.errors import OutputError
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
+from jobs.run.answer_filing import file_answers
 from jobs.run.consolidation import consolidate_output
 from jobs.run.output_status import output_status
 from jobs.run.run_log import log
@@ -31,8 +33,8 @@ def wrap_up(
         output: The output.
         schema: The attribute schema.
         settings: The `output` settings.
-        run: The counts of this run, to which the number of replaced shards and warnings about the
-            consolidated tables are added.
+        run: The counts of this run, to which the number of replaced shards and warnings about objects that
+            can't be used are added.
         postponed: The shards that this run has postponed, with the reasons; the first ones if there are many.
         superseded: Ids of the shards that replace a shard, by its id.
 
@@ -40,12 +42,18 @@ def wrap_up(
         OSError: If the store can't be read or written.
     """
     run["shards_replaced"] = remove_superseded(output, superseded or {})
+    warnings = []
+    if settings.answer_index:
+        try:
+            file_answers(output)
+        except OutputError as error:
+            warnings.append(str(error))
     sweep(output)
     if settings.consolidate:
-        warnings = consolidate_output(output, schema, settings.keep_versions_days).warnings()
-        for warning in warnings:
-            log.warning(warning)
-        run["warnings"] = warnings
+        warnings += consolidate_output(output, schema, settings.keep_versions_days).warnings()
+    for warning in warnings:
+        log.warning(warning)
+    run["warnings"] = warnings
     status = output_status(output, keep_index=True, postponed=postponed)
     output.write(layout.PROGRESS, json.dumps({**status, "run": run}, indent=2).encode())
     for warning in status["warnings"]:

@@ -241,8 +241,9 @@ def prompts(models: Models, tmp_path_factory) -> list[ShardAnnotator]:
     """Two SmolVLM annotators that differ in their prompts."""
     path = tmp_path_factory.mktemp("prompt") / "prompt.txt"
     path.write_text("Describe this person. Answer in JSON:\n{schema}\n")
+    nowhere = ObjectStore(str(path.parent / "out"))
     found = [SmolVLMSettings(model=str(models.smolvlm), prompt=prompt) for prompt in (None, str(path))]
-    return [ShardAnnotator(s, resolve_smolvlm(s, SCHEMA), SCHEMA, 1) for s in found]
+    return [ShardAnnotator(s, resolve_smolvlm(s, SCHEMA), SCHEMA, 1, nowhere) for s in found]
 
 
 def test_a_changed_prompt_gives_the_same_answers_whatever_was_kept(cutting, prompts, tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from actors.gemini.answer_journal import crop_sha256
+from actors.fingerprint import crop_sha256
 from tests.servers.gemini_faults import Fault
 from tests.servers.gemini_server import KEY, Seen, gemini_server
 from tests.support import gemini_job, job

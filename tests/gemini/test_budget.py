@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.attributes import AttributeSchema, SchemaSettings
-from actors.gemini.answer_journal import crop_sha256
+from actors.fingerprint import crop_sha256
 from actors.gemini.api.packing import Crop
 from actors.gemini.backlog.listing import read_backlog
 from actors.gemini.backlog.selection import drain_tasks

@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from actors.gemini.answer_journal import crop_sha256
+from actors.fingerprint import crop_sha256
 from actors.gemini.api.packing import Crop
 from actors.gemini.online import OnlineAnnotator
 from actors.gemini.protocol import Answers, AskedCrop

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from actors.attributes import AttributeSchema, SchemaSettings
 from actors.commit.committer import Committer
 from actors.commit.settings import OutputSettings
+from actors.fingerprint import crop_sha256
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Annotation, Shard
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage.commit_record import read_record
@@ -103,6 +104,7 @@ def _block(
                     "kept": person.kept,
                     "drop_reason": None if person.kept else "min_height",
                     "crop": person.crop if person.kept else None,
+                    "crop_sha256": crop_sha256(person.crop) if person.kept else None,
                 }
             )
     persons_table = pa.Table.from_pylist(person_rows, PERSONS_SCHEMA)

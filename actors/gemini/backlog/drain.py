@@ -11,7 +11,8 @@ from actors.commit.committed_shard import load_committed, shard_from_record
 from actors.commit.committer import Committer
 from actors.detect.restored_crops import CropRestorer
 from actors.errors import PreconditionError, ShardUnavailableError, ShopframeError
-from actors.gemini.answer_journal import read_journal
+from actors.fingerprint import crop_sha256
+from actors.gemini.answer_journal import find_paid
 from actors.gemini.backlog.claims import Claim
 from actors.gemini.backlog.pending_shard import PendingShard, pending_shard
 from actors.gemini.protocol import Answers, AskedCrop, DrainTask, Stop
@@ -63,7 +64,7 @@ class ShardDrainer:
     crop_restorer: CropRestorer
 
     def load(self, drain_task: DrainTask) -> tuple[ShardBlock, PendingShard]:
-        """Load a committed shard and the answers that the journal has in addition.
+        """Load a committed shard and the answers to its crops that are paid but not committed with it.
 
         Raises:
             ShardUnavailableError: The shard isn't committed, one of its objects is missing, or crops that
@@ -82,7 +83,8 @@ class ShardDrainer:
         same = record.fingerprints.get(ANNOTATOR) == self.resolved.fingerprint
         waiting = pending_shard(block, drain_task.keep if same else None)
         waiting.refuse_cameras(self.cameras, self.resolved)
-        answers = read_journal(self.committer.store, drain_task.shard_id, self.resolved.fingerprint)
+        digests = {crop_sha256(crop.jpeg) for _, crop in waiting.waiting()}
+        answers = find_paid(self.committer.store, drain_task.shard_id, self.resolved.fingerprint, digests)
         waiting.take_answers(
             {c: entry for c, entry in answers.items() if entry.annotation.status in drain_task.keep}
         )

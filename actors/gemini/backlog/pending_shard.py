@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from actors.attributes import AttributeSchema
 from actors.commit.pending import PENDING
-from actors.gemini.answer_journal import JournalEntry, crop_sha256
+from actors.fingerprint import crop_sha256
+from actors.gemini.answer_journal import JournalEntry
 from actors.gemini.api.answer import GeminiAnswer
 from actors.gemini.api.packing import Crop
 from actors.gemini.protocol import Person
@@ -18,7 +19,8 @@ from actors.records import Annotation
 from actors.shard_block import ShardBlock
 from actors.storage.tables import annotations_table
 
-_NOT_PERMITTED = "not sent: gemini.cameras does not permit its camera"
+NOT_PERMITTED = "not sent: gemini.cameras does not permit its camera"
+"""Reason of the outcome of persons that Gemini was not asked about. It is not an answer."""
 
 
 @dataclass(slots=True)
@@ -60,7 +62,7 @@ class PendingShard:
         """Give the outcome `blocked` to every waiting person whose crop may not be sent."""
         for person, _ in self.waiting():
             if not permitted.permits(self.cameras.get(person[0])):
-                self.found[person] = _unsent(Annotation("blocked", _NOT_PERMITTED), resolved)
+                self.found[person] = _unsent(Annotation("blocked", NOT_PERMITTED), resolved)
 
     def table(self, schema: AttributeSchema, resolved: ResolvedGemini) -> pa.Table:
         """Return the table with one row per kept person. Persons without an outcome are `pending`."""

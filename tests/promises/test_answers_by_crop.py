@@ -1,0 +1,187 @@
+"""An annotator is not asked again about a crop, wherever and in whichever shard the crop is found again."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from actors.attributes import AttributeSchema, SchemaSettings
+from actors.fingerprint import crop_sha256
+from actors.records import Shard
+from actors.shard_block import ShardBlock, ShardTask
+from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
+from actors.smolvlm.shard_annotator import ShardAnnotator
+from actors.storage import layout
+from actors.storage.object_store import ObjectStore
+from jobs.run.answer_filing import file_answers
+from tests.conftest import REPO_ROOT
+from tests.servers.gemini_server import KEY, gemini_server
+from tests.support import gemini_job, job
+from tests.support.committed import Found, said, write_output
+from tests.support.gemini_asking import jpeg
+from tests.support.job import Models
+
+SCHEMA = AttributeSchema(SchemaSettings())
+
+COUNTING = """
+import sys
+from pathlib import Path
+
+from actors.smolvlm.shard_annotator import ShardAnnotator
+from jobs.cli import main
+from jobs.run import annotation
+
+ASKED = Path(sys.argv.pop(1))
+
+
+class Counting(ShardAnnotator):
+    def _ask(self, shard_id, crops, report_progress):
+        with ASKED.open("a") as file:
+            file.writelines(f"{digest}\\n" for digest in crops)
+        return super()._ask(shard_id, crops, report_progress)
+
+
+annotation.ShardAnnotator = Counting
+main(sys.argv[1:])
+"""
+
+
+def answers_by_crop(output: Path, annotator: str) -> dict[str, dict[str, Any]]:
+    """Return the answers of the committed shards, without what depends on the shard and what was paid."""
+    digests = {
+        tuple(row[key] for key in job.ROW_KEYS): row["crop_sha256"]
+        for row in job.table(output, "persons").to_pylist()
+    }
+    found: dict[str, dict[str, Any]] = {}
+    for row in job.table(output, f"annotations/{annotator}").to_pylist():
+        digest = digests[tuple(row.pop(key) for key in job.ROW_KEYS)]
+        for name in ("input_tokens", "output_tokens", "cost_usd"):
+            row.pop(name, None)
+        assert found.setdefault(digest, row) == row
+    return found
+
+
+@pytest.fixture(scope="module")
+def runs(models: Models, tmp_path_factory):
+    """Two runs over the same pictures, which are in other shards in the second one.
+
+    One shard has another name, one is cut into parts, one was copied, and fewer persons are kept.
+    """
+    folder = tmp_path_factory.mktemp("answers")
+    source, output = folder / "in", folder / "out"
+    job.write_shards(source / "day", "ab", frames=4)
+    asked, script = folder / "asked", folder / "counting.py"
+    script.write_text(COUNTING)
+    found = SimpleNamespace(output=output, asked=[], requests=[], answers=[])
+    with gemini_server() as server:
+
+        def run(input_folder: Path, *options: str) -> None:
+            asked.write_text("")
+            before = len(server.journal)
+            given = [*models.options(), *gemini_job.options(server.base_url, requests_per_minute=1000)]
+            places = ["--input", str(input_folder), "--output", str(output)]
+            done = job.finish(
+                job.start_command(
+                    [sys.executable, script, asked, "annotate", *places, *given, *options],
+                    environment={"PYTHONPATH": str(REPO_ROOT), "GEMINI_API_KEY": KEY},
+                )
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            found.asked.append(asked.read_text().split())
+            found.requests.append(len(server.journal) - before)
+            found.answers.append([answers_by_crop(output, name) for name in ("smolvlm", "gemini")])
+
+        run(source / "day")
+        (source / "day" / "a.tar").rename(source / "z.tar")
+        shutil.copy(source / "day" / "b.tar", source / "c.tar")
+        size = (source / "c.tar").stat().st_size
+        run(source, "--set", f"input.max_shard_bytes={size // 2 + 512}", "--set", "roi.max_persons=1")
+    return found
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_pictures_in_other_shards_are_not_asked_about_again(runs):
+    assert len(runs.asked[0]) == len(set(runs.asked[0])) > 0
+    assert runs.requests[0] > 0
+    assert runs.asked[1] == []
+    assert runs.requests[1] == 0
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_they_keep_the_answers_that_they_had(runs):
+    shards = job.records(runs.output)
+    assert {"z", "c", "day_b"} <= {shard_id.partition(".")[0] for shard_id in shards}
+    assert sum(shard_id.startswith("c.part") for shard_id in shards) == 2
+    for before, after in zip(*runs.answers, strict=True):
+        assert after.keys() < before.keys()
+        assert after == {digest: before[digest] for digest in after}
+
+
+class Killed(BaseException):
+    """Ends a worker as a signal does, without any handler."""
+
+
+def test_a_killed_shard_is_asked_only_about_crops_that_were_not_answered(models, tmp_path, monkeypatch):
+    settings = SmolVLMSettings(model=str(models.smolvlm), batch_size=2)
+    resolved = resolve_smolvlm(settings, SCHEMA)
+    store = ObjectStore(str(tmp_path))
+    crops = [jpeg(n, 24, 48) for n in range(7)]
+
+    def annotator() -> ShardAnnotator:
+        return ShardAnnotator(settings, resolved, SCHEMA, 1, store, keep_every_s=0)
+
+    def block(shard_id: str) -> ShardBlock:
+        people = [Found((0.1, 0.1, 0.2, 0.3), crop=crop) for crop in crops]
+        return a_block(tmp_path / f"made-{shard_id}", shard_id, {"f": people})
+
+    answered = 0
+
+    def die(frames: int = 0, persons: int = 0, answers: int = 0) -> None:
+        nonlocal answered
+        answered += answers
+        if answered >= 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        annotator().annotate(block("first"), die)
+    asked: list[str] = []
+    real = ShardAnnotator._ask
+    monkeypatch.setattr(
+        ShardAnnotator, "_ask", lambda self, s, crops, r: (asked.extend(crops), real(self, s, crops, r))[1]
+    )
+    table = annotator().annotate(block("first")).annotations["smolvlm"]
+    assert sorted(asked) == sorted(crop_sha256(crop) for crop in crops[4:])
+    assert table["status"].to_pylist() == ["ok"] * 7
+    asked.clear()
+    file_answers(store)
+    assert not list(store.list(layout.ANSWERS_IN_FLIGHT))
+    again = annotator().annotate(block("renamed")).annotations["smolvlm"]
+    assert asked == []
+    assert again.drop_columns(["shard_id"]) == table.drop_columns(["shard_id"])
+
+
+def a_block(folder: Path, shard_id: str, frames: dict[str, list[Found]]) -> ShardBlock:
+    """Return a detected block, by way of a commit."""
+    write_output(ObjectStore(str(folder)), {shard_id: frames}, keep_crops="always")
+    task = ShardTask(Shard(shard_id, "in", "webdataset", "e", 1), "detect")
+    return ShardBlock(task, persons=job.table(folder, "persons"))
+
+
+def test_answers_are_filed_once_and_only_those_that_were_given(tmp_path):
+    store = ObjectStore(str(tmp_path))
+    person = Found((0.1, 0.1, 0.2, 0.3), crop=b"one", answers={"smolvlm": said()})
+    waiting = Found((0.1, 0.1, 0.2, 0.3), crop=b"two")
+    write_output(store, {"a": {"f": [person, waiting]}})
+    file_answers(store)
+    folder = layout.answer_index_folder("smolvlm", "s")
+    segments = [o.path for o in store.list(folder)]
+    assert len(segments) == 1
+    file_answers(store)
+    assert [o.path for o in store.list(folder)] == segments

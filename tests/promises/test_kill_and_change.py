@@ -1,0 +1,93 @@
+"""Runs that are killed at random moments while wide settings change end like a run that nothing disturbed.
+
+SHOPFRAME_KILLS sets the number of kills, and SHOPFRAME_SEED their moments.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers.gemini_server import KEY, gemini_server
+from tests.support import gemini_job, job
+from tests.support.job import Models
+
+KILLS = int(os.environ.get("SHOPFRAME_KILLS", "3"))
+SEED = int(os.environ.get("SHOPFRAME_SEED", "11"))
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900 + 120 * KILLS)]
+
+COSTS = ("input_tokens", "output_tokens", "cost_usd")
+"""Columns that depend on which persons were asked about in one request."""
+
+
+def rows(output: Path, kind: str) -> list[dict[str, Any]]:
+    # When Gemini's answer is not there yet, the crop is kept, so whether it was depends on the last commit.
+    found = job.table(output, kind)
+    return found.drop_columns([n for n in ("crop", *COSTS) if n in found.column_names]).to_pylist()
+
+
+def consolidated(output: Path) -> list[dict[str, Any]]:
+    costs = {f"gemini_{name}" for name in COSTS}
+    return [{k: v for k, v in row.items() if k not in costs} for row in job.consolidated(output)]
+
+
+def documents(output: Path) -> dict[str, Any]:
+    return {path: json.loads(content) for path, content in job.bytes_of(output, "json").items()}
+
+
+def test_kills_between_wide_changes_leave_no_trace(models: Models, tmp_path):
+    source = tmp_path / "in"
+    job.write_shards(source, "abcdef", frames=4)
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("Describe the person once more, in JSON: {schema}")
+    changes = [
+        [],
+        ["--set", f"smolvlm.prompt={prompt}"],
+        ["--set", "roi.max_persons=3"],
+        ["--set", "schema.attributes.bag={type: boolean}"],
+    ]
+    settings = list(accumulate(changes))
+    rng = random.Random(SEED)
+    print(f"{KILLS} kills with SHOPFRAME_SEED={SEED}")
+    with gemini_server() as server:
+        options = [*models.options(), *gemini_job.options(server.base_url, requests_per_minute=1000)]
+
+        def start(output: Path, more: list[str]) -> subprocess.Popen[str]:
+            given = ["--input", source, "--output", output, *options, *more]
+            return job.start("annotate", *given, environment={"GEMINI_API_KEY": KEY})
+
+        def finish(output: Path) -> float:
+            started = time.monotonic()
+            done = job.finish(start(output, settings[-1]))
+            assert done.returncode == 0, done.stdout + done.stderr
+            return time.monotonic() - started
+
+        undisturbed, output = tmp_path / "undisturbed", tmp_path / "out"
+        seconds = finish(undisturbed)
+        for number in range(KILLS):
+            process = start(output, settings[number * len(settings) // KILLS])
+            try:
+                process.wait(rng.uniform(0.2, 1) * seconds)
+            except subprocess.TimeoutExpired:
+                os.kill(process.pid, signal.SIGKILL)
+            job.finish(process)
+        finish(output)
+        answered = gemini_job.answered(server.journal)
+    for kind in ("frames", "persons", "annotations/smolvlm", "annotations/gemini"):
+        assert rows(output, kind) == rows(undisturbed, kind), kind
+    assert documents(output) == documents(undisturbed)
+    assert consolidated(output) == consolidated(undisturbed)
+    assert job.progress(output)["shards"] == job.progress(undisturbed)["shards"]
+    assert answered
+    verified = job.shopframe("verify", "--output", output)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
