@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -228,18 +229,23 @@ def _place(
     left, top, right, bottom = box
     wide, high = label
     width, height = picture
-    best, least = (0, 0), -1
-    for away in range(_MAX_STEPS_AWAY):
-        shift = away * high
-        for y in (top - high - shift, bottom + shift, top + shift, bottom - high - shift):
-            for x in (left, right - wide):
-                at = (min(max(x, 0), width - wide), min(max(y, 0), height - high))
-                hidden = sum(_shared((*at, at[0] + wide, at[1] + high), other) for other in taken)
-                if least < 0 or hidden < least:
-                    best, least = at, hidden
-                if not hidden:
-                    return at, 0
-    return best, least
+    shifts = [away * high for away in range(_MAX_STEPS_AWAY)]
+    tops = [(top - high - s, bottom + s, top + s, bottom - high - s) for s in shifts]
+    places = np.array([(x, y) for y in itertools.chain(*tops) for x in (left, right - wide)])
+    places = places.clip(0, (width - wide, height - high))
+    others = np.array(taken, np.int64).reshape(-1, 4)
+    # The shape is (places, labels): a crowd has hundreds of labels, too many to compare one by one.
+    shared_wide = _overlap(places[:, :1], wide, others[:, 0], others[:, 2])
+    shared_high = _overlap(places[:, 1:], high, others[:, 1], others[:, 3])
+    hidden = (shared_wide * shared_high).sum(axis=1)
+    best = int(hidden.argmin())
+    return (int(places[best, 0]), int(places[best, 1])), int(hidden[best])
+
+
+def _overlap(starts: np.ndarray, length: int, others_start: np.ndarray, others_end: np.ndarray) -> np.ndarray:
+    """Return how many pixels each (places, 1) interval shares with each other one, (places, others) int."""
+    shared: np.ndarray = np.minimum(starts + length, others_end) - np.maximum(starts, others_start)
+    return shared.clip(0)
 
 
 def _lead(canvas: np.ndarray, label: _Rect, box: _Rect, colour: tuple[int, int, int]) -> None:
@@ -249,12 +255,6 @@ def _lead(canvas: np.ndarray, label: _Rect, box: _Rect, colour: tuple[int, int, 
         cv2.line(canvas, (x, label[3]), (x, box[1]), colour, 1, cv2.LINE_AA)
     elif label[1] > box[3] + 2:
         cv2.line(canvas, (x, box[3]), (x, label[1]), colour, 1, cv2.LINE_AA)
-
-
-def _shared(one: _Rect, other: _Rect) -> int:
-    wide = min(one[2], other[2]) - max(one[0], other[0])
-    high = min(one[3], other[3]) - max(one[1], other[1])
-    return max(wide, 0) * max(high, 0)
 
 
 def _wrapped(text: str, font: Any, text_px: int, limit_px: int) -> list[str]:
