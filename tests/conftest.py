@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import fsspec
 import pytest
+from filelock import FileLock
 
 from tests.servers.seaweedfs import S3Server, find_weed, seaweedfs
 from tests.support import job, ray_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ray.cluster_utils import Cluster
 
@@ -81,12 +83,29 @@ def frames_dir(shared: Path) -> Path:
     return folder
 
 
+def _made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder that `make` has filled, once for all processes of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            making = folder.with_suffix(".making")
+            making.mkdir()
+            make(making)
+            making.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of an untrained detector."""
+    # This import also keeps ultralytics from the network in this process.
     from tests.support.random_checkpoint import save_random_checkpoint
 
-    return save_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "random.pt")
+    def make(folder: Path) -> None:
+        save_random_checkpoint(folder / "random.pt")
+
+    return _made_once(tmp_path_factory, "checkpoint", make) / "random.pt"
 
 
 @pytest.fixture(scope="session")
@@ -96,12 +115,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def models(checkpoint: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
+def models(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
     """An untrained detector and an untrained SmolVLM, for runs whose answers don't matter."""
     from tests.support.job import Models
     from tests.support.tiny_smolvlm import make_tiny_smolvlm
 
-    return Models(checkpoint, make_tiny_smolvlm(tmp_path_factory.mktemp("smolvlm")), cache)
+    smolvlm = _made_once(tmp_path_factory, "smolvlm", make_tiny_smolvlm)
+    return Models(checkpoint, smolvlm, _made_once(tmp_path_factory, "exports", lambda _: None))
 
 
 @pytest.fixture
