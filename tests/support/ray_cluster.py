@@ -27,6 +27,15 @@ _NODE_ENVIRONMENT = {
     "RAY_event_stats": "0",
 }
 
+_HEAD = {
+    "object_store_memory": STORE_BYTES,
+    # These processes take several hundredths of a core all the time. The runs ask Ray neither for nodes nor
+    # for the output of its workers.
+    "include_dashboard": False,
+    "include_log_monitor": False,
+    "no_monitor": True,
+}
+
 _started: list[Cluster] = []
 
 
@@ -39,7 +48,7 @@ def new_cluster(**head: object) -> Cluster:
     try:
         return Cluster(
             initialize_head=True,
-            head_node_args={"object_store_memory": STORE_BYTES, "include_dashboard": False, **head},
+            head_node_args={**_HEAD, **head},
         )
     finally:
         for name, value in before.items():
