@@ -26,18 +26,18 @@ SHARDS, A_SHARD = 6, 50
 def test_an_actor_that_is_killed_comes_back_and_the_job_goes_on(tmp_path, actor):
     output = tmp_path / "out"
     gemini_job.write_backlog(output, SHARDS, A_SHARD)
+    before = job.ray_workers(f"::{actor}")
     with gemini_server(clock=ServerClock(speed=0)) as server:
         process = gemini_job.start(
             output,
             server.base_url,
             clock="standing",
-            own_ray=True,
             requests_per_minute=10_000,
             requests_per_day=None,
             persons_per_request=1,
         )
         assert job.wait_for(lambda: len(server.journal) >= 20, process)
-        killed = [pid for pid, title in job.descendants(process.pid).items() if f"::{actor}" in title]
+        killed = job.ray_workers(f"::{actor}") - before
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
         done = job.finish(process)
@@ -52,19 +52,20 @@ def test_an_actor_that_is_killed_comes_back_and_the_job_goes_on(tmp_path, actor)
 
 def test_a_batch_annotator_that_is_killed_comes_back_and_finishes_its_job(tmp_path):
     gemini_job.write_backlog(tmp_path, shards=2, persons=8)
-    with gemini_server(batch_delay_s=6) as server:
+    before = job.ray_workers("::BatchAnnotator")
+    with gemini_server(batch_delay_s=3600) as server:
         process = gemini_job.start(
             tmp_path,
             server.base_url,
-            own_ray=True,
             mode="batch",
             persons_per_request=4,
             **{"batch.poll_s": 0.3},
         )
         assert job.wait_for(lambda: server.batches.jobs, process)
-        killed = [p for p, title in job.descendants(process.pid).items() if "::BatchAnnotator" in title]
+        killed = job.ray_workers("::BatchAnnotator") - before
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
+        server.clock.advance(3600)
         done = job.finish(process)
         assert len(killed) == 1
         assert done.returncode == 0, done.stdout + done.stderr

@@ -61,10 +61,11 @@ def test_a_driver_killed_over_and_over_loses_and_repeats_nothing(undisturbed, tm
 def test_a_detector_that_is_killed_is_replaced(undisturbed, tmp_path):
     output = tmp_path / "out"
     options = undisturbed.options
-    process = job.start("annotate", "--input", undisturbed.source, "--output", output, *options, own_ray=True)
-    detectors = job.wait_for(lambda: job.workers(process.pid, "detect"), process)
+    before = job.ray_workers("MapBatches(detect)")
+    process = job.start("annotate", "--input", undisturbed.source, "--output", output, *options)
+    detectors = job.wait_for(lambda: job.ray_workers("MapBatches(detect)") - before, process)
     assert detectors
-    os.kill(detectors[0], signal.SIGKILL)
+    os.kill(detectors.pop(), signal.SIGKILL)
     done = job.finish(process)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same_rows(output, undisturbed.output)

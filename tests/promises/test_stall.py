@@ -19,9 +19,9 @@ def test_a_stalled_job_names_what_is_stuck_and_a_rerun_finishes_it(models: Model
     job.write_shards(source, "ab")
     options = models.options(smolvlm=False)
     deadlines = ["--set", "run.stall_warning_s=40", "--set", "run.stall_fail_s=50"]
-    process = job.start("annotate", "--input", source, "--output", output, *options, *deadlines, own_ray=True)
-
-    stopped = job.wait_for(lambda: job.workers(process.pid, "detect"), process)
+    before = job.ray_workers("MapBatches(detect)")
+    process = job.start("annotate", "--input", source, "--output", output, *options, *deadlines)
+    stopped = job.wait_for(lambda: job.ray_workers("MapBatches(detect)") - before, process)
     assert stopped
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)

@@ -100,9 +100,13 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> An
     return found or condition()
 
 
-def workers(driver: int, stage: str) -> list[int]:
-    """Return the process ids of a stage's actors, for a run that has started a Ray of its own."""
-    return sorted(pid for pid, title in descendants(driver).items() if f"MapBatches({stage})" in title)
+def ray_workers(title: str) -> set[int]:
+    """Return the process ids of all Ray workers of this test process with the given text in their titles.
+
+    The title of a worker names its actor. Workers of an ended run may still be there for a moment, so a test
+    leaves out those that were there before its run.
+    """
+    return {pid for pid, found in descendants(os.getpid()).items() if "ray::" in found and title in found}
 
 
 def descendants(driver: int) -> dict[int, str]:
