@@ -332,16 +332,27 @@ def test_crops_are_gone_once_both_annotators_have_answered(models, tmp_path, mon
     assert not job.debris(output)
 
 
-@pytest.mark.ray
-@pytest.mark.parametrize("mode", ["online", "batch"])
-def test_gemini_cuts_what_was_never_kept_and_a_vanished_source_costs_its_shard_alone(models, tmp_path, mode):
-    source, output = tmp_path / "in", tmp_path / "out"
+@pytest.fixture(scope="module")
+def never_kept(models: Models, tmp_path_factory) -> Path:
+    """The output of a run that kept no crops. The source of its shard b is gone now."""
+    folder = tmp_path_factory.mktemp("never")
+    source, output = folder / "in", folder / "out"
     write_images(source)
     job.write_shards(source, "ab")
     never = ["--set", "output.keep_crops=never"]
     job.annotate(source, output, *models.options(smolvlm=False), *never)
-    before = job.records(output)
     (source / "b.tar").unlink()
+    return output
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("mode", ["online", "batch"])
+def test_gemini_cuts_what_was_never_kept_and_a_vanished_source_costs_its_shard_alone(
+    never_kept, tmp_path, mode
+):
+    output = tmp_path / "out"
+    shutil.copytree(never_kept, output)
+    before = job.records(output)
     with gemini_server() as server:
         settings = {"mode": mode, "batch.poll_s": 0.3, "requests_per_minute": 1000}
         gemini_job.gemini(output, server.base_url, expect=1, **settings)

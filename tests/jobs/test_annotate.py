@@ -20,12 +20,16 @@ PROMPT = "Describe this person. Answer in JSON:\n{schema}\n"
 
 @pytest.fixture(scope="module")
 def first(models: Models, tmp_path_factory):
-    """The output of one run over four shards. Later tests of this module rerun into the same output."""
+    """The output of one run over four shards.
+
+    The tests rerun into the same output, in their order. Those that change settings add them to `options`, so
+    the tests after them need no run that changes the settings back.
+    """
     folder = tmp_path_factory.mktemp("job")
     source, output = folder / "in", folder / "out"
     job.write_shards(source, "abcd")
     job.annotate(source, output, *models.options())
-    return SimpleNamespace(source=source, output=output, options=models.options(), reopened=[])
+    return SimpleNamespace(source=source, output=output, options=models.options())
 
 
 def test_every_shard_is_committed_and_all_counts_reconcile(first):
@@ -107,8 +111,8 @@ def test_a_new_prompt_and_attribute_reopen_only_the_annotator(first, tmp_path):
     before = job.records(first.output)
     crops = job.bytes_of(first.output, "frames") | job.bytes_of(first.output, "persons")
     scarf = "{type: boolean, description: Wears a scarf}"
-    first.reopened = ["--set", f"smolvlm.prompt={prompt}", "--set", f"schema.attributes.scarf={scarf}"]
-    job.annotate(first.source, first.output, *first.options, *first.reopened)
+    first.options += ["--set", f"smolvlm.prompt={prompt}", "--set", f"schema.attributes.scarf={scarf}"]
+    job.annotate(first.source, first.output, *first.options)
     assert (job.bytes_of(first.output, "frames") | job.bytes_of(first.output, "persons")) == crops
     after = job.records(first.output)
     for shard_id, record in after.items():
@@ -127,14 +131,12 @@ def test_an_annotator_that_owes_nothing_is_not_asked_again(first):
     before = job.bytes_of(first.output, "commits")
     # All answers are ok, so the annotator owes none of them.
     assert all(set(r["annotators"]["smolvlm"]) <= {"ok"} for r in job.records(first.output).values())
-    retry = ["--retry-annotator", "smolvlm"]
-    job.annotate(first.source, first.output, *first.options, *first.reopened, *retry)
+    job.annotate(first.source, first.output, *first.options, "--retry-annotator", "smolvlm")
     assert job.bytes_of(first.output, "commits") == before
 
 
 def test_owed_answers_are_asked_for_again_and_nobody_elses(first):
     """The output is changed to look as if the model had run out of memory on two crops."""
-    job.annotate(first.source, first.output, *first.options)
     before = job.records(first.output)
     rows = job.table(first.output, "annotations/smolvlm").to_pylist()
     owing = next(name for name, record in before.items() if record["counts"]["kept"] >= 3)
@@ -171,8 +173,8 @@ def test_owed_answers_are_asked_for_again_and_nobody_elses(first):
 
 def test_a_changed_zone_detects_again_and_its_drops_are_counted(first):
     before, debris = job.records(first.output), job.debris(first.output)
-    zone = "[{mode: include, rectangle: [0, 0, 1, 0.5]}]"
-    job.annotate(first.source, first.output, *first.options, "--set", f"roi.static={zone}")
+    first.options += ["--set", "roi.static=[{mode: include, rectangle: [0, 0, 1, 0.5]}]"]
+    job.annotate(first.source, first.output, *first.options)
     after = job.records(first.output)
     for name, record in after.items():
         assert record["attempt"] == before[name]["attempt"] + 1
@@ -188,7 +190,6 @@ def test_a_changed_zone_detects_again_and_its_drops_are_counted(first):
 
 
 def test_force_does_everything_again_with_the_same_result(first):
-    job.annotate(first.source, first.output, *first.options)
     before, debris = job.records(first.output), job.debris(first.output)
     rows = job.consolidated(first.output)
     documents = job.bytes_of(first.output, "json")
