@@ -2,8 +2,9 @@
 #   make demo    try it            make test         all tests
 #   make check   lint and types    make test-fast    the tests that start no Ray
 PYTHON ?= python3.11
-# Test processes; each starts a Ray cluster of its own, of about 1 GB.
-PROCESSES ?= 2
+# Test processes; each starts a Ray cluster of its own, of about 1 GB. Three keep two cores busy, because a run
+# waits half of its time: for Ray to start a worker, or for a quota.
+PROCESSES ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 
