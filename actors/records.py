@@ -53,6 +53,10 @@ class Shard:
         stop: Position after the last one, or None for the end of the object.
         members: For `images`, the file names relative to `uri`, sorted and zlib-compressed,
             separated by NUL; empty otherwise.
+        first_frame: Number of frames, of those between `start` and `stop`, that come before this shard. It is
+            0 unless `crops.max_block_bytes` has cut the frames before into a shard of their own.
+        stop_frame: Number of the frame, counted in the same way, before which this shard ends; None if it
+            has all frames up to `stop`.
     """
 
     shard_id: str
@@ -63,6 +67,8 @@ class Shard:
     start: int = 0
     stop: int | None = None
     members: bytes = b""
+    first_frame: int = 0
+    stop_frame: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ class ShardSummary:
         annotators: Number of persons by outcome, for each annotator.
         error: Why the shard failed or is postponed.
         retry: Whether the same run should try a postponed shard again.
+        stop_frame: Number of the first frame that the commit left to another shard, or None.
+        has_rest: Whether the run processes those frames as a shard of its own because of this commit.
     """
 
     shard_id: str
@@ -36,6 +38,8 @@ class ShardSummary:
     annotators: dict[str, dict[str, int]] = field(default_factory=dict)
     error: str | None = None
     retry: bool = False
+    stop_frame: int | None = None
+    has_rest: bool = False
 
     def to_json(self) -> str:
         """Return the summary as one line of JSON."""
@@ -53,7 +57,14 @@ class ShardSummary:
     @classmethod
     def of_record(cls, record: CommitRecord) -> ShardSummary:
         """Return the summary of a shard that was committed with this record."""
-        return cls(record.shard_id, record.state, record.counts, record.annotators, record.error)
+        return cls(
+            record.shard_id,
+            record.state,
+            record.counts,
+            record.annotators,
+            record.error,
+            stop_frame=record.input.stop_frame,
+        )
 
 
 def count(block: ShardBlock) -> Counts:

@@ -60,6 +60,8 @@ def input_identity(shard: Shard) -> InputIdentity:
         start=shard.start,
         stop=shard.stop,
         members=base64.b64encode(shard.members).decode(),
+        first_frame=shard.first_frame,
+        stop_frame=shard.stop_frame,
     )
 
 
@@ -75,4 +77,6 @@ def shard_from_record(record: CommitRecord) -> Shard:
         start=source.start,
         stop=source.stop,
         members=base64.b64decode(source.members),
+        first_frame=source.first_frame,
+        stop_frame=source.stop_frame,
     )

@@ -30,14 +30,24 @@ class CropSettings(Section):
         "the highest scores are kept.",
     )
 
+    max_block_bytes: int = Field(
+        256 * 2**20,
+        ge=1,
+        description="Maximum size of the crops of one shard, in bytes. The frames beyond it become a shard of "
+        "their own, which the run does next. Committed shards keep their frames when this changes.",
+    )
+
     def fingerprint_content(self) -> dict[str, object]:
         """Return everything that results depend on.
 
         `max_frame_bytes` is left out at its default, which no usual frame reaches: outputs of versions that
-        did not have it stay valid.
+        did not have it stay valid. `max_block_bytes` is left out because a commit record says which frames it
+        has, and they are the same if it is done again.
         """
         default = type(self).model_fields["max_frame_bytes"].default
-        left_out = {"max_frame_bytes"} if self.max_frame_bytes == default else None
+        left_out = {"max_block_bytes"}
+        if self.max_frame_bytes == default:
+            left_out.add("max_frame_bytes")
         return self.model_dump(exclude=left_out)
 
 

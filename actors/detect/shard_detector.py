@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from queue import Queue
@@ -20,6 +21,7 @@ from actors.detect.settings import DetectorSettings, ResolvedDetector
 from actors.errors import FrameError, ShardError
 from actors.fingerprint import crop_sha256
 from actors.read.frame_decoder import decode_frame
+from actors.read.frame_range import frames_of
 from actors.read.frames import read_frames
 from actors.read.settings import InputSettings
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Frame
@@ -31,6 +33,10 @@ _READ_AHEAD = 4
 
 MIN_FRAMES_OF_SHARE = 10
 """A share of fewer frames says little: one bad image would fail a folder's last group, on every run."""
+
+_ROW_BYTES = 256
+"""Assumed size of a row of the frames or persons, without the crop. Without it, a shard of many empty frames
+would have no limit."""
 
 _FAILURES_NAMED = 3
 _LONGEST_REASON = 200
@@ -102,28 +108,37 @@ class ShardDetector:
 
         If the shard can't be read, or too many of its frames fail, the block has an error and the frames
         that were read until then. A frame's encoded image is kept only if it is drawn as a preview.
+
+        If the crops would be larger than `crops.max_block_bytes`, the block ends before the frame that
+        exceeds it, and the `stop_frame` of its shard says so. A block has at least one frame.
         """
         people: list[_FramePeople] = []
         failed: list[Frame] = []
         previews = _PreviewSample(block.task.previews)
         trouble: ShardError | None = None
         is_decided_by_frame = self.roi.dynamic.scope == "frame"
+        shard, size_bytes = block.task.shard, 0
         try:
-            for frame in _read_ahead(read_frames(block.task.shard, self.input, self.storage)):
-                found = self._detect_frame(frame, failed)
-                if found is not None:
+            with closing(_read_ahead(read_frames(shard, self.input, self.storage))) as frames:
+                for number, frame in enumerate(frames, shard.first_frame):
+                    found = self._detect_frame(frame)
+                    size_bytes += _size_of(found)
+                    if size_bytes > self.crops.max_block_bytes and number > shard.first_frame:
+                        block = _ending_before(block, number)
+                        break
+                    if isinstance(found, Frame):
+                        failed.append(found)
+                        report_progress(1)
+                        continue
                     people.append(found)
                     previews.offer(frame, len(found.boxes))
-                report_progress(
-                    1, found.drops.count(None) if found is not None and is_decided_by_frame else 0
-                )
+                    report_progress(1, found.drops.count(None) if is_decided_by_frame else 0)
         except ShardError as error:
             trouble = error
         if not is_decided_by_frame:
             self._select_over_shard(people)
             report_progress(0, sum(found.drops.count(None) for found in people))
-        shard_id = block.task.shard.shard_id
-        block = replace(block, frames=_frames_table(shard_id, people, failed))
+        block = replace(block, frames=_frames_table(shard.shard_id, people, failed))
         if trouble is not None:
             return block.failed(str(trouble))
         total = len(people) + len(failed)
@@ -132,9 +147,10 @@ class ShardDetector:
                 f"{len(failed)} of {total} frames failed, more than run.max_failed_frames="
                 f"{self.max_failed_frames} allows: {_describe_failures(failed)}"
             )
-        return replace(block, persons=_persons_table(shard_id, people), previews=previews.chosen())
+        return replace(block, persons=_persons_table(shard.shard_id, people), previews=previews.chosen())
 
-    def _detect_frame(self, frame: Frame, failed: list[Frame]) -> _FramePeople | None:
+    def _detect_frame(self, frame: Frame) -> _FramePeople | Frame:
+        """Return the people of a frame, or the frame with its error and without its content."""
         try:
             image = self._decode(frame)
             boxes = self._model.detect([image])[0]
@@ -143,8 +159,7 @@ class ShardDetector:
             found.drops = self._select_in_frame(found)
             found.crops = self._cut(image, found)
         except FrameError as error:
-            failed.append(Frame(frame.key, None, frame.camera, frame.captured_at, str(error), frame.note))
-            return None
+            return replace(frame, data=None, error=str(error))
         return found
 
     def _select_in_frame(self, found: _FramePeople) -> list[str | None]:
@@ -186,6 +201,19 @@ class ShardDetector:
                 crop if drop is None else None for crop, drop in zip(found.crops, drops, strict=True)
             ]
             found.drops = _with_missing_crops(drops, found.crops)
+
+
+def _size_of(found: _FramePeople | Frame) -> int:
+    """Return about how much a frame adds to the size of a block, in bytes."""
+    if isinstance(found, Frame):
+        return _ROW_BYTES
+    crops = sum(len(crop) for crop in found.crops if crop is not None)
+    return crops + _ROW_BYTES * (1 + len(found.boxes))
+
+
+def _ending_before(block: ShardBlock, frame: int) -> ShardBlock:
+    shard = block.task.shard
+    return replace(block, task=replace(block.task, shard=frames_of(shard, shard.first_frame, frame)))
 
 
 def _with_missing_crops(drops: list[str | None], crops: list[bytes | None]) -> list[str | None]:
@@ -289,7 +317,7 @@ class _PreviewSample:
         return {key: data for _, _, key, data in sorted(self._heap, key=lambda entry: entry[2])}
 
 
-def _read_ahead(frames: Iterator[Frame]) -> Iterator[Frame]:
+def _read_ahead(frames: Iterator[Frame]) -> Generator[Frame]:
     """Yield the same frames, which a thread reads while the consumer works on earlier ones."""
     queue: Queue[Frame | BaseException | None] = Queue(_READ_AHEAD)
     stopped = Event()

@@ -23,7 +23,7 @@ from actors.read.loose_images import list_members, pack_members
 from actors.read.parts import part_etag, split_shard
 from actors.read.settings import InputSettings
 from actors.records import Shard, ShardFormat
-from actors.storage.layout import object_name
+from actors.storage.layout import cut_id, object_name
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_info import ObjectInfo
 from actors.storage.object_store import ObjectStore
@@ -185,7 +185,7 @@ class _Listing:
                 loose.append(info)
             else:
                 shard = Shard(
-                    shard_id=object_name(_without_suffix(info.path)),
+                    shard_id=_file_shard_id(info.path),
                     uri=store.uri_of(info.path),
                     format=kind,
                     etag=info.etag,
@@ -262,6 +262,12 @@ def with_sidecars(infos: Iterable[ObjectInfo]) -> Iterator[tuple[ObjectInfo, Obj
 def _without_suffix(path: str) -> str:
     suffix = next((s for s in sorted(_SHARD_SUFFIXES, key=len, reverse=True) if path.lower().endswith(s)), "")
     return path[: len(path) - len(suffix or extension(path))]
+
+
+def _file_shard_id(path: str) -> str:
+    name = object_name(_without_suffix(path))
+    # A name like that of a part that was cut off another shard is escaped.
+    return name if cut_id(name) == name else object_name(f"./{name}")
 
 
 def _group_name(folder: str) -> str:

@@ -34,7 +34,8 @@ def read_images(store: ObjectStore, shard: Shard, settings: InputSettings) -> It
 
     Args:
         store: The folder that contains the files.
-        shard: The shard, whose `members` are the names of the files.
+        shard: The shard, whose `members` are the names of the files. Only images in its range of frames are
+            read.
         settings: The limits on images, and whether sidecars are read.
 
     Raises:
@@ -53,6 +54,7 @@ def read_images(store: ObjectStore, shard: Shard, settings: InputSettings) -> It
     images = list(filter(is_image, names))
     for name in images:
         errors[name] = seen.duplicate_error(file_key(name), name)
+    images = images[shard.first_frame : shard.stop_frame]
     reasons = []
     for frame in map_ahead(read, images):
         if frame.error is not None and frame.error.startswith((_GONE, _REFUSED)):

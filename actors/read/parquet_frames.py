@@ -17,6 +17,7 @@ from actors.records import Frame, Shard
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 
 _ROWS_AT_ONCE = 16
+_KEYS_AT_ONCE = 4096
 _BUFFER_BYTES = 2**20
 
 
@@ -39,7 +40,8 @@ def read_parquet(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iter
 
     Args:
         file: Seekable file.
-        shard: The shard, whose `start` and `stop` are row groups.
+        shard: The shard, whose `start` and `stop` are row groups. Of the rows before its first frame, only
+            the keys are read.
         settings: The names of the columns, and the limits on images.
 
     Raises:
@@ -53,18 +55,24 @@ def read_parquet(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iter
         if not parquet.metadata.num_rows:
             raise ShardError("contains no images (a Parquet file without rows)")
         row_number = sum(parquet.metadata.row_group(g).num_rows for g in range(shard.start))
-        seen = SeenKeys()
+        first_row = row_number + shard.first_frame
+        stop_row = None if shard.stop_frame is None else row_number + shard.stop_frame
+        seen = _keys_before(parquet, groups, columns, row_number, shard.first_frame)
         # Row groups are read one at a time: if a batch spanned two groups, damage in the second would lose
         # rows of the first.
-        batches = (
-            batch
-            for group in groups
-            for batch in parquet.iter_batches(_ROWS_AT_ONCE, [group], columns.names(), use_threads=False)
-        )
-        for batch in batches:
-            for row in _rows(batch):
-                yield _to_frame(row, row_number, columns, seen, settings)
-                row_number += 1
+        for group in groups:
+            rows = parquet.metadata.row_group(group).num_rows
+            if row_number + rows <= first_row:
+                row_number += rows
+                continue
+            for batch in parquet.iter_batches(_ROWS_AT_ONCE, [group], columns.names(), use_threads=False):
+                skipped = min(max(0, first_row - row_number), batch.num_rows)
+                row_number += skipped
+                for row in _rows(batch.slice(skipped)):
+                    if row_number == stop_row:
+                        return
+                    yield _to_frame(row, row_number, columns, seen, settings)
+                    row_number += 1
     except (pa.ArrowException, OSError) as error:
         raise ShardError(f"not Parquet, or damaged: {_first_line(error)}") from error
 
@@ -118,6 +126,31 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
+def _keys_before(
+    parquet: pq.ParquetFile, groups: range, columns: _Columns, row_number: int, count: int
+) -> SeenKeys:
+    """Return the keys of the first rows, so that a part of the rows finds duplicates of earlier parts.
+
+    Args:
+        parquet: The file.
+        groups: The row groups of the shard.
+        columns: The columns of the frames.
+        row_number: Number of the first row.
+        count: Number of rows. Nothing is read if there are none, or if numbers of rows are the keys.
+    """
+    seen = SeenKeys()
+    if not count or columns.key is None:
+        return seen
+    stop = row_number + count
+    for batch in parquet.iter_batches(_KEYS_AT_ONCE, list(groups), [columns.key], use_threads=False):
+        for value in batch.column(0).to_pylist():
+            if row_number == stop:
+                return seen
+            seen.duplicate_error(_key_of(value, row_number), f"row {row_number}")
+            row_number += 1
+    return seen
+
+
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     for index, field in enumerate(batch.schema):
         if pa.types.is_timestamp(field.type):
@@ -131,16 +164,11 @@ def _to_frame(
     row: dict[str, Any], row_number: int, columns: _Columns, seen: SeenKeys, settings: InputSettings
 ) -> Frame:
     label = f"row {row_number}"
-    key = f"{row_number:09d}"
     notes = []
-    if columns.key is not None:
-        value = row[columns.key]
-        if value is None or value == "":
-            notes.append(f"{label}: column {columns.key!r} is empty, the row's number is the key")
-        else:
-            key = clean_text(
-                value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
-            )
+    value = None if columns.key is None else row[columns.key]
+    if columns.key is not None and _is_empty(value):
+        notes.append(f"{label}: column {columns.key!r} is empty, the row's number is the key")
+    key = _key_of(value, row_number)
     facts = parse_facts(
         row[columns.camera] if columns.camera else None,
         row[columns.captured_at] if columns.captured_at else None,
@@ -160,6 +188,16 @@ def _to_frame(
         error=duplicate or error,
         note="; ".join(notes) or None,
     )
+
+
+def _is_empty(key: Any) -> bool:
+    return key is None or key == ""
+
+
+def _key_of(value: Any, row_number: int) -> str:
+    if _is_empty(value):
+        return f"{row_number:09d}"
+    return clean_text(value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value))
 
 
 def _image_of(value: Any) -> tuple[bytes | None, str | None]:

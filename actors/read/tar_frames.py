@@ -10,6 +10,7 @@ from typing import IO, cast
 
 from actors.errors import ShardError
 from actors.read.file_names import SeenKeys, extension, is_image, is_sidecar, no_images_error, size_error
+from actors.read.frame_range import in_range
 from actors.read.settings import InputSettings
 from actors.read.sidecars import MAX_SIDECAR_BYTES, NO_FACTS, FrameFacts, parse_sidecar, sidecar_too_large
 from actors.read.tar_members import TarMember, iter_members
@@ -35,7 +36,8 @@ def read_tar(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iterator
     Args:
         file: Seekable file; a whole tar needs only forward seeks. It is compressed with gzip if the shard's
             name ends with .gz or .tgz.
-        shard: The shard, whose `start` and `stop` are offsets in bytes.
+        shard: The shard, whose `start` and `stop` are offsets in bytes. Images before its first frame are
+            skipped without being read, which in a compressed tar still decompresses them.
         settings: The limits on images, and whether sidecars are read.
 
     Raises:
@@ -47,11 +49,11 @@ def read_tar(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iterator
         if shard.uri.lower().endswith((".gz", ".tgz")):
             file = cast("IO[bytes]", stack.enter_context(gzip.open(file)))
         members = iter_members(file, shard.start, shard.stop)
-        whole = shard.start == 0 and shard.stop is None
-        yield from _tar_frames(members, settings, whole)
+        yield from _tar_frames(members, shard, settings)
 
 
-def _tar_frames(members: Iterator[TarMember], settings: InputSettings, whole: bool) -> Iterator[Frame]:
+def _tar_frames(members: Iterator[TarMember], shard: Shard, settings: InputSettings) -> Iterator[Frame]:
+    whole = shard.start == 0 and shard.stop is None
     seen = SeenKeys()
     found: Counter[str] = Counter()
     images = 0
@@ -60,12 +62,17 @@ def _tar_frames(members: Iterator[TarMember], settings: InputSettings, whole: bo
         for member in members:
             if member.key != sample.key:
                 yield from sample.finished()
+                if shard.stop_frame is not None and images >= shard.stop_frame:
+                    return
                 sample = _TarSample(member.key)
             if is_image(member.name):
                 images += 1
+                # Keys are registered from the first image on, so that a duplicate is found in any part.
                 error = seen.duplicate_error(member.key, member.name) or size_error(
                     member.size_bytes, settings
                 )
+                if not in_range(shard, images - 1):
+                    continue
                 data = member.read() if error is None else None
                 sample.frames.append(Frame(member.key, data, error=error))
             elif settings.sidecars and is_sidecar(member.name):

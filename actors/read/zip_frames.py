@@ -20,6 +20,7 @@ from actors.read.file_names import (
     no_images_error,
     size_error,
 )
+from actors.read.frame_range import in_range
 from actors.read.settings import InputSettings
 from actors.read.sidecars import MAX_SIDECAR_BYTES, NO_FACTS, FrameFacts, parse_sidecar, sidecar_too_large
 from actors.records import Frame, Shard
@@ -33,7 +34,8 @@ def read_zip(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iterator
 
     Args:
         file: Seekable file.
-        shard: The shard, whose `start` and `stop` are positions in the directory.
+        shard: The shard, whose `start` and `stop` are positions in the directory. Only entries in its range
+            of frames are read.
         settings: The limits on images, and whether sidecars are read.
 
     Raises:
@@ -51,11 +53,15 @@ def read_zip(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iterator
         if not images:
             raise no_images_error(Counter(extension(e.filename) for e in entries if not e.is_dir()))
         seen = SeenKeys()
+        number = -1
         for index, entry in images:
             key = file_key(entry.filename)
             # Keys are registered from the first entry on, so that all parts agree on which entry was first.
             problem = seen.duplicate_error(key, entry.filename)
             if index < shard.start or (shard.stop is not None and index >= shard.stop):
+                continue
+            number += 1
+            if not in_range(shard, number):
                 continue
             data: bytes | None = None
             problem = problem or _refusal(entry, settings)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from actors.errors import OutputError, PreconditionError
 from actors.records import SCHEMA_VERSION, ShardFormat
@@ -21,7 +21,8 @@ class InputIdentity(_Frozen):
     """The input that the record describes.
 
     Its fields are those of `Shard`. `etag` changes when the input does. `members` is encoded in base64;
-    it lists the files of a group of loose images and is empty for other formats.
+    it lists the files of a group of loose images and is empty for other formats. If `stop_frame` isn't None,
+    the rest of the frames, from this number on, is a shard of its own with its own record.
     """
 
     uri: str
@@ -31,6 +32,14 @@ class InputIdentity(_Frozen):
     start: int
     stop: int | None
     members: str = ""
+    first_frame: int = Field(0, ge=0)
+    stop_frame: int | None = None
+
+    @model_validator(mode="after")
+    def _has_frames(self) -> Self:
+        if self.stop_frame is not None and self.stop_frame <= self.first_frame:
+            raise ValueError(f"stop_frame must be greater than first_frame, which is {self.first_frame}")
+        return self
 
 
 class CommittedObject(_Frozen):
@@ -92,6 +101,12 @@ class CommitRecord(_Frozen):
     timings_s: dict[str, float] = Field(default_factory=dict)
     committed_at: str = ""
     error: str | None = None
+
+    @property
+    def next_id(self) -> str | None:
+        """The id of the shard that has the frames after this one's, or None if there are none."""
+        stop = self.input.stop_frame
+        return None if stop is None else layout.rest_id(layout.cut_id(self.shard_id), stop)
 
     def object(self, kind: str) -> CommittedObject | None:
         """Return the object of this kind, or None if the attempt wrote none."""

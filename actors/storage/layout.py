@@ -46,6 +46,21 @@ COMMIT_INDEX = f"{COMMITS}/_index.parquet"
 listing."""
 
 
+def rest_id(shard_id: str, first_frame: int) -> str:
+    """Return the id of the part of a shard that begins with a frame, where earlier parts were cut off.
+
+    Args:
+        shard_id: Id of the shard that was cut, which is also the id of its first part.
+        first_frame: Number of frames in all earlier parts.
+    """
+    return f"{shard_id}.from-{first_frame:08d}" if first_frame else shard_id
+
+
+def cut_id(shard_id: str) -> str:
+    """Return the id of the shard that a part was cut from; the id itself if it is not of such a part."""
+    return re.sub(r"\.from-\d{8,11}$", "", shard_id)
+
+
 def probe_folder(name: str) -> str:
     """Return the folder in which one run checks the output, and which it deletes right afterwards."""
     return f".probe-{name}"

@@ -128,10 +128,10 @@ def _run(work: _Work, totals: Totals) -> dict[str, Any]:
                 f"committed shards are intact and details are in {work.output.uri_of(layout.LOG)}: fix the "
                 "cause and run the same command again"
             ) from error
-    finished = sum(totals.shards.values())
-    if finished != len(plan.tasks):
+    finished, expected = sum(totals.shards.values()), len(plan.tasks) + totals.rests
+    if finished != expected:
         raise StalledError(
-            f"{len(plan.tasks) - finished} of {len(plan.tasks)} shards ended without a result and are not "
+            f"{expected - finished} of {expected} shards ended without a result and are not "
             "committed; run the same command again"
         )
     return {

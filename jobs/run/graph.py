@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ import ray.data
 from actors.attempt_tracker import live_nodes
 from actors.commit.accounting import ShardSummary
 from actors.errors import ConfigError
+from actors.read.frame_range import frames_of
 from actors.shard_block import ShardBlock, ShardTask
 from actors.stages import BlockStage, StageContext, StageWorker, run_stage
 
@@ -55,6 +57,9 @@ def run_graph(
 ) -> Iterator[ShardSummary]:
     """Run the plan and yield one summary per shard.
 
+    Where the commit of a shard says that the rest of its frames is too large for the same block, the rest
+    becomes a shard of the run as well, and the summary says so.
+
     A shard remains one block of one row from the first stage to the last. Nothing splits it, so a worker
     that dies loses only the blocks that it held, and Ray runs just those again. Shards that a fault of the
     infrastructure has stopped are tried again after all others, by new workers on any node.
@@ -69,24 +74,47 @@ def run_graph(
         ConfigError: No node can start the workers of a stage.
     """
     avoided: set[str] = set()
+    waiting = deque(tasks)
     for left in range(retries.shards, -1, -1):
-        again: dict[str, str | None] = {}
-        for start in range(0, len(tasks), _WAVE):
-            wave = tasks[start : start + _WAVE]
+        again: list[ShardTask] = []
+        errors: dict[str, str | None] = {}
+        while waiting:
+            wave = {t.shard.shard_id: t for t in (waiting.popleft() for _ in range(min(_WAVE, len(waiting))))}
             for summary in _run_where_workers_start(wave, stages, context, retries.worker_starts, avoided):
+                task = wave[summary.shard_id]
                 if summary.retry and left:
-                    again[summary.shard_id] = summary.error
-                else:
-                    yield summary
+                    again.append(task)
+                    errors[summary.shard_id] = summary.error
+                    continue
+                rest = rest_of(task, summary)
+                if rest is not None:
+                    # The parts of a shard are done one after another, so the next one doesn't wait longer.
+                    waiting.appendleft(rest)
+                yield replace(summary, has_rest=rest is not None)
         if not again:
             return
-        log.warning("%d shards are tried again", len(again), extra={"shards": dict(list(again.items())[:20])})
+        log.warning(
+            "%d shards are tried again", len(again), extra={"shards": dict(list(errors.items())[:20])}
+        )
         time.sleep(min(_LONGEST_PAUSE_S, retries.pause_s * 2 ** (retries.shards - left)))
-        tasks = [task for task in tasks if task.shard.shard_id in again]
+        waiting.extend(again)
+
+
+def rest_of(task: ShardTask, summary: ShardSummary) -> ShardTask | None:
+    """Return the task for the frames that a commit has left out because the block was full, or None.
+
+    Args:
+        task: The task whose shard was committed.
+        summary: The summary of the commit, possibly by another attempt.
+    """
+    stop, planned = summary.stop_frame, task.shard.stop_frame
+    if stop is None or (planned is not None and stop >= planned):
+        return None
+    return ShardTask(frames_of(task.shard, stop, planned), "detect", recall=task.recall)
 
 
 def _run_where_workers_start(
-    tasks: Sequence[ShardTask],
+    tasks: Mapping[str, ShardTask],
     stages: Sequence[BlockStage],
     context: StageContext,
     worker_starts: int,
@@ -95,7 +123,7 @@ def _run_where_workers_start(
     """Run a wave, and run the rest of it without the nodes on which workers turn out not to start.
 
     Args:
-        tasks: The shards of the wave.
+        tasks: The shards of the wave by their ids.
         stages: The stages.
         context: The run's tracker and limits.
         worker_starts: Number of workers in a row that may fail to start.
@@ -104,7 +132,7 @@ def _run_where_workers_start(
     Raises:
         ConfigError: No node can start the workers.
     """
-    left = {task.shard.shard_id: task for task in tasks}
+    left = dict(tasks)
     while left:
         try:
             for summary in _run_wave(list(left.values()), stages, context, worker_starts, avoided):

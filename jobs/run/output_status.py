@@ -21,6 +21,7 @@ from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
 from jobs.run.cameras import SeenCameras
+from jobs.run.cut_shards import CutShards
 from jobs.run.run_record import RunRecord, read_run
 from jobs.run.words import counted
 
@@ -33,7 +34,7 @@ _FRAME_KEYS = {"shard_id": "shard", "frame_key": "frame", "error": "error"}
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over commit records.
+    """Sums over commit records. `rests` counts the shards that a run has added to its plan.
 
     The counts add up: frames = frames ok + frames failed, detected = kept + dropped, and kept = the sum of
     an annotator's outcomes, if the annotator was on for every shard.
@@ -47,11 +48,13 @@ class Totals:
     cost_usd: Counter[str] = field(default_factory=Counter)
     failures: list[dict[str, str]] = field(default_factory=list)
     postponed: list[dict[str, str]] = field(default_factory=list)
+    rests: int = 0
 
     def add(self, shard: Any) -> None:
         """Add one shard, given as its commit record or as the summary that its commit returned."""
         counts = shard.counts
         self.shards[shard.state] += 1
+        self.rests += getattr(shard, "has_rest", False)
         self.frames.update(total=counts.frames, ok=counts.frames_ok, failed=counts.frames_failed)
         dropped = sum(counts.dropped.values())
         self.persons.update(detected=counts.detected, kept=counts.kept, dropped=dropped)
@@ -84,15 +87,18 @@ def output_status(
     cameras = SeenCameras()
     waiting = 0
     with_failed_frames: list[str] = []
+    parts = CutShards()
     for record, _ in read_records(store, keep_index):
         totals.add(record)
+        parts.add(record)
         cameras.add(record.counts)
         frames = record.object("frames")
         if record.state == "done" and record.counts.frames_failed and frames is not None:
             with_failed_frames += [frames.path] if len(with_failed_frames) < _FAILURES_SHOWN else []
         waiting += waiting_of(record, run.fingerprints.get("gemini", ""))
     done, failed = totals.shards["done"], totals.shards["failed"]
-    total = max(run.plan.shards, done + failed)
+    # The run counts a shard that is cut as one; each of its later parts counts as soon as it is known.
+    total = max(run.plan.shards, done + failed - parts.committed) + parts.committed + len(parts.not_committed)
     status = {
         "output": store.uri,
         "shards": {"total": total, "done": done, "failed": failed, "pending": total - done - failed},

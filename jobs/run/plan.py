@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from actors.fingerprint import annotators_in
+from actors.read.frame_range import frames_of
 from actors.records import RETRYABLE, Shard, ShardFormat
 from actors.shard_block import ShardTask, Work
+from actors.storage import layout
 from actors.storage.commit_record import CommitRecord
 
 Scope = Literal["missing", "failed", "annotator", "force"]
@@ -41,6 +43,8 @@ class Committed:
     fingerprints: Mapping[str, str]
     annotators: Mapping[str, Mapping[str, int]]
     has_documents_due: bool = False
+    first_frame: int = 0
+    stop_frame: int | None = None
 
     @classmethod
     def of(cls, record: CommitRecord) -> Committed:
@@ -61,6 +65,8 @@ class Committed:
             fingerprints=record.fingerprints,
             annotators=record.annotators,
             has_documents_due=record.documents == "due",
+            first_frame=record.input.first_frame,
+            stop_frame=record.input.stop_frame,
         )
 
 
@@ -75,8 +81,8 @@ class Plan:
 
     Attributes:
         tasks: One task per shard that has something to do, in the order of the input.
-        shards: Number of shards in the input.
-        skipped: Number of shards that have nothing to do.
+        shards: Number of shards in the input. The parts of one that was cut by its frames count as one.
+        skipped: Number of shards that have nothing to do, with each part counted.
         superseded: Committed shards whose input is now planned as other shards, because the size of parts or
             groups was changed, and the ids of those other shards. Both would count the input twice.
         foreign: Shards whose names are taken by committed shards with other content from another input, and
@@ -115,35 +121,69 @@ def make_plan(
     """
     plan = Plan()
     planned: defaultdict[str, list[str]] = defaultdict(list)
-    names = {record.input_key: shard_id for shard_id, record in committed.items()}
+    names = {record.input_key: name for name, record in committed.items() if not record.first_frame}
+    starts = _starts(committed)
     for listed in shards:
         plan.shards += 1
-        shard = _under_committed_name(listed, committed, names)
-        planned[shard.uri].append(shard.shard_id)
-        record = committed.get(shard.shard_id)
-        if record is not None and record.input_uri != shard.uri and record.input_etag != shard.etag:
-            plan.foreign.append((shard, record.input_uri))
-        todo = _what_to_do(shard, record, fingerprints, scope, annotator)
-        if todo is None:
-            plan.skipped += 1
-            continue
-        work, outcomes = todo
-        plan.tasks.append(
-            ShardTask(
-                shard=shard,
-                work=work,
-                replaces=record.attempt_id if record else None,
-                attempt=record.attempt + 1 if record else 1,
-                retry_outcomes=outcomes,
-                recall=scope != "force",
+        whole = _under_committed_name(listed, committed, names)
+        for shard in _parts_of(whole, committed, starts.get(whole.shard_id, ())):
+            planned[shard.uri].append(shard.shard_id)
+            record = committed.get(shard.shard_id)
+            if record is not None and record.input_uri != shard.uri and record.input_etag != shard.etag:
+                plan.foreign.append((shard, record.input_uri))
+            todo = _what_to_do(shard, record, fingerprints, scope, annotator)
+            if todo is None:
+                plan.skipped += 1
+                continue
+            work, outcomes = todo
+            plan.tasks.append(
+                ShardTask(
+                    shard=shard,
+                    work=work,
+                    replaces=record.attempt_id if record else None,
+                    attempt=record.attempt + 1 if record else 1,
+                    retry_outcomes=outcomes,
+                    recall=scope != "force",
+                )
             )
-        )
     if scope in ("missing", "force"):
         plan.superseded = _superseded(committed, planned, is_partial)
     ids = Counter(shard_id for shard_ids in planned.values() for shard_id in shard_ids)
     plan.colliding = sorted(shard_id for shard_id, count in ids.items() if count > 1)
     plan.tasks = _spread_previews(plan.tasks, previews)
     return plan
+
+
+def _starts(committed: Mapping[str, Committed]) -> Mapping[str, Sequence[int]]:
+    """Return the first frames of the committed parts of shards that were cut, sorted, by the shards' ids."""
+    starts: defaultdict[str, list[int]] = defaultdict(list)
+    for shard_id, record in committed.items():
+        if record.first_frame:
+            starts[layout.cut_id(shard_id)].append(record.first_frame)
+    return {shard_id: sorted(found) for shard_id, found in starts.items()}
+
+
+def _parts_of(shard: Shard, committed: Mapping[str, Committed], starts: Sequence[int]) -> Iterator[Shard]:
+    """Yield the parts of a shard that its commit records have cut it into, or the shard alone.
+
+    A part always keeps its frames, or is cut further: if it is detected again with settings that give larger
+    crops, its rest becomes a part between it and the next one. No two parts ever have a frame in common,
+    whichever of them are committed. Where there is no record, the part up to the next one is still to do.
+
+    Args:
+        shard: The whole shard.
+        committed: Maps a shard id to its commit record.
+        starts: First frames of the parts that have a record, sorted, without the first part.
+    """
+    first: int | None = 0
+    while first is not None:
+        record = committed.get(layout.rest_id(shard.shard_id, first))
+        if record is not None:
+            stop = record.stop_frame
+        else:
+            stop = next((start for start in starts if start > first), None)
+        yield frames_of(shard, first, stop)
+        first = stop
 
 
 def _under_committed_name(

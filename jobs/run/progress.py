@@ -48,6 +48,7 @@ class ProgressDisplay:
             auto_refresh=False,
             console=self._console,
         )
+        self._shards = shards
         self._task = self._bar.add_task("starting", total=shards)
         self._live = Live(
             self, console=self._console, auto_refresh=False, transient=True, redirect_stdout=False,
@@ -66,7 +67,8 @@ class ProgressDisplay:
     def add(self, summary: ShardSummary) -> None:
         """Count a shard that was committed or couldn't be."""
         self._totals.add(summary)
-        self._bar.update(self._task, advance=1, description="running")
+        total = self._shards + self._totals.rests
+        self._bar.update(self._task, advance=1, total=total, description="running")
         self.refresh(self._snapshot)
 
     def refresh(self, snapshot: Snapshot) -> None:

@@ -8,6 +8,7 @@ from actors.storage import layout
 from actors.storage.commit_record import read_record
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
+from jobs.run.cut_shards import CutShards
 from jobs.run.run_log import log
 
 
@@ -25,8 +26,16 @@ def remove_superseded(output: ObjectStore, superseded: Mapping[str, tuple[str, .
     """
     if not superseded:
         return 0
-    committed = {record.shard_id for record, _ in read_records(output)}
-    replaced = [old for old, new in superseded.items() if committed.issuperset(new)]
+    committed = set()
+    parts = CutShards()
+    for record, _ in read_records(output):
+        committed.add(record.shard_id)
+        parts.add(record)
+    replaced = [
+        old
+        for old, new in superseded.items()
+        if committed.issuperset(new) and all(map(parts.is_complete, new))
+    ]
     _remove(output, replaced)
     log.info("superseded shards", extra={"removed": len(replaced), "kept": len(superseded) - len(replaced)})
     return len(replaced)
