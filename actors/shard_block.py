@@ -193,13 +193,14 @@ _BLOCK_SCHEMA = pa.schema(
 )
 
 
-def _to_ipc(table: pa.Table | None) -> bytes | None:
+def _to_ipc(table: pa.Table | None) -> memoryview | None:
+    """Return a table as IPC bytes, without a copy of them: crops are most of the memory of a worker."""
     if table is None:
         return None
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return bytes(sink.getvalue())
+    return memoryview(sink.getvalue())
 
 
 def _from_ipc(content: bytes | None) -> pa.Table | None:

@@ -33,8 +33,8 @@ class CropSettings(Section):
     max_block_bytes: int = Field(
         256 * 2**20,
         ge=1,
-        description="Maximum size of the crops of one shard, in bytes. The frames beyond it become a shard of "
-        "their own, which the run does next. Committed shards keep their frames when this changes.",
+        description="Maximum size of the crops of one shard, in bytes. The frames beyond it become a shard "
+        "of their own, which the run does next. Committed shards keep their frames when this changes.",
     )
 
     def fingerprint_content(self) -> dict[str, object]:

@@ -38,6 +38,7 @@ from actors.storage.commit_record import read_record
 from actors.storage.object_store import ObjectStore
 from actors.storage.settings import StorageSettings
 from actors.storage.tables import from_parquet, to_parquet
+from jobs.run.graph import rest_of
 from tests.servers.gemini_server import KEY, gemini_server
 from tests.support import bad_inputs as bad
 from tests.support import gemini_job, job
@@ -104,10 +105,15 @@ class Cutting:
     def detect(self) -> dict[str, pa.Table]:
         """Commit all shards, and return each shard's persons with the crops that detection cut."""
         found = {}
-        for shard in list_shards(self.detector.input, STORAGE):
-            block = self.detector.detect(ShardBlock(ShardTask(shard, "detect")))
-            assert self.committer().commit(block).state == "done"
-            found[shard.shard_id] = block.persons
+        tasks = [ShardTask(shard, "detect") for shard in list_shards(self.detector.input, STORAGE)]
+        while tasks:
+            task = tasks.pop()
+            block = self.detector.detect(ShardBlock(task))
+            summary = self.committer().commit(block)
+            assert summary.state == "done"
+            found[summary.shard_id] = block.persons
+            rest = rest_of(task, summary)
+            tasks += [] if rest is None else [rest]
         return found
 
     def annotate(self, annotator: ShardAnnotator) -> None:
@@ -170,6 +176,16 @@ def test_crops_are_cut_again_as_they_were(cutting, tmp_path, write, scope, optio
     for shard_id, persons in first.items():
         assert again.cut_again(shard_id).to_pylist() == persons.to_pylist()
     assert not any(crops_of(again.output))
+
+
+def test_crops_of_a_shard_that_was_cut_are_cut_again_as_they_were(cutting, tmp_path):
+    write_parts(tmp_path / "in")
+    over = cutting(tmp_path / "in")
+    again = replace(over, detector=replace(over.detector, crops=CropSettings(max_block_bytes=20_000)))
+    first = again.detect()
+    assert len(first) > 3
+    for shard_id, persons in first.items():
+        assert again.cut_again(shard_id).to_pylist() == persons.to_pylist()
 
 
 def test_crops_of_real_frames_are_cut_again_as_they_were(cutting, tmp_path, frames_dir):
