@@ -15,6 +15,7 @@ from actors.storage.flat_listing import list_flat, names_in
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
 from actors.storage.snapshot_table import SnapshotTable
+from jobs.run.cut_shards import CutShards
 from jobs.run.document_check import unexplained
 from jobs.run.problem import Problem
 from jobs.run.shard_check import CheckedShard, check_shard
@@ -46,6 +47,7 @@ class Verification:
     problems: int = 0
     _kept: dict[str, int] = field(default_factory=dict)
     _documents: set[int] = field(default_factory=set)
+    _parts: CutShards = field(default_factory=CutShards)
 
     def run(self) -> Iterator[Problem]:
         """Yield the problems as they are found.
@@ -68,6 +70,7 @@ class Verification:
             if self.after_shard is not None:
                 self.after_shard()
             yield from checked.problems
+        yield from self._parts_that_overlap()
         yield from self._documents_without_record()
         if not self.quick:
             yield from check_snapshot(self.store, self._kept)
@@ -79,12 +82,19 @@ class Verification:
         record = checked.record
         if record is None:
             return
+        self._parts.add(record)
         self.objects += sum(entry.count for entry in record.objects)
         self._documents |= {hash(entry.path) for entry in record.objects if entry.kind == "json"}
         if record.documents == "due":
             self._documents.add(hash(layout.json_tar_path(checked.shard_id)))
         if record.state == "done":
             self._kept[checked.shard_id] = record.counts.kept
+
+    def _parts_that_overlap(self) -> Iterator[Problem]:
+        for shard_id, other in self._parts.overlaps(self._kept):
+            path = layout.commit_path(shard_id)
+            remedy = f"run shopframe annotate ... --output {self.store.uri} again, which removes it"
+            yield Problem(shard_id, path, f"has frames that {other} has too", remedy)
 
     def _documents_without_record(self) -> Iterator[Problem]:
         for name in names_in(self.store, layout.DOCUMENTS):

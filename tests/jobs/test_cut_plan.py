@@ -22,6 +22,7 @@ from jobs.run.cut_shards import CutShards
 from jobs.run.output_status import Totals, output_status
 from jobs.run.plan import Committed, Plan, make_plan
 from jobs.run.superseded import remove_superseded
+from jobs.run.verification import Verification
 from tests.support.committed import write_output
 
 FRAMES = 12
@@ -194,6 +195,27 @@ def test_a_shard_whose_rest_is_not_done_is_not_finished(tmp_path):
     assert output_status(store)["shards"] == {"total": 3, "done": 3, "failed": 0, "pending": 0}
     (tmp_path / "out/commits/night.json").unlink()
     assert output_status(store)["shards"] == {"total": 3, "done": 2, "failed": 0, "pending": 1}
+
+
+def test_verify_names_parts_with_frames_that_another_part_has_too(tmp_path):
+    store = ObjectStore(str(tmp_path / "out"))
+    write_output(store, {"day": {"f": []}, "night": {"g": []}})
+    path = tmp_path / "out/commits/night.json"
+    whole = CommitRecord.model_validate_json(path.read_bytes())
+
+    def overlapping() -> dict[str | None, str]:
+        found = Verification(store, quick=True).run()
+        return {problem.shard: problem.problem for problem in found if "too" in problem.problem}
+
+    assert overlapping() == {}
+    for first, stop in ((3, 8), (8, None), (5, 8)):
+        part = replace_record(whole, f"night.from-{first:08d}", first)
+        part = part.model_copy(update={"input": part.input.model_copy(update={"stop_frame": stop})})
+        (tmp_path / f"out/commits/{part.shard_id}.json").write_text(part.model_dump_json())
+    assert set(overlapping()) == {"night.from-00000003", "night.from-00000005", "night.from-00000008"}
+    cut = whole.model_copy(update={"input": whole.input.model_copy(update={"stop_frame": 3})})
+    path.write_text(cut.model_dump_json())
+    assert overlapping() == {"night.from-00000005": "has frames that night.from-00000003 has too"}
 
 
 def replace_record(record: CommitRecord, shard_id: str | None, first_frame: int) -> CommitRecord:
