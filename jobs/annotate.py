@@ -29,7 +29,12 @@ def annotate(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Process every shard again.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only draw the ROI and its decisions on a sample of frames.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Only say what a run would do and why, and draw the ROI and its decisions on a sample of "
+            "frames.",
+        ),
     ] = False,
 ) -> None:
     """Find and annotate the people in every shard that is not done yet."""
@@ -39,11 +44,8 @@ def annotate(
         )
     loaded = command.load(config, overrides, source, output)
     from jobs.run.annotation import annotate_input
-    from jobs.run.dry_run import try_roi
+    from jobs.run.dry_run import dry_run as try_run
 
-    if dry_run:
-        try_roi(loaded)
-        return
     scope: Scope = "missing"
     if retry_failed:
         scope = "failed"
@@ -51,6 +53,9 @@ def annotate(
         scope = "annotator"
     elif force:
         scope = "force"
+    if dry_run:
+        try_run(loaded, scope, retry_annotator)
+        return
     all_done = annotate_input(loaded, scope, retry_annotator)
     raise typer.Exit(command.EXIT_DONE if all_done else command.EXIT_SOME_FAILED)
 

@@ -30,12 +30,12 @@ from jobs.run.graph import Retries, run_graph
 from jobs.run.output_status import Totals
 from jobs.run.person_json_mode import choose_person_json
 from jobs.run.plan import Plan, Scope
-from jobs.run.prepare import check_places, gemini_backlog, plan_run
+from jobs.run.prepare import check_places, prepare_run
 from jobs.run.progress import ProgressDisplay, watch
 from jobs.run.ray_session import StageResources, plan_resources, ray_session
 from jobs.run.resolve import Resolved, resolve
 from jobs.run.run_log import log, run_log, warn
-from jobs.run.run_record import last_run
+from jobs.run.run_record import last_run, write_run
 from jobs.run.summary import print_summary
 from jobs.run.words import counted
 from jobs.run.wrap_up import wrap_up
@@ -70,12 +70,15 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
         shards = list(list_shards(settings.input, settings.storage))
         settings, documents = choose_person_json(settings, last_run(output), shards)
         resolved = resolve(settings)
-        plan = plan_run(settings, output, resolved, shards, scope, annotator)
-        backlog = gemini_backlog(settings, output, resolved, plan, scope, annotator)
+        prepared = prepare_run(settings, output, resolved, shards, scope, annotator, keep_index=True)
+        write_run(output, prepared.record)
+        starts = "; starting Ray" if prepared.has_work else ""
+        print(f"{prepared.reasons.line()}{starts}", file=terminal)
+        plan = prepared.plan
         try:
-            _file_replaced(settings, output, plan, backlog)
-            run = _run(_Work(settings, resolved, plan, backlog, output, terminal), totals)
-            run["documents"] = documents
+            _file_replaced(settings, output, plan, prepared.backlog)
+            run = _run(_Work(settings, resolved, plan, prepared.backlog, output, terminal), totals)
+            run |= {"documents": documents, "plan": prepared.reasons.as_dict()}
             status = wrap_up(output, resolved.schema, settings.output, run, totals.postponed, plan.superseded)
         except STORAGE_ERRORS as error:
             committed = counted(totals.shards["done"] + totals.shards["failed"], "shard")
@@ -114,10 +117,6 @@ def _run(work: _Work, totals: Totals) -> dict[str, Any]:
     started = time.monotonic()
     gemini = GeminiRun()
     if plan.tasks or (work.backlog is not None and work.backlog.ready):
-        print(
-            f"{counted(plan.shards, 'shard')} in the input, {len(plan.tasks):,} to do; starting Ray",
-            file=work.terminal,
-        )
         try:
             gemini = _run_tasks(work, totals)
         except ray.exceptions.RayError as error:

@@ -1,24 +1,31 @@
-"""`shopframe annotate --dry-run`: draw the ROI and its decisions on a sample before a long run."""
+"""`shopframe annotate --dry-run`: say what a run would do, and draw the ROI and its decisions on a sample."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
 
 from actors.commit.previews import DrawnPerson, draw_persons, draw_zones
-from actors.detect.settings import ResolvedDetector, resolve_detector
+from actors.detect.settings import ResolvedDetector
 from actors.detect.shard_detector import ShardDetector
 from actors.errors import FrameError, ShardError, ShardUnavailableError, StoreError
 from actors.read.frame_decoder import decode_frame
 from actors.read.listing import list_shards
+from actors.records import Shard
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from jobs.run.cameras import absent_cameras
-from jobs.run.prepare import check_places
+from jobs.run.person_json_mode import choose_person_json
+from jobs.run.plan import Scope
+from jobs.run.prepare import check_places, prepare_run
+from jobs.run.resolve import resolve
 from jobs.run.run_log import log, run_log, warn
+from jobs.run.run_record import last_run
+from jobs.run.words import counted
 from jobs.settings import LoadedSettings, Settings
 
 _SHARDS = 4
@@ -47,9 +54,9 @@ class DryRun:
         dropped = ", ".join(f"{reason} {n:,}" for reason, n in sorted(self.dropped.items()))
         gone = self.dropped.total()
         said = [
-            f"drew the ROI and its decisions on {len(self.pictures)} frames of {self.shards} shards; these "
-            f"shards contain {self.kept + gone:,} persons = {self.kept:,} kept + {gone:,} dropped"
-            + (f" ({dropped})" if dropped else "")
+            f"drew the ROI and its decisions on {counted(len(self.pictures), 'frame')} of "
+            f"{counted(self.shards, 'shard')}, which contain {counted(self.kept + gone, 'person')} = "
+            f"{self.kept:,} kept + {gone:,} dropped" + (f" ({dropped})" if dropped else "")
         ]
         return said + [
             f"{setting}: no frame of these shards is of camera {', '.join(missing)}, so it has no effect here"
@@ -57,11 +64,16 @@ class DryRun:
         ]
 
 
-def try_roi(loaded: LoadedSettings) -> None:
-    """Draw the ROI on a sample of the input and print what it keeps and drops.
+def dry_run(loaded: LoadedSettings, scope: Scope, annotator: str | None) -> None:
+    """Print what a run would do and why, draw the ROI on a sample of the input, and print what it decides.
+
+    Args:
+        loaded: The settings.
+        scope: Which shards the run would do again.
+        annotator: The annotator that the run would ask again, with scope "annotator".
 
     Raises:
-        ConfigError: If settings, weights, input or output can't be used.
+        ConfigError: If settings, models, input or output can't be used.
         ShardError: If none of the sampled shards could be read.
     """
     settings = loaded.settings
@@ -70,18 +82,26 @@ def try_roi(loaded: LoadedSettings) -> None:
         warn(warning, terminal)
         log.info("dry run", extra={"input": settings.input.uri})
         print("checking models, input and output", file=terminal)
-        tried = draw_roi(settings, resolve_detector(settings.detector, settings.storage), output)
+        shards = list(list_shards(settings.input, settings.storage))
+        settings, _ = choose_person_json(settings, last_run(output), shards)
+        resolved = resolve(settings)
+        prepared = prepare_run(settings, output, resolved, shards, scope, annotator)
+        tried = draw_roi(settings, resolved.detector, output, shards)
     pictures = [output.uri_of(path) for path in tried.pictures]
-    Console().print("\n".join([*pictures, *tried.lines(settings)]), soft_wrap=True, markup=False)
+    said = [*prepared.reasons.lines(), *pictures, *tried.lines(settings)]
+    Console().print("\n".join(said), soft_wrap=True, markup=False, highlight=False)
 
 
-def draw_roi(settings: Settings, resolved: ResolvedDetector, output: ObjectStore) -> DryRun:
+def draw_roi(
+    settings: Settings, resolved: ResolvedDetector, output: ObjectStore, shards: Sequence[Shard]
+) -> DryRun:
     """Process a few shards without Ray, and draw zones, kept persons, and dropped persons with reasons.
 
     Args:
         settings: The settings. `output.previews` is the number of frames to draw; 12 are drawn if it is 0.
         resolved: The detector.
         output: The output. Pictures are written to `previews/dry-run/`, and nothing is committed.
+        shards: The shards of the input.
 
     Raises:
         ShardError: If none of the sampled shards could be read.
@@ -98,7 +118,6 @@ def draw_roi(settings: Settings, resolved: ResolvedDetector, output: ObjectStore
     )
     done = DryRun()
     trouble: str | None = None
-    shards = list(list_shards(settings.input, settings.storage))
     for shard in shards[:: -(-len(shards) // _SHARDS)]:
         block = ShardBlock(ShardTask(shard, "detect", previews=-(-wanted // _SHARDS)))
         try:

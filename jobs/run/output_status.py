@@ -95,7 +95,7 @@ def output_status(
         frames = record.object("frames")
         if record.state == "done" and record.counts.frames_failed and frames is not None:
             with_failed_frames += [frames.path] if len(with_failed_frames) < _FAILURES_SHOWN else []
-        waiting += waiting_of(record, run.fingerprints.get("gemini", ""))
+        waiting += waiting_of(record, run.fingerprints.get("gemini", "")).total()
     done, failed = totals.shards["done"], totals.shards["failed"]
     # The run counts a shard that is cut as one; each of its later parts counts as soon as it is known.
     total = max(run.plan.shards, done + failed - parts.committed) + parts.committed + len(parts.not_committed)

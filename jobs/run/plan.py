@@ -7,7 +7,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from actors.fingerprint import annotators_in
 from actors.read.frame_range import frames_of
@@ -29,6 +29,43 @@ BACKLOG_ANNOTATORS = ("gemini",)
 """Annotators that take persons from a backlog, beside the stages, instead of being a stage themselves."""
 
 
+Cause = Literal["new", "size", "etag", "failed", "settings", "missing", "retry", "documents", "forced"]
+"""Why a shard has something to do.
+
+new        it was never committed
+size       its input has another size
+etag       its input has the same size, but may have other content
+failed     it was recorded as failed
+settings   settings or models of a stage have changed
+missing    an annotator was never asked about it
+retry      an annotator's outcomes are to be asked for again
+documents  its documents were not written completely
+forced     the user asked for it
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a shard has something to do. Of several causes, it is the one that decides where the work begins.
+
+    Attributes:
+        cause: The cause.
+        stage: The stage whose settings have changed, or the annotator whose answers are missing.
+        persons: Number of committed persons that annotators are asked about again. Those of a shard that is
+            detected again may be others.
+    """
+
+    cause: Cause
+    stage: str | None = None
+    persons: int = 0
+
+
+class _Todo(NamedTuple):
+    work: Work
+    reason: Reason
+    retry_outcomes: tuple[str, ...] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
     """The part of a commit record that planning needs, a few hundred bytes per shard."""
@@ -42,6 +79,8 @@ class Committed:
     input_format: ShardFormat
     fingerprints: Mapping[str, str]
     annotators: Mapping[str, Mapping[str, int]]
+    kept: int = 0
+    input_bytes: int = 0
     has_documents_due: bool = False
     first_frame: int = 0
     stop_frame: int | None = None
@@ -64,6 +103,8 @@ class Committed:
             input_format=record.input.format,
             fingerprints=record.fingerprints,
             annotators=record.annotators,
+            kept=record.counts.kept,
+            input_bytes=record.input.size_bytes,
             has_documents_due=record.documents == "due",
             first_frame=record.input.first_frame,
             stop_frame=record.input.stop_frame,
@@ -81,6 +122,7 @@ class Plan:
 
     Attributes:
         tasks: One task per shard that has something to do, in the order of the input.
+        reasons: Why each of these shards has something to do, by its id.
         shards: Number of shards in the input. The parts of one that was cut by its frames count as one.
         skipped: Number of shards that have nothing to do, with each part counted.
         superseded: Committed shards whose input is now planned as other shards, because the size of parts or
@@ -91,6 +133,7 @@ class Plan:
     """
 
     tasks: list[ShardTask] = field(default_factory=list)
+    reasons: dict[str, Reason] = field(default_factory=dict)
     shards: int = 0
     skipped: int = 0
     superseded: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -135,14 +178,14 @@ def make_plan(
             if todo is None:
                 plan.skipped += 1
                 continue
-            work, outcomes = todo
+            plan.reasons[shard.shard_id] = todo.reason
             plan.tasks.append(
                 ShardTask(
                     shard=shard,
-                    work=work,
+                    work=todo.work,
                     replaces=record.attempt_id if record else None,
                     attempt=record.attempt + 1 if record else 1,
-                    retry_outcomes=outcomes,
+                    retry_outcomes=todo.retry_outcomes,
                     recall=scope != "force",
                 )
             )
@@ -219,36 +262,55 @@ def _what_to_do(
     fingerprints: Mapping[str, str],
     scope: Scope,
     annotator: str | None,
-) -> tuple[Work, tuple[str, ...] | None] | None:
+) -> _Todo | None:
+    failed = record is not None and record.state == "failed"
     if scope == "failed":
-        return ("detect", None) if record is not None and record.state == "failed" else None
+        return _Todo("detect", Reason("failed")) if failed else None
     if scope == "annotator":
         return _owed_by(record, str(annotator), fingerprints)
-    if scope == "force" or record is None or record.state == "failed":
-        return "detect", None
-    if record.input_etag != shard.etag or record.fingerprints.get("detect") != fingerprints["detect"]:
-        return "detect", None
+    if record is None:
+        return _Todo("detect", Reason("new"))
+    if failed:
+        return _Todo("detect", Reason("failed"))
+    if scope == "force":
+        return _Todo("detect", Reason("forced", persons=record.kept))
+    if record.input_etag != shard.etag:
+        cause: Cause = "size" if record.input_bytes != shard.size_bytes else "etag"
+        return _Todo("detect", Reason(cause, persons=record.kept))
+    if record.fingerprints.get("detect") != fingerprints["detect"]:
+        return _Todo("detect", Reason("settings", "detect", record.kept))
+    return _answers_to_ask_for(record, fingerprints) or _documents_to_write(record, fingerprints)
+
+
+def _answers_to_ask_for(record: Committed, fingerprints: Mapping[str, str]) -> _Todo | None:
     annotators = [name for name in annotators_in(fingerprints) if name not in BACKLOG_ANNOTATORS]
-    if any(record.fingerprints.get(name) != fingerprints[name] for name in annotators):
-        return "annotate", None
-    if any(record.annotators.get(name, {}).get(o) for name in annotators for o in RETRYABLE):
-        return "annotate", RETRYABLE
-    if record.has_documents_due or record.fingerprints.get("person_json") != fingerprints["person_json"]:
-        return "write", None
+    for name in annotators:
+        if record.fingerprints.get(name) != fingerprints[name]:
+            cause: Cause = "settings" if name in record.fingerprints else "missing"
+            return _Todo("annotate", Reason(cause, name, record.kept))
+    for name in annotators:
+        persons = sum(record.annotators.get(name, {}).get(outcome, 0) for outcome in RETRYABLE)
+        if persons:
+            return _Todo("annotate", Reason("retry", name, persons), RETRYABLE)
     return None
 
 
-def _owed_by(
-    record: Committed | None, annotator: str, fingerprints: Mapping[str, str]
-) -> tuple[Work, tuple[str, ...] | None] | None:
+def _documents_to_write(record: Committed, fingerprints: Mapping[str, str]) -> _Todo | None:
+    if record.fingerprints.get("person_json") != fingerprints["person_json"]:
+        return _Todo("write", Reason("settings", "person_json"))
+    return _Todo("write", Reason("documents")) if record.has_documents_due else None
+
+
+def _owed_by(record: Committed | None, annotator: str, fingerprints: Mapping[str, str]) -> _Todo | None:
     if record is None or record.state != "done" or annotator in BACKLOG_ANNOTATORS:
         return None
-    owed = tuple(o for o, n in record.annotators.get(annotator, {}).items() if n and o != "ok")
+    owed = {o: n for o, n in record.annotators.get(annotator, {}).items() if n and o != "ok"}
     if not owed:
         return None
     # The answers of one shard must never mix two models or prompts.
-    same = record.fingerprints.get(annotator) == fingerprints[annotator]
-    return "annotate", owed if same else None
+    if record.fingerprints.get(annotator) != fingerprints[annotator]:
+        return _Todo("annotate", Reason("settings", annotator, record.kept))
+    return _Todo("annotate", Reason("retry", annotator, sum(owed.values())), tuple(owed))
 
 
 def _spread_previews(tasks: list[ShardTask], previews: int) -> list[ShardTask]:

@@ -1,15 +1,15 @@
-"""Prepare a run: check input and output, plan the work, and write `run.json`."""
+"""Prepare a run: check input and output, plan the work, and say why it is done."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from actors.commit.committed_shard import shard_from_record
 from actors.errors import ConfigError
 from actors.fingerprint import annotators_in
-from actors.gemini.backlog.listing import read_backlog
+from actors.gemini.backlog.listing import WaitingShard, read_backlog
 from actors.gemini.backlog.selection import Backlog
 from actors.read.listing import is_partial
 from actors.read.loose_images import list_members
@@ -17,11 +17,13 @@ from actors.records import ANSWERED, SETTLED, Shard
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
 from actors.storage.snapshot_table import check_supported
+from jobs.run.changed_settings import changes_since, differences
 from jobs.run.demo_models import check_scenes
 from jobs.run.plan import Committed, Plan, Scope, make_plan
+from jobs.run.plan_reasons import PlanReasons, plan_reasons
 from jobs.run.resolve import Resolved, models_of
 from jobs.run.run_log import iso_now, log
-from jobs.run.run_record import Models, PlanCounts, RunRecord, last_run, new_run_record, write_run
+from jobs.run.run_record import Models, PlanCounts, RunRecord, last_run, new_run_record
 from jobs.run.store_probe import probe_output, refuse_private
 from jobs.settings import LoadedSettings, Settings
 
@@ -52,15 +54,38 @@ def check_places(loaded: LoadedSettings) -> tuple[ObjectStore, str | None]:
     return output, probe_output(output)
 
 
-def plan_run(
+@dataclass(frozen=True, slots=True)
+class PreparedRun:
+    """A run before its first work.
+
+    Attributes:
+        plan: The work.
+        backlog: Gemini's part of the run, or None if Gemini isn't enabled.
+        reasons: What the run does again and why.
+        record: Content of `run.json`. It is not written yet.
+    """
+
+    plan: Plan
+    backlog: Backlog | None
+    reasons: PlanReasons
+    record: RunRecord
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.plan.tasks) or (self.backlog is not None and bool(self.backlog.ready))
+
+
+def prepare_run(
     settings: Settings,
     output: ObjectStore,
     resolved: Resolved,
     shards: Sequence[Shard],
     scope: Scope,
     annotator: str | None,
-) -> Plan:
-    """Compare the input with the output, and write `run.json`.
+    keep_index: bool = False,
+) -> PreparedRun:
+    """Compare the input with the output. This changes nothing that counts in the output.
 
     Args:
         settings: The settings of this run.
@@ -69,6 +94,7 @@ def plan_run(
         shards: The shards of the input.
         scope: Which shards to do again.
         annotator: The annotator to ask again, with scope "annotator".
+        keep_index: Passed to `read_records`.
 
     Raises:
         ConfigError: If the annotator isn't enabled, the output belongs to another input, or a retry has
@@ -79,7 +105,7 @@ def plan_run(
         raise ConfigError(
             f"--retry-annotator {annotator}: not an enabled annotator (enabled: {', '.join(known) or 'none'})"
         )
-    committed = {record.shard_id: Committed.of(record) for record, _ in read_records(output, keep_index=True)}
+    committed = {record.shard_id: Committed.of(record) for record, _ in read_records(output, keep_index)}
     partial = is_partial(settings.input, settings.storage)
     plan = make_plan(
         shards, committed, resolved.fingerprints, scope, annotator, settings.output.previews, partial
@@ -92,9 +118,12 @@ def plan_run(
         _refuse_other_settings(before, settings, resolved, annotator)
     counts = PlanCounts(shards=plan.shards, to_do=len(plan.tasks), skipped=plan.skipped)
     models = models_of(resolved, before.models if before is not None else Models())
-    write_run(output, new_run_record(iso_now(), settings.as_dict(), resolved.fingerprints, counts, models))
-    log.info("plan", extra={"shards": plan.shards, "to_do": len(plan.tasks), "skipped": plan.skipped})
-    return plan
+    record = new_run_record(iso_now(), settings.as_dict(), resolved.fingerprints, counts, models)
+    waiting, backlog = _gemini_backlog(settings, output, resolved, plan, scope, annotator)
+    changes = {} if before is None else changes_since(before, record)
+    reasons = plan_reasons(plan, known, changes, waiting, settings.gemini)
+    log.info("plan", extra={"plan": reasons.as_dict()})
+    return PreparedRun(plan, backlog, reasons, record)
 
 
 def _refuse_overlapping(plan: Plan, output: ObjectStore, settings: Settings) -> None:
@@ -146,7 +175,7 @@ def _refuse_other_settings(
     if before.config["schema"] != settings.as_dict()["schema"]:
         differ.append("schema")
     if differ:
-        keys = _differing_keys(before.config, settings.as_dict())
+        keys = [change.setting for change in differences(before.config, settings.as_dict())]
         raise ConfigError(
             f"--retry-{'annotator' if annotator else 'failed'}: the settings differ from those of the last "
             f"run and change {', '.join(differ)} (settings that differ: {', '.join(keys) or 'none'}); pass "
@@ -155,38 +184,23 @@ def _refuse_other_settings(
         )
 
 
-def _differing_keys(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key in sorted(one.keys() | other.keys()):
-        a, b = one.get(key), other.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += _differing_keys(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key}")
-    return found
-
-
-def gemini_backlog(
+def _gemini_backlog(
     settings: Settings,
     output: ObjectStore,
     resolved: Resolved,
     plan: Plan,
     scope: Scope,
     annotator: str | None,
-) -> Backlog | None:
-    """Return Gemini's part of the run, or None if Gemini isn't enabled.
+) -> tuple[list[WaitingShard], Backlog | None]:
+    """Return the shards whose persons wait for Gemini, and Gemini's part of the run, if Gemini is enabled.
 
-    Shards of `plan` are not ready for Gemini yet, because their local work comes first. `scope` and
-    `annotator` mean the same as in `plan_run`.
-
-    Raises:
-        OSError: If the commit records can't be read.
+    Shards of `plan` are not ready for Gemini yet, because their local work comes first.
     """
     if resolved.gemini is None:
-        return None
+        return [], None
     keep = ANSWERED if annotator == "gemini" else SETTLED
     local = {task.shard.shard_id for task in plan.tasks}
     waits = scope in ("missing", "force") or annotator == "gemini"
     waiting = read_backlog(output, resolved.gemini, keep) if waits else []
     ready = [shard for shard in waiting if shard.shard_id not in local]
-    return Backlog(output, settings.gemini, resolved.gemini, keep, ready, bool(local))
+    return waiting, Backlog(output, settings.gemini, resolved.gemini, keep, ready, bool(local))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from actors.detect.settings import resolve_detector
+from actors.read.listing import list_shards
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from jobs.run.dry_run import draw_roi
@@ -26,7 +27,8 @@ def test_a_sample_is_drawn_and_counted_and_zones_of_absent_cameras_are_named(mod
     output = ObjectStore(str(tmp_path / "out"))
     output.write(layout.dry_run_path("a", "frame-of-an-earlier-dry-run"), b"stale")
     output.write(layout.preview_path("a", "001-0123abcd", "frame-of-a-run"), b"kept")
-    tried = draw_roi(settings, resolve_detector(settings.detector, settings.storage), output)
+    shards = list(list_shards(settings.input, settings.storage))
+    tried = draw_roi(settings, resolve_detector(settings.detector, settings.storage), output, shards)
     # The sample has four of the eight shards, evenly spaced, and both frames of each.
     assert {path.rpartition("/")[2].partition(".")[0] for path in tried.pictures} == set("aceg")
     assert len(tried.pictures) == 8

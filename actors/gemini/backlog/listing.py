@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from actors.gemini.settings import ANNOTATOR, ResolvedGemini
 from actors.records import SETTLED, Outcome
@@ -11,29 +13,50 @@ from actors.storage.commit_record import CommitRecord
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
 
+WaitsBecause = Literal["missing", "retry", "settings"]
+"""Why a person waits for an answer from Gemini.
+
+missing   it was never asked about
+retry     the outcome was such that it is asked about again
+settings  its answer was given to another prompt, model or schema
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class WaitingShard:
-    """A shard of the backlog. `persons` is the number of its persons that still wait for an answer."""
+    """A shard of the backlog. `causes` has the number of persons that wait for each reason."""
 
     shard_id: str
-    persons: int
+    causes: Mapping[WaitsBecause, int]
+
+    @property
+    def persons(self) -> int:
+        """Number of persons that still wait for an answer."""
+        return sum(self.causes.values())
 
 
-def waiting_of(record: CommitRecord, fingerprint: str, keep: Sequence[Outcome] = SETTLED) -> int:
-    """Return the number of persons of a shard that still wait for an answer from Gemini.
+def waiting_of(
+    record: CommitRecord, fingerprint: str, keep: Sequence[Outcome] = SETTLED
+) -> Counter[WaitsBecause]:
+    """Return how many persons of a shard still wait for an answer from Gemini, by the reason.
 
     Args:
         record: Commit record of the shard.
         fingerprint: Gemini's fingerprint in this run. Answers with another fingerprint don't count.
         keep: Outcomes that are kept; persons with any other outcome are asked about again.
     """
-    if record.state != "done":
-        return 0
-    if record.fingerprints.get(ANNOTATOR) != fingerprint:
-        return record.counts.kept
+    found: Counter[WaitsBecause] = Counter()
     outcomes = record.annotators.get(ANNOTATOR, {})
-    return sum(count for outcome, count in outcomes.items() if outcome not in keep)
+    if record.state != "done":
+        return found
+    if record.fingerprints.get(ANNOTATOR) != fingerprint:
+        found["settings"] = sum(n for outcome, n in outcomes.items() if outcome != "pending")
+        found["missing"] = record.counts.kept - found["settings"]
+    else:
+        for outcome, count in outcomes.items():
+            if outcome not in keep:
+                found["missing" if outcome == "pending" else "retry"] += count
+    return +found
 
 
 def read_backlog(
@@ -42,7 +65,7 @@ def read_backlog(
     """Return the shards with waiting persons, in the order in which they were committed."""
     found = []
     for record, _ in read_records(store):
-        persons = waiting_of(record, resolved.fingerprint, keep)
-        if persons:
-            found.append((record.committed_at, WaitingShard(record.shard_id, persons)))
+        causes = waiting_of(record, resolved.fingerprint, keep)
+        if causes:
+            found.append((record.committed_at, WaitingShard(record.shard_id, causes)))
     return [shard for _, shard in sorted(found, key=lambda entry: (entry[0], entry[1].shard_id))]
