@@ -2,12 +2,17 @@
 
 import hashlib
 import re
+import time
 import uuid
 from dataclasses import dataclass
 
 RUN = "run.json"
 PROGRESS = "progress.json"
 LOG = "processing.log"
+"""The log of all runs, where the output is on a disk."""
+EARLIER_LOG = "processing.log.1"
+LOGS = "logs"
+"""Folder of the logs of runs, where the output is in an object store."""
 COMMITS = "commits"
 CONSOLIDATED = "consolidated"
 CONSOLIDATED_FRAMES = "consolidated_frames"
@@ -59,6 +64,32 @@ def rest_id(shard_id: str, first_frame: int) -> str:
 def cut_id(shard_id: str) -> str:
     """Return the id of the shard that a part was cut from; the id itself if it is not of such a part."""
     return re.sub(r"\.from-\d{8,11}$", "", shard_id)
+
+
+def run_id_time(time_s: float) -> str:
+    """Return how the ids of runs that started at a time, in seconds since the epoch, begin."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time_s))
+
+
+def new_run_id() -> str:
+    """Return a name for a run that starts now. The names of runs sort by their start."""
+    return f"{run_id_time(time.time())}-{uuid.uuid4().hex[:8]}"
+
+
+def log_folder(run_id: str) -> str:
+    """Folder of the log of one run."""
+    return f"{LOGS}/{run_id}"
+
+
+def log_path(run_id: str, number: int) -> str:
+    """Path of a part of the log of one run. Parts are numbered from 1, and a part has whole lines."""
+    return f"{log_folder(run_id)}/{number:06d}.jsonl"
+
+
+def run_of_log(path: str) -> str | None:
+    """Return the run of a part of a log, or None if the object is no such part."""
+    match = re.fullmatch(rf"{LOGS}/(\d{{8}}T\d{{6}}Z-[0-9a-f]{{8}})/\d{{6,}}\.jsonl", path)
+    return match[1] if match else None
 
 
 def probe_folder(name: str) -> str:

@@ -21,7 +21,6 @@ from actors.gemini.stage import GeminiRun, make_stage
 from actors.read.listing import list_shards
 from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.stages import BlockStage, StageContext, annotate_stage, commit_stage, detect_stage
-from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 from jobs.run.answer_filing import file_answers
@@ -34,7 +33,7 @@ from jobs.run.prepare import check_places, prepare_run
 from jobs.run.progress import ProgressDisplay, watch
 from jobs.run.ray_session import StageResources, plan_resources, ray_session
 from jobs.run.resolve import Resolved, resolve
-from jobs.run.run_log import log, run_log, warn
+from jobs.run.run_log import RunLog, log, run_log, warn
 from jobs.run.run_record import last_run, write_run
 from jobs.run.summary import print_summary
 from jobs.run.words import counted
@@ -63,7 +62,8 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
     settings = loaded.settings
     output, warning = check_places(loaded)
     totals = Totals()
-    with run_log(output) as terminal:
+    with run_log(output) as opened:
+        terminal = opened.terminal
         warn(warning, terminal)
         log.info("start", extra={"input": settings.input.uri, "version": version("shopframe")})
         print("checking models, input and output", file=terminal)
@@ -77,8 +77,8 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
         plan = prepared.plan
         try:
             _file_replaced(settings, output, plan, prepared.backlog)
-            run = _run(_Work(settings, resolved, plan, prepared.backlog, output, terminal), totals)
-            run |= {"documents": documents, "plan": prepared.reasons.as_dict()}
+            run = _run(_Work(settings, resolved, plan, prepared.backlog, output, opened), totals)
+            run |= {"log": opened.uri, "documents": documents, "plan": prepared.reasons.as_dict()}
             status = wrap_up(output, resolved.schema, settings.output, run, totals.postponed, plan.superseded)
         except STORAGE_ERRORS as error:
             committed = counted(totals.shards["done"] + totals.shards["failed"], "shard")
@@ -102,14 +102,14 @@ def _file_replaced(settings: Settings, output: ObjectStore, plan: Plan, backlog:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Work:
-    """The work of a run, and the terminal that shows its progress."""
+    """The work of a run, and its log with the terminal that shows its progress."""
 
     settings: Settings
     resolved: Resolved
     plan: Plan
     backlog: Backlog | None
     output: ObjectStore
-    terminal: Any
+    log: RunLog
 
 
 def _run(work: _Work, totals: Totals) -> dict[str, Any]:
@@ -124,14 +124,14 @@ def _run(work: _Work, totals: Totals) -> dict[str, Any]:
             done = f"after {sum(totals.shards.values()):,} of {counted(len(plan.tasks), 'shard')}"
             raise StalledError(
                 f"Ray failed {done if plan.tasks else 'while Gemini was asked'}: {_last_line(error)}; "
-                f"committed shards are intact and details are in {work.output.uri_of(layout.LOG)}: fix the "
+                f"committed shards are intact and details are in {work.log.uri}: fix the "
                 "cause and run the same command again"
             ) from error
     finished, expected = sum(totals.shards.values()), len(plan.tasks) + totals.rests
     if finished != expected:
         raise StalledError(
-            f"{expected - finished} of {expected} shards ended without a result and are not "
-            "committed; run the same command again"
+            f"{expected - finished:,} of {counted(expected, 'shard')} ended without a result "
+            "and are not committed; run the same command again"
         )
     return {
         "shards_done": totals.shards["done"],
@@ -147,7 +147,7 @@ def _run(work: _Work, totals: Totals) -> dict[str, Any]:
 
 def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
     settings, backlog, tasks = work.settings, work.backlog, work.plan.tasks
-    with ray_session(settings) as (cpus, gpus), ProgressDisplay(work.terminal, len(tasks)) as display:
+    with ray_session(settings) as (cpus, gpus), ProgressDisplay(work.log.terminal, len(tasks)) as display:
         resources = plan_resources(settings, cpus, gpus)
         context = StageContext(start_tracker(), settings.run.max_attempts)
         crop_restorer = CropRestorer(

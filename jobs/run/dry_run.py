@@ -78,7 +78,8 @@ def dry_run(loaded: LoadedSettings, scope: Scope, annotator: str | None) -> None
     """
     settings = loaded.settings
     output, warning = check_places(loaded)
-    with run_log(output) as terminal:
+    with run_log(output) as opened:
+        terminal = opened.terminal
         warn(warning, terminal)
         log.info("dry run", extra={"input": settings.input.uri})
         print("checking models, input and output", file=terminal)

@@ -25,12 +25,14 @@ from actors.records import SETTLED
 from actors.storage.object_store import ObjectStore
 from jobs.run.answer_filing import file_answers
 from jobs.run.person_json_mode import choose_person_json
+from jobs.run.plan_reasons import asked_of_gemini
 from jobs.run.ray_session import ray_session
 from jobs.run.resolve import gemini_model
 from jobs.run.run_log import run_log, warn
 from jobs.run.run_record import RunRecord, read_run, write_run
 from jobs.run.store_probe import probe_output
 from jobs.run.summary import print_summary
+from jobs.run.words import counted, wait_of
 from jobs.run.wrap_up import wrap_up
 from jobs.settings import Settings
 
@@ -53,7 +55,8 @@ class GeminiDisplay:
         if time.monotonic() - self._said_at >= _SAY_EVERY_S:
             self._said_at = time.monotonic()
             self._say(
-                f"gemini: {done.answered:,} persons answered, {shards_left:,} shards left in the backlog"
+                f"gemini: {counted(done.answered, 'person')} answered, {counted(shards_left, 'shard')} left "
+                "in the backlog"
             )
 
 
@@ -77,15 +80,18 @@ def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
     resolved = resolve_gemini(settings.gemini, schema)
     warning = probe_output(output)
     started = time.monotonic()
-    with run_log(output) as terminal:
+    with run_log(output) as opened:
+        terminal = opened.terminal
         warn(warning, terminal)
         before = read_run(output)
         settings, _ = choose_person_json(settings, before, ())
         run_record = _note_model(output, before, settings, resolved)
         waiting = read_backlog(output, resolved)
         backlog = Backlog(output, settings.gemini, resolved, SETTLED, waiting)
-        persons = sum(shard.persons for shard in waiting)
-        print(f"{persons:,} persons in {len(waiting):,} shards wait for Gemini", file=terminal)
+        asked = asked_of_gemini(waiting, settings.gemini)
+        about = f": it is asked about {asked}" if asked.persons else ""
+        persons = wait_of(sum(asked.causes.values()))
+        print(f"{persons} for Gemini, in {counted(len(waiting), 'shard')}{about}", file=terminal)
         done = GeminiRun()
         if waiting:
             if settings.output.answer_index:
@@ -113,6 +119,7 @@ def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
             "frames": 0,
             "persons": done.answered,
             "gemini": done.as_dict(),
+            "log": opened.uri,
             "seconds": round(time.monotonic() - started, 1),
         }
         status = wrap_up(output, schema, settings.output, run, done.postponed)

@@ -10,6 +10,8 @@ that no record will ever name it, in any of these cases:
 3. It is so old that no attempt can still be running.
 
 Any other object may belong to an attempt that is running now.
+
+Claims of dead runs and logs of runs that ended long ago are leftovers too.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ from actors.storage.object_info import ObjectInfo
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
 from actors.storage.temporary_file import is_temporary
+from actors.time_text import duration
 from jobs.run.claims_left import dead_claims
+from jobs.run.logs_left import KEPT_S, old_logs
 
 DEAD_AFTER_S = 24 * 3600.0
 """Age from which an object counts as dead. An attempt writes all its objects within minutes."""
@@ -50,7 +54,7 @@ class Leftover:
 
     Attributes:
         kind: The folder of its table, such as persons, or previews, dry-run pictures, documents, temporary
-            files, probes or claims.
+            files, probes, claims or logs.
         info: What the listing said about it.
         dead: Whether it can be deleted. Otherwise, a running command may still need it.
         reason: Why it is dead or kept.
@@ -92,6 +96,7 @@ class LeftoverFinder:
             probes = list_flat(self._store, name) if layout.is_probe(f"{name}/") else ()
             yield from (self._by_age("probes", info) for info in probes)
         yield from self._claims()
+        yield from self._logs()
 
     def find_in_listings(self) -> Iterator[Leftover]:
         """Yield the leftovers that the listings of tables and previews show, at the cost of these listings.
@@ -103,6 +108,7 @@ class LeftoverFinder:
         if self._store.is_local:
             top = (name for name in names_in(self._store, "") if is_temporary(name))
             yield from self._temporary_files(chain(self._present(top), self._store.list(layout.COMMITS)))
+        yield from self._logs()
 
     def _named(self, keep_index: bool) -> set[int]:
         # Hashes take a quarter of the memory of the paths, of which there are several per shard. What is
@@ -194,12 +200,16 @@ class LeftoverFinder:
         for info in dead_claims(self._store, self._now_s - self._dead_after_s):
             yield Leftover("claims", info, True, "its run has stopped beating")
 
+    def _logs(self) -> Iterator[Leftover]:
+        for info in old_logs(self._store, self._now_s - KEPT_S):
+            yield Leftover("logs", info, True, f"its run wrote nothing for more than {duration(KEPT_S)}")
+
     def _by_age(self, kind: str, info: ObjectInfo) -> Leftover:
         if info.modified_s is None:
             reason = "no record names it, but the store doesn't say how old it is"
             return Leftover(kind, info, False, reason)
         age_s = self._now_s - info.modified_s
-        reason = f"no record names it, and it was written {max(0.0, age_s) / 3600:,.1f} hours ago"
+        reason = f"no record names it, and it was written {duration(age_s)} ago"
         return Leftover(kind, info, age_s >= self._dead_after_s, reason)
 
 

@@ -1,77 +1,70 @@
-"""`processing.log`: the run's log as JSON lines, including messages of Ray and native libraries."""
+"""The run's log as JSON lines, including messages of Ray and native libraries."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
-from actors.storage.store_errors import STORAGE_ERRORS
+from jobs.run.log_files import LogFile, LogSegments
 
 log = logging.getLogger("shopframe")
 
-_UPLOAD_EVERY_S = 30.0
-_LONGEST_LOG_BYTES = 64 << 20
+
+@dataclass(frozen=True, slots=True)
+class RunLog:
+    """The log of a run.
+
+    Attributes:
+        terminal: A stream to the terminal's standard error.
+        uri: Where the log is: a file, or a folder of objects.
+    """
+
+    terminal: TextIO
+    uri: str
 
 
 @contextmanager
-def run_log(store: ObjectStore) -> Iterator[TextIO]:
+def run_log(store: ObjectStore) -> Iterator[RunLog]:
     """Write the run's log to the output, so that the terminal shows only messages for the user.
 
-    Standard error is redirected: whatever Python and native libraries write there becomes log lines. The log
-    of earlier runs is kept, up to 64 MiB.
-
-    Yields:
-        A stream to the terminal's standard error.
+    Standard error is redirected: whatever Python and native libraries write there becomes log lines. Each
+    line has the id of its run.
     """
-    with tempfile.TemporaryDirectory(prefix="shopframe-") as folder:
-        path = Path(store.full(layout.LOG)) if store.is_local else Path(folder) / layout.LOG
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not store.is_local:
-            with suppress(FileNotFoundError):
-                path.write_bytes(store.read(layout.LOG))
-        if path.exists() and path.stat().st_size > _LONGEST_LOG_BYTES:
-            path.unlink()
-        handler = logging.FileHandler(path, encoding="utf-8")
-        handler.setFormatter(
-            JsonFormatter(
-                "{asctime}{levelname}{name}{message}",
-                style="{",
-                rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
-            )
+    run_id = layout.new_run_id()
+    handler = LogFile(store) if store.is_local else LogSegments(store, run_id)
+    handler.setFormatter(
+        JsonFormatter(
+            "{asctime}{levelname}{name}{message}",
+            style="{",
+            rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+            static_fields={"run_id": run_id},
         )
-        root = logging.getLogger()
-        before, level = root.handlers[:], root.level
-        root.handlers[:] = [handler]
-        root.setLevel(logging.INFO)
-        stop = threading.Event()
-        uploader = threading.Thread(target=_upload, args=(store, path, stop), daemon=True)
-        if not store.is_local:
-            uploader.start()
-        try:
-            with _stderr_to_log() as terminal:
-                yield terminal
-        except BaseException as error:
-            # The traceback is not logged, because the command shows it where it is useful.
-            log.error("stopped: %s: %s", type(error).__name__, error)  # noqa: TRY400
-            raise
-        finally:
-            stop.set()
-            root.handlers[:], root.level = before, level
-            handler.close()
-            if not store.is_local:
-                uploader.join()
+    )
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    try:
+        with _stderr_to_log() as terminal:
+            yield RunLog(terminal, store.uri_of(layout.LOG if store.is_local else layout.log_folder(run_id)))
+    except BaseException as error:
+        # The traceback is not logged, because the command shows it where it is useful.
+        log.error("stopped: %s: %s", type(error).__name__, error)  # noqa: TRY400
+        raise
+    finally:
+        root.handlers[:], root.level = before, level
+        handler.close()
 
 
 def warn(message: str | None, terminal: TextIO) -> None:
@@ -79,20 +72,6 @@ def warn(message: str | None, terminal: TextIO) -> None:
     if message is not None:
         log.warning(message)
         print(f"warning: {message}", file=terminal)
-
-
-def _upload(store: ObjectStore, path: Path, stop: threading.Event) -> None:
-    sent = -1
-    while True:
-        last = stop.wait(_UPLOAD_EVERY_S)
-        if path.stat().st_size != sent:
-            content = path.read_bytes()
-            # If the store can't be reached, the commits report it.
-            with suppress(*STORAGE_ERRORS):
-                store.write(layout.LOG, content)
-                sent = len(content)
-        if last:
-            return
 
 
 @contextmanager

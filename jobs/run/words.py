@@ -10,6 +10,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def wait_of(persons: int) -> str:
+    """Return who waits, such as "1 person waits" or "12 persons wait"."""
+    return f"{counted(persons, 'person')} {'waits' if persons == 1 else 'wait'}"
+
+
 def first_of(names: Sequence[str]) -> str:
     """Return the first names of a list, and how many more there are."""
     shown = ", ".join(names[:3])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.gemini.backlog.claims import Claims
+from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from jobs.run.leftovers import LeftoverFinder
 from jobs.run.sweep import delete_dead
@@ -77,7 +78,7 @@ def test_debris_is_deleted_when_no_run_may_need_it(output: Path, clean):
     said = clean(output, "--dry-run")
     for name in DEBRIS:
         assert f"would delete {name} (5 bytes): " in said
-    assert "no record names it, and it was written 25.0 hours ago" in said
+    assert "no record names it, and it was written 25 h ago" in said
     assert files(ObjectStore(str(output))) == before | set(DEBRIS)
     said = clean(output)
     lines = [line.split() for line in said.splitlines()]
@@ -164,6 +165,20 @@ def test_claims_of_dead_runs_are_deleted_and_those_of_living_runs_kept(output: P
     (claim,) = output.glob("gemini/claims/*")
     assert json.loads(claim.read_bytes())["holder"] == "living"
     assert [path.name for path in output.glob("gemini/holders/*")] == ["living"]
+
+
+def test_logs_of_runs_that_ended_long_ago_are_deleted_and_that_of_the_last_run_kept(output: Path, clean):
+    old, going_on, last = (f"2020010{day}T000000Z-0123abcd" for day in (1, 2, 3))
+    parts = [layout.log_path(run_id, number) for run_id in (old, going_on, last) for number in (1, 2)]
+    put(output, *parts, f"logs/{old}/notes.txt")
+    age(output, "logs/*/*", 31 * 24)
+    age(output, layout.log_path(going_on, 2), 1)
+    assert f"would delete {parts[0]} (5 bytes): its run wrote nothing" in clean(output, "--dry-run")
+    assert "deleted 2 objects" in clean(output)
+    assert {f"logs/{path.parent.name}/{path.name}" for path in output.glob("logs/*/*")} == {
+        *parts[2:],
+        f"logs/{old}/notes.txt",
+    }
 
 
 def test_a_bucket_is_cleaned_too(bucket: str, clean):

@@ -33,7 +33,9 @@ def test_a_run_from_bucket_to_bucket_commits_everything_and_keeps_the_secret(
             if entry.kind != "json":
                 assert len(store.read(entry.path)) == entry.size_bytes
     objects = [info.path for info in store.list()]
-    assert {"run.json", "progress.json", "processing.log"} <= set(objects)
+    assert {"run.json", "progress.json"} <= set(objects)
+    log = json.loads(store.read("progress.json"))["run"]["log"]
+    assert any(store.uri_of(path).startswith(f"{log}/") for path in objects)
     for path in objects:
         assert s3.secret_key.encode() not in store.read(path), path
     done = job.shopframe("status", "--output", f"{bucket}/out", "--json")

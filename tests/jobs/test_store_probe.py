@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,6 +17,7 @@ from tests.servers.seaweedfs import S3Server
 from tests.servers.unconditional_proxy import unconditional_proxy
 from tests.support import job
 from tests.support.job import Models
+from tests.support.logs import logs_of
 
 
 def paths(store: ObjectStore) -> list[str]:
@@ -127,6 +127,6 @@ def test_a_run_on_a_bucket_without_conditional_writes_ends_before_any_work_or_wa
         done = job.annotate(tmp_path / "in", f"{bucket}/out", *allowed, own_ray=True)
     assert "warning: " in done.stderr
     assert "it ignores If-None-Match" in done.stderr
-    lines = ObjectStore(f"{bucket}/out").read("processing.log").decode().splitlines()
-    warnings = [line["message"] for line in map(json.loads, lines) if line["level"] == "WARNING"]
+    (lines,) = logs_of(ObjectStore(f"{bucket}/out")).values()
+    warnings = [line["message"] for line in lines if line["level"] == "WARNING"]
     assert any("it ignores If-None-Match" in message for message in warnings)
