@@ -31,6 +31,7 @@ class Snapshot:
         in_flight: Shards in progress, the longest first, at most 20.
         frames: Frames that the detector has processed so far, including those not committed yet.
         persons: Persons kept so far, including those not committed yet.
+        answers: Answers of local annotators so far, including those not committed yet.
         steps: Number that grows whenever anything has moved: a frame, a person, an answer, or the start or
             end of a shard in a stage.
     """
@@ -38,6 +39,7 @@ class Snapshot:
     in_flight: tuple[InFlight, ...] = ()
     frames: int = 0
     persons: int = 0
+    answers: int = 0
     steps: int = 0
 
 
@@ -90,7 +92,7 @@ class AttemptTracker:
 
     def report_progress(self, frames: int = 0, persons: int = 0, answers: int = 0) -> None:
         """Add progress within a shard."""
-        self._seen.update(frames=frames, persons=persons)
+        self._seen.update(frames=frames, persons=persons, answers=answers)
         self._steps += frames + persons + answers
 
     def refuse(self, node_id: str, reason: str) -> None:
@@ -109,6 +111,7 @@ class AttemptTracker:
             in_flight=tuple(InFlight(stage, shard, now - e.since) for (stage, shard), e in flying),
             frames=self._seen["frames"],
             persons=self._seen["persons"],
+            answers=self._seen["answers"],
             steps=self._steps,
         )
 

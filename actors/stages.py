@@ -171,7 +171,9 @@ def run_stage(batch: pa.Table, stage: BlockStage, context: StageContext) -> pa.T
     if deaths >= context.max_attempts:
         done = _deadly(stage, block, deaths)
     else:
-        done = _work(stage, block, _ProgressReport(context.tracker))
+        report = _ProgressReport(context.tracker)
+        done = _work(stage, block, report)
+        report.send()
     context.tracker.finish.remote(stage.name, shard_id)
     timings_s = {**done.timings_s, stage.name: round(time.perf_counter() - started, 3)}
     return replace(done, timings_s=timings_s).to_arrow()
@@ -265,6 +267,11 @@ class _ProgressReport:
     def __call__(self, frames: int = 0, persons: int = 0, answers: int = 0) -> None:
         self._done.update(frames=frames, persons=persons, answers=answers)
         if time.monotonic() - self._reported >= _REPORT_EVERY_S:
+            self.send()
+
+    def send(self) -> None:
+        """Report what has been done since the last report."""
+        if self._done.total():
             self._tracker.report_progress.remote(**self._done)
             self._done.clear()
             self._reported = time.monotonic()

@@ -24,6 +24,7 @@ from actors.errors import ShopframeError, WeightsError
 from actors.storage.object_store import ObjectStore
 from actors.storage.settings import StorageSettings
 from actors.storage.store_errors import storage_error_text
+from actors.time_text import duration
 
 Backend = Literal["openvino", "onnx", "torch"]
 
@@ -219,7 +220,7 @@ def _run_program(arguments: list[str], folder: Path, cache_dir: Path, timeout_s:
             command, env=environment, cwd=folder, capture_output=True, timeout=timeout_s, check=False
         )
     except subprocess.TimeoutExpired:
-        return f"ultralytics did not finish within {timeout_s:.0f} s"
+        return f"ultralytics did not finish within {duration(timeout_s)}"
     if ended.returncode == 0:
         return None
     said = folder / "error.txt"

@@ -13,7 +13,6 @@ import logging
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -42,6 +41,7 @@ from actors.gemini.settings import GeminiSettings, ResolvedGemini
 from actors.records import Annotation
 from actors.storage.object_store import ObjectStore
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
+from actors.time_text import moment
 
 log = logging.getLogger(__name__)
 
@@ -331,10 +331,8 @@ class OnlineAnnotator(Annotator):
             if not isinstance(granted, NotNow):
                 return granted
             if granted.reason == "per_day" and self._settings.on_daily_quota == "park":
-                resets = datetime.fromtimestamp(granted.until, UTC).isoformat(timespec="minutes")
-                raise _Stopped(
-                    Stop("daily_quota", f"the day's quota is spent; it resets at {resets}", granted.until)
-                )
+                reason = f"the day's quota is spent; it resets at {moment(granted.until)}"
+                raise _Stopped(Stop("daily_quota", reason, granted.until))
             await self._clock.sleep(max(granted.until - self._clock.now(), 0.01))
 
     async def _keep(self, request: PackedRequest, answer: GeminiAnswer, by_key: dict[str, _Waiting]) -> None:

@@ -147,7 +147,8 @@ def _run(work: _Work, totals: Totals) -> dict[str, Any]:
 
 def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
     settings, backlog, tasks = work.settings, work.backlog, work.plan.tasks
-    with ray_session(settings) as (cpus, gpus), ProgressDisplay(work.log.terminal, len(tasks)) as display:
+    sizes = {task.shard.shard_id: task.shard.size_bytes for task in tasks}
+    with ray_session(settings) as (cpus, gpus), ProgressDisplay(work.log.terminal, sizes) as display:
         resources = plan_resources(settings, cpus, gpus)
         context = StageContext(start_tracker(), settings.run.max_attempts)
         crop_restorer = CropRestorer(

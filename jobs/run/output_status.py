@@ -20,10 +20,11 @@ from actors.records import OUTCOMES, RETRYABLE
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
+from actors.time_text import moment
 from jobs.run.cameras import SeenCameras
 from jobs.run.cut_shards import CutShards
 from jobs.run.run_record import RunRecord, read_run
-from jobs.run.words import counted
+from jobs.run.words import counted, wait_of
 
 _FAILURES_SHOWN = 5
 _POSTPONED_LISTED = 1000
@@ -169,10 +170,6 @@ def what_next(status: dict[str, Any]) -> str:
     return "; then ".join(_steps(status)) or done
 
 
-def _wait(persons: int) -> str:
-    return f"{counted(persons, 'person')} {'waits' if persons == 1 else 'wait'}"
-
-
 def _steps(status: dict[str, Any]) -> Iterator[str]:
     shards, output = status["shards"], status["output"]
     postponed = len(status["postponed"])
@@ -189,10 +186,10 @@ def _steps(status: dict[str, Any]) -> Iterator[str]:
         )
     if status["quota"] is not None and status["quota"]["persons_waiting"]:
         quota = status["quota"]
-        when = "now" if quota["left_today"] != 0 else f"after {quota['resets_at']}"
-        waiting = f"{_wait(quota['persons_waiting'])} for Gemini"
+        when = "now" if quota["left_today"] != 0 else f"after {moment(quota['resets_at'])}"
+        waiting = f"{wait_of(quota['persons_waiting'])} for Gemini"
         yield f"{waiting}: run shopframe gemini --output {output} ({when})"
     for name, outcomes in status["annotators"].items():
         owed = sum(n for outcome, n in outcomes.items() if outcome in RETRYABLE)
         if owed and name != "gemini":
-            yield (f"{_wait(owed)} for {name}: run shopframe annotate ... --retry-annotator {name}")
+            yield (f"{wait_of(owed)} for {name}: run shopframe annotate ... --retry-annotator {name}")

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from queue import Empty, Queue
 from threading import Thread
 from typing import TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from actors.attempt_tracker import Snapshot
 from actors.commit.accounting import ShardSummary
 from actors.errors import StalledError
+from actors.time_text import duration
 from jobs.run.output_status import Totals
 from jobs.run.run_log import log
+from jobs.run.time_left import TimeLeft
 from jobs.run.words import counted
 
 _RATE_OVER_S = 30.0
@@ -31,9 +33,13 @@ class ProgressDisplay:
     """Shows shards, frames and persons so far, rates now and overall, failures and the time left.
 
     On a terminal, the display is drawn in place. Elsewhere, a line is printed at most every ten seconds.
+
+    Args:
+        terminal: Where it is drawn.
+        sizes: Size of each planned shard in bytes, by its id.
     """
 
-    def __init__(self, terminal: TextIO, shards: int) -> None:
+    def __init__(self, terminal: TextIO, sizes: Mapping[str, int]) -> None:
         self._console = Console(file=terminal, stderr=True)
         self._totals = Totals()
         self._snapshot = Snapshot()
@@ -44,12 +50,13 @@ class ProgressDisplay:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("shards"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             auto_refresh=False,
             console=self._console,
         )
-        self._shards = shards
-        self._task = self._bar.add_task("starting", total=shards)
+        self._shards = len(sizes)
+        self._task = self._bar.add_task("starting", total=len(sizes), left="")
+        self._time_left = TimeLeft(sizes)
         self._live = Live(
             self, console=self._console, auto_refresh=False, transient=True, redirect_stdout=False,
             redirect_stderr=False,
@@ -67,6 +74,7 @@ class ProgressDisplay:
     def add(self, summary: ShardSummary) -> None:
         """Count a shard that was committed or couldn't be."""
         self._totals.add(summary)
+        self._time_left.add(summary)
         total = self._shards + self._totals.rests
         self._bar.update(self._task, advance=1, total=total, description="running")
         self.refresh(self._snapshot)
@@ -75,6 +83,7 @@ class ProgressDisplay:
         """Update the display."""
         self._snapshot = snapshot
         now = time.monotonic()
+        self._bar.update(self._task, left=self._time_left.text(now, snapshot))
         self._recent.append((now, self._frames, self._persons))
         while now - self._recent[0][0] > _RATE_OVER_S:
             self._recent.popleft()
@@ -110,10 +119,11 @@ class ProgressDisplay:
 
     def _line(self) -> str:
         task = self._bar.tasks[0]
-        left = "" if task.time_remaining is None else f", {_duration(task.time_remaining)} left"
+        left = f", {task.fields['left']}" if task.fields["left"] else ""
         return (
-            f"{task.completed:.0f} of {task.total:.0f} shards, frames {self._rates(1, self._frames)}, "
-            f"persons {self._rates(2, self._persons)}, failed {self._failed()}{left}"
+            f"{task.completed:.0f} of {counted(int(task.total or 0), 'shard')}, "
+            f"frames {self._rates(1, self._frames)}, persons {self._rates(2, self._persons)}, "
+            f"failed {self._failed()}{left}"
         )
 
     def __rich__(self) -> Group:
@@ -122,14 +132,6 @@ class ProgressDisplay:
         numbers.add_row("persons", self._rates(2, self._persons) if self._recent else "0")
         numbers.add_row("failed", self._failed())
         return Group(self._bar, numbers)
-
-
-def _duration(seconds: float) -> str:
-    """Return a duration in the unit that fits it."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def watch(
@@ -189,5 +191,6 @@ def watch(
 
 
 def _stuck(waited_s: float, snapshot: Snapshot) -> str:
-    where = "; ".join(f"{f.stage}: {f.shard_id} for {f.for_s:.0f} s" for f in snapshot.in_flight[:5])
-    return f"nothing moved for {waited_s:.0f} s; in progress: {where or 'nothing (no worker could start)'}"
+    where = "; ".join(f"{f.stage}: {f.shard_id} for {duration(f.for_s)}" for f in snapshot.in_flight[:5])
+    where = where or "nothing (no worker could start)"
+    return f"nothing moved for {duration(waited_s)}; in progress: {where}"

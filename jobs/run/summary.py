@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.run.words import counted
+from actors.time_text import duration, moment
+from jobs.run.words import counted, wait_of
 
 _POSTPONED_SHOWN = 5
 
@@ -58,7 +59,7 @@ def _summary_rows(status: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple
                 f"{counted(run['shards_done'], 'shard')} done, {run['shards_failed']:,} failed, "
                 f"{run['shards_postponed']:,} postponed, {run['shards_skipped']:,} skipped (nothing to do), "
                 f"{counted(run['frames'], 'frame')}, {counted(run['persons'], 'person')} in "
-                f"{run['seconds']:.0f} s"
+                f"{duration(run['seconds'])}"
             ),
         )
     shards, frames, persons = status["shards"], status["frames"], status["persons"]
@@ -93,8 +94,12 @@ def _summary_rows(status: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple
         yield (
             "quota",
             (
-                f"{quota['model']}: {quota['spent_today']:,} requests spent today, {left}, resets at "
-                f"{quota['resets_at']}; {quota['persons_waiting']:,} persons wait, "
-                + (f"{quota['days_left']} resets needed" if quota["days_left"] else "today's quota is enough")
+                f"{quota['model']}: {counted(quota['spent_today'], 'request')} spent today, {left}, "
+                f"resets at {moment(quota['resets_at'])}; {wait_of(quota['persons_waiting'])}, "
+                + (
+                    f"{counted(quota['days_left'], 'reset')} needed"
+                    if quota["days_left"]
+                    else "today's quota is enough"
+                )
             ),
         )

@@ -24,14 +24,14 @@ def slow_shard(seconds: float):
 
 def test_a_shard_may_take_longer_than_the_deadline_while_answers_come():
     steps = count(1)
-    with ProgressDisplay(io.StringIO(), 1) as display:
+    with ProgressDisplay(io.StringIO(), {"large": 1}) as display:
         found = watch(slow_shard(5), lambda: Snapshot((STUCK,), steps=next(steps)), display, 1.5, 3)
         assert list(found) == [DONE]
 
 
 def test_a_shard_of_which_nothing_comes_is_named():
     with (
-        ProgressDisplay(io.StringIO(), 1) as display,
+        ProgressDisplay(io.StringIO(), {"large": 1}) as display,
         pytest.raises(StalledError, match=r"nothing moved for \d+ s; in progress: annotate: large for 4 s"),
     ):
         list(watch(slow_shard(20), lambda: Snapshot((STUCK,), steps=7), display, 1, 2))
