@@ -48,6 +48,7 @@ class Asked:
             is a local model.
         detected: Number of shards that this run detects. It asks about their persons too.
         detected_persons: Number of persons that these shards had before, as far as they were committed.
+        detected_requests: Number of requests for so many persons, or None if the annotator is a local model.
     """
 
     causes: Mapping[str, int]
@@ -55,6 +56,7 @@ class Asked:
     requests: int | None
     detected: int = 0
     detected_persons: int = 0
+    detected_requests: int | None = None
 
     def __str__(self) -> str:
         parts = []
@@ -62,7 +64,12 @@ class Asked:
             requests = "" if self.requests is None else f" in {counted(self.requests, 'request')}"
             parts.append(f"at most {counted(self.persons, 'person')}{requests}")
         if self.detected:
-            before = f" ({self.detected_persons:,} before)" if self.detected_persons else ""
+            before = ""
+            if self.detected_persons:
+                requests = (
+                    f" in {counted(self.detected_requests, 'request')}" if self.detected_requests else ""
+                )
+                before = f" (before, they had {self.detected_persons:,}{requests})"
             parts.append(f"the persons of {counted(self.detected, 'shard')} to be detected{before}")
         return " and ".join(parts)
 
@@ -183,7 +190,9 @@ def plan_reasons(
     had = sum(plan.reasons[shard_id].persons for shard_id in detected)
     asked = {}
     for name in annotators:
+        detected_requests = None
         if name == GEMINI:
+            detected_requests = -(-had // settings.persons_per_request)
             of = asked_of_gemini([shard for shard in waiting if shard.shard_id not in detected], settings)
         else:
             persons = Counter[str]()
@@ -191,7 +200,7 @@ def plan_reasons(
                 if reason.stage == name:
                     persons[reason.cause] += reason.persons
             of = Asked(dict(sorted(persons.items())), persons.total(), None)
-        asked[name] = Asked(of.causes, of.persons, of.requests, len(detected), had)
+        asked[name] = Asked(of.causes, of.persons, of.requests, len(detected), had, detected_requests)
     again = {stage for cause, stage in causes if cause == "settings"}
     again |= {name for name, of in asked.items() if of.causes.get("settings")}
     order = get_args(Cause)

@@ -30,7 +30,7 @@ _POLL_S = 1.0
 
 
 class ProgressDisplay:
-    """Shows shards, frames and persons so far, rates now and overall, failures and the time left.
+    """Shows shards, frames, persons and answers so far, rates now and overall, failures and the time left.
 
     On a terminal, the display is drawn in place. Elsewhere, a line is printed at most every ten seconds.
 
@@ -44,7 +44,7 @@ class ProgressDisplay:
         self._totals = Totals()
         self._snapshot = Snapshot()
         self._started = time.monotonic()
-        self._recent: deque[tuple[float, int, int]] = deque()
+        self._recent: deque[tuple[float, int, int, int]] = deque()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -84,7 +84,7 @@ class ProgressDisplay:
         self._snapshot = snapshot
         now = time.monotonic()
         self._bar.update(self._task, left=self._time_left.text(now, snapshot))
-        self._recent.append((now, self._frames, self._persons))
+        self._recent.append((now, self._frames, self._persons, snapshot.answers))
         while now - self._recent[0][0] > _RATE_OVER_S:
             self._recent.popleft()
         if self._console.is_terminal:
@@ -120,16 +120,19 @@ class ProgressDisplay:
     def _line(self) -> str:
         task = self._bar.tasks[0]
         left = f", {task.fields['left']}" if task.fields["left"] else ""
+        answers = f"answers {self._rates(3, self._snapshot.answers)}, " if self._snapshot.answers else ""
         return (
             f"{task.completed:.0f} of {counted(int(task.total or 0), 'shard')}, "
             f"frames {self._rates(1, self._frames)}, persons {self._rates(2, self._persons)}, "
-            f"failed {self._failed()}{left}"
+            f"{answers}failed {self._failed()}{left}"
         )
 
     def __rich__(self) -> Group:
         numbers = Table.grid(padding=(0, 2))
         numbers.add_row("frames", self._rates(1, self._frames) if self._recent else "0")
         numbers.add_row("persons", self._rates(2, self._persons) if self._recent else "0")
+        if self._snapshot.answers:
+            numbers.add_row("answers", self._rates(3, self._snapshot.answers))
         numbers.add_row("failed", self._failed())
         return Group(self._bar, numbers)
 

@@ -79,7 +79,7 @@ def test_each_cause_is_told_apart(output: Path, dry_run):
         "- 1 changed in the input (same size, other etag)",
         "- 1 failed before",
         "- SmolVLM would be asked about the persons of 4 shards to be detected "
-        f"({kept(output, 'bc')} before)",
+        f"(before, they had {kept(output, 'bc')})",
     ]
 
 
@@ -87,7 +87,7 @@ def test_a_changed_setting_of_detection_is_named_with_both_values(output: Path, 
     said = dry_run("roi.max_persons=1", "roi.dynamic.ratio=0.25", "gemini.temperature=1")
     why = "settings changed: roi.dynamic.ratio 0.5 -> 0.25, roi.max_persons 2 -> 1\n"
     assert f"- 4 to be detected again, because {why}" in said
-    persons = f"the persons of 4 shards to be detected ({kept(output)} before)"
+    persons = f"the persons of 4 shards to be detected (before, they had {kept(output)})"
     assert f"SmolVLM would be asked about {persons}" in said
     assert "temperature" not in said
 
@@ -148,6 +148,9 @@ def test_gemini_is_announced_with_persons_and_requests_before_it_is_asked(output
     assert f": {persons} have no answer yet\n" in said
     assert "at most 3 persons in 1 request: " in dry_run(*EIGHT, "gemini.max_persons=3")
     assert f"in {persons} requests" in dry_run(*EIGHT[:2], "gemini.persons_per_request=1")
+    said = dry_run(*EIGHT, "roi.max_persons=1")
+    before = f"before, they had {persons} in {counted}"
+    assert f"Gemini would be asked about the persons of 4 shards to be detected ({before})" in said
     last = json.loads((output / "run.json").read_bytes())
     last["config"]["gemini"]["model"] = "gemini-1.0"
     last["fingerprints"]["gemini"] = "before"
@@ -190,7 +193,7 @@ def test_a_run_says_it_in_one_line_and_progress_json_has_it_as_data(
         "4 shards in the input, 4 to do: 1 changed in the input (same size, other etag); 3 to be annotated "
         "again by SmolVLM, because settings changed: smolvlm.dtype auto -> bfloat16; SmolVLM is asked about "
         f"at most {kept(output, 'bcd')} persons and the persons of 1 shard to be detected "
-        f"({kept(output, 'a')} before); starting Ray"
+        f"(before, they had {kept(output, 'a')}); starting Ray"
     )
     plan = job.progress(output)["run"]["plan"]
     assert plan["reasons"] == [
