@@ -73,6 +73,8 @@ class ObjectStore:
                     "retries": {"max_attempts": self.settings.retries, "mode": "standard"},
                     "connect_timeout": min(10.0, self.settings.timeout_s),
                     "read_timeout": self.settings.timeout_s,
+                    # The default of 10 would make most of the writers of `write_many` wait for each other.
+                    "max_pool_connections": _REMOTE_WRITERS,
                 },
             }
             if endpoint:

@@ -29,8 +29,12 @@ _UNREAD_STATISTICS = ("RAY_enable_metrics_collection", "RAY_event_stats")
 17% of a core with these statistics and 9% without."""
 
 
-_COMMIT = Resources(workers=2, cpus=0.25, shards_per_worker=8)
-"""Commits wait for the bucket most of the time, so they need little of a core."""
+_COMMIT_CPUS = 0.1
+"""Cores of a commit worker, which waits for the bucket most of the time."""
+_DETECTORS_PER_COMMIT = 2
+_COMMITS = (2, 128)
+"""Fewest and most commit workers. S3 takes 3,500 writes per second and prefix, which is what 128 workers make
+that write five objects a shard with an answer in 0.2 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,10 @@ def _check_reachable(address: str) -> None:
 
 
 def plan_resources(settings: Settings, cpus: float, gpus: float | None) -> StageResources:
-    """Divide the cores: annotators first, then a detector on each remaining core.
+    """Divide the cores: annotators first, then commits, then a detector on each remaining core.
+
+    The number of commit workers follows from those that they work for, so that commits keep up with a cluster
+    of any size.
 
     Args:
         settings: The settings. `detector.actors` and `smolvlm.actors` are used as given, unless "auto".
@@ -139,8 +146,9 @@ def plan_resources(settings: Settings, cpus: float, gpus: float | None) -> Stage
     if vlm.enabled:
         fitting = int((gpus or 1) // vlm.gpus_per_actor) if vlm.gpus_per_actor > 0 else 1
         annotators = max(1, fitting) if vlm.actors == "auto" else vlm.actors
-    reserved = 0 if local else annotators + 1
-    free = max(1, int(cpus) - reserved) // detector.threads
+    threads = detector.threads
+    others = annotators + math.ceil(_commit_workers(int(cpus) // threads, annotators) * _COMMIT_CPUS)
+    free = max(1, int(cpus) - (0 if local else others)) // threads
     detectors = max(1, free) if detector.actors == "auto" else detector.actors
     planned = StageResources(
         detect=Resources(
@@ -149,8 +157,15 @@ def plan_resources(settings: Settings, cpus: float, gpus: float | None) -> Stage
         annotate=Resources(workers=annotators, gpus=vlm.gpus_per_actor, gpu_setting="smolvlm.gpus_per_actor")
         if vlm.enabled
         else None,
-        commit=_COMMIT,
+        commit=Resources(
+            workers=_commit_workers(detectors, annotators), cpus=_COMMIT_CPUS, shards_per_worker=8
+        ),
     )
     if not local and gpus is not None and planned.cpus > cpus:
         log.warning("the run needs %.1f cores but the cluster has %.0f; it may wait", planned.cpus, cpus)
     return planned
+
+
+def _commit_workers(detectors: int, annotators: int) -> int:
+    fewest, most = _COMMITS
+    return min(most, max(fewest, math.ceil(detectors / _DETECTORS_PER_COMMIT) + annotators))
