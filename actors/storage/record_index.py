@@ -66,23 +66,26 @@ def read_records(store: ObjectStore, keep_index: bool = False) -> Iterator[tuple
     """
     with _IndexReader(store) as index, _IndexWriter(store) as renewed:
 
-        def load(pair: tuple[ObjectInfo, _Entry | None]) -> tuple[ObjectInfo, CommitRecord, str, bool] | None:
+        def load(pair: tuple[ObjectInfo, _Entry | None]) -> tuple[_Entry, CommitRecord, bool] | None:
             info, entry = pair
             if entry is not None:
-                return info, parse_record(store.full(info.path), entry.record.encode()), entry.etag, False
+                return entry, parse_record(store.full(info.path), entry.record.encode()), False
             found = read_record(store, str(layout.shard_id_of(info.path)))
-            return None if found is None else (info, *found, True)
+            if found is None:
+                return None
+            record, etag = found
+            return _Entry(info.path, info.etag, etag, record.model_dump_json()), record, True
 
         listing = (o for o in store.list(layout.COMMITS) if layout.shard_id_of(o.path) is not None)
         alone = 0
         for found in map_ahead(load, ((info, index.find(info)) for info in listing), _READERS):
             if found is None:
                 continue
-            info, record, etag, was_alone = found
+            entry, record, was_alone = found
             alone += was_alone
             if keep_index:
-                renewed.add(_Entry(info.path, info.etag, etag, record.model_dump_json()))
-            yield record, etag
+                renewed.add(entry)
+            yield record, entry.etag
         if keep_index and alone >= _WORTH_WRITING:
             renewed.publish()
 
@@ -95,8 +98,15 @@ def list_records(store: ObjectStore) -> Iterator[tuple[str, str]]:
             yield shard_id, info.etag
 
 
-def read_some_records(store: ObjectStore, shard_ids: Sequence[str]) -> Iterator[CommitRecord]:
+def read_some_records(
+    store: ObjectStore, shard_ids: Sequence[str], keep_index: bool = False
+) -> Iterator[CommitRecord]:
     """The records of some shards, given and returned in the order of the listing; deleted ones are left out.
+
+    Args:
+        store: The output.
+        shard_ids: The shards.
+        keep_index: Passed to `read_records` if most records have to be read.
 
     Raises:
         OutputError: A record is not one that this version can read.
@@ -107,7 +117,7 @@ def read_some_records(store: ObjectStore, shard_ids: Sequence[str]) -> Iterator[
                 yield found[0]
         return
     wanted = set(shard_ids)
-    yield from (record for record, _ in read_records(store) if record.shard_id in wanted)
+    yield from (record for record, _ in read_records(store, keep_index) if record.shard_id in wanted)
 
 
 class _IndexReader:

@@ -8,6 +8,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -94,6 +95,16 @@ class _Shard:
     damage: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """Files that were written but are not committed yet, and what the new version consists of."""
+
+    schema: Schema
+    added: list[NewFile]
+    kept: tuple[str, ...]
+    answers: AnswerColumns
+
+
 def consolidate_output(
     store: ObjectStore, attributes: AttributeSchema, keep_versions_days: float
 ) -> Consolidated:
@@ -134,8 +145,7 @@ def _consolidate(store: ObjectStore, attributes: AttributeSchema, keep_versions_
     frames.write(FRAME_COLUMNS, lambda record: frame_rows(store, record))
     done.frames = frames.finish(keep_versions_days)
     persons = _Update(store, layout.CONSOLIDATED, groups, done)
-    columns = persons.answer_columns(attributes).person_columns(attributes)
-    persons.write(columns, lambda record: person_rows(store, record, columns))
+    persons.write_persons(attributes)
     done.persons = persons.finish(keep_versions_days)
     return done
 
@@ -184,40 +194,72 @@ class _Update:
         self._changed = [group for group in groups if group.digest not in present]
         self._kept = {group.digest: present[group.digest] for group in groups if group.digest in present}
 
-    def answer_columns(self, attributes: AttributeSchema) -> AnswerColumns:
-        """Return the columns of all annotations tables.
+    def write_persons(self, attributes: AttributeSchema) -> None:
+        """Write the persons, with the union of the columns of all annotations tables.
 
-        Only the tables of changed shards are read, unless the union of their columns isn't what the snapshot
-        has: then the files that are kept say which columns their tables had.
-        """
-        known = AnswerColumns()
-        shard_ids = [shard_id for group in self._changed for shard_id in group.shard_ids]
-        records = read_some_records(self._store, shard_ids)
-        for found in map_ahead(self._columns_of, records):
-            known.update(found)
-        if Schema.from_arrow(known.person_columns(attributes)) != self._snapshot.schema:
-            for content in map_ahead(self._columns_of_file, self._kept.values()):
-                known.update(content)
-        return known
-
-    def write(self, columns: pa.Schema, read: Read) -> None:
-        """Write the files of changed groups, of all if the columns change, and commit them.
+        Which columns these are is certain only when all tables have been read, and opening them is most of
+        the work. So the first shards tell what to expect, and if other shards have other columns, the files
+        are written once more.
 
         Raises:
             PreconditionError: Another consolidation was faster.
         """
+        known = self._expected_columns()
+        while True:
+            columns = self._with_kept(known, attributes).person_columns(attributes)
+            written = self._write(columns, partial(person_rows, self._store, columns=columns))
+            if self._with_kept(written.answers, attributes).person_columns(attributes) == columns:
+                self._commit(written)
+                return
+            known = written.answers
+
+    def write(self, columns: pa.Schema, read: Read) -> None:
+        """Write rows with columns that are known.
+
+        Raises:
+            PreconditionError: Another consolidation was faster.
+        """
+        self._commit(self._write(columns, read))
+
+    def _expected_columns(self) -> AnswerColumns:
+        known = AnswerColumns()
+        shard_ids = [shard_id for group in self._changed[:1] for shard_id in group.shard_ids]
+        for found in map_ahead(self._columns_of, read_some_records(self._store, shard_ids)):
+            known.update(found)
+        return known
+
+    def _with_kept(self, known: AnswerColumns, attributes: AttributeSchema) -> AnswerColumns:
+        """Return the columns of changed shards and of those whose files are kept.
+
+        The files are asked only if the changed shards have other columns than the snapshot.
+        """
+        if Schema.from_arrow(known.person_columns(attributes)) == self._snapshot.schema:
+            return known
+        union = AnswerColumns()
+        union.update(known)
+        for content in map_ahead(self._columns_of_file, self._kept.values()):
+            union.update(content)
+        return union
+
+    def _write(self, columns: pa.Schema, read: Read) -> _Written:
+        """Write the files of changed groups, or of all groups if the columns change."""
         schema = Schema.from_arrow(columns)
-        snapshot, changed, kept = self._snapshot, self._changed, self._kept
-        if schema != snapshot.schema:
+        changed, kept = self._changed, self._kept
+        if schema != self._snapshot.schema:
             changed, kept = list(self._groups), {}
-        added = list(self._files(changed, columns, read))
-        gone = snapshot.rows.keys() - set(kept.values())
+        answers = AnswerColumns()
+        added = list(self._files(changed, columns, read, answers))
+        return _Written(schema, added, tuple(kept.values()), answers)
+
+    def _commit(self, new: _Written) -> None:
+        snapshot = self._snapshot
+        gone = snapshot.rows.keys() - set(new.kept)
         # A transaction without changes makes sure that files of one that was killed are leftovers.
-        if added or gone or schema != snapshot.schema or snapshot.unfinished:
-            self._table.commit(snapshot, schema, added, kept.values())
-        self._done.written += len(added)
-        self._done.files += len(kept) + len(added)
-        self._rows = sum(snapshot.rows[name] for name in kept.values()) + sum(new.rows for new in added)
+        if new.added or gone or new.schema != snapshot.schema or snapshot.unfinished:
+            self._table.commit(snapshot, new.schema, new.added, new.kept)
+        self._done.written += len(new.added)
+        self._done.files += len(new.kept) + len(new.added)
+        self._rows = sum(snapshot.rows[name] for name in new.kept) + sum(file.rows for file in new.added)
 
     def finish(self, keep_versions_days: float) -> int:
         """Delete what is no longer needed, and return the number of the table's rows."""
@@ -236,14 +278,17 @@ class _Update:
             content = pq.read_metadata(stream).metadata[_COLUMNS_KEY]
         return AnswerColumns.from_json(json.loads(content))
 
-    def _files(self, groups: Sequence[_Group], columns: pa.Schema, read: Read) -> Iterator[NewFile]:
+    def _files(
+        self, groups: Sequence[_Group], columns: pa.Schema, read: Read, answers: AnswerColumns
+    ) -> Iterator[NewFile]:
+        """Write the files of some groups, and add the columns of their annotations tables to `answers`."""
         group_of = {shard_id: group for group in groups for shard_id in group.shard_ids}
-        records = read_some_records(self._store, list(group_of))
+        records = read_some_records(self._store, list(group_of), keep_index=True)
         shards = map_ahead(lambda record: self._shard(record, read), records)
         with tempfile.TemporaryDirectory(prefix="shopframe-consolidated-") as folder:
             path = Path(folder, "rows.parquet")
             for group, members in itertools.groupby(shards, key=lambda shard: group_of[shard.shard_id]):
-                yield self._file(group, members, columns, path)
+                yield self._file(group, members, columns, path, answers)
 
     def _shard(self, record: CommitRecord, read: Read) -> _Shard:
         try:
@@ -255,7 +300,14 @@ class _Update:
         newest, rows = found
         return _Shard(newest.shard_id, newest.attempt_id, rows)
 
-    def _file(self, group: _Group, shards: Iterator[_Shard], columns: pa.Schema, path: Path) -> NewFile:
+    def _file(
+        self,
+        group: _Group,
+        shards: Iterator[_Shard],
+        columns: pa.Schema,
+        path: Path,
+        answers: AnswerColumns,
+    ) -> NewFile:
         digest, rows = group.digest, 0
         attempts: dict[str, str] = {}
         with_rows: list[str] = []
@@ -285,6 +337,7 @@ class _Update:
                     _COLUMNS_KEY: json.dumps(known.as_json()).encode(),
                 }
             )
+        answers.update(known)
         name = layout.snapshot_file(group.shard_ids[0], digest, self._snapshot.version)
         self._store.upload(self._table.path_of(name), path)
         shard_ids = (min(with_rows), max(with_rows)) if with_rows else None

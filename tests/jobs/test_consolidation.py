@@ -391,6 +391,7 @@ def test_an_annotator_that_only_some_shards_have_is_null_for_the_others(store):
     consolidate(store)
     assert column(store, "gemini_gender") == {a: None, b: "female", c: None}
     assert column(store, "smolvlm_status") == {a: "ok", b: "ok", c: None}
+    assert len(files_of(store, "consolidated")) == 3
     write_output(store, {a: one(gender="unknown")})
     assert consolidate(store).written == 2
     assert column(store, "gemini_gender") == {a: None, b: "female", c: None}
