@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -42,12 +44,14 @@ class S3Server:
         access_key: The only access key that the server accepts.
         secret_key: Secret of the access key; the server refuses a wrong one.
         pid: Process id of the server.
+        metrics_url: URL of the server's own statistics, for Prometheus.
     """
 
     endpoint_url: str
     access_key: str
     secret_key: str
     pid: int
+    metrics_url: str
 
     @property
     def environment(self) -> dict[str, str]:
@@ -76,6 +80,21 @@ class S3Server:
         name = f"test-{uuid.uuid4().hex[:12]}"
         self.client().create_bucket(Bucket=name)
         return name
+
+
+def count_requests(metrics_url: str) -> Counter[str]:
+    """Return how many S3 requests of each kind, such as GET, PUT and LIST, a server has answered.
+
+    Args:
+        metrics_url: URL of the server's statistics.
+    """
+    with urllib.request.urlopen(metrics_url) as reply:
+        lines = reply.read().decode().splitlines()
+    found: Counter[str] = Counter()
+    for line in lines:
+        if match := re.match(r'SeaweedFS_s3_request_total\{.*type="(\w+)".*\} (\S+)', line):
+            found[match[1]] += int(float(match[2]))
+    return found
 
 
 def find_weed() -> str | None:
@@ -110,7 +129,7 @@ def seaweedfs(folder: Path | None = None) -> Iterator[S3Server]:
         config = folder / "s3.json"
         config.write_text(json.dumps({"identities": [identity]}))
         (folder / "data").mkdir(exist_ok=True)
-        master, volume, filer, s3 = _free_ports(4)
+        master, volume, filer, s3, metrics = _free_ports(5)
         command = [
             weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             "-master.telemetry=false", "-master.electionTimeout=1s", f"-master.port={master}",
@@ -119,13 +138,15 @@ def seaweedfs(folder: Path | None = None) -> Iterator[S3Server]:
             "-master.volumeSizeLimitMB=128",
             "-filer", f"-filer.port={filer}",
             "-s3", f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={config}",
+            f"-metricsPort={metrics}",
         ]  # fmt: skip
         log = folder / "weed.log"
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=folder)
         stack.callback(_remove_sockets, (master, volume, filer, s3))
         stack.callback(_stop, process, graceful=keep)
-        server = S3Server(f"http://127.0.0.1:{s3}", ACCESS_KEY, SECRET_KEY, process.pid)
+        endpoint, statistics = f"http://127.0.0.1:{s3}", f"http://127.0.0.1:{metrics}/metrics"
+        server = S3Server(endpoint, ACCESS_KEY, SECRET_KEY, process.pid, statistics)
         _wait_until_ready(server, process, log)
         yield server
 
