@@ -55,6 +55,17 @@ _COMMITS = 20
 _FOLDERS = ("commits", "frames", "persons", "annotations")
 
 
+# A small process between the two, because Linux counts the memory of the process that starts another as the
+# peak of the other.
+_RUNNER = """
+import json, resource, subprocess, sys
+code = subprocess.run(sys.argv[1:]).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps({"cpu_s": used.ru_utime + used.ru_stime, "peak_bytes": used.ru_maxrss << 10}))
+sys.exit(code)
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One step: wall and CPU time in seconds, peak memory in bytes, S3 requests by kind, and its result."""
@@ -161,15 +172,16 @@ class Bench:
         environment = dict(os.environ)
         if self._server is not None:
             environment |= {**self._server.environment, METRICS: self._server.metrics_url}
-        path = self._folder / "result.json"
+        called = ["-m", "jobs.cli"] if step == "command" else ["-m", "benchmarks.scale_steps", step]
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.scale_steps", str(path), step, *arguments],
+            [sys.executable, "-c", _RUNNER, sys.executable, *called, *arguments],
             cwd=_REPOSITORY, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode:
             raise SystemExit(f"{step} failed:\n{done.stdout}{done.stderr}")
-        found: dict[str, Any] = json.loads(path.read_bytes())
-        return found
+        *said, used = done.stdout.splitlines()
+        result = json.loads(said[-1]) if step != "command" else {}
+        return {**result, **json.loads(used)}
 
 
 def _print_ratios(measured: Sequence[Measured]) -> None:

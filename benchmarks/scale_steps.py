@@ -1,8 +1,8 @@
 """One measured step of `benchmarks.scale`, in a process of its own: the CPU time and peak memory are its own.
 
-    python -m benchmarks.scale_steps RESULT STEP [ARGUMENT ...]
+    python -m benchmarks.scale_steps STEP [ARGUMENT ...]
 
-The step's result is written to the file RESULT as JSON.
+The last line of its output is the step's result as JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import botocore.session
@@ -38,19 +37,6 @@ METRICS = "SEAWEEDFS_METRICS_URL"
 """Variable with the URL at which a SeaweedFS server counts its requests; it is unset for local outputs."""
 
 _TABLES = ("frames", "persons", "annotations/smolvlm")
-
-
-def command(*arguments: str) -> dict[str, Any]:
-    """Run `shopframe` with these arguments, as users do."""
-    from jobs.cli import main
-
-    sys.argv = ["shopframe", *arguments]
-    try:
-        main()
-    except SystemExit as ended:
-        if ended.code:
-            raise
-    return {}
 
 
 def plan(*overrides: str) -> dict[str, Any]:
@@ -169,23 +155,15 @@ def _settings(overrides: tuple[str, ...]) -> Settings:
     return load_settings((), list(overrides)).settings
 
 
-def _peak_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
-
-
 _STEPS: dict[str, Callable[..., dict[str, Any]]] = {
-    step.__name__: step for step in (command, plan, listing, rows, change, commits)
+    step.__name__: step for step in (plan, listing, rows, change, commits)
 }
 
 
 def main() -> None:
     """Run the step that the command line names."""
-    result, step, *arguments = sys.argv[1:]
-    found = _STEPS[step](*arguments)
-    times = os.times()
-    own = {"cpu_s": times.user + times.system + times.children_user + times.children_system}
-    Path(result).write_text(json.dumps({**found, **own, "peak_bytes": _peak_bytes()}))
+    step, *arguments = sys.argv[1:]
+    print(json.dumps(_STEPS[step](*arguments)))
 
 
 if __name__ == "__main__":

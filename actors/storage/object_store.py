@@ -121,7 +121,9 @@ class ObjectStore:
 
     def read(self, path: str) -> bytes:
         """Return the whole content. Raises FileNotFoundError."""
-        return bytes(self.fs.cat_file(self.full(path)))
+        # Otherwise, s3fs asks for the size first, to read large objects in several pieces at once.
+        options = {"max_concurrency": 1} if self.is_s3 else {}
+        return bytes(self.fs.cat_file(self.full(path), **options))
 
     def read_start(self, path: str, size_bytes: int) -> bytes:
         """Return the first bytes of an object, or all of it if it is shorter. Raises FileNotFoundError."""

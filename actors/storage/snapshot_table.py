@@ -36,6 +36,9 @@ _PROTOCOLS = frozenset({"file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs",
 _CONFIGURATION: dict[str, str | None] = {"delta.checkpointInterval": "1000000000"}
 
 
+_MADE_FOR = "shopframe.made_for"
+
+
 @dataclass(frozen=True, slots=True)
 class NewFile:
     """A file to add to the table.
@@ -64,6 +67,7 @@ class Snapshot:
         files: Maps the digest in a file's name to the name, for files that are there.
         rows: Number of rows of each file that the version consists of, by name.
         unfinished: Whether there are files that another transaction may still be about to commit.
+        made_for: What `commit` was given as `made_for`, or None for a version without it.
     """
 
     table: DeltaTable
@@ -72,6 +76,7 @@ class Snapshot:
     files: dict[str, str]
     rows: dict[str, int]
     unfinished: bool
+    made_for: str | None
 
 
 def check_supported(store: ObjectStore) -> None:
@@ -118,6 +123,7 @@ class SnapshotTable:
             version = table.version()
             actions = pa.table(table.get_add_actions())
             schema = table.schema()
+            made_for = table.history(1)[0].get(_MADE_FOR)
         rows = dict(zip(actions["path"].to_pylist(), actions["num_records"].to_pylist(), strict=True))
         prefix = f"{self.folder}/"
         present = {found.path.removeprefix(prefix) for found in self._store.list(self.folder)}
@@ -132,6 +138,7 @@ class SnapshotTable:
                 it is not None and it.base_version >= version and name not in rows
                 for name, it in named.items()
             ),
+            made_for=made_for,
         )
 
     def paths(self) -> list[str] | None:
@@ -144,7 +151,12 @@ class SnapshotTable:
             return sorted(map(self.path_of, pa.table(table.get_add_actions())["path"].to_pylist()))
 
     def commit(
-        self, snapshot: Snapshot, schema: Schema, added: Sequence[NewFile], kept: Collection[str]
+        self,
+        snapshot: Snapshot,
+        schema: Schema,
+        added: Sequence[NewFile],
+        kept: Collection[str],
+        made_for: str,
     ) -> None:
         """Make a new version of files that are kept from a snapshot and files that are added.
 
@@ -153,6 +165,7 @@ class SnapshotTable:
             schema: Columns of the new version. Files can be kept only if these are the snapshot's.
             added: Files that were written to the table's folder.
             kept: Names of files of the snapshot.
+            made_for: What the schema depends on beside the files; stored with the version.
 
         Raises:
             PreconditionError: Another transaction was faster. The added files count for nothing.
@@ -173,7 +186,10 @@ class SnapshotTable:
         with self._errors():
             # Without retries of its own, delta-rs commits at the next version or not at all.
             snapshot.table.create_write_transaction(
-                actions, mode, schema, commit_properties=CommitProperties(max_commit_retries=0)
+                actions,
+                mode,
+                schema,
+                commit_properties=CommitProperties({_MADE_FOR: made_for}, max_commit_retries=0),
             )
 
     def vacuum(self, keep_versions_days: float) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from actors.attributes import AttributeSchema
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA
-from actors.storage.commit_record import CommitRecord, read_record
+from actors.storage.commit_record import CommitRecord, CommittedObject, read_record
 from actors.storage.object_store import ObjectStore
 from actors.storage.tables import annotations_schema
 
@@ -21,6 +21,8 @@ _FRAME_COLUMNS = ["camera", "captured_at", "width", "height"]
 _PERSON_COLUMNS = ["bbox", "score"]
 _ANNOTATIONS = "annotations/"
 _Content = TypeVar("_Content")
+_WHOLE_BYTES = 1 << 20
+"""Size up to which a table is read with one request. Reading some of its columns takes four or more."""
 _REREADS = 5
 """How often a record that is replaced while its objects are read is read again."""
 
@@ -101,8 +103,8 @@ def answer_columns(store: ObjectStore, record: CommitRecord) -> AnswerColumns:
     found = AnswerColumns()
     if record.state == "done":
         for annotator, path in _annotations(record):
-            with store.open(path) as stream:
-                found.add(annotator, pq.read_schema(stream))
+            # These tables have no crops, so they are small, and a request for all of it is the only one.
+            found.add(annotator, pq.read_schema(pa.BufferReader(store.read(path))))
     return found
 
 
@@ -135,9 +137,7 @@ def person_rows(store: ObjectStore, record: CommitRecord, columns: pa.Schema) ->
         return ShardRows(columns.empty_table())
     frame_table = _read(store, frames.path, ["frame_key", *_FRAME_COLUMNS, "status"])
     frame_table = frame_table.filter(pc.equal(frame_table["status"], "ok"))
-    # The crops are most of the file, so only the other columns are read.
-    with store.open(persons.path) as stream:
-        kept = _table_of(stream, [*_KEYS, *_PERSON_COLUMNS, "kept"])
+    kept = _read_without_crops(store, persons)
     kept = kept.filter(kept["kept"])
     values = {name: kept[name] for name in [*_KEYS, *_PERSON_COLUMNS]}
     at = pc.index_in(kept["frame_key"], value_set=frame_table["frame_key"].combine_chunks())
@@ -186,6 +186,15 @@ def _annotations(record: CommitRecord) -> Iterator[tuple[str, str]]:
 
 def _read(store: ObjectStore, path: str, columns: list[str] | None) -> pa.Table:
     return _table_of(pa.BufferReader(store.read(path)), columns)
+
+
+def _read_without_crops(store: ObjectStore, persons: CommittedObject) -> pa.Table:
+    columns = [*_KEYS, *_PERSON_COLUMNS, "kept"]
+    if persons.size_bytes <= _WHOLE_BYTES:
+        return _read(store, persons.path, columns)
+    # The crops are most of the file, so only the other columns are read.
+    with store.open(persons.path) as stream:
+        return _table_of(stream, columns)
 
 
 def _table_of(source: IO[bytes] | pa.BufferReader, columns: list[str] | None) -> pa.Table:

@@ -18,6 +18,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from actors.attributes import AttributeSchema
 from actors.errors import PreconditionError, StoreError
+from actors.fingerprint import fingerprint_of
 from actors.records import SCHEMA_VERSION
 from actors.storage import layout
 from actors.storage.commit_record import CommitRecord
@@ -102,7 +103,7 @@ class _Written:
     schema: Schema
     added: list[NewFile]
     kept: tuple[str, ...]
-    answers: AnswerColumns
+    answers: AnswerColumns = field(default_factory=AnswerColumns)
 
 
 def consolidate_output(
@@ -204,12 +205,16 @@ class _Update:
         Raises:
             PreconditionError: Another consolidation was faster.
         """
+        made_for = fingerprint_of(attributes.to_json())
+        if self._is_current(made_for):
+            self._commit(_Written(self._snapshot.schema, [], tuple(self._kept.values())), made_for)
+            return
         known = self._expected_columns()
         while True:
             columns = self._with_kept(known, attributes).person_columns(attributes)
             written = self._write(columns, partial(person_rows, self._store, columns=columns))
             if self._with_kept(written.answers, attributes).person_columns(attributes) == columns:
-                self._commit(written)
+                self._commit(written, made_for)
                 return
             known = written.answers
 
@@ -219,7 +224,12 @@ class _Update:
         Raises:
             PreconditionError: Another consolidation was faster.
         """
-        self._commit(self._write(columns, read))
+        self._commit(self._write(columns, read), made_for="")
+
+    def _is_current(self, made_for: str) -> bool:
+        """Return whether nothing that the rows and their columns depend on has changed."""
+        unchanged = not self._changed and self._snapshot.rows.keys() == set(self._kept.values())
+        return unchanged and self._snapshot.made_for == made_for
 
     def _expected_columns(self) -> AnswerColumns:
         known = AnswerColumns()
@@ -251,12 +261,12 @@ class _Update:
         added = list(self._files(changed, columns, read, answers))
         return _Written(schema, added, tuple(kept.values()), answers)
 
-    def _commit(self, new: _Written) -> None:
+    def _commit(self, new: _Written, made_for: str) -> None:
         snapshot = self._snapshot
         gone = snapshot.rows.keys() - set(new.kept)
         # A transaction without changes makes sure that files of one that was killed are leftovers.
         if new.added or gone or new.schema != snapshot.schema or snapshot.unfinished:
-            self._table.commit(snapshot, new.schema, new.added, new.kept)
+            self._table.commit(snapshot, new.schema, new.added, new.kept, made_for)
         self._done.written += len(new.added)
         self._done.files += len(new.kept) + len(new.added)
         self._rows = sum(snapshot.rows[name] for name in new.kept) + sum(file.rows for file in new.added)

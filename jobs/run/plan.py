@@ -7,7 +7,8 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from actors.fingerprint import annotators_in
 from actors.read.frame_range import frames_of
@@ -66,6 +67,9 @@ class _Todo(NamedTuple):
     retry_outcomes: tuple[str, ...] | None = None
 
 
+_Value = TypeVar("_Value")
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
     """The part of a commit record that planning needs, a few hundred bytes per shard."""
@@ -101,14 +105,24 @@ class Committed:
                 base64.b64decode(record.input.members),
             ),
             input_format=record.input.format,
-            fingerprints=record.fingerprints,
-            annotators=record.annotators,
+            fingerprints=_shared(record.fingerprints),
+            annotators={name: _shared(outcomes) for name, outcomes in record.annotators.items()},
             kept=record.counts.kept,
             input_bytes=record.input.size_bytes,
             has_documents_due=record.documents == "due",
             first_frame=record.input.first_frame,
             stop_frame=record.input.stop_frame,
         )
+
+
+def _shared(content: Mapping[str, _Value]) -> Mapping[str, _Value]:
+    """Return a mapping that equal contents share, because most of the shards have the same fingerprints."""
+    return _shared_mapping(tuple(content.items()))
+
+
+@lru_cache(maxsize=1024)
+def _shared_mapping(items: tuple[tuple[str, Any], ...]) -> Mapping[str, Any]:
+    return dict(items)
 
 
 def _input_key(uri: str, start: int, stop: int | None, members: bytes) -> str:

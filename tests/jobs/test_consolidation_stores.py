@@ -15,6 +15,7 @@ from actors.storage.tables import from_parquet
 from jobs.run.prepare import check_places
 from jobs.settings import load_settings
 from tests.jobs.test_consolidation import (
+    FIRST,
     TABLES,
     consolidate,
     consolidate_all_at_once,
@@ -25,6 +26,7 @@ from tests.jobs.test_consolidation import (
     snapshot,
     store,
 )
+from tests.servers.seaweedfs import count_requests
 from tests.support import job
 from tests.support.committed import write_output
 
@@ -93,3 +95,32 @@ def test_wrong_credentials_are_named_without_the_secret(bucket, s3):
     assert "AWS_SECRET_ACCESS_KEY" in done.stderr
     for secret in ("a-wrong-secret", s3.secret_key):
         assert secret not in done.stderr + done.stdout
+
+
+def _requests_of(s3, work) -> dict[str, int]:
+    before = count_requests(s3.metrics_url)
+    work()
+    return dict(count_requests(s3.metrics_url) - before)
+
+
+def test_a_consolidation_without_changes_reads_no_file_of_the_tables(bucket, s3):
+    few, many = (ObjectStore(f"{bucket}/{name}") for name in ("few", "many"))
+    write_output(few, shards(FIRST[:1]))
+    write_output(many, shards([f"{first}x{n}" for first in FIRST for n in range(2)] + FIRST))
+    for output in (few, many):
+        consolidate(output)
+    asked = [_requests_of(s3, lambda output=output: consolidate(output)) for output in (few, many)]
+    assert asked[0] == asked[1]
+    assert "PUT" not in asked[0]
+
+
+def test_each_table_of_a_shard_is_read_with_one_request(bucket, s3):
+    few, many = [f"{FIRST[0]}x{n:02d}" for n in range(5)], [f"{FIRST[0]}x{n:02d}" for n in range(25)]
+    asked = []
+    for names in (few, many):
+        output = ObjectStore(f"{bucket}/{len(names)}")
+        write_output(output, shards(names))
+        asked.append(_requests_of(s3, lambda output=output: consolidate(output)))
+    # The record and the answers for the columns, then the record and the frames for both tables, the persons
+    # and the answers.
+    assert 0 < asked[1]["GET"] - asked[0]["GET"] <= (2 + 4 + 1 + 1) * 20

@@ -85,9 +85,19 @@ class S3Server:
 def count_requests(metrics_url: str) -> Counter[str]:
     """Return how many S3 requests of each kind, such as GET, PUT and LIST, a server has answered.
 
+    The server counts a request shortly after its answer, so this waits until the counts stay as they are.
+
     Args:
         metrics_url: URL of the server's statistics.
     """
+    before, now = None, _count(metrics_url)
+    while now != before:
+        time.sleep(0.05)
+        before, now = now, _count(metrics_url)
+    return now
+
+
+def _count(metrics_url: str) -> Counter[str]:
     with urllib.request.urlopen(metrics_url) as reply:
         lines = reply.read().decode().splitlines()
     found: Counter[str] = Counter()
