@@ -26,6 +26,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 ACCESS_KEY = "shopframe"
 SECRET_KEY = "only-for-loopback"
@@ -63,7 +64,7 @@ class S3Server:
             "AWS_DEFAULT_REGION": REGION,
         }
 
-    def client(self):
+    def client(self) -> Any:
         """Return a synchronous botocore client, which is independent of the code under test."""
         import botocore.session
 
