@@ -33,6 +33,17 @@ _DAMAGE = (FileNotFoundError, pa.ArrowInvalid)
 _Answers = list[tuple[tuple[str, str], KeptAnswer]]
 
 
+def file_uncommitted(store: ObjectStore) -> None:
+    """File the answers of shards in progress and of requests, wherever their shards are now.
+
+    Raises:
+        OutputError: An object in the output can't be read by this version.
+        OSError: The store can't be read or written.
+    """
+    file_journal(store)
+    file_in_flight(store)
+
+
 def file_answers(store: ObjectStore, only: Collection[str] | None = None) -> None:
     """File the answers of committed shards that are not filed yet.
 
@@ -41,15 +52,12 @@ def file_answers(store: ObjectStore, only: Collection[str] | None = None) -> Non
 
     Args:
         store: The output.
-        only: Ids of the shards to look at, or None for all of them and for all answers in flight.
+        only: Ids of the shards to look at, or None for all of them.
 
     Raises:
         OutputError: An object in the output can't be read by this version.
         OSError: The store can't be read or written.
     """
-    if only is None:
-        file_journal(store)
-        file_in_flight(store)
     records = {shard_id: _stamp(shard_id, etag) for shard_id, etag in list_records(store)}
     filed = _read_filed(store)
     known = np.isin(np.fromiter(records.values(), np.uint64, len(records)), filed, kind="sort")

@@ -11,7 +11,7 @@ from actors.commit.settings import OutputSettings
 from actors.errors import OutputError
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
-from jobs.run.answer_filing import file_answers
+from jobs.run.answer_filing import file_answers, file_uncommitted
 from jobs.run.consolidation import consolidate_output
 from jobs.run.output_status import output_status
 from jobs.run.run_log import log
@@ -45,7 +45,9 @@ def wrap_up(
     warnings = []
     if settings.answer_index:
         try:
-            file_answers(output)
+            file_uncommitted(output)
+            if run["shards_done"]:
+                file_answers(output)
         except OutputError as error:
             warnings.append(str(error))
     sweep(output)

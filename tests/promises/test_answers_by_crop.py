@@ -18,7 +18,7 @@ from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
-from jobs.run.answer_filing import file_answers
+from jobs.run.answer_filing import file_answers, file_uncommitted
 from tests.conftest import REPO_ROOT
 from tests.servers.gemini_server import KEY, gemini_server
 from tests.support import gemini_job, job
@@ -160,7 +160,7 @@ def test_a_killed_shard_is_asked_only_about_crops_that_were_not_answered(models,
     assert sorted(asked) == sorted(crop_sha256(crop) for crop in crops[4:])
     assert table["status"].to_pylist() == ["ok"] * 7
     asked.clear()
-    file_answers(store)
+    file_uncommitted(store)
     assert not list(store.list(layout.ANSWERS_IN_FLIGHT))
     again = annotator().annotate(block("renamed")).annotations["smolvlm"]
     assert asked == []
