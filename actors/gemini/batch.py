@@ -46,6 +46,7 @@ from actors.gemini.api.batch_jobs import (
 from actors.gemini.api.client import GeminiClient
 from actors.gemini.api.crop_shrinking import shrink_crop
 from actors.gemini.api.packing import Crop, PackedRequest, halves, pack
+from actors.gemini.api.refused_arguments import remedy_of
 from actors.gemini.api.tokens import cost_usd, estimate_input_tokens
 from actors.gemini.backlog.claims import BEAT_S, Claims
 from actors.gemini.backlog.drain import ShardDrainer
@@ -117,6 +118,7 @@ class BatchAnnotator(Annotator):
         self._shards_of: dict[str, list[str]] = {}
         self._unanswered: dict[str, JournalEntry] = {}
         self._spent_usd = 0.0
+        self._has_answered = False
 
     async def begin(self) -> None:
         """Do nothing, because each run starts a new batch annotator of its own."""
@@ -291,9 +293,15 @@ class BatchAnnotator(Annotator):
                 log.warning("batch job %s: the server no longer has its answers", job.display_name)
                 return again
             with target.open("rb") as lines:
-                results = read_results(lines, requests, self._drainer.schema, self._client.scrub)
+                results = list(read_results(lines, requests, self._drainer.schema, self._client.scrub))
+                refusals = [answer.refusal for _, answer in results if answer.refusal is not None]
+                if len(refusals) == len(results) > 1 and not self._has_answered:
+                    # Crops alone would not make every request of a first job fail.
+                    done.stop = Stop("refused", f"{refusals[0]}; {remedy_of(refusals[0])}")
+                    return again
+                self._has_answered = self._has_answered or len(refusals) < len(results)
                 for request, answer in results:
-                    self._spent_usd += cost_usd(answer.usage, self._settings.prices, batch=True)
+                    self._spent_usd += cost_usd(answer.usage, self._settings, batch=True)
                     if answer.split_reason is not None:
                         log.info("request split: %s", answer.split_reason)
                         again += halves(request)
@@ -310,7 +318,7 @@ class BatchAnnotator(Annotator):
                 crop_sha256(asked.crop.jpeg),
                 answer,
                 len(request.crops),
-                cost_usd(answer.usage, self._settings.prices, batch=True),
+                cost_usd(answer.usage, self._settings, batch=True),
                 self._drainer.resolved,
             )
             if annotation.status == "error":

@@ -32,6 +32,7 @@ from actors.gemini.api.answer import GeminiAnswer
 from actors.gemini.api.client import GeminiClient, read_api_key
 from actors.gemini.api.crop_shrinking import shrink_crop
 from actors.gemini.api.packing import Crop, PackedRequest, halves, pack
+from actors.gemini.api.refused_arguments import blank_request, remedy_of
 from actors.gemini.api.tokens import cost_usd, estimate_input_tokens
 from actors.gemini.backlog.pending_shard import answered
 from actors.gemini.egress_log import egress_of, record_egress
@@ -139,6 +140,7 @@ class OnlineAnnotator(Annotator):
         self._dispatching: asyncio.Task[None] | None = None
         self._sending: set[asyncio.Task[None]] = set()
         self._stop: Stop | None = None
+        self._checking = asyncio.Lock()
         self._failed_in_a_row = 0
         self._spent_usd = 0.0
         self._begun = False
@@ -281,9 +283,31 @@ class OnlineAnnotator(Annotator):
         except GeminiUnavailableError as error:
             return self._give_up(request, by_key, str(error))
         self._failed_in_a_row = 0
+        if answer.refusal is not None:
+            await self._check_arguments(answer.refusal)
         if answer.split_reason is None:
             await self._keep(request, answer, by_key)
         return answer
+
+    async def _check_arguments(self, refusal: str) -> None:
+        """Find out whether a refusal concerns the crops or the arguments that all requests have in common.
+
+        Google rarely says which. If it has answered no request yet, it is asked about a blank image, which
+        costs one request. If it refuses this one too, no request will be answered.
+        """
+        async with self._checking:
+            if self._client.has_answered or self._stop is not None:
+                return
+            try:
+                answer = await self._send(blank_request(), {})
+            except GeminiUnavailableError:
+                return
+            except GeminiRefusedError as error:
+                raise _Stopped(Stop("refused", str(error))) from None
+            if answer.refusal is not None:
+                raise _Stopped(
+                    Stop("refused", f"{refusal}; a blank image was refused too: {remedy_of(refusal)}")
+                )
 
     def _give_up(self, request: PackedRequest, by_key: dict[str, _Waiting], reason: str) -> GeminiAnswer:
         self._failed_in_a_row += 1
@@ -299,9 +323,10 @@ class OnlineAnnotator(Annotator):
     async def _send(self, request: PackedRequest, by_key: dict[str, _Waiting]) -> GeminiAnswer:
         while True:
             reservation = await self._reserve(request)
-            sent = [by_key[crop.key].asked for crop in request.crops]
-            egress = egress_of(request.key, sent, self._resolved.model, self._clock.now())
-            await asyncio.to_thread(record_egress, self._store, egress)
+            sent = [by_key[crop.key].asked for crop in request.crops if crop.key in by_key]
+            if sent:
+                egress = egress_of(request.key, sent, self._resolved.model, self._clock.now())
+                await asyncio.to_thread(record_egress, self._store, egress)
             if self._clock.now() > reservation.send_by:
                 # Writing the record took so long that the server could count this request in a later window.
                 await self._quota.release(reservation)
@@ -314,7 +339,7 @@ class OnlineAnnotator(Annotator):
                 continue
             if answer.usage.input:
                 await self._quota.settle(reservation, answer.usage.input)
-            self._spent_usd += cost_usd(answer.usage, self._settings.prices)
+            self._spent_usd += cost_usd(answer.usage, self._settings)
             return answer
 
     async def _reserve(self, request: PackedRequest) -> Reservation:
@@ -364,6 +389,6 @@ class OnlineAnnotator(Annotator):
             crop_sha256(waiting.asked.crop.jpeg),
             answer,
             share,
-            cost_usd(answer.usage, self._settings.prices),
+            cost_usd(answer.usage, self._settings),
             self._resolved,
         )

@@ -12,6 +12,18 @@ from actors.attributes import REASONING_KEY, REASONING_MAX_CHARS, AttributeSchem
 from actors.commit.pending import PendingAnnotator
 from actors.errors import ConfigError
 from actors.fingerprint import fingerprint_of
+from actors.gemini.api.model_families import (
+    FACTS_OF,
+    NEWEST,
+    ModelFamily,
+    Price,
+    ThinkingLevel,
+    family_of,
+    is_known,
+    least_budget,
+    least_level,
+    price_of,
+)
 from actors.gemini.quota.rules import QuotaLimits
 from actors.prompt import read_prompt
 from actors.settings_section import Section
@@ -28,8 +40,15 @@ _ANSWER_VERSION = 1
 class GeminiPrices(Section):
     """Google's prices in US dollars. They are used only to estimate the cost."""
 
-    input_usd: float = Field(0.30, ge=0, description="Price of a million input tokens.")
-    output_usd: float = Field(2.50, ge=0, description="Price of a million output tokens, including thinking.")
+    input_usd: float | None = Field(
+        None, ge=0, description="Price of a million input tokens. null takes Shopframe's table of models."
+    )
+    output_usd: float | None = Field(
+        None,
+        ge=0,
+        description="Price of a million output tokens, including thinking. null takes Shopframe's table of "
+        "models.",
+    )
     batch_share: float = Field(0.5, ge=0, le=1, description="Share of these prices that batch mode costs.")
 
 
@@ -78,10 +97,10 @@ class GeminiSettings(Section):
 
     enabled: bool = Field(False, description="Whether crops are sent to Gemini.")
     model: str = Field(
-        "gemini-2.5-flash",
+        "gemini-3.5-flash-lite",
         pattern=r"^[a-z0-9][a-z0-9.\-]*$",
-        description="Name of the model in Google's list. Google retires models, so check the list for its "
-        "end date.",
+        description="Name of the model in Google's list. Models of 2.5 and 3.x are known; any other one is "
+        "asked as 3.x, and the run says so. Google retires models, so check the list for its end date.",
     )
     prompt: str | None = Field(
         None,
@@ -144,26 +163,36 @@ class GeminiSettings(Section):
         description="Maximum number of seconds to wait before such a retry, unless the server asks for more.",
     )
     temperature: float | None = Field(
-        0, ge=0, le=2, description="Randomness of the answers. null leaves it to the model."
+        0,
+        ge=0,
+        le=2,
+        description="Randomness of the answers of 2.5 models. null leaves it to the model. It isn't sent to "
+        "3.x models, which ignore it.",
+    )
+    thinking_level: ThinkingLevel | None = Field(
+        None,
+        description="How much a 3.x model thinks before it answers, billed as output: minimal, low, medium "
+        "or high. null takes the lowest level that the model is known to accept. Not sent to 2.5 models.",
     )
     thinking_budget: int | None = Field(
-        0,
+        None,
         ge=-1,
         le=32_768,
-        description="Number of tokens that the model may think before it answers, billed as output. 0 turns "
-        "thinking off, -1 leaves it to the model, and null sends no budget, for models that don't accept "
-        "one.",
+        description="Number of tokens that a 2.5 model may think before it answers, billed as output. 0 "
+        "turns thinking off, -1 leaves it to the model, and null takes the least that the model accepts. Not "
+        "sent to 3.x models.",
     )
     media_resolution: Literal["auto", "low", "medium", "high"] = Field(
         "auto",
-        description="Level of detail at which Gemini reads crops. `low` costs 64 tokens per crop but shows "
-        "less.",
+        description="Level of detail at which Gemini reads crops. low, medium and high cost 280, 560 and "
+        "1120 tokens per crop on 3.x; low and medium cost 64 and 256 on 2.5. `auto` is low on 3.x, and 258 "
+        "per tile on 2.5.",
     )
     max_side_px: int | None = Field(
         384,
         ge=16,
         le=4096,
-        description="Longest side of a crop as it is sent, in pixels. Above 384, Google counts up to ten "
+        description="Longest side of a crop as it is sent, in pixels. Above 384, 2.5 models count up to ten "
         "times the tokens. null sends crops unchanged.",
     )
     answer_tokens: int = Field(
@@ -204,6 +233,59 @@ class GeminiSettings(Section):
         """The configured quota of the project."""
         return QuotaLimits(self.requests_per_minute, self.tokens_per_minute, self.requests_per_day)
 
+    @property
+    def family(self) -> ModelFamily:
+        """The rules that the model follows."""
+        return family_of(self.model)
+
+    @property
+    def price(self) -> Price:
+        """The price of the model's tokens: as configured, else from the table of models."""
+        known, own = price_of(self.model), self.prices
+        return Price(
+            known.input_usd if own.input_usd is None else own.input_usd,
+            known.output_usd if own.output_usd is None else own.output_usd,
+            known.is_estimate and (own.input_usd is None or own.output_usd is None),
+        )
+
+    @property
+    def level(self) -> ThinkingLevel | None:
+        """The thinking level to send, or None if the model takes none."""
+        if self.family.thinks_by != "level":
+            return None
+        return self.thinking_level or least_level(self.model)
+
+    @property
+    def budget(self) -> int | None:
+        """The thinking budget to send, in tokens, or None if the model takes none."""
+        if self.family.thinks_by != "budget":
+            return None
+        return least_budget(self.model) if self.thinking_budget is None else self.thinking_budget
+
+    def notices(self) -> tuple[str, ...]:
+        """Return what the user should know about the model and these settings before a run."""
+        said = []
+        if not is_known(self.model):
+            said.append(
+                f"gemini.model: {self.model} is not in Shopframe's table of models, so it is asked by the "
+                f"rules of {NEWEST.name}.x, the newest family there (documentation of {FACTS_OF})"
+            )
+        unused = {"level": "thinking_budget", "budget": "thinking_level"}[self.family.thinks_by]
+        if getattr(self, unused) is not None:
+            said.append(
+                f"gemini.{unused}: has no effect on {self.model}, which takes "
+                f"gemini.thinking_{self.family.thinks_by}"
+            )
+        if self.temperature and not self.family.follows_temperature:
+            said.append(f"gemini.temperature: has no effect on {self.model}, which ignores it")
+        if self.max_cost_usd is not None and self.price.is_estimate:
+            said.append(
+                f"gemini.max_cost_usd: the price of {self.model} is an estimate "
+                f"(${self.price.input_usd:g} in, ${self.price.output_usd:g} out per million tokens); look it "
+                "up and set gemini.prices"
+            )
+        return tuple(said)
+
     @field_validator("base_url")
     @classmethod
     def _is_a_plain_url(cls, url: str) -> str:
@@ -219,8 +301,7 @@ class GeminiSettings(Section):
 
     @model_validator(mode="after")
     def _a_request_fits(self) -> Self:
-        # An image of any size takes at least this many tokens (ai.google.dev/gemini-api/docs/tokens).
-        least = self.persons_per_request * (64 if self.media_resolution == "low" else 256)
+        least = self.persons_per_request * self.family.least_tokens(self.media_resolution)
         if self.tokens_per_minute is not None and least > self.tokens_per_minute:
             raise ValueError(
                 f"persons_per_request {self.persons_per_request} needs more than {least} tokens, above "
@@ -238,6 +319,7 @@ class ResolvedGemini:
         model: Name of the model, as configured.
         prompt: Text of the prompt, with the attributes filled in.
         prompt_sha256: SHA-256 of `prompt`.
+        notices: What the user should know about the model before the run.
         fingerprint: Fingerprint of everything that changes an annotation. The number of crops per request is
             not part of it, so that a change of this number asks about no person again.
     """
@@ -246,6 +328,7 @@ class ResolvedGemini:
     prompt: str
     prompt_sha256: str
     fingerprint: str
+    notices: tuple[str, ...] = ()
 
     @property
     def pending(self) -> PendingAnnotator:
@@ -278,4 +361,6 @@ def resolve_gemini(settings: GeminiSettings, schema: AttributeSchema) -> Resolve
         "max_side_px": settings.max_side_px,
         "reasoning": settings.reasoning,
     }
-    return ResolvedGemini(settings.model, prompt.text, prompt.sha256, fingerprint_of(content))
+    return ResolvedGemini(
+        settings.model, prompt.text, prompt.sha256, fingerprint_of(content), settings.notices()
+    )

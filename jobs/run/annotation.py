@@ -70,6 +70,8 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
         shards = list(list_shards(settings.input, settings.storage))
         settings, documents = choose_person_json(settings, last_run(output), shards)
         resolved = resolve(settings)
+        for notice in resolved.gemini.notices if resolved.gemini is not None else ():
+            warn(notice, terminal)
         prepared = prepare_run(settings, output, resolved, shards, scope, annotator, keep_index=True)
         write_run(output, prepared.record)
         starts = "; starting Ray" if prepared.has_work else ""

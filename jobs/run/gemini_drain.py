@@ -82,7 +82,8 @@ def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
     started = time.monotonic()
     with run_log(output) as opened:
         terminal = opened.terminal
-        warn(warning, terminal)
+        for notice in (warning, *resolved.notices):
+            warn(notice, terminal)
         before = read_run(output)
         settings, _ = choose_person_json(settings, before, ())
         run_record = _note_model(output, before, settings, resolved)

@@ -131,7 +131,7 @@ def test_what_is_not_ok_has_a_reason_and_another_model_is_named(faulty):
     crops = [crop_sha256(row["crop"]) for row in job.table(faulty.output, "persons").to_pylist()]
     versions = job.table(faulty.output, gemini_job.ANSWERS)["model_version"].to_pylist()
     named = dict(zip(crops, versions, strict=True))
-    assert named[faulty.struck["other_model"]] == "gemini-3.5-flash-lite"
+    assert named[faulty.struck["other_model"]] == "gemini-3.8-flash"
 
 
 @pytest.mark.ray

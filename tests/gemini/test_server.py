@@ -21,7 +21,7 @@ import pytest
 from tests.conftest import REPO_ROOT
 from tests.servers.gemini_clock import Limits, Quota, ServerClock
 from tests.servers.gemini_faults import Fault
-from tests.servers.gemini_server import KEY, MODEL, GeminiServer, gemini_server
+from tests.servers.gemini_server import KEY, MODEL, MODEL_2_5, GeminiServer, gemini_server
 from tests.support.gemini_asking import jpeg
 
 SCHEMA = {
@@ -117,10 +117,10 @@ def test_snake_case_and_both_alphabets_of_base64_are_read():
     assert answers[0] == answers[1]
 
 
-def test_tokens_are_those_of_the_documentation():
+def test_tokens_of_2_5_are_those_of_the_documentation():
     text = {"contents": [{"parts": [{"text": "x" * 400}]}]}
-    with gemini_server() as server:
-        path = f"/v1beta/models/{MODEL}:countTokens"
+    with gemini_server(models=(MODEL_2_5,)) as server:
+        path = f"/v1beta/models/{MODEL_2_5}:countTokens"
         assert post(server, path, text)[1] == {"totalTokens": 100}
         small = post(server, path, body(jpeg(1, 384, 384), schema=None))[1]["totalTokens"]
         large = post(server, path, body(jpeg(1, 960, 540), schema=None))[1]["totalTokens"]
@@ -128,6 +128,44 @@ def test_tokens_are_those_of_the_documentation():
     # In the documentation's example, 960 x 540 pixels are six tiles of 360. Eight characters of text are two
     # tokens.
     assert (small, large) == (258 + 2, 6 * 258 + 2)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "tokens"), [(None, 1120), ("LOW", 280), ("MEDIUM", 560), ("HIGH", 1120)]
+)
+def test_an_image_on_3_x_counts_by_its_media_resolution(resolution, tokens):
+    content = body(jpeg(1, 960, 540), schema=None)
+    if resolution:
+        content["generationConfig"] = {"mediaResolution": f"MEDIA_RESOLUTION_{resolution}"}
+    with gemini_server() as server:
+        found = post(server, f"/v1beta/models/{MODEL}:countTokens", content)[1]
+    assert found == {"totalTokens": tokens + 2}
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "message"),
+    [
+        (MODEL, {"thinkingConfig": {"thinkingBudget": 0}}, "Budget 0 is invalid"),
+        (MODEL, {"thinkingConfig": {"thinkingBudget": 9, "thinkingLevel": "LOW"}}, "only one of thinking"),
+        (MODEL, {"presencePenalty": 1}, "Penalty is not enabled"),
+        (MODEL, {"maxOutputTokens": 70_000}, "max_output_tokens"),
+        (MODEL, {"thinkingConfig": {"thinkingLevel": "NONE"}}, "Invalid thinking level"),
+        ("gemini-3.1-pro", {"thinkingConfig": {"thinkingLevel": "MINIMAL"}}, "not supported"),
+        (MODEL_2_5, {"thinkingConfig": {"thinkingLevel": "LOW"}}, "level is not supported"),
+        (MODEL_2_5, {"thinkingConfig": {"thinkingBudget": 30_000}}, "budget 30000 is invalid"),
+        ("gemini-2.5-pro", {"thinkingConfig": {"thinkingBudget": 0}}, "Budget 0 is invalid"),
+        (MODEL, {"thinkingConfig": {"thinkingLevel": "MINIMAL"}, "temperature": 1}, None),
+        (MODEL_2_5, {"thinkingConfig": {"thinkingBudget": 0}, "presencePenalty": 1}, None),
+    ],
+)
+def test_each_family_refuses_what_it_does_not_take(model, config, message):
+    content = body(jpeg(1), schema=None)
+    content["generationConfig"] = config
+    with gemini_server(models=(model,)) as server:
+        status, answer, _ = post(server, f"/v1beta/models/{model}:generateContent", content)
+        assert len(server.counted) == 1
+    assert status == (200 if message is None else 400)
+    assert message is None or message in answer["error"]["message"]
 
 
 def test_requests_a_minute_are_a_sliding_window():

@@ -99,7 +99,7 @@ def test_a_prompt_that_cannot_be_used_is_named(tmp_path, content):
     [
         {"model": "gemini-2.5-pro"},
         {"temperature": 0.5},
-        {"thinking_budget": None},
+        {"thinking_budget": 64},
         {"media_resolution": "low"},
         {"max_side_px": 256},
         {"reasoning": True},

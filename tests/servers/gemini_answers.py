@@ -8,10 +8,12 @@ import io
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from PIL.JpegImagePlugin import JpegImageFile
+
+from tests.servers.gemini_models import image_tokens, refusal_of, thought_tokens
 
 
 class BadRequestError(Exception):
@@ -39,20 +41,22 @@ class ImagePart:
 
 @dataclass(frozen=True)
 class Request:
-    """A parsed generateContent request."""
+    """A parsed generateContent request. `config` is its generationConfig, with names in camelCase."""
 
     images: list[ImagePart]
     schema: dict[str, Any] | None
     input_tokens: int
     max_output_tokens: int | None = None
+    thought_tokens: int = 0
+    config: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ids(self) -> list[str]:
         return [image.id for image in self.images if image.id is not None]
 
 
-def read_request(body: Any) -> Request:
-    """Parse a body in camelCase, snake_case or a mixture, with either alphabet of base64.
+def read_request(body: Any, model: str) -> Request:
+    """Parse a body for a model, in camelCase, snake_case or a mixture, with either alphabet of base64.
 
     Raises:
         BadRequestError: Google would refuse the request too.
@@ -69,6 +73,10 @@ def read_request(body: Any) -> Request:
             "Cannot find field.",
             "generation_config",
         )
+    refusal = refusal_of(config, model)
+    if refusal is not None:
+        # Google names no field in such a refusal.
+        raise BadRequestError(refusal)
     images: list[ImagePart] = []
     characters, last_text = 0, ""
     for content in body["contents"]:
@@ -77,12 +85,13 @@ def read_request(body: Any) -> Request:
                 last_text = part["text"]
                 characters += len(last_text)
             else:
-                images.append(_image(part["inlineData"], last_text, config.get("mediaResolution")))
+                images.append(_image(part["inlineData"], last_text, config.get("mediaResolution"), model))
     schema = config.get("responseJsonSchema") or config.get("responseSchema")
     _check_keywords(schema or {})
     characters += len(json.dumps(schema)) if schema else 0
     input_tokens = math.ceil(characters / 4) + sum(image.tokens for image in images)
-    return Request(images, schema, input_tokens, config.get("maxOutputTokens"))
+    thoughts = thought_tokens(config, model)
+    return Request(images, schema, input_tokens, config.get("maxOutputTokens"), thoughts, config)
 
 
 def answer_text(request: Request) -> str:
@@ -122,7 +131,7 @@ def camel(node: Any, inside_schema: bool = False) -> Any:
     return changed
 
 
-def _image(data: dict[str, Any], text_before: str, resolution: str | None) -> ImagePart:
+def _image(data: dict[str, Any], text_before: str, resolution: str | None, model: str) -> ImagePart:
     encoded = data["data"].replace("-", "+").replace("_", "/")
     try:
         content = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
@@ -135,18 +144,8 @@ def _image(data: dict[str, Any], text_before: str, resolution: str | None) -> Im
     return ImagePart(
         words[-1] if words else None,
         hashlib.sha256(content).hexdigest(),
-        _tokens(width, height, resolution),
+        image_tokens(width, height, resolution, model),
     )
-
-
-def _tokens(width: int, height: int, resolution: str | None) -> int:
-    # Sources: ai.google.dev/gemini-api/docs/tokens, and the values of media_resolution in google-genai.
-    if resolution in ("MEDIA_RESOLUTION_LOW", "MEDIA_RESOLUTION_MEDIUM"):
-        return 64 if resolution.endswith("LOW") else 256
-    if width <= 384 and height <= 384:
-        return 258
-    unit = max(1, int(min(width, height) / 1.5))
-    return 258 * math.ceil(width / unit) * math.ceil(height / unit)
 
 
 def _check_keywords(schema: dict[str, Any]) -> None:
@@ -202,6 +201,8 @@ _CONFIG_KEYS = frozenset(
         "candidateCount",
         "maxOutputTokens",
         "stopSequences",
+        "presencePenalty",
+        "frequencyPenalty",
         "seed",
         "responseMimeType",
         "responseSchema",

@@ -178,7 +178,7 @@ class ServerBatches:
             http.headers["x-goog-api-key"],
             batch.get("displayName") or batch.get("display_name") or "",
             self._server.clock.now(),
-            [(line["key"], read_request(line["request"])) for line in lines],
+            [(line["key"], read_request(line["request"], http.match_info["model"])) for line in lines],
         )
         unfinished = sum(other.tokens for other in self.jobs if other.state not in _TERMINAL)
         limit = self.enqueued_token_limit

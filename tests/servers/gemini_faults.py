@@ -230,7 +230,7 @@ def _block(body: dict[str, Any], _: Request) -> None:
 
 
 def _other_model(body: dict[str, Any], _: Request) -> None:
-    body["modelVersion"] = "gemini-3.5-flash-lite"
+    body["modelVersion"] = "gemini-3.8-flash"
 
 
 def _thought(body: dict[str, Any], _: Request) -> None:

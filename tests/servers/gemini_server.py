@@ -1,7 +1,9 @@
 """A server that speaks the Gemini API on loopback, enforces a quota, and fails as scripted.
 
 It supports what Shopframe uses of google-genai: generateContent, countTokens, models, files and batches.
-Answers depend only on the images' bytes and the response schema. In a test, the server runs in a thread:
+Answers depend only on the images' bytes and the response schema. A model whose name begins with gemini-2.5
+has the rules of 2.5, and any other model has those of 3.x (`gemini_models.py`). In a test, the server runs in
+a thread:
 
     with gemini_server(requests_per_minute=10, faults=[Fault("safety")]) as server:
         ... server.base_url, server.key ... server.journal
@@ -22,7 +24,7 @@ import itertools
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from threading import Event, Thread
 from typing import Any
 
@@ -34,7 +36,8 @@ from tests.servers.gemini_clock import Limits, Quota, ServerClock, pacific_day
 from tests.servers.gemini_faults import ERRORS, SPOILED, Fault, FaultScript, Reply, error, rate_limited
 
 KEY = "AIza-only-for-loopback"
-MODEL = "gemini-2.5-flash"
+MODEL = "gemini-3.5-flash-lite"
+MODEL_2_5 = "gemini-2.5-flash"
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Seen:
             hung, or because a batch job left out the line.
         fault: Kind of the fault that struck, if any.
         counted: Whether the request counts against the quota.
+        config: Its generationConfig, with names in camelCase.
     """
 
     at: float
@@ -65,6 +69,7 @@ class Seen:
     status: int
     fault: str | None
     counted: bool
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 class GeminiServer:
@@ -140,10 +145,16 @@ class GeminiServer:
             return bad_request(refused).http()
 
     async def _generate(self, http: web.Request) -> web.StreamResponse:
-        request = read_request(await http.json())
         key, model = key_of(http), http.match_info["model"]
         quota = self._quotas.setdefault((key, model), Quota(self.limits))
         now = self.clock.now()
+        try:
+            request = read_request(await http.json(), model)
+        except BadRequestError:
+            # A refused request counts as a request of the day.
+            quota.count(now, 0)
+            self.note(now, "online", key, model, Request([], None, 0), 400, None, True)
+            raise
 
         def note(status: int, fault: Fault | None = None, counted: bool = True) -> None:
             self.note(now, "online", key, model, request, status, fault, counted)
@@ -179,8 +190,10 @@ class GeminiServer:
             return ERRORS[fault.kind](fault, key)
         text, finish = answer_text(request), "STOP"
         output, most = -(-len(text) // 4), request.max_output_tokens
-        if most is not None and output > most:
-            text, output, finish = text[: 4 * most], most, "MAX_TOKENS"
+        thoughts = request.thought_tokens
+        if most is not None and output + thoughts > most:
+            output = max(0, most - thoughts)
+            text, finish = text[: 4 * output], "MAX_TOKENS"
         body: dict[str, Any] = {
             "candidates": [
                 {"content": {"parts": [{"text": text}], "role": "model"}, "finishReason": finish, "index": 0}
@@ -188,7 +201,8 @@ class GeminiServer:
             "usageMetadata": {
                 "promptTokenCount": request.input_tokens,
                 "candidatesTokenCount": output,
-                "totalTokenCount": request.input_tokens + output,
+                "totalTokenCount": request.input_tokens + output + thoughts,
+                **({"thoughtsTokenCount": thoughts} if thoughts else {}),
             },
             "modelVersion": model,
             "responseId": f"response-{next(self._numbers)}",
@@ -221,6 +235,7 @@ class GeminiServer:
                 status,
                 fault.kind if fault else None,
                 counted,
+                request.config,
             )
         )
 
@@ -231,8 +246,8 @@ class GeminiServer:
             return
 
     async def _count_tokens(self, http: web.Request) -> web.StreamResponse:
-        request = read_request(await http.json())
         key, model = key_of(http), http.match_info["model"]
+        request = read_request(await http.json(), model)
         fault = self.script.next(request, "count")
         reply = ERRORS[fault.kind](fault, key) if fault else Reply(200, {"totalTokens": request.input_tokens})
         self.note(self.clock.now(), "count", key, model, request, reply.status, fault, counted=False)

@@ -13,7 +13,7 @@ from actors.gemini.api.packing import PackedRequest, mismatch
 from actors.gemini.api.request import PERSONS_KEY
 from actors.gemini.api.tokens import TokenUsage
 from actors.gemini.settings import ID_KEY
-from actors.records import Annotation, Outcome
+from actors.records import Annotation
 
 # fmt: off
 _BLOCKED = frozenset({
@@ -37,6 +37,7 @@ class GeminiAnswer:
             request, or none if `split_reason` is set.
         split_reason: Why the answer can't be used and the request must be sent again in halves. It is
             never set for a request of one crop.
+        refusal: The server's message if it refused the request with 400.
         usage: Tokens that the server counted, even if the answer can't be used.
         model_version: Name of the model that answered, as the response gives it.
         response_id: The server's id of the response.
@@ -47,6 +48,7 @@ class GeminiAnswer:
     usage: TokenUsage = field(default_factory=TokenUsage)
     model_version: str | None = None
     response_id: str | None = None
+    refusal: str | None = None
 
 
 def read_answer(body: Mapping[str, Any], request: PackedRequest, schema: AttributeSchema) -> GeminiAnswer:
@@ -81,10 +83,10 @@ def read_answer(body: Mapping[str, Any], request: PackedRequest, schema: Attribu
     )
 
 
-def unusable(request: PackedRequest, status: Outcome, reason: str) -> GeminiAnswer:
-    """Return the answer to a request that has no usable response, for example because it was refused."""
-    annotations, split_reason = _shared(Annotation(status, reason), request)
-    return GeminiAnswer(annotations, split_reason)
+def refused(request: PackedRequest, reason: str) -> GeminiAnswer:
+    """Return the answer to a request that the server refused with 400 for `reason`."""
+    annotations, split_reason = _shared(Annotation("error", reason), request)
+    return GeminiAnswer(annotations, split_reason, refusal=reason)
 
 
 def is_other_model(asked: str, answered: str | None) -> bool:

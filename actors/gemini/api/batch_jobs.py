@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from actors.attributes import AttributeSchema
 from actors.errors import GeminiRefusedError, GeminiUnavailableError
-from actors.gemini.api.answer import GeminiAnswer, read_answer, unusable
+from actors.gemini.api.answer import GeminiAnswer, read_answer, refused
 from actors.gemini.api.client import GeminiClient
 from actors.gemini.api.packing import PackedRequest
 from actors.gemini.api.request import request_body
@@ -299,7 +299,7 @@ def _result(
     message = scrub(str(described.get("message") or "no message"))
     reason = f"the batch job answered {described.get('code')}: {message}"
     if described.get("code") in _AT_FAULT:
-        return unusable(request, "error", reason)
+        return refused(request, reason)
     return _pending(request, reason)
 
 

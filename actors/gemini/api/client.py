@@ -18,7 +18,7 @@ from pydantic import SecretStr, ValidationError
 
 from actors.attributes import AttributeSchema
 from actors.errors import ConfigError, GeminiRateLimitedError, GeminiRefusedError, GeminiUnavailableError
-from actors.gemini.api.answer import GeminiAnswer, is_other_model, read_answer, unusable
+from actors.gemini.api.answer import GeminiAnswer, is_other_model, read_answer, refused
 from actors.gemini.api.error_responses import GeminiError, Refusal, Scrubber, meaning_of
 from actors.gemini.api.packing import PackedRequest
 from actors.gemini.api.request import generation_config, request_contents
@@ -67,6 +67,8 @@ class GeminiClient:
         schema: The schema that each answer must match.
         scrub: Removes the API key from text. The errors raised here are already scrubbed; use it for
             messages of the server that are used elsewhere.
+        has_answered: Whether the server has answered a request, and thus accepts the arguments that all
+            requests have in common.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class GeminiClient:
         self.resolved = resolved
         self.schema = schema
         self.scrub = Scrubber(key)
+        self.has_answered = False
         self._refused_in_a_row = 0
         self._warned_of: set[str] = set()
         options = types.HttpOptions(
@@ -146,6 +149,7 @@ class GeminiClient:
         if isinstance(found, Exception):
             raise found
         self._refused_in_a_row = 0
+        self.has_answered = True
         answer = read_answer(found, request, self.schema)
         self._warn_of_other_model(answer.model_version)
         return answer
@@ -244,7 +248,7 @@ class GeminiClient:
                 f"{refusal.reason}; the last {self._refused_in_a_row} requests were all refused, so the "
                 "crops are not the cause: check the gemini section"
             )
-        return unusable(request, "error", refusal.reason)
+        return refused(request, refusal.reason)
 
     def _warn_of_other_model(self, answered: str | None) -> None:
         asked = self.resolved.model

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Any
 
 from actors.errors import GeminiRateLimitedError, GeminiRefusedError, GeminiUnavailableError
+from actors.gemini.api.refused_arguments import remedy_of
 
 GeminiError = GeminiRefusedError | GeminiRateLimitedError | GeminiUnavailableError
 
@@ -79,9 +80,7 @@ def meaning_of(
     fields = [str(v.get("field")) for v in _violations(error, "BadRequest", "fieldViolations")]
     if any(not field.startswith("contents") for field in fields):
         # Fields outside the contents are the same in every request, so every request would be refused.
-        return GeminiRefusedError(
-            f"{said}; check the gemini section for options that the model doesn't support", code
-        )
+        return GeminiRefusedError(f"{said} ({', '.join(fields)}); {remedy_of(f'{message} {fields}')}", code)
     return Refusal(said)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from actors.attributes import REASONING_KEY, AttributeSchema
+from actors.gemini.api.model_families import MOST_OUTPUT_TOKENS, thinking_allowance
 from actors.gemini.api.packing import PackedRequest
 from actors.gemini.settings import ID_KEY, GeminiSettings, ResolvedGemini
 
@@ -61,22 +62,21 @@ def request_contents(request: PackedRequest, resolved: ResolvedGemini) -> list[t
 def generation_config(
     request: PackedRequest, settings: GeminiSettings, schema: AttributeSchema
 ) -> types.GenerateContentConfig:
-    """Return the options for generating the answer."""
+    """Return the options for generating the answer, limited to those that the model's family accepts."""
     from google.genai import types
 
-    thinking, budget = None, settings.thinking_budget
-    if budget is not None:
+    level, budget = settings.level, settings.budget
+    if level is not None:
+        thinking = types.ThinkingConfig(thinking_level=types.ThinkingLevel(level.upper()))
+    else:
         thinking = types.ThinkingConfig(thinking_budget=budget)
-    # Thinking tokens count towards the limit, so there is no limit if the model chooses how long it thinks.
-    limit = None
-    if budget is not None and budget >= 0:
-        limit = len(request.crops) * settings.answer_tokens + budget
-    resolution = None
-    if settings.media_resolution != "auto":
-        resolution = types.MediaResolution(f"MEDIA_RESOLUTION_{settings.media_resolution.upper()}")
+    # Thinking tokens count towards the limit.
+    limit = len(request.crops) * settings.answer_tokens + thinking_allowance(level, budget)
+    asked = settings.family.resolution(settings.media_resolution)
+    resolution = None if asked is None else types.MediaResolution(f"MEDIA_RESOLUTION_{asked.upper()}")
     return types.GenerateContentConfig(
-        temperature=settings.temperature,
-        max_output_tokens=limit,
+        temperature=settings.temperature if settings.family.follows_temperature else None,
+        max_output_tokens=min(limit, MOST_OUTPUT_TOKENS),
         response_mime_type="application/json",
         response_json_schema=response_json_schema(schema, settings.reasoning),
         thinking_config=thinking,
