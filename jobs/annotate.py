@@ -24,7 +24,8 @@ def annotate(
     retry_annotator: Annotated[
         str | None,
         typer.Option(
-            "--retry-annotator", help="Only ask this annotator again, about the persons without an ok answer."
+            "--retry-annotator",
+            help="Only ask this annotator again, about the persons without an ok answer of its model.",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Process every shard again.")] = False,

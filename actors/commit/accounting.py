@@ -100,6 +100,20 @@ def count_outcomes(annotations: Mapping[str, pa.Table]) -> dict[str, dict[str, i
     }
 
 
+def count_by_model(annotations: Mapping[str, pa.Table]) -> dict[str, dict[str, dict[str, int]]]:
+    """Count the outcomes other than `pending` by model, for each annotator that is paid per token."""
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for name in METERED:
+        if name in annotations:
+            rows = zip(
+                annotations[name]["model"].to_pylist(), annotations[name]["status"].to_pylist(), strict=True
+            )
+            by_model = found[name] = {}
+            for (model, status), n in sorted(Counter(row for row in rows if row[1] != "pending").items()):
+                by_model.setdefault(model, {})[status] = n
+    return found
+
+
 def sum_costs(annotations: Mapping[str, pa.Table]) -> dict[str, float]:
     """Sum the estimated cost in US dollars of the answers, for each annotator that is paid per token."""
     return {

@@ -21,11 +21,13 @@ class PendingAnnotator:
         name: Name of the annotator, as in `annotations/<name>/`.
         model: Name of the model that will be asked.
         prompt_sha256: SHA-256 of the prompt that will be sent.
+        earlier: Fingerprints with which earlier versions recorded answers to the same question.
     """
 
     name: str
     model: str
     prompt_sha256: str
+    earlier: frozenset[str] = frozenset()
 
     def provenance(self) -> dict[str, object]:
         """Return the provenance columns of the annotations table for an outcome without a request."""
@@ -53,10 +55,10 @@ def with_pending(
         annotator: The annotator that answers after the commit.
         schema: The attributes.
         committed: Fingerprints by stage with which the shard's tables were written.
-        asked: The annotator's fingerprint in this run. A table with another fingerprint is replaced, because
-            its answers belong to another prompt, model or schema.
+        asked: The annotator's fingerprint in this run. A table with another fingerprint that isn't in
+            `annotator.earlier` is replaced, because its answers belong to another prompt or schema.
     """
-    if annotator.name in block.annotations and committed.get(annotator.name) == asked:
+    if annotator.name in block.annotations and committed.get(annotator.name) in {asked, *annotator.earlier}:
         return block
     persons = block.kept_persons()
     rows = [PENDING] * persons.num_rows

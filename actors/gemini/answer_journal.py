@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from actors.errors import OutputError
+from actors.gemini.question import Question
 from actors.gemini.settings import ANNOTATOR
 from actors.records import RETRYABLE, Annotation
 from actors.storage import layout
@@ -28,8 +29,8 @@ class JournalEntry:
 
     Attributes:
         crop_sha256: SHA-256 of the crop that was asked about.
-        fingerprint: Fingerprint of everything else that the answer depends on: the model, the prompt, the
-            schema and the settings of the request.
+        fingerprint: Fingerprint of the question. Entries of earlier versions have fingerprints that depend
+            on the model too.
         annotation: The outcome and the attributes.
         model: Name of the model in the request.
         model_version: Version that the server reported, or the model's name if it reported none.
@@ -83,12 +84,14 @@ def write_journal(
     return path
 
 
-def read_journal(store: ObjectStore, shard_id: str, fingerprint: str) -> dict[str, JournalEntry]:
-    """Return a shard's paid answers to the question with this fingerprint, by crop digest.
+def read_journal(
+    store: ObjectStore, shard_id: str, question: Question, model: str | None = None
+) -> dict[str, JournalEntry]:
+    """Return a shard's paid answers to a question, by crop digest.
 
     Entries with the outcome `error` or `pending` are left out because they hold no answer. If a crop was
-    answered twice, an `ok` takes precedence over other outcomes. Between equals, the entry from the object
-    whose name sorts first is used, so that every reader uses the same one.
+    answered twice, an `ok` takes precedence over other outcomes, and then an answer of `model`. Between
+    equals, the entry from the object whose name sorts first is used, so that every reader uses the same one.
 
     Raises:
         OutputError: An object is not a journal of answers.
@@ -98,16 +101,22 @@ def read_journal(store: ObjectStore, shard_id: str, fingerprint: str) -> dict[st
     paths = [o.path for o in store.list(layout.journal_folder(shard_id))]
     for entries in map_ahead(lambda path: _read(store, path), paths):
         for entry in entries:
-            if entry.fingerprint != fingerprint or entry.annotation.status in RETRYABLE:
+            if not question.is_asked_by(entry.fingerprint) or entry.annotation.status in RETRYABLE:
+                continue
+            if not question.accepts(entry.model):
                 continue
             known = found.setdefault(entry.crop_sha256, entry)
-            if entry.annotation.status == "ok" != known.annotation.status:
+            if _rank(entry, model) < _rank(known, model):
                 found[entry.crop_sha256] = entry
     return found
 
 
+def _rank(entry: JournalEntry, model: str | None) -> tuple[bool, bool]:
+    return entry.annotation.status != "ok", entry.model != model
+
+
 def find_paid(
-    store: ObjectStore, shard_id: str, fingerprint: str, digests: Collection[str]
+    store: ObjectStore, shard_id: str, question: Question, model: str, digests: Collection[str]
 ) -> dict[str, JournalEntry]:
     """Return the paid answers to one question about crops, whichever shard they were asked for.
 
@@ -116,7 +125,8 @@ def find_paid(
     Args:
         store: The output.
         shard_id: The shard that has the crops.
-        fingerprint: Fingerprint of the question.
+        question: The question, and the models whose answers to it are accepted.
+        model: The model whose answer is preferred if several have given one.
         digests: Digests of the crops.
 
     Raises:
@@ -124,17 +134,29 @@ def find_paid(
         OSError: The store can't be read.
     """
     # Entries are in the index before they leave the journal, so none is overlooked in this order.
-    found = {c: entry for c, entry in read_journal(store, shard_id, fingerprint).items() if c in digests}
-    index = AnswerIndex(store, ANNOTATOR, fingerprint, listed_for_s=0)
-    for digest, kept in index.find([c for c in digests if c not in found]).items():
-        entry = JournalEntry(
-            crop_sha256=digest,
-            fingerprint=fingerprint,
-            annotation=kept.annotation,
-            **{"request_id": None, **kept.provenance},
-        )
-        found[digest] = entry if kept.shard_id == shard_id else entry.for_an_equal_crop()
+    journal = read_journal(store, shard_id, question, model)
+    found = {digest: entry for digest, entry in journal.items() if digest in digests}
+    for fingerprint in question.fingerprints:
+        index = AnswerIndex(store, ANNOTATOR, fingerprint, listed_for_s=0)
+        for digest, answers in index.find_all([c for c in digests if c not in found]).items():
+            entries = [
+                (kept.shard_id, _entry_of(kept, fingerprint))
+                for kept in answers
+                if question.accepts(kept.provenance["model"])
+            ]
+            if entries:
+                of_shard, entry = min(entries, key=lambda found: _rank(found[1], model))
+                found[digest] = entry if of_shard == shard_id else entry.for_an_equal_crop()
     return found
+
+
+def _entry_of(kept: KeptAnswer, fingerprint: str) -> JournalEntry:
+    return JournalEntry(
+        crop_sha256=kept.crop_sha256,
+        fingerprint=fingerprint,
+        annotation=kept.annotation,
+        **{"request_id": None, **kept.provenance},
+    )
 
 
 def file_journal(store: ObjectStore, paths: Iterable[str] | None = None) -> None:

@@ -12,7 +12,7 @@ import logging
 import tempfile
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from actors.gemini.api.batch_jobs import (
     cancel,
     display_name,
     download,
+    find_job,
     group_requests,
     look_at,
     read_results,
@@ -62,7 +63,7 @@ from actors.gemini.batch_records import (
 from actors.gemini.egress_log import egress_of, record_egress
 from actors.gemini.protocol import Annotator, Answers, AskedCrop, DrainTask, Stop
 from actors.gemini.quota.quota import Clock, SystemClock
-from actors.gemini.settings import GeminiSettings
+from actors.gemini.settings import GeminiSettings, ResolvedGemini
 from actors.storage import layout
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
@@ -151,7 +152,7 @@ class BatchAnnotator(Annotator):
         return done.stop
 
     async def _run(self, tasks: Sequence[DrainTask], done: BatchRun) -> None:
-        is_open = open_batches(self._store, self._drainer.resolved.fingerprint)
+        is_open = open_batches(self._store, self._drainer.resolved.question)
         for path in await self._claim(layout.batch_path(record.name) for record in is_open):
             record = read_batch(self._store, path)
             if record.closed is None:
@@ -228,6 +229,7 @@ class BatchAnnotator(Annotator):
             fingerprint=self._drainer.resolved.fingerprint,
             created_at=datetime.fromtimestamp(self._clock.now(), UTC).isoformat(),
             seed=self._settings.seed,
+            model=self._drainer.resolved.model,
             requests=tuple(
                 tuple(
                     BatchCrop(
@@ -263,7 +265,7 @@ class BatchAnnotator(Annotator):
         again: list[PackedRequest] = []
         outcome = "lost" if job is None else job.state
         if job is not None and job.state == "succeeded":
-            again = await self._collect(job, requests, done)
+            again = await self._collect(job, self._resolved_for(record), requests, done)
         else:
             log.warning("batch job %s is %s; its persons are pending again", record.name, outcome)
         close_batch(self._store, record, outcome)
@@ -273,6 +275,9 @@ class BatchAnnotator(Annotator):
     async def _submitted(self, record: BatchRecord, requests: Sequence[PackedRequest]) -> BatchJob | None:
         if not requests:
             return None
+        if self._resolved_for(record).model != self._drainer.resolved.model:
+            # The job of another model is only finished, never submitted.
+            return await self._patiently(partial(find_job, self._client, record.name))
         with tempfile.TemporaryDirectory(prefix="shopframe-batch-") as folder:
             lines = Path(folder, "requests.jsonl")
             with lines.open("wb") as file:
@@ -283,7 +288,7 @@ class BatchAnnotator(Annotator):
             return await self._patiently(partial(submit, self._client, lines, record.name))
 
     async def _collect(
-        self, job: BatchJob, requests: Sequence[PackedRequest], done: BatchRun
+        self, job: BatchJob, resolved: ResolvedGemini, requests: Sequence[PackedRequest], done: BatchRun
     ) -> list[PackedRequest]:
         """Write the answers of a job to the journal. Returns the halves of requests that were split."""
         again: list[PackedRequest] = []
@@ -306,10 +311,18 @@ class BatchAnnotator(Annotator):
                         log.info("request split: %s", answer.split_reason)
                         again += halves(request)
                     else:
-                        self._keep(request, answer, done)
+                        self._keep(request, answer, resolved, done)
         return again
 
-    def _keep(self, request: PackedRequest, answer: GeminiAnswer, done: BatchRun) -> None:
+    def _resolved_for(self, record: BatchRecord) -> ResolvedGemini:
+        """Return the question of this run, with the model that the job was submitted to."""
+        resolved = self._drainer.resolved
+        model = record.model or resolved.earlier.get(record.fingerprint, resolved.model)
+        return replace(resolved, model=model)
+
+    def _keep(
+        self, request: PackedRequest, answer: GeminiAnswer, resolved: ResolvedGemini, done: BatchRun
+    ) -> None:
         by_shard: dict[str, list[JournalEntry]] = defaultdict(list)
         for key, annotation in answer.annotations.items():
             asked = self._asked[key]
@@ -319,7 +332,7 @@ class BatchAnnotator(Annotator):
                 answer,
                 len(request.crops),
                 cost_usd(answer.usage, self._settings, batch=True),
-                self._drainer.resolved,
+                resolved,
             )
             if annotation.status == "error":
                 done.unanswered[entry.crop_sha256] = entry

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from actors.errors import OutputError
+from actors.gemini.question import Question
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 
@@ -27,7 +28,8 @@ class BatchRecord(_Frozen):
     """The record of one job.
 
     `requests` are the lines of the job's file, and each lists its crops in the order in which they are
-    shown. `closed` tells how the job ended; it is None while the answers are not in the journal yet.
+    shown. `model` is None in records of earlier versions. `closed` tells how the job ended; it is None
+    while the answers are not in the journal yet.
     """
 
     name: str
@@ -35,6 +37,7 @@ class BatchRecord(_Frozen):
     created_at: str
     seed: int
     requests: tuple[tuple[BatchCrop, ...], ...]
+    model: str | None = None
     closed: str | None = None
 
 
@@ -54,11 +57,11 @@ def read_batch(store: ObjectStore, path: str) -> BatchRecord:
         ) from error
 
 
-def open_batches(store: ObjectStore, fingerprint: str) -> Iterator[BatchRecord]:
-    """Yield the open jobs with this fingerprint. Raises the same errors as `read_batch`."""
+def open_batches(store: ObjectStore, question: Question) -> Iterator[BatchRecord]:
+    """Yield the open jobs that ask this question, of any model. Raises the same errors as `read_batch`."""
     for info in store.list(layout.BATCHES):
         record = read_batch(store, info.path)
-        if record.closed is None and record.fingerprint == fingerprint:
+        if record.closed is None and question.is_asked_by(record.fingerprint):
             yield record
 
 

@@ -203,7 +203,7 @@ class OnlineAnnotator(Annotator):
         for shard_id in sorted({crop.shard_id for crop in asked.values()}):
             digests = {digest for digest, crop in asked.items() if crop.shard_id == shard_id}
             found |= await asyncio.to_thread(
-                find_paid, self._store, shard_id, self._resolved.fingerprint, digests
+                find_paid, self._store, shard_id, self._resolved.question, self._resolved.model, digests
             )
         return found
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -11,7 +12,6 @@ from pydantic import Field, field_validator, model_validator
 from actors.attributes import REASONING_KEY, REASONING_MAX_CHARS, AttributeSchema
 from actors.commit.pending import PendingAnnotator
 from actors.errors import ConfigError
-from actors.fingerprint import fingerprint_of
 from actors.gemini.api.model_families import (
     FACTS_OF,
     NEWEST,
@@ -24,6 +24,7 @@ from actors.gemini.api.model_families import (
     least_level,
     price_of,
 )
+from actors.gemini.question import Question, RequestSettings, earlier_fingerprints, question_fingerprint
 from actors.gemini.quota.rules import QuotaLimits
 from actors.prompt import read_prompt
 from actors.settings_section import Section
@@ -32,9 +33,6 @@ ANNOTATOR = "gemini"
 
 ID_KEY = "image_id"
 """Key in an answer that repeats the id of the image it describes."""
-
-_ANSWER_VERSION = 1
-"""Raise this number when the same model, prompt and settings begin to give different annotations."""
 
 
 class GeminiPrices(Section):
@@ -101,6 +99,11 @@ class GeminiSettings(Section):
         pattern=r"^[a-z0-9][a-z0-9.\-]*$",
         description="Name of the model in Google's list. Models of 2.5 and 3.x are known; any other one is "
         "asked as 3.x, and the run says so. Google retires models, so check the list for its end date.",
+    )
+    reask: bool = Field(
+        False,
+        description="Whether persons are asked about again whose answer is from another model than `model`. "
+        "By default, answers of earlier models stay good until the prompt or the schema is changed.",
     )
     prompt: str | None = Field(
         None,
@@ -320,8 +323,10 @@ class ResolvedGemini:
         prompt: Text of the prompt, with the attributes filled in.
         prompt_sha256: SHA-256 of `prompt`.
         notices: What the user should know about the model before the run.
-        fingerprint: Fingerprint of everything that changes an annotation. The number of crops per request is
-            not part of it, so that a change of this number asks about no person again.
+        earlier: Fingerprints of earlier versions for the same question, and the model of each.
+        reask: Whether only answers of this model are accepted.
+        fingerprint: Fingerprint of the question, which is the prompt and the schema. The model is not part of
+            it, so that a change of the model asks about no person again.
     """
 
     model: str
@@ -329,15 +334,29 @@ class ResolvedGemini:
     prompt_sha256: str
     fingerprint: str
     notices: tuple[str, ...] = ()
+    earlier: Mapping[str, str] = field(default_factory=dict)
+    reask: bool = False
+
+    @property
+    def question(self) -> Question:
+        """The question, and the models whose answers to it are accepted."""
+        return Question(self.fingerprint, self.earlier, self.model if self.reask else None)
 
     @property
     def pending(self) -> PendingAnnotator:
         """The pending annotator, with which a commit records persons that Gemini has not answered yet."""
-        return PendingAnnotator(ANNOTATOR, self.model, self.prompt_sha256)
+        return PendingAnnotator(ANNOTATOR, self.model, self.prompt_sha256, frozenset(self.earlier))
 
 
-def resolve_gemini(settings: GeminiSettings, schema: AttributeSchema) -> ResolvedGemini:
+def resolve_gemini(
+    settings: GeminiSettings, schema: AttributeSchema, earlier_requests: Iterable[RequestSettings] = ()
+) -> ResolvedGemini:
     """Resolve the model and the prompt once, on the driver, before any work begins.
+
+    Args:
+        settings: The gemini section.
+        schema: The attributes.
+        earlier_requests: Settings with which earlier versions may have asked, to recognise their answers.
 
     Raises:
         ConfigError: The prompt can't be used, or an attribute has the name of the key for an image's id.
@@ -350,17 +369,13 @@ def resolve_gemini(settings: GeminiSettings, schema: AttributeSchema) -> Resolve
     if settings.reasoning:
         keys += f'\n- "{REASONING_KEY}": why, in one sentence of at most {REASONING_MAX_CHARS} characters'
     prompt = read_prompt("gemini.prompt", settings.prompt, "gemini.txt", keys)
-    content: dict[str, Any] = {
-        "answer": _ANSWER_VERSION,
-        "model": settings.model,
-        "prompt": prompt.sha256,
-        "schema": schema.sha256,
-        "temperature": settings.temperature,
-        "thinking_budget": settings.thinking_budget,
-        "media_resolution": settings.media_resolution,
-        "max_side_px": settings.max_side_px,
-        "reasoning": settings.reasoning,
-    }
+    reasoning = settings.reasoning
     return ResolvedGemini(
-        settings.model, prompt.text, prompt.sha256, fingerprint_of(content), settings.notices()
+        model=settings.model,
+        prompt=prompt.text,
+        prompt_sha256=prompt.sha256,
+        fingerprint=question_fingerprint(prompt.sha256, schema.sha256, reasoning),
+        notices=settings.notices(),
+        earlier=earlier_fingerprints(earlier_requests, prompt.sha256, schema.sha256, reasoning),
+        reask=settings.reask,
     )

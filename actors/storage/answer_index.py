@@ -51,6 +51,10 @@ _LISTED_FOR_S = 600.0
 _COLUMNS = pa.schema([("crop_sha256", pa.string()), ("answer", pa.string())])
 
 
+_Texts = dict[tuple[str, str | None], str]
+"""Answers as text, by the digest of the crop and the model."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeptAnswer:
     """An annotator's answer about one crop.
@@ -110,7 +114,7 @@ class AnswerIndex:
         self._listed_at = float("-inf")
 
     def find(self, digests: Collection[str]) -> dict[str, KeptAnswer]:
-        """Return the known answers about crops, by the digests of the crops.
+        """Return a known answer about each crop, by the digests of the crops.
 
         If there are several answers about one crop, an `ok` takes precedence, and every reader returns the
         same one of equals.
@@ -118,14 +122,27 @@ class AnswerIndex:
         Raises:
             OSError: The store can't be read.
         """
+        return {digest: answers[0] for digest, answers in self.find_all(digests).items()}
+
+    def find_all(self, digests: Collection[str]) -> dict[str, list[KeptAnswer]]:
+        """Return the known answers about crops: at most one of each model, in the order of precedence.
+
+        Raises:
+            OSError: The store can't be read.
+        """
         wanted = sorted(set(digests))
         for attempt in range(_RELISTS):
             try:
-                return {digest: KeptAnswer.from_json(text) for digest, text in self._find(wanted).items()}
+                texts = sorted(self._find(wanted).values(), key=_rank)
             except FileNotFoundError:
                 self._listed_at = float("-inf")
                 if attempt == _RELISTS - 1:
                     raise
+                continue
+            found: dict[str, list[KeptAnswer]] = {}
+            for answer in map(KeptAnswer.from_json, texts):
+                found.setdefault(answer.crop_sha256, []).append(answer)
+            return found
         return {}
 
     def add(self, answers: Iterable[KeptAnswer]) -> None:
@@ -136,14 +153,14 @@ class AnswerIndex:
         """
         remaining = iter(answers)
         while some := list(islice(remaining, _LEAF_ROWS)):
-            texts: dict[str, str] = {}
+            texts: _Texts = {}
             for answer in some:
                 _keep_better(texts, answer.crop_sha256, answer.to_json())
             self._write("", _table(texts))
             self._merge("")
 
-    def _find(self, wanted: Sequence[str]) -> dict[str, str]:
-        found: dict[str, str] = {}
+    def _find(self, wanted: Sequence[str]) -> _Texts:
+        found: _Texts = {}
         if not wanted:
             return found
         searches = [(segment, _beginning_with(wanted, segment.prefix)) for segment in self._segments()]
@@ -195,7 +212,7 @@ class AnswerIndex:
         segments = [segment for segment in self._list() if segment.prefix == prefix]
         if len(segments) <= _MOST_SEGMENTS:
             return
-        texts: dict[str, str] = {}
+        texts: _Texts = {}
         try:
             for segment in segments:
                 table = pq.read_table(pa.BufferReader(self._store.read(segment.path)))
@@ -220,19 +237,20 @@ class AnswerIndex:
             self._merge(child)
 
 
-def _keep_better(texts: dict[str, str], digest: str, text: str) -> None:
-    """Keep one of two answers. The choice doesn't depend on the order in which they come."""
-    known = texts.get(digest)
+def _keep_better(texts: _Texts, digest: str, text: str) -> None:
+    """Keep one of two answers of a model. The choice doesn't depend on the order in which they come."""
+    key = (digest, json.loads(text)["provenance"].get("model"))
+    known = texts.get(key)
     if known is None or _rank(text) < _rank(known):
-        texts[digest] = text
+        texts[key] = text
 
 
 def _rank(text: str) -> tuple[bool, str]:
     return json.loads(text)["annotation"]["status"] != "ok", text
 
 
-def _table(texts: dict[str, str]) -> pa.Table:
-    rows = sorted(texts.items())
+def _table(texts: _Texts) -> pa.Table:
+    rows = sorted((digest, text) for (digest, _), text in texts.items())
     return pa.table([[digest for digest, _ in rows], [text for _, text in rows]], schema=_COLUMNS)
 
 

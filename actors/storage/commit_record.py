@@ -82,8 +82,9 @@ class CommitRecord(_Frozen):
     """The authoritative state of one shard.
 
     `fingerprints` maps each stage (detect, smolvlm, person_json) to a hash of all settings and model
-    weights that its result depends on. `cost_usd` maps each annotator that is paid by the token to the
-    estimated price of its answers.
+    weights that its result depends on. `models` counts the outcomes by model for each annotator that is
+    paid by the token; records of earlier versions don't have it. `cost_usd` maps each annotator that is
+    paid by the token to the estimated price of its answers.
     """
 
     schema_version: str = SCHEMA_VERSION
@@ -95,6 +96,7 @@ class CommitRecord(_Frozen):
     fingerprints: dict[str, str] = Field(default_factory=dict)
     counts: Counts = Counts()
     annotators: dict[str, dict[str, int]] = Field(default_factory=dict)
+    models: dict[str, dict[str, dict[str, int]]] = Field(default_factory=dict)
     cost_usd: dict[str, float] = Field(default_factory=dict)
     objects: tuple[CommittedObject, ...] = ()
     documents: Literal["due", "written"] = "written"

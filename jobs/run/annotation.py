@@ -29,7 +29,7 @@ from jobs.run.graph import Retries, run_graph
 from jobs.run.output_status import Totals
 from jobs.run.person_json_mode import choose_person_json
 from jobs.run.plan import Plan, Scope
-from jobs.run.prepare import check_places, prepare_run
+from jobs.run.prepare import check_places, prepare_run, with_reask
 from jobs.run.progress import ProgressDisplay, watch
 from jobs.run.ray_session import StageResources, plan_resources, ray_session
 from jobs.run.resolve import Resolved, resolve
@@ -68,8 +68,10 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
         log.info("start", extra={"input": settings.input.uri, "version": version("shopframe")})
         print("checking models, input and output", file=terminal)
         shards = list(list_shards(settings.input, settings.storage))
-        settings, documents = choose_person_json(settings, last_run(output), shards)
-        resolved = resolve(settings)
+        before = last_run(output)
+        settings, documents = choose_person_json(settings, before, shards)
+        settings = with_reask(settings, annotator)
+        resolved = resolve(settings, before)
         for notice in resolved.gemini.notices if resolved.gemini is not None else ():
             warn(notice, terminal)
         prepared = prepare_run(settings, output, resolved, shards, scope, annotator, keep_index=True)

@@ -42,15 +42,7 @@ _SMOLVLM = (
     "image_size_px",
     "split_image",
 )
-_GEMINI = (
-    "model",
-    "prompt",
-    "temperature",
-    "thinking_budget",
-    "media_resolution",
-    "max_side_px",
-    "reasoning",
-)
+_GEMINI = ("prompt", "reasoning")
 
 SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
     "detect": (

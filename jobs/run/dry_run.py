@@ -21,7 +21,7 @@ from actors.storage.object_store import ObjectStore
 from jobs.run.cameras import absent_cameras
 from jobs.run.person_json_mode import choose_person_json
 from jobs.run.plan import Scope
-from jobs.run.prepare import check_places, prepare_run
+from jobs.run.prepare import check_places, prepare_run, with_reask
 from jobs.run.resolve import resolve
 from jobs.run.run_log import log, run_log, warn
 from jobs.run.run_record import last_run
@@ -84,8 +84,12 @@ def dry_run(loaded: LoadedSettings, scope: Scope, annotator: str | None) -> None
         log.info("dry run", extra={"input": settings.input.uri})
         print("checking models, input and output", file=terminal)
         shards = list(list_shards(settings.input, settings.storage))
-        settings, _ = choose_person_json(settings, last_run(output), shards)
-        resolved = resolve(settings)
+        before = last_run(output)
+        settings, _ = choose_person_json(settings, before, shards)
+        settings = with_reask(settings, annotator)
+        resolved = resolve(settings, before)
+        for notice in resolved.gemini.notices if resolved.gemini is not None else ():
+            warn(notice, terminal)
         prepared = prepare_run(settings, output, resolved, shards, scope, annotator)
         tried = draw_roi(settings, resolved.detector, output, shards)
     pictures = [output.uri_of(path) for path in tried.pictures]

@@ -77,14 +77,14 @@ def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
     read_api_key()
     output = ObjectStore(str(settings.output.uri), settings.storage)
     schema = AttributeSchema(settings.attributes)
-    resolved = resolve_gemini(settings.gemini, schema)
+    before = read_run(output)
+    resolved = resolve_gemini(settings.gemini, schema, before.earlier_requests)
     warning = probe_output(output)
     started = time.monotonic()
     with run_log(output) as opened:
         terminal = opened.terminal
         for notice in (warning, *resolved.notices):
             warn(notice, terminal)
-        before = read_run(output)
         settings, _ = choose_person_json(settings, before, ())
         run_record = _note_model(output, before, settings, resolved)
         waiting = read_backlog(output, resolved)
@@ -146,6 +146,7 @@ def _note_model(
         update={
             "models": before.models.model_copy(update={"gemini": gemini_model(resolved)}),
             "fingerprints": {**before.fingerprints, ANNOTATOR: resolved.fingerprint},
+            "gemini_requests": before.earlier_requests,
             "config": {**before.config, "gemini": settings.as_dict()["gemini"]},
         }
     )

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from actors.detect.roi import RoiSettings
-from actors.gemini.backlog.listing import waiting_of
+from actors.gemini.backlog.listing import outcomes_by_model, waiting_of
 from actors.gemini.quota.quota import SystemClock
 from actors.gemini.quota.status import read_status
 from actors.gemini.settings import GeminiSettings
@@ -27,6 +27,7 @@ from jobs.run.run_record import RunRecord, read_run
 from jobs.run.words import counted, wait_of
 
 _FAILURES_SHOWN = 5
+_UNKNOWN_MODEL = "a model that was not recorded"
 _POSTPONED_LISTED = 1000
 """Number of postponed shards that `progress.json` lists. The log has all of them."""
 
@@ -87,6 +88,7 @@ def output_status(
     totals = Totals()
     cameras = SeenCameras()
     waiting = 0
+    answers: Counter[str] = Counter()
     with_failed_frames: list[str] = []
     parts = CutShards()
     for record, _ in read_records(store, keep_index):
@@ -96,7 +98,9 @@ def output_status(
         frames = record.object("frames")
         if record.state == "done" and record.counts.frames_failed and frames is not None:
             with_failed_frames += [frames.path] if len(with_failed_frames) < _FAILURES_SHOWN else []
-        waiting += waiting_of(record, run.fingerprints.get("gemini", "")).total()
+        waiting += waiting_of(record, run.question).total()
+        for model, outcomes in outcomes_by_model(record, run.question).items():
+            answers[model or _UNKNOWN_MODEL] += outcomes.get("ok", 0)
     done, failed = totals.shards["done"], totals.shards["failed"]
     # The run counts a shard that is cut as one; each of its later parts counts as soon as it is known.
     total = max(run.plan.shards, done + failed - parts.committed) + parts.committed + len(parts.not_committed)
@@ -110,6 +114,7 @@ def output_status(
             name: {outcome: counts[outcome] for outcome in OUTCOMES}
             for name, counts in sorted(totals.annotators.items())
         },
+        "answers": {"gemini": {model: n for model, n in sorted(answers.items()) if n}},
         "cost_usd": {name: round(cost, 6) for name, cost in sorted(totals.cost_usd.items())},
         "quota": _quota(store, run, waiting),
         "models": {"demo": run.models.demo, "notice": run.models.notice},

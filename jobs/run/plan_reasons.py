@@ -32,6 +32,7 @@ _AGAIN = {"detect": "to be detected again", "person_json": "with documents to be
 _PERSONS: Mapping[str, str] = {
     "missing": "have no answer yet",
     "retry": "had no valid answer",
+    "model": "have an answer of another model",
     "settings": "had an answer, but {why}",
 }
 
@@ -41,8 +42,8 @@ class Asked:
     """What a run asks an annotator about.
 
     Attributes:
-        causes: Number of committed persons by the reason for which they are asked about: `missing`, `retry`
-            or `settings`. Some may have an answer in Gemini's journal, which is not asked for again.
+        causes: Number of committed persons by the reason for which they are asked about: `missing`, `retry`,
+            `model` or `settings`. Some may have an answer in Gemini's journal, which is not asked for again.
         persons: Maximum number of these persons that this run asks about.
         requests: Number of requests for so many persons if none has to be repeated, or None if the annotator
             is a local model.

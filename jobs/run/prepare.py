@@ -11,6 +11,7 @@ from actors.errors import ConfigError
 from actors.fingerprint import annotators_in
 from actors.gemini.backlog.listing import WaitingShard, read_backlog
 from actors.gemini.backlog.selection import Backlog
+from actors.gemini.settings import ANNOTATOR as GEMINI
 from actors.read.listing import is_partial
 from actors.read.loose_images import list_members
 from actors.records import ANSWERED, SETTLED, Shard
@@ -76,6 +77,17 @@ class PreparedRun:
         return bool(self.plan.tasks) or (self.backlog is not None and bool(self.backlog.ready))
 
 
+def with_reask(settings: Settings, annotator: str | None) -> Settings:
+    """Return the settings of a run that asks an annotator again.
+
+    For Gemini they say so themselves, and are recorded, so that `shopframe gemini` goes on with it.
+    """
+    if annotator != GEMINI:
+        return settings
+    gemini = settings.gemini.model_copy(update={"reask": True})
+    return settings.model_copy(update={"gemini": gemini})
+
+
 def prepare_run(
     settings: Settings,
     output: ObjectStore,
@@ -118,7 +130,7 @@ def prepare_run(
         _refuse_other_settings(before, settings, resolved, annotator)
     counts = PlanCounts(shards=plan.shards, to_do=len(plan.tasks), skipped=plan.skipped)
     models = models_of(resolved, before.models if before is not None else Models())
-    record = new_run_record(iso_now(), settings.as_dict(), resolved.fingerprints, counts, models)
+    record = new_run_record(iso_now(), settings.as_dict(), resolved.fingerprints, counts, models, before)
     waiting, backlog = _gemini_backlog(settings, output, resolved, plan, scope, annotator)
     changes = {} if before is None else changes_since(before, record)
     reasons = plan_reasons(plan, known, changes, waiting, settings.gemini)
@@ -169,6 +181,8 @@ def _refuse_other_settings(
     """Refuse a retry with other settings: `run.json` would claim them for shards that stay as they are."""
     known = before.fingerprints
     differ = [s for s, f in resolved.fingerprints.items() if s != annotator and known.get(s, f) != f]
+    if resolved.gemini is not None and resolved.gemini.question.is_asked_by(known.get("gemini")):
+        differ = [stage for stage in differ if stage != "gemini"]
     now = settings.as_dict()["input"]
     if any(before.config["input"].get(key) != now[key] for key in _SHARDING):
         differ.append("the shards")

@@ -12,7 +12,7 @@ from actors.gemini.quota.quota import key_id_of
 from actors.gemini.settings import ResolvedGemini, resolve_gemini
 from actors.smolvlm.settings import ResolvedSmolVLM, resolve_smolvlm
 from jobs.run.demo_models import demo_models, notice_of
-from jobs.run.run_record import DetectorModel, GeminiModel, Models, SmolVLMModel
+from jobs.run.run_record import DetectorModel, GeminiModel, Models, RunRecord, SmolVLMModel
 from jobs.settings import Settings
 
 
@@ -30,8 +30,12 @@ class Resolved:
     fingerprints: dict[str, str]
 
 
-def resolve(settings: Settings) -> Resolved:
+def resolve(settings: Settings, before: RunRecord | None = None) -> Resolved:
     """Find and check everything that a run needs.
+
+    Args:
+        settings: The settings of this run.
+        before: The last run of the output, from which answers of earlier versions are recognised.
 
     Raises:
         ConfigError: If weights, model, prompt or API key are missing or can't be used.
@@ -58,7 +62,8 @@ def resolve(settings: Settings) -> Resolved:
     gemini = None
     if settings.gemini.enabled:
         read_api_key()
-        gemini = resolve_gemini(settings.gemini, schema)
+        earlier = () if before is None else before.earlier_requests
+        gemini = resolve_gemini(settings.gemini, schema, earlier)
         fingerprints["gemini"] = gemini.fingerprint
     return Resolved(schema, detector, smolvlm, gemini, fingerprints)
 
@@ -106,4 +111,5 @@ def gemini_model(resolved: ResolvedGemini) -> GeminiModel:
         model=resolved.model,
         prompt_sha256=resolved.prompt_sha256,
         key_id=key_id_of(read_api_key().get_secret_value()),
+        earlier=dict(resolved.earlier),
     )

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from actors.errors import ConfigError
+from actors.gemini.question import Question, request_settings
 from actors.settings_section import Section
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
@@ -71,11 +72,16 @@ class SmolVLMModel(_Part):
 
 
 class GeminiModel(_Part):
-    """The second annotator. `key_id` is a digest of the API key."""
+    """The second annotator. `key_id` is a digest of the API key.
+
+    `earlier` maps fingerprints with which earlier versions recorded answers to the same question to the
+    models that gave them.
+    """
 
     model: str
     prompt_sha256: str
     key_id: str
+    earlier: dict[str, str] = Field(default_factory=dict)
 
 
 class Models(_Part):
@@ -101,6 +107,8 @@ class RunRecord(_Part):
         started_at: Start of the run, ISO 8601 in UTC.
         config: Every setting as it would be written in YAML, without secrets.
         fingerprints: Maps a stage to the hash of everything that its results depend on.
+        gemini_requests: Settings with which earlier versions asked Gemini. They are kept because the
+            fingerprints of those versions depend on them.
         plan: Number of shards, and how many of them there were to do.
         models: The models that detect and annotate.
         packages: Versions of the packages that results depend on.
@@ -111,10 +119,30 @@ class RunRecord(_Part):
     started_at: str = ""
     config: dict[str, Any]
     fingerprints: dict[str, str] = Field(default_factory=dict)
+    gemini_requests: tuple[dict[str, Any], ...] = ()
     plan: PlanCounts
     models: Models = Models()
     packages: dict[str, str] = Field(default_factory=dict)
     python: str = ""
+
+    @property
+    def earlier_requests(self) -> tuple[dict[str, Any], ...]:
+        """The settings with which earlier versions asked Gemini, up to and including this run."""
+        request = request_settings(self.config.get("gemini", {}))
+        if request is None or dict(request) in self.gemini_requests:
+            return self.gemini_requests
+        return (*self.gemini_requests, dict(request))
+
+    @property
+    def question(self) -> Question:
+        """The question that Gemini was asked, and the models whose answers to it are accepted."""
+        fingerprint, gemini = self.fingerprints.get("gemini", ""), self.models.gemini
+        if gemini is None:
+            return Question(fingerprint)
+        # In the records of an earlier version, the fingerprint of the last run stands for its model.
+        earlier = {fingerprint: gemini.model} | gemini.earlier
+        reask = bool(self.config.get("gemini", {}).get("reask"))
+        return Question(fingerprint, earlier, gemini.model if reask else None)
 
     def section(self, name: str, kind: type[_SectionType]) -> _SectionType:
         """Return a section of the run's settings.
@@ -145,14 +173,20 @@ def installed_packages() -> dict[str, str]:
 
 
 def new_run_record(
-    started_at: str, config: dict[str, Any], fingerprints: dict[str, str], plan: PlanCounts, models: Models
+    started_at: str,
+    config: dict[str, Any],
+    fingerprints: dict[str, str],
+    plan: PlanCounts,
+    models: Models,
+    before: RunRecord | None = None,
 ) -> RunRecord:
-    """Return the record of a run that starts on this machine."""
+    """Return the record of a run that starts on this machine, after the run `before`."""
     return RunRecord(
         shopframe=version("shopframe"),
         started_at=started_at,
         config=config,
         fingerprints=fingerprints,
+        gemini_requests=() if before is None else before.earlier_requests,
         plan=plan,
         models=models,
         packages=installed_packages(),

@@ -88,6 +88,12 @@ def _summary_rows(status: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple
         cost = status["cost_usd"].get(name)
         paid = f"; about ${cost:.4f} so far" if cost else ""
         yield name, f"{sum(given.values()):,} = {parts}{paid}"
+    for name, models in status["answers"].items():
+        if models:
+            yield (
+                f"{name} models",
+                ", ".join(f"{counted(n, 'ok answer')} of {model}" for model, n in models.items()),
+            )
     quota = status["quota"]
     if quota is not None:
         left = "no daily limit" if quota["left_today"] is None else f"{quota['left_today']:,} left today"

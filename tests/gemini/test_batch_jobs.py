@@ -390,7 +390,7 @@ def test_a_group_stays_below_the_largest_file():
 def test_a_name_follows_from_the_content_and_the_attempt():
     settings = settings_for("http://127.0.0.1:1")
     resolved, requests = resolve_gemini(settings, SCHEMA), requests_of(8)
-    other = resolve_gemini(settings_for("http://127.0.0.1:1", temperature=1), SCHEMA)
+    other = resolve_gemini(settings_for("http://127.0.0.1:1", model="gemini-2.5-pro"), SCHEMA)
     name = display_name(resolved, requests)
     assert name == display_name(resolved, requests_of(8))
     others = [

@@ -1,10 +1,11 @@
-"""The gemini section refuses what can't work, and its fingerprint follows what changes an answer."""
+"""The gemini section refuses what can't work, and its fingerprint is that of the question."""
 
 from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
 
+from actors.attributes import AttributeSchema, AttributeSettings, SchemaSettings
 from actors.errors import ConfigError
 from actors.gemini.settings import GeminiCameras, GeminiSettings, resolve_gemini
 from tests.support.gemini_asking import SCHEMA
@@ -94,25 +95,20 @@ def test_a_prompt_that_cannot_be_used_is_named(tmp_path, content):
         resolve_gemini(GeminiSettings(prompt=str(path)), SCHEMA)
 
 
+def test_another_schema_or_an_explanation_is_another_question():
+    plain = resolve_gemini(GeminiSettings(), SCHEMA).fingerprint
+    assert resolve_gemini(GeminiSettings(reasoning=True), SCHEMA).fingerprint != plain
+    other = AttributeSchema(SchemaSettings(attributes={"backpack": AttributeSettings(type="boolean")}))
+    assert resolve_gemini(GeminiSettings(), other).fingerprint != plain
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"model": "gemini-2.5-pro"},
         {"temperature": 0.5},
-        {"thinking_budget": 64},
-        {"media_resolution": "low"},
-        {"max_side_px": 256},
-        {"reasoning": True},
-    ],
-)
-def test_what_changes_answers_changes_the_fingerprint(changes):
-    plain = resolve_gemini(GeminiSettings(), SCHEMA).fingerprint
-    assert resolve_gemini(GeminiSettings(**changes), SCHEMA).fingerprint != plain
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
+        {"thinking_level": "high"},
+        {"media_resolution": "high"},
         {"persons_per_request": 3},
         {"requests_per_minute": 99},
         {"mode": "batch"},
@@ -120,8 +116,9 @@ def test_what_changes_answers_changes_the_fingerprint(changes):
         {"base_url": "http://127.0.0.1:1"},
         {"max_persons": 5},
         {"answer_tokens": 900},
+        {"reask": True},
     ],
 )
-def test_how_answers_are_fetched_does_not(changes):
+def test_who_is_asked_and_how_is_not_part_of_the_question(changes):
     plain = resolve_gemini(GeminiSettings(), SCHEMA).fingerprint
     assert resolve_gemini(GeminiSettings(**changes), SCHEMA).fingerprint == plain

@@ -152,14 +152,14 @@ def test_gemini_is_announced_with_persons_and_requests_before_it_is_asked(output
     before = f"before, they had {persons} in {counted}"
     assert f"Gemini would be asked about the persons of 4 shards to be detected ({before})" in said
     last = json.loads((output / "run.json").read_bytes())
-    last["config"]["gemini"]["model"] = "gemini-1.0"
+    last["config"]["gemini"]["reasoning"] = True
     last["fingerprints"]["gemini"] = "before"
     (output / "run.json").write_text(json.dumps(last))
     for name in "abcd":
         change(output, name, lambda record: record["fingerprints"].update(gemini="before"))
         change(output, name, lambda record: record["annotators"].update(gemini={"pending": 1, "ok": 2}))
     said = dry_run(*EIGHT)
-    assert "had an answer, but settings changed: gemini.model gemini-1.0 -> gemini-2.5-flash" in said
+    assert "had an answer, but settings changed: gemini.reasoning true -> false" in said
     (output / "commits/a.json").unlink()
     assert "and the persons of 1 shard to be detected" in dry_run(*EIGHT)
 

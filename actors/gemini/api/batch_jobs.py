@@ -122,11 +122,11 @@ def display_name(resolved: ResolvedGemini, requests: Sequence[PackedRequest], at
     """Return the name of a job of these requests, which depends on the arguments alone.
 
     Args:
-        resolved: Model and prompt.
+        resolved: Model and prompt. Both are part of the name.
         requests: Requests in the order of the file.
         attempt: Pass a different number to submit the same requests again as a new job.
     """
-    digest = hashlib.sha256(f"{resolved.fingerprint}\n{attempt}\n".encode())
+    digest = hashlib.sha256(f"{resolved.fingerprint} {resolved.model}\n{attempt}\n".encode())
     for request in requests:
         digest.update(f"{request.key}\n".encode())
     return _NAME_PREFIX + digest.hexdigest()[:40]

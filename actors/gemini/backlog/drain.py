@@ -80,11 +80,12 @@ class ShardDrainer:
         )
         block, record = load_committed(ShardBlock(task), self.committer.store)
         block = self.crop_restorer.fill_crops(block, record)
-        same = record.fingerprints.get(ANNOTATOR) == self.resolved.fingerprint
-        waiting = pending_shard(block, drain_task.keep if same else None)
+        question = self.resolved.question
+        same = question.is_asked_by(record.fingerprints.get(ANNOTATOR))
+        waiting = pending_shard(block, drain_task.keep if same else None, question)
         waiting.refuse_cameras(self.cameras, self.resolved)
         digests = {crop_sha256(crop.jpeg) for _, crop in waiting.waiting()}
-        answers = find_paid(self.committer.store, drain_task.shard_id, self.resolved.fingerprint, digests)
+        answers = find_paid(self.committer.store, drain_task.shard_id, question, self.resolved.model, digests)
         waiting.take_answers(
             {c: entry for c, entry in answers.items() if entry.annotation.status in drain_task.keep}
         )

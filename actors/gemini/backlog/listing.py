@@ -7,18 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from actors.gemini.question import Question
 from actors.gemini.settings import ANNOTATOR, ResolvedGemini
 from actors.records import SETTLED, Outcome
 from actors.storage.commit_record import CommitRecord
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
 
-WaitsBecause = Literal["missing", "retry", "settings"]
+WaitsBecause = Literal["missing", "retry", "model", "settings"]
 """Why a person waits for an answer from Gemini.
 
 missing   it was never asked about
 retry     the outcome was such that it is asked about again
-settings  its answer was given to another prompt, model or schema
+model     its answer is from another model, and answers of other models are to be asked for again
+settings  its answer was given to another prompt or schema
 """
 
 
@@ -35,27 +37,44 @@ class WaitingShard:
         return sum(self.causes.values())
 
 
+def outcomes_by_model(record: CommitRecord, question: Question) -> dict[str, dict[str, int]]:
+    """Return the number of persons of a shard by model and outcome.
+
+    The model is empty for the answers of an earlier version to another question, which didn't record it.
+    """
+    if ANNOTATOR in record.models or ANNOTATOR not in record.annotators:
+        return dict(record.models.get(ANNOTATOR, {}))
+    model = question.earlier.get(record.fingerprints.get(ANNOTATOR, ""), "")
+    return {model: record.annotators[ANNOTATOR]}
+
+
 def waiting_of(
-    record: CommitRecord, fingerprint: str, keep: Sequence[Outcome] = SETTLED
+    record: CommitRecord, question: Question, keep: Sequence[Outcome] = SETTLED
 ) -> Counter[WaitsBecause]:
     """Return how many persons of a shard still wait for an answer from Gemini, by the reason.
 
     Args:
         record: Commit record of the shard.
-        fingerprint: Gemini's fingerprint in this run. Answers with another fingerprint don't count.
+        question: The question of this run, and the models whose answers to it are accepted.
         keep: Outcomes that are kept; persons with any other outcome are asked about again.
     """
     found: Counter[WaitsBecause] = Counter()
     outcomes = record.annotators.get(ANNOTATOR, {})
     if record.state != "done":
         return found
-    if record.fingerprints.get(ANNOTATOR) != fingerprint:
+    if not question.is_asked_by(record.fingerprints.get(ANNOTATOR)):
         found["settings"] = sum(n for outcome, n in outcomes.items() if outcome != "pending")
         found["missing"] = record.counts.kept - found["settings"]
-    else:
-        for outcome, count in outcomes.items():
-            if outcome not in keep:
-                found["missing" if outcome == "pending" else "retry"] += count
+        return +found
+    if question.only_model is not None:
+        by_model = outcomes_by_model(record, question)
+        accepted = by_model.pop(question.only_model, {})
+        found["model"] = sum(n for others in by_model.values() for o, n in others.items() if o != "pending")
+        pending = outcomes.get("pending", 0)
+        outcomes = {**accepted, "pending": pending}
+    for outcome, count in outcomes.items():
+        if outcome not in keep:
+            found["missing" if outcome == "pending" else "retry"] += count
     return +found
 
 
@@ -65,7 +84,7 @@ def read_backlog(
     """Return the shards with waiting persons, in the order in which they were committed."""
     found = []
     for record, _ in read_records(store):
-        causes = waiting_of(record, resolved.fingerprint, keep)
+        causes = waiting_of(record, resolved.question, keep)
         if causes:
             found.append((record.committed_at, WaitingShard(record.shard_id, causes)))
     return [shard for _, shard in sorted(found, key=lambda entry: (entry[0], entry[1].shard_id))]

@@ -14,8 +14,9 @@ from actors.gemini.answer_journal import JournalEntry
 from actors.gemini.api.answer import GeminiAnswer
 from actors.gemini.api.packing import Crop
 from actors.gemini.protocol import Person
+from actors.gemini.question import Question
 from actors.gemini.settings import ANNOTATOR, GeminiCameras, ResolvedGemini
-from actors.records import Annotation
+from actors.records import SETTLED, Annotation
 from actors.shard_block import ShardBlock
 from actors.storage.tables import annotations_table
 
@@ -32,6 +33,7 @@ class PendingShard:
         persons: The kept persons, as rows of PERSONS_SCHEMA.
         cameras: Cameras by frame key.
         rows: Rows of the committed table that stay as they are, by person.
+        older: Rows of the committed table that stay until another model has answered, by person.
         found: Outcomes that are known but not committed yet, by person.
         is_committed: Whether the committed table answers the question that is asked now.
     """
@@ -40,6 +42,7 @@ class PendingShard:
     persons: pa.Table
     cameras: Mapping[str, str | None]
     rows: dict[Person, dict[str, object]] = field(default_factory=dict)
+    older: dict[Person, dict[str, object]] = field(default_factory=dict)
     found: dict[Person, JournalEntry] = field(default_factory=dict)
     is_committed: bool = False
 
@@ -76,9 +79,10 @@ class PendingShard:
             [entry.provenance() for entry in entries],
             ANNOTATOR,
         )
-        if not self.rows:
+        kept = {person: row for person, row in self.older.items() if person not in self.found} | self.rows
+        if not kept:
             return table
-        rows = [self.rows.get((row["frame_key"], row["person_index"]), row) for row in table.to_pylist()]
+        rows = [kept.get((row["frame_key"], row["person_index"]), row) for row in table.to_pylist()]
         return pa.Table.from_pylist(rows, table.schema)
 
     def crops_by_person(self) -> list[tuple[Person, Crop]]:
@@ -93,13 +97,14 @@ class PendingShard:
         ]
 
 
-def pending_shard(block: ShardBlock, keep: Collection[str] | None) -> PendingShard:
+def pending_shard(block: ShardBlock, keep: Collection[str] | None, question: Question) -> PendingShard:
     """Return the pending shard of a loaded block.
 
     Args:
         block: Block with its frames, persons and committed annotations.
         keep: Outcomes of the committed table that are kept, or None if the table answers another question
-            (another model, prompt or schema), so that nothing of it is kept.
+            (another prompt or schema), so that nothing of it is kept.
+        question: The question, and the models whose answers to it are accepted.
 
     Raises:
         ValueError: The block isn't loaded.
@@ -116,11 +121,13 @@ def pending_shard(block: ShardBlock, keep: Collection[str] | None) -> PendingSha
     committed = block.annotations.get(ANNOTATOR)
     if committed is not None and keep is not None:
         shard.is_committed = True
-        shard.rows = {
-            (row["frame_key"], row["person_index"]): row
-            for row in committed.to_pylist()
-            if row["status"] in keep
-        }
+        for row in committed.to_pylist():
+            person = (row["frame_key"], row["person_index"])
+            if not question.accepts(row["model"]):
+                if row["status"] in SETTLED:
+                    shard.older[person] = row
+            elif row["status"] in keep:
+                shard.rows[person] = row
     return shard
 
 

@@ -159,9 +159,10 @@ def _waiting_people(
             continue
         record = found[0]
         settled: set[Person] = set()
-        if record.fingerprints.get(ANNOTATOR) == resolved.fingerprint:
-            answers = _read(store, record, f"annotations/{ANNOTATOR}", [*_KEYS, "status"])
-            settled = {_person(row) for row in answers if row["status"] in keep}
+        question = resolved.question
+        if question.is_asked_by(record.fingerprints.get(ANNOTATOR)):
+            answers = _read(store, record, f"annotations/{ANNOTATOR}", [*_KEYS, "status", "model"])
+            settled = {_person(r) for r in answers if r["status"] in keep and question.accepts(r["model"])}
         confidence = _least_confidence(_read(store, record, "annotations/smolvlm", None))
         for row in _read(store, record, "persons", [*_KEYS, "kept"]):
             if row["kept"] and _person(row) not in settled:
