@@ -31,6 +31,7 @@ _READING = (
     "camera_column",
     "captured_at_column",
 )
+_CROPS = ("padding", "max_side_px", "jpeg_quality", "max_frame_bytes")
 _SMOLVLM = (
     "model",
     "revision",
@@ -49,7 +50,7 @@ SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
         *(f"detector.{name}" for name in _DETECTOR),
         *(f"input.{name}" for name in _READING),
         "roi",
-        "crops",
+        *(f"crops.{name}" for name in _CROPS),
         "run.max_failed_frames",
     ),
     "smolvlm": (*(f"smolvlm.{name}" for name in _SMOLVLM), "schema"),
