@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,8 +29,8 @@ _ROWS = 2048
 """Number of records that are held in memory and written as one row group. A record is about 2 KB."""
 _WORTH_WRITING = 64
 """Minimum number of records read by themselves for which it pays to write a new index."""
-_WORTH_READING = 256
-"""Wanted records from which reading the whole index is faster than reading each by itself."""
+_WORTH_READING = 1 / 8
+"""Share of all records from which reading the whole index is faster than reading each by itself."""
 
 _SCHEMA = pa.schema(
     [("path", pa.string()), ("listed_etag", pa.string()), ("etag", pa.string()), ("record", pa.string())]
@@ -66,26 +67,27 @@ def read_records(store: ObjectStore, keep_index: bool = False) -> Iterator[tuple
     """
     with _IndexReader(store) as index, _IndexWriter(store) as renewed:
 
-        def load(pair: tuple[ObjectInfo, _Entry | None]) -> tuple[_Entry, CommitRecord, bool] | None:
-            info, entry = pair
-            if entry is not None:
-                return entry, parse_record(store.full(info.path), entry.record.encode()), False
+        def load_alone(info: ObjectInfo) -> tuple[_Entry, CommitRecord] | None:
             found = read_record(store, str(layout.shard_id_of(info.path)))
             if found is None:
                 return None
             record, etag = found
-            return _Entry(info.path, info.etag, etag, record.model_dump_json()), record, True
+            return _Entry(info.path, info.etag, etag, record.model_dump_json()), record
 
         listing = (o for o in store.list(layout.COMMITS) if layout.shard_id_of(o.path) is not None)
         alone = 0
-        for found in map_ahead(load, ((info, index.find(info)) for info in listing), _READERS):
-            if found is None:
-                continue
-            entry, record, was_alone = found
-            alone += was_alone
-            if keep_index:
-                renewed.add(entry)
-            yield record, entry.etag
+        while pairs := [(info, index.find(info)) for info in islice(listing, _ROWS)]:
+            # Only reading profits from threads; handing a copied record to one takes longer than parsing it.
+            missing = map_ahead(load_alone, [info for info, entry in pairs if entry is None], _READERS)
+            for info, entry in pairs:
+                copied = entry and (entry, parse_record(store.full(info.path), entry.record.encode()))
+                found = copied or next(missing)
+                alone += copied is None
+                if found is None:
+                    continue
+                if keep_index:
+                    renewed.add(found[0])
+                yield found[1], found[0].etag
         if keep_index and alone >= _WORTH_WRITING:
             renewed.publish()
 
@@ -99,19 +101,20 @@ def list_records(store: ObjectStore) -> Iterator[tuple[str, str]]:
 
 
 def read_some_records(
-    store: ObjectStore, shard_ids: Sequence[str], keep_index: bool = False
+    store: ObjectStore, shard_ids: Sequence[str], of: int, keep_index: bool = False
 ) -> Iterator[CommitRecord]:
     """The records of some shards, given and returned in the order of the listing; deleted ones are left out.
 
     Args:
         store: The output.
         shard_ids: The shards.
+        of: Number of all records.
         keep_index: Passed to `read_records` if most records have to be read.
 
     Raises:
         OutputError: A record is not one that this version can read.
     """
-    if len(shard_ids) < _WORTH_READING:
+    if len(shard_ids) < _WORTH_READING * of:
         for found in map_ahead(lambda shard_id: read_record(store, shard_id), shard_ids, _READERS):
             if found is not None:
                 yield found[0]

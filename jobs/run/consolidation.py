@@ -234,7 +234,9 @@ class _Update:
     def _expected_columns(self) -> AnswerColumns:
         known = AnswerColumns()
         shard_ids = [shard_id for group in self._changed[:1] for shard_id in group.shard_ids]
-        for found in map_ahead(self._columns_of, read_some_records(self._store, shard_ids)):
+        for found in map_ahead(
+            self._columns_of, read_some_records(self._store, shard_ids, self._done.shards)
+        ):
             known.update(found)
         return known
 
@@ -293,7 +295,7 @@ class _Update:
     ) -> Iterator[NewFile]:
         """Write the files of some groups, and add the columns of their annotations tables to `answers`."""
         group_of = {shard_id: group for group in groups for shard_id in group.shard_ids}
-        records = read_some_records(self._store, list(group_of), keep_index=True)
+        records = read_some_records(self._store, list(group_of), self._done.shards, keep_index=True)
         shards = map_ahead(lambda record: self._shard(record, read), records)
         with tempfile.TemporaryDirectory(prefix="shopframe-consolidated-") as folder:
             path = Path(folder, "rows.parquet")
