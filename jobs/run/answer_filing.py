@@ -68,7 +68,9 @@ def file_answers(store: ObjectStore, only: Collection[str] | None = None) -> Non
     ]
     waiting: defaultdict[tuple[str, str], list[KeptAnswer]] = defaultdict(list)
     count = 0
-    for answers in map_ahead(lambda record: _answers(store, record), read_some_records(store, missing)):
+    for answers in map_ahead(
+        lambda record: _answers(store, record), read_some_records(store, missing, len(records))
+    ):
         for index, answer in answers:
             waiting[index].append(answer)
         count += len(answers)
