@@ -23,7 +23,7 @@ else the machine does; CPU seconds and requests hardly do. The committer makes t
 others have records of their own and link to the tables of these, so that 100,000 shards are made in minutes.
 
     python -m benchmarks.scale [--shards 1000 10000] [--stores local s3] [--weights FILE] [--json FILE]
-    python -m benchmarks.scale --shards 1000 10000 100000    # an hour or more; docs/scale.md has the results
+    python -m benchmarks.scale --shards 1000 10000 100000    # hours; docs/scale.md has the results
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import sys
 import time
 from collections import Counter
@@ -102,8 +101,8 @@ def commits(one: str, many: str, count: str, person_json: str, *overrides: str) 
     """Commit new shards to two outputs in turn, and write the same objects without the committer.
 
     Returns:
-        For each output, and for the plain writing to the first, the median seconds; and the requests of a
-        commit where the outputs are on S3.
+        For each output, and for the plain writing to the first, the seconds of the fastest; and the requests
+        of a commit where the outputs are on S3.
     """
     settings = _settings(overrides)
     maker = Maker.of(settings)
@@ -116,7 +115,7 @@ def commits(one: str, many: str, count: str, person_json: str, *overrides: str) 
     for turn in range(int(count) + 1):
         for name, each in makers.items():
             shard = Shard(
-                f"new-{person_json}-{turn}", f"elsewhere/{person_json}-{turn}.tar", "webdataset", "e", 1
+                f"new-{os.getpid()}-{turn}", f"elsewhere/{os.getpid()}-{turn}.tar", "webdataset", "e", 1
             )
             before = _requests() if turn else None
             started = time.perf_counter()
@@ -124,13 +123,13 @@ def commits(one: str, many: str, count: str, person_json: str, *overrides: str) 
             seconds[name].append(time.perf_counter() - started)
             if before is not None:
                 requests[name] = dict(_requests() - before)
-        made = _objects(makers["one"].store, f"new-{person_json}-{turn}")
+        made = _objects(makers["one"].store, f"new-{os.getpid()}-{turn}")
         started = time.perf_counter()
         makers["one"].store.write_many((f"plain/{turn}/{name}", content) for name, content in made)
         seconds["plain"].append(time.perf_counter() - started)
-    # The first turn opens connections.
-    medians = {name: statistics.median(taken[1:]) for name, taken in seconds.items()}
-    return {"commit_s": medians, "commit_requests": requests, "objects": len(made)}
+    # Other processes can only slow a commit down.
+    best = {name: min(taken) for name, taken in seconds.items()}
+    return {"commit_s": best, "commit_requests": requests, "objects": len(made)}
 
 
 def _objects(store: ObjectStore, shard_id: str) -> list[tuple[str, bytes]]:
