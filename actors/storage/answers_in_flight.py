@@ -83,7 +83,8 @@ def add_answers(store: ObjectStore, answers: Iterable[tuple[tuple[str, str], Seq
 
 def _read(store: ObjectStore, path: str) -> Iterator[KeptAnswer]:
     try:
-        lines = store.read(path).decode().splitlines()
+        # Other separators of lines, which splitlines would take too, may be in an answer.
+        lines = store.read(path).decode().removesuffix("\n").split("\n")
     except FileNotFoundError:  # Another run has moved it to the index.
         return
     try:

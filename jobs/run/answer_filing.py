@@ -66,11 +66,16 @@ def file_answers(store: ObjectStore, only: Collection[str] | None = None) -> Non
         for shard_id, is_known in zip(records, known, strict=True)
         if not is_known and (only is None or shard_id in only)
     ]
+    damaged: set[str] = set()
     waiting: defaultdict[tuple[str, str], list[KeptAnswer]] = defaultdict(list)
     count = 0
-    for answers in map_ahead(
-        lambda record: _answers(store, record), read_some_records(store, missing, len(records))
+    for shard_id, answers in map_ahead(
+        lambda record: (record.shard_id, _answers(store, record)),
+        read_some_records(store, missing, len(records)),
     ):
+        if answers is None:
+            damaged.add(shard_id)
+            continue
         for index, answer in answers:
             waiting[index].append(answer)
         count += len(answers)
@@ -81,7 +86,7 @@ def file_answers(store: ObjectStore, only: Collection[str] | None = None) -> Non
     add_answers(store, waiting.items())
     if missing:
         present = np.fromiter(records.values(), np.uint64, len(records))
-        new = np.array([records[shard_id] for shard_id in missing], np.uint64)
+        new = np.array([records[shard_id] for shard_id in missing if shard_id not in damaged], np.uint64)
         _write_filed(store, np.union1d(np.intersect1d(present, filed), new))
 
 
@@ -105,12 +110,12 @@ def _write_filed(store: ObjectStore, stamps: npt.NDArray[np.uint64]) -> None:
     store.write(layout.ANSWERS_FILED, bytes(sink.getvalue()))
 
 
-def _answers(store: ObjectStore, record: CommitRecord) -> _Answers:
-    """Return the answers of a shard, or nothing if it was deleted meanwhile or is damaged."""
+def _answers(store: ObjectStore, record: CommitRecord) -> _Answers | None:
+    """Return the answers of a shard, none if it was deleted meanwhile, or None if it is damaged."""
     try:
         found = read_current(store, record, lambda newest: list(_answers_of(store, newest)))
     except _DAMAGE:
-        return []
+        return None
     return [] if found is None else found[1]
 
 

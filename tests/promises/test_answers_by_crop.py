@@ -17,6 +17,7 @@ from actors.shard_block import ShardBlock, ShardTask
 from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.storage import layout
+from actors.storage.answer_index import AnswerIndex
 from actors.storage.object_store import ObjectStore
 from jobs.run.answer_filing import file_answers, file_uncommitted
 from tests.conftest import REPO_ROOT
@@ -173,6 +174,20 @@ def a_block(folder: Path, shard_id: str, frames: dict[str, list[Found]]) -> Shar
     write_output(ObjectStore(str(folder)), {shard_id: frames}, keep_crops="always")
     task = ShardTask(Shard(shard_id, "in", "webdataset", "e", 1), "detect")
     return ShardBlock(task, persons=job.table(folder, "persons"))
+
+
+def test_a_damaged_shard_is_filed_once_its_object_is_back(tmp_path):
+    store = ObjectStore(str(tmp_path))
+    person = Found((0.1, 0.1, 0.2, 0.3), crop=b"one", answers={"smolvlm": said()})
+    write_output(store, {"a": {"f": [person]}})
+    (table,) = (tmp_path / "annotations/smolvlm").glob("*.parquet")
+    content = table.read_bytes()
+    table.unlink()
+    file_answers(store)
+    assert AnswerIndex(store, "smolvlm", "s").find([crop_sha256(b"one")]) == {}
+    table.write_bytes(content)
+    file_answers(store)
+    assert AnswerIndex(store, "smolvlm", "s").find([crop_sha256(b"one")])
 
 
 def test_answers_are_filed_once_and_only_those_that_were_given(tmp_path):

@@ -99,6 +99,16 @@ def test_an_index_that_was_listed_before_a_merge_still_finds_everything(small, t
     assert len(early.find([digest_of(n) for n in range(300)])) == 300
 
 
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\n"])
+def test_an_answer_in_flight_may_contain_any_line_separator(character, tmp_path):
+    store = ObjectStore(str(tmp_path))
+    answer = KeptAnswer(
+        digest_of(1), "shard", Annotation("ok", reasoning=f"one{character}two"), {"model": "m"}
+    )
+    write_in_flight(store, "smolvlm", "shard", QUESTION, [answer, an_answer(2)])
+    assert read_in_flight(store, "smolvlm", "shard", QUESTION)[digest_of(1)] == answer
+
+
 def test_answers_in_flight_are_found_by_their_shard_and_once_filed_by_their_crop(tmp_path):
     store = ObjectStore(str(tmp_path))
     write_in_flight(store, "smolvlm", "shard", QUESTION, [an_answer(1), an_answer(2)])
