@@ -8,8 +8,7 @@ shard was detected again, and however the run that asked has ended.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from actors.errors import OutputError
@@ -18,7 +17,8 @@ from actors.gemini.settings import ANNOTATOR
 from actors.records import RETRYABLE, Annotation
 from actors.storage import layout
 from actors.storage.answer_index import AnswerIndex, KeptAnswer
-from actors.storage.answers_in_flight import add_answers
+from actors.storage.answers_in_flight import IndexName, move_to_index
+from actors.storage.flat_listing import list_flat
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
 
@@ -65,9 +65,6 @@ class JournalEntry:
         """Return the entry as the index of answers has it. `shard_id` is the shard that it was asked for."""
         provenance = self.provenance() | {"request_id": self.request_id}
         return KeptAnswer(self.crop_sha256, shard_id, self.annotation, provenance)
-
-
-_OBJECTS_AT_ONCE = 500
 
 
 def write_journal(
@@ -173,25 +170,15 @@ def file_journal(store: ObjectStore, paths: Iterable[str] | None = None) -> None
         OSError: The store can't be read or written.
     """
     if paths is None:
-        paths = (info.path for info in store.list(layout.JOURNAL))
-    some: list[str] = []
-    for path in paths:
-        some.append(path)
-        if len(some) == _OBJECTS_AT_ONCE:
-            _file(store, some)
-            some = []
-    _file(store, some)
+        paths = (info.path for info in list_flat(store, layout.JOURNAL))
 
-
-def _file(store: ObjectStore, paths: Sequence[str]) -> None:
-    by_index: defaultdict[tuple[str, str], list[KeptAnswer]] = defaultdict(list)
-    for path, entries in zip(paths, map_ahead(lambda path: _read(store, path), paths), strict=True):
+    def read(path: str) -> Iterator[tuple[IndexName, KeptAnswer]]:
         shard_id = layout.shard_of_journal(path)
-        for entry in entries:
+        for entry in _read(store, path):
             if shard_id is not None and entry.annotation.status not in RETRYABLE:
-                by_index[ANNOTATOR, entry.fingerprint].append(entry.as_kept(shard_id))
-    add_answers(store, by_index.items())
-    store.delete(paths)
+                yield (ANNOTATOR, entry.fingerprint), entry.as_kept(shard_id)
+
+    move_to_index(store, paths, read)
 
 
 def _read(store: ObjectStore, path: str) -> list[JournalEntry]:

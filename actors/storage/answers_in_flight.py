@@ -6,13 +6,18 @@ They are found by their shard. Once they are filed in the index of answers, they
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 from actors.errors import OutputError
 from actors.storage import layout
 from actors.storage.answer_index import AnswerIndex, KeptAnswer
+from actors.storage.flat_listing import list_flat
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
+
+IndexName = tuple[str, str]
+"""Annotator and fingerprint, which name an index of answers."""
 
 _OBJECTS_AT_ONCE = 500
 
@@ -55,29 +60,44 @@ def file_in_flight(store: ObjectStore) -> None:
         OutputError: An object does not hold answers.
         OSError: The store can't be read or written.
     """
-    paths: list[str] = []
-    for info in store.list(layout.ANSWERS_IN_FLIGHT):
-        if layout.parse_in_flight(info.path) is not None:
-            paths.append(info.path)
-        if len(paths) == _OBJECTS_AT_ONCE:
-            _file(store, paths)
-            paths = []
-    _file(store, paths)
+    listed = (info.path for info in list_flat(store, layout.ANSWERS_IN_FLIGHT))
 
-
-def _file(store: ObjectStore, paths: Sequence[str]) -> None:
-    by_index: defaultdict[tuple[str, str], list[KeptAnswer]] = defaultdict(list)
-    for path, answers in zip(paths, map_ahead(lambda path: list(_read(store, path)), paths), strict=True):
+    def read(path: str) -> Iterator[tuple[IndexName, KeptAnswer]]:
         name = layout.parse_in_flight(path)
         if name is not None:
-            by_index[name.annotator, name.fingerprint] += answers
-    add_answers(store, by_index.items())
-    store.delete(paths)
+            yield from (((name.annotator, name.fingerprint), answer) for answer in _read(store, path))
+
+    move_to_index(store, (path for path in listed if layout.parse_in_flight(path) is not None), read)
 
 
-def add_answers(store: ObjectStore, answers: Iterable[tuple[tuple[str, str], Sequence[KeptAnswer]]]) -> None:
-    """Add answers to their indexes, which are named by annotator and fingerprint."""
-    for (annotator, fingerprint), some in answers:
+def move_to_index(
+    store: ObjectStore,
+    paths: Iterable[str],
+    read: Callable[[str], Iterable[tuple[IndexName, KeptAnswer]]],
+) -> None:
+    """Add the answers in some objects to their indexes, and delete each object once its answers are there.
+
+    Args:
+        store: The output.
+        paths: The objects.
+        read: Function that returns the answers in an object, each with its index.
+
+    Raises:
+        OSError: The store can't be read or written.
+    """
+    remaining = iter(paths)
+    while some := list(islice(remaining, _OBJECTS_AT_ONCE)):
+        by_index: defaultdict[IndexName, list[KeptAnswer]] = defaultdict(list)
+        for answers in map_ahead(lambda path: list(read(path)), some):
+            for index, answer in answers:
+                by_index[index].append(answer)
+        add_answers(store, by_index)
+        store.delete(some)
+
+
+def add_answers(store: ObjectStore, answers: Mapping[IndexName, Sequence[KeptAnswer]]) -> None:
+    """Add answers to their indexes."""
+    for (annotator, fingerprint), some in answers.items():
         AnswerIndex(store, annotator, fingerprint).add(some)
 
 

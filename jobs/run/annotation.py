@@ -18,7 +18,6 @@ from actors.detect.shard_detector import ShardDetector
 from actors.errors import StalledError, StoreError
 from actors.gemini.backlog.selection import Backlog
 from actors.gemini.stage import GeminiRun, make_stage
-from actors.read.listing import list_shards
 from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.stages import BlockStage, StageContext, annotate_stage, commit_stage, detect_stage
 from actors.storage.object_store import ObjectStore
@@ -27,14 +26,13 @@ from jobs.run.answer_filing import file_answers
 from jobs.run.gemini_drain import GeminiDisplay
 from jobs.run.graph import Retries, run_graph
 from jobs.run.output_status import Totals
-from jobs.run.person_json_mode import choose_person_json
 from jobs.run.plan import Plan, Scope
-from jobs.run.prepare import check_places, prepare_run, with_reask
+from jobs.run.prepare import check_input, check_places, prepare_run
 from jobs.run.progress import ProgressDisplay, watch
 from jobs.run.ray_session import StageResources, plan_resources, ray_session
-from jobs.run.resolve import Resolved, resolve
+from jobs.run.resolve import Resolved
 from jobs.run.run_log import RunLog, log, run_log, warn
-from jobs.run.run_record import last_run, write_run
+from jobs.run.run_record import write_run
 from jobs.run.summary import print_summary
 from jobs.run.words import counted
 from jobs.run.wrap_up import wrap_up
@@ -66,15 +64,9 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
         terminal = opened.terminal
         warn(warning, terminal)
         log.info("start", extra={"input": settings.input.uri, "version": version("shopframe")})
-        print("checking models, input and output", file=terminal)
-        shards = list(list_shards(settings.input, settings.storage))
-        before = last_run(output)
-        settings, documents = choose_person_json(settings, before, shards)
-        settings = with_reask(settings, annotator)
-        resolved = resolve(settings, before)
-        for notice in resolved.gemini.notices if resolved.gemini is not None else ():
-            warn(notice, terminal)
-        prepared = prepare_run(settings, output, resolved, shards, scope, annotator, keep_index=True)
+        found = check_input(settings, output, annotator, terminal)
+        settings, resolved = found.settings, found.resolved
+        prepared = prepare_run(settings, output, resolved, found.shards, scope, annotator, keep_index=True)
         write_run(output, prepared.record)
         starts = "; starting Ray" if prepared.has_work else ""
         print(f"{prepared.reasons.line()}{starts}", file=terminal)
@@ -82,7 +74,7 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
         try:
             _file_replaced(settings, output, plan, prepared.backlog)
             run = _run(_Work(settings, resolved, plan, prepared.backlog, output, opened), totals)
-            run |= {"log": opened.uri, "documents": documents, "plan": prepared.reasons.as_dict()}
+            run |= {"log": opened.uri, "documents": found.documents, "plan": prepared.reasons.as_dict()}
             status = wrap_up(output, resolved.schema, settings.output, run, totals.postponed, plan.superseded)
         except STORAGE_ERRORS as error:
             committed = counted(totals.shards["done"] + totals.shards["failed"], "shard")

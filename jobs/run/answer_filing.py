@@ -17,7 +17,7 @@ from actors.gemini.backlog.pending_shard import NOT_PERMITTED
 from actors.records import SETTLED, Annotation
 from actors.storage import layout
 from actors.storage.answer_index import KeptAnswer
-from actors.storage.answers_in_flight import add_answers, file_in_flight
+from actors.storage.answers_in_flight import IndexName, add_answers, file_in_flight
 from actors.storage.commit_record import CommitRecord
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
@@ -29,8 +29,6 @@ _ANSWERS_IN_MEMORY = 50_000
 _NO_ATTRIBUTES = AttributeSchema.from_json("[]")
 _PROVENANCE = ("model", "model_version", "prompt_sha256", "input_tokens", "output_tokens", "cost_usd")
 _DAMAGE = (FileNotFoundError, pa.ArrowInvalid)
-
-_Answers = list[tuple[tuple[str, str], KeptAnswer]]
 
 
 def file_uncommitted(store: ObjectStore) -> None:
@@ -67,7 +65,7 @@ def file_answers(store: ObjectStore, only: Collection[str] | None = None) -> Non
         if not is_known and (only is None or shard_id in only)
     ]
     damaged: set[str] = set()
-    waiting: defaultdict[tuple[str, str], list[KeptAnswer]] = defaultdict(list)
+    waiting: defaultdict[IndexName, list[KeptAnswer]] = defaultdict(list)
     count = 0
     for shard_id, answers in map_ahead(
         lambda record: (record.shard_id, _answers(store, record)),
@@ -80,10 +78,10 @@ def file_answers(store: ObjectStore, only: Collection[str] | None = None) -> Non
             waiting[index].append(answer)
         count += len(answers)
         if count >= _ANSWERS_IN_MEMORY:
-            add_answers(store, waiting.items())
+            add_answers(store, waiting)
             waiting.clear()
             count = 0
-    add_answers(store, waiting.items())
+    add_answers(store, waiting)
     if missing:
         present = np.fromiter(records.values(), np.uint64, len(records))
         new = np.array([records[shard_id] for shard_id in missing if shard_id not in damaged], np.uint64)
@@ -110,7 +108,7 @@ def _write_filed(store: ObjectStore, stamps: npt.NDArray[np.uint64]) -> None:
     store.write(layout.ANSWERS_FILED, bytes(sink.getvalue()))
 
 
-def _answers(store: ObjectStore, record: CommitRecord) -> _Answers | None:
+def _answers(store: ObjectStore, record: CommitRecord) -> list[tuple[IndexName, KeptAnswer]] | None:
     """Return the answers of a shard, none if it was deleted meanwhile, or None if it is damaged."""
     try:
         found = read_current(store, record, lambda newest: list(_answers_of(store, newest)))
@@ -119,7 +117,7 @@ def _answers(store: ObjectStore, record: CommitRecord) -> _Answers | None:
     return [] if found is None else found[1]
 
 
-def _answers_of(store: ObjectStore, record: CommitRecord) -> Iterator[tuple[tuple[str, str], KeptAnswer]]:
+def _answers_of(store: ObjectStore, record: CommitRecord) -> Iterator[tuple[IndexName, KeptAnswer]]:
     persons = record.object("persons")
     if record.state != "done" or persons is None:
         return

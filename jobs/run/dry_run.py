@@ -13,18 +13,14 @@ from actors.detect.settings import ResolvedDetector
 from actors.detect.shard_detector import ShardDetector
 from actors.errors import FrameError, ShardError, ShardUnavailableError, StoreError
 from actors.read.frame_decoder import decode_frame
-from actors.read.listing import list_shards
 from actors.records import Shard
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from jobs.run.cameras import absent_cameras
-from jobs.run.person_json_mode import choose_person_json
 from jobs.run.plan import Scope
-from jobs.run.prepare import check_places, prepare_run, with_reask
-from jobs.run.resolve import resolve
+from jobs.run.prepare import check_input, check_places, prepare_run
 from jobs.run.run_log import log, run_log, warn
-from jobs.run.run_record import last_run
 from jobs.run.words import counted
 from jobs.settings import LoadedSettings, Settings
 
@@ -82,16 +78,10 @@ def dry_run(loaded: LoadedSettings, scope: Scope, annotator: str | None) -> None
         terminal = opened.terminal
         warn(warning, terminal)
         log.info("dry run", extra={"input": settings.input.uri})
-        print("checking models, input and output", file=terminal)
-        shards = list(list_shards(settings.input, settings.storage))
-        before = last_run(output)
-        settings, _ = choose_person_json(settings, before, shards)
-        settings = with_reask(settings, annotator)
-        resolved = resolve(settings, before)
-        for notice in resolved.gemini.notices if resolved.gemini is not None else ():
-            warn(notice, terminal)
-        prepared = prepare_run(settings, output, resolved, shards, scope, annotator)
-        tried = draw_roi(settings, resolved.detector, output, shards)
+        found = check_input(settings, output, annotator, terminal)
+        settings = found.settings
+        prepared = prepare_run(settings, output, found.resolved, found.shards, scope, annotator)
+        tried = draw_roi(settings, found.resolved.detector, output, found.shards)
     pictures = [output.uri_of(path) for path in tried.pictures]
     said = [*prepared.reasons.lines(), *pictures, *tried.lines(settings)]
     Console().print("\n".join(said), soft_wrap=True, markup=False, highlight=False)

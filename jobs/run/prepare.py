@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TextIO
 
 from actors.commit.committed_shard import shard_from_record
 from actors.errors import ConfigError
@@ -12,7 +13,7 @@ from actors.fingerprint import annotators_in
 from actors.gemini.backlog.listing import WaitingShard, read_backlog
 from actors.gemini.backlog.selection import Backlog
 from actors.gemini.settings import ANNOTATOR as GEMINI
-from actors.read.listing import is_partial
+from actors.read.listing import is_partial, list_shards
 from actors.read.loose_images import list_members
 from actors.records import ANSWERED, SETTLED, Shard
 from actors.storage.object_store import ObjectStore
@@ -20,10 +21,11 @@ from actors.storage.record_index import read_records
 from actors.storage.snapshot_table import check_supported
 from jobs.run.changed_settings import changes_since, differences
 from jobs.run.demo_models import check_scenes
+from jobs.run.person_json_mode import choose_person_json
 from jobs.run.plan import Committed, Plan, Scope, make_plan
 from jobs.run.plan_reasons import PlanReasons, plan_reasons
-from jobs.run.resolve import Resolved, models_of
-from jobs.run.run_log import iso_now, log
+from jobs.run.resolve import Resolved, models_of, resolve
+from jobs.run.run_log import iso_now, log, warn
 from jobs.run.run_record import Models, PlanCounts, RunRecord, last_run, new_run_record
 from jobs.run.store_probe import probe_output, refuse_private
 from jobs.settings import LoadedSettings, Settings
@@ -56,6 +58,48 @@ def check_places(loaded: LoadedSettings) -> tuple[ObjectStore, str | None]:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckedInput:
+    """The input and the models of a run, found and checked.
+
+    Attributes:
+        settings: The settings, with everything that depended on the input or the last run decided.
+        documents: What `choose_person_json` says about the documents.
+        shards: The shards of the input.
+        resolved: Models and fingerprints.
+    """
+
+    settings: Settings
+    documents: str | None
+    shards: list[Shard]
+    resolved: Resolved
+
+
+def check_input(
+    settings: Settings, output: ObjectStore, annotator: str | None, terminal: TextIO
+) -> CheckedInput:
+    """List the input and find the models. Warnings about models go to the log and the terminal.
+
+    Args:
+        settings: The settings.
+        output: Where results are written.
+        annotator: The annotator to ask again, if one was named.
+        terminal: Where the user reads.
+
+    Raises:
+        ConfigError: If settings, models or input can't be used.
+    """
+    print("checking models, input and output", file=terminal)
+    shards = list(list_shards(settings.input, settings.storage))
+    before = last_run(output)
+    settings, documents = choose_person_json(settings, before, shards)
+    settings = _with_reask(settings, annotator)
+    resolved = resolve(settings, before)
+    for notice in resolved.gemini.notices if resolved.gemini is not None else ():
+        warn(notice, terminal)
+    return CheckedInput(settings, documents, shards, resolved)
+
+
+@dataclass(frozen=True, slots=True)
 class PreparedRun:
     """A run before its first work.
 
@@ -77,7 +121,7 @@ class PreparedRun:
         return bool(self.plan.tasks) or (self.backlog is not None and bool(self.backlog.ready))
 
 
-def with_reask(settings: Settings, annotator: str | None) -> Settings:
+def _with_reask(settings: Settings, annotator: str | None) -> Settings:
     """Return the settings of a run that asks an annotator again.
 
     For Gemini they say so themselves, and are recorded, so that `shopframe gemini` goes on with it.
