@@ -10,6 +10,8 @@ import os
 from typing import TYPE_CHECKING
 
 from tests.servers.gemini_server import KEY
+from tests.support.setup_forked_worker import SOCKET_VARIABLE
+from tests.support.worker_server import SETUP_SCRIPT, WorkerServer
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -38,17 +40,26 @@ _HEAD = {
 
 _started: list[Cluster] = []
 
+_worker_servers: list[WorkerServer] = []
+
+
+def _worker_server() -> WorkerServer:
+    if not _worker_servers:
+        _worker_servers.append(WorkerServer())
+    return _worker_servers[0]
+
 
 def new_cluster(**head: object) -> Cluster:
     """Start a new cluster with a head node only; the caller shuts it down."""
     from ray.cluster_utils import Cluster
 
-    before = {name: os.environ.get(name) for name in _NODE_ENVIRONMENT}
-    os.environ.update(_NODE_ENVIRONMENT)
+    variables = {**_NODE_ENVIRONMENT, SOCKET_VARIABLE: _worker_server().socket}
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         return Cluster(
             initialize_head=True,
-            head_node_args={**_HEAD, **head},
+            head_node_args={**_HEAD, "setup_worker_path": str(SETUP_SCRIPT), **head},
         )
     finally:
         for name, value in before.items():
@@ -66,6 +77,8 @@ def address() -> str:
 
 
 def stop() -> None:
-    """End the session's cluster, if there is one."""
+    """End the session's cluster and the process that forks workers, if they were started."""
     while _started:
         _started.pop().shutdown()
+    while _worker_servers:
+        _worker_servers.pop().stop()
