@@ -121,9 +121,9 @@ def test_two_runs_at_once_on_a_bucket_keep_their_logs_and_a_killed_one_what_it_s
     (first,) = logs_of(store)
     two = [job.start("annotate", *given, "--force") for _ in range(2)]
     done = [job.finish(process) for process in two]
-    # Both do every shard; each shard counts for the one that commits it first.
-    assert [process.returncode for process in done] == [0, 0], [process.stderr for process in done]
     logs = logs_of(store)
+    # Both do every shard; each shard counts for the one that commits it first.
+    assert [process.returncode for process in done] == [0, 0], f"{done} {logs}"
     assert len(logs) == 3
     for run_id, lines in logs.items():
         messages = [line["message"] for line in lines]

@@ -146,14 +146,18 @@ def seaweedfs(folder: Path | None = None) -> Iterator[S3Server]:
             "-master.telemetry=false", "-master.electionTimeout=1s", f"-master.port={master}",
             f"-volume.port={volume}", "-volume.max=0", "-volume.preStopSeconds=1",
             # Each bucket takes its own volumes, and the disk limits how many fit, so volumes are kept small.
-            "-master.volumeSizeLimitMB=128",
+            "-master.volumeSizeLimitMB=64",
             "-filer", f"-filer.port={filer}",
             "-s3", f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={config}",
             f"-metricsPort={metrics}",
         ]  # fmt: skip
         log = folder / "weed.log"
+        # Without this setting each bucket starts with seven volumes.
+        environment = {**os.environ, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
         with log.open("wb") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=folder)
+            process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, cwd=folder, env=environment
+            )
         stack.callback(_remove_sockets, (master, volume, filer, s3))
         stack.callback(_stop, process, graceful=keep)
         endpoint, statistics = f"http://127.0.0.1:{s3}", f"http://127.0.0.1:{metrics}/metrics"
