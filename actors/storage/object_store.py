@@ -22,6 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from fsspec.implementations.local import LocalFileSystem
 
 from actors.errors import ConfigError, PreconditionError
+from actors.storage.local_listing import local_entries
 from actors.storage.object_info import ObjectInfo, folder_by_folder, is_object, object_info
 from actors.storage.s3_requests import delete_s3, is_lost_condition
 from actors.storage.settings import StorageSettings
@@ -182,9 +183,10 @@ class ObjectStore:
         while waiting:
             folder = waiting.pop()
             try:
-                entries = sorted(self.fs.ls(folder, detail=True), key=lambda entry: str(entry["name"]))
+                entries = local_entries(self.fs, folder) if self.is_local else self.fs.ls(folder, detail=True)
             except FileNotFoundError:
                 continue
+            entries.sort(key=lambda entry: str(entry["name"]))
             yield from (self._to_info(entry) for entry in entries if is_object(entry))
             if not sub_folders:
                 return
