@@ -31,6 +31,9 @@ from actors.settings_section import Section
 
 ANNOTATOR = "gemini"
 
+ADDRESS = ("base_url", "api_version")
+"""Settings that say where the API key and the pictures go. They come from the configuration of each run."""
+
 ID_KEY = "image_id"
 """Key in an answer that repeats the id of the image it describes."""
 
@@ -110,7 +113,11 @@ class GeminiSettings(Section):
         description="Prompt file. By default, the shipped prompts/gemini.txt. {schema} in it is replaced by "
         "the list of attributes.",
     )
-    base_url: str = Field("https://generativelanguage.googleapis.com", description="URL of the Gemini API.")
+    base_url: str = Field(
+        "https://generativelanguage.googleapis.com",
+        description="URL of the Gemini API, to which the API key and the crops are sent. It is never taken "
+        "from the output, so give it in each run if it isn't Google's.",
+    )
     api_version: str = Field(
         "v1beta", pattern=r"^v\d+(alpha|beta)?\d*$", description="Version of the Gemini API."
     )

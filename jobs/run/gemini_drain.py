@@ -18,7 +18,7 @@ from actors.gemini.api.client import read_api_key
 from actors.gemini.backlog.listing import read_backlog
 from actors.gemini.backlog.selection import Backlog
 from actors.gemini.quota.quota import Clock
-from actors.gemini.settings import ANNOTATOR, ResolvedGemini, resolve_gemini
+from actors.gemini.settings import ADDRESS, ANNOTATOR, ResolvedGemini, resolve_gemini
 from actors.gemini.stage import GeminiRun, make_stage
 from actors.read.settings import InputSettings
 from actors.records import SETTLED
@@ -34,7 +34,7 @@ from jobs.run.store_probe import probe_output
 from jobs.run.summary import print_summary
 from jobs.run.words import counted, wait_of
 from jobs.run.wrap_up import wrap_up
-from jobs.settings import Settings
+from jobs.settings import CONF, LoadedSettings, Settings
 
 _SAY_EVERY_S = 10.0
 
@@ -57,6 +57,38 @@ class GeminiDisplay:
             self._say(
                 f"gemini: {counted(done.answered, 'person')} answered, {counted(shards_left, 'shard')} left "
                 "in the backlog"
+            )
+
+
+def inherited(run: RunRecord) -> dict[str, Any]:
+    """Return the settings of the last run that a drain uses unless it is given others.
+
+    They keep a forgotten `--config` from asking about every person again. Ray and storage depend on the
+    machine. The address is left out because whoever can write to the output could change `run.json`, and
+    would then receive the API key and the pictures.
+    """
+    kept = {key: value for key, value in run.config.items() if key not in ("ray", "storage")}
+    section = kept.get(ANNOTATOR, {})
+    return {**kept, ANNOTATOR: {key: value for key, value in section.items() if key not in ADDRESS}}
+
+
+def refuse_other_address(run: RunRecord, loaded: LoadedSettings) -> None:
+    """Refuse to send to another address than the last run unless the settings of this run name it.
+
+    Without this, a run that goes through a gateway would be followed by one that goes around it.
+
+    Raises:
+        ConfigError: The addresses differ, and this run names none.
+    """
+    section = run.config.get(ANNOTATOR, {})
+    default = f"{CONF / 'default.yaml'}"
+    for key in ADDRESS:
+        name, now = f"{ANNOTATOR}.{key}", getattr(loaded.settings.gemini, key)
+        recorded = section.get(key, now)
+        if recorded != now and loaded.sources.get(name, default) == default:
+            raise ConfigError(
+                f"{name}: run.json says {recorded!r} and the default is {now!r}; the address is never taken "
+                f"from the output, so pass the one that you trust with --config or --set {name}=..."
             )
 
 
