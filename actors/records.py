@@ -15,7 +15,7 @@ SCHEMA_VERSION = "1"
 ShardFormat = Literal["webdataset", "parquet", "images", "zip"]
 
 FRAME_STATUSES = ("ok", "error")
-OUTCOMES = ("ok", "invalid", "blocked", "truncated", "error", "pending")
+OUTCOMES = ("ok", "invalid", "blocked", "truncated", "error", "denied", "pending")
 """The possible outcomes of one kept person at one annotator.
 
 ok         the answer is valid
@@ -23,10 +23,11 @@ invalid    the answer does not match the schema
 blocked    the model's safety rules refused the answer
 truncated  the answer was cut off at the token limit
 error      there is no answer because the model or the crop failed
+denied     it was not sent because the settings don't permit its camera; it is asked about once they do
 pending    there is no answer yet
 """
 
-Outcome = Literal["ok", "invalid", "blocked", "truncated", "error", "pending"]
+Outcome = Literal["ok", "invalid", "blocked", "truncated", "error", "denied", "pending"]
 
 ANSWERED: tuple[Outcome, ...] = ("ok",)
 """Outcomes that are kept when an annotator is retried."""
@@ -36,6 +37,14 @@ SETTLED: tuple[Outcome, ...] = ("ok", "invalid", "blocked", "truncated")
 
 RETRYABLE: tuple[Outcome, ...] = ("error", "pending")
 """Outcomes that a plain rerun asks for again; it needs the crop to do so."""
+
+NOT_PERMITTED = "not sent: gemini.cameras does not permit its camera"
+"""Reason of the outcome `denied`."""
+
+
+def is_denied(status: str, reason: str | None) -> bool:
+    """Return whether a person was not sent because of its camera. Earlier versions wrote `blocked` then."""
+    return status == "denied" or reason == NOT_PERMITTED
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from actors.records import is_denied
 from actors.shard_block import ShardBlock
 from actors.storage.commit_record import MAX_CAMERAS, CommitRecord, Counts
 from actors.storage.tables import METERED
@@ -101,17 +102,40 @@ def count_outcomes(annotations: Mapping[str, pa.Table]) -> dict[str, dict[str, i
 
 
 def count_by_model(annotations: Mapping[str, pa.Table]) -> dict[str, dict[str, dict[str, int]]]:
-    """Count the outcomes other than `pending` by model, for each annotator that is paid per token."""
+    """Count the outcomes that a model gave, by model, for each annotator that is paid per token."""
     found: dict[str, dict[str, dict[str, int]]] = {}
     for name in METERED:
         if name in annotations:
-            rows = zip(
-                annotations[name]["model"].to_pylist(), annotations[name]["status"].to_pylist(), strict=True
-            )
+            rows = annotations[name].select(["model", "status", "reason"]).to_pylist()
             by_model = found[name] = {}
-            for (model, status), n in sorted(Counter(row for row in rows if row[1] != "pending").items()):
+            given = Counter((row["model"], row["status"]) for row in rows if _is_given(row))
+            for (model, status), n in sorted(given.items()):
                 by_model.setdefault(model, {})[status] = n
     return found
+
+
+def _is_given(row: dict[str, Any]) -> bool:
+    return row["status"] != "pending" and not is_denied(row["status"], row["reason"])
+
+
+def count_denied(block: ShardBlock) -> dict[str, dict[str, int]] | None:
+    """Count the persons that were not sent to an annotator because of their camera, by annotator and camera.
+
+    Frames that name no camera count under "". Returns None if there are more than `MAX_CAMERAS` cameras.
+    """
+    if block.frames is None:
+        return {}
+    rows = block.frames.select(["frame_key", "camera", "status"]).to_pylist()
+    cameras = {row["frame_key"]: row["camera"] or "" for row in rows if row["status"] == "ok"}
+    found = {}
+    for name, table in block.annotations.items():
+        outcomes = table.select(["frame_key", "status", "reason"]).to_pylist()
+        by_camera = Counter(
+            cameras.get(row["frame_key"], "") for row in outcomes if is_denied(row["status"], row["reason"])
+        )
+        if by_camera:
+            found[name] = dict(sorted(by_camera.items()))
+    return found if all(len(by_camera) <= MAX_CAMERAS for by_camera in found.values()) else None
 
 
 def sum_costs(annotations: Mapping[str, pa.Table]) -> dict[str, float]:

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from actors.attributes import AttributeSchema
-from actors.commit.accounting import ShardSummary, count, count_by_model, count_outcomes, sum_costs
+from actors.commit.accounting import (
+    ShardSummary,
+    count,
+    count_by_model,
+    count_denied,
+    count_outcomes,
+    sum_costs,
+)
 from actors.commit.committed_shard import input_identity
 from actors.commit.documents import build_documents, document_paths, settle_documents
 from actors.commit.objects import Attempt, build_objects
@@ -126,6 +133,7 @@ class Committer:
             annotators={} if failed else count_outcomes(block.annotations),
             models={} if failed else count_by_model(block.annotations),
             cost_usd={} if failed else sum_costs(block.annotations),
+            denied={} if failed else count_denied(block),
             objects=(*carried, *written),
             documents="due" if is_due else "written",
             timings_s={**block.timings_s, "commit": round(commit_s, 3)},

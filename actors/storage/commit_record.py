@@ -84,7 +84,9 @@ class CommitRecord(_Frozen):
     `fingerprints` maps each stage (detect, smolvlm, person_json) to a hash of all settings and model
     weights that its result depends on. `models` counts the outcomes by model for each annotator that is
     paid by the token; records of earlier versions don't have it. `cost_usd` maps each annotator that is
-    paid by the token to the estimated price of its answers.
+    paid by the token to the estimated price of its answers. `denied` counts, for each annotator, the persons
+    that were not sent because of their camera, by camera ("" for frames that name none). It is None if they
+    are of more than `MAX_CAMERAS` cameras, or if an earlier version wrote the record.
     """
 
     schema_version: str = SCHEMA_VERSION
@@ -98,6 +100,7 @@ class CommitRecord(_Frozen):
     annotators: dict[str, dict[str, int]] = Field(default_factory=dict)
     models: dict[str, dict[str, dict[str, int]]] = Field(default_factory=dict)
     cost_usd: dict[str, float] = Field(default_factory=dict)
+    denied: dict[str, dict[str, int]] | None = None
     objects: tuple[CommittedObject, ...] = ()
     documents: Literal["due", "written"] = "written"
     timings_s: dict[str, float] = Field(default_factory=dict)

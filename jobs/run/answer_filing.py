@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 
 from actors.attributes import AttributeSchema
 from actors.gemini.answer_journal import file_journal
-from actors.gemini.backlog.pending_shard import NOT_PERMITTED
-from actors.records import SETTLED, Annotation
+from actors.records import SETTLED, Annotation, is_denied
 from actors.storage import layout
 from actors.storage.answer_index import KeptAnswer
 from actors.storage.answers_in_flight import IndexName, add_answers, file_in_flight
@@ -137,7 +136,7 @@ def _answers_of(store: ObjectStore, record: CommitRecord) -> Iterator[tuple[Inde
             continue
         for row in table.to_pylist():
             digest = digests.get((row["frame_key"], row["person_index"]))
-            if digest is None or row["status"] not in SETTLED or row["reason"] == NOT_PERMITTED:
+            if digest is None or row["status"] not in SETTLED or is_denied(row["status"], row["reason"]):
                 continue
             annotation = Annotation(
                 status=row["status"],

@@ -119,7 +119,7 @@ def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
             warn(notice, terminal)
         settings, _ = choose_person_json(settings, before, ())
         run_record = _note_model(output, before, settings, resolved)
-        waiting = read_backlog(output, resolved)
+        waiting = read_backlog(output, resolved, settings.gemini.cameras)
         backlog = Backlog(output, settings.gemini, resolved, SETTLED, waiting)
         asked = asked_of_gemini(waiting, settings.gemini)
         about = f": it is asked about {asked}" if asked.persons else ""

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from actors.detect.roi import RoiSettings
+from actors.gemini.backlog.denied import with_denied
 from actors.gemini.backlog.listing import outcomes_by_model, waiting_of
 from actors.gemini.quota.quota import SystemClock
 from actors.gemini.quota.status import read_status
@@ -91,14 +92,16 @@ def output_status(
     answers: Counter[str] = Counter()
     with_failed_frames: list[str] = []
     parts = CutShards()
-    for record, _ in read_records(store, keep_index):
+    permitted = run.section("gemini", GeminiSettings).cameras
+    records = (record for record, _ in read_records(store, keep_index))
+    for record, denied in with_denied(store, records, permitted):
         totals.add(record)
         parts.add(record)
         cameras.add(record.counts)
         frames = record.object("frames")
         if record.state == "done" and record.counts.frames_failed and frames is not None:
             with_failed_frames += [frames.path] if len(with_failed_frames) < _FAILURES_SHOWN else []
-        waiting += waiting_of(record, run.question).total()
+        waiting += waiting_of(record, run.question, denied=denied).total()
         for model, outcomes in outcomes_by_model(record, run.question).items():
             answers[model or _UNKNOWN_MODEL] += outcomes.get("ok", 0)
     done, failed = totals.shards["done"], totals.shards["failed"]
@@ -121,9 +124,7 @@ def output_status(
         "postponed": _last_postponed(store) if postponed is None else list(postponed),
         "failures": totals.failures,
         "failed_frames": _failed_frames(store, with_failed_frames),
-        "warnings": cameras.warnings(
-            run.section("roi", RoiSettings), run.section("gemini", GeminiSettings).cameras
-        ),
+        "warnings": cameras.warnings(run.section("roi", RoiSettings), permitted),
     }
     return status | {"next": what_next(status)}
 

@@ -33,6 +33,7 @@ _PERSONS: Mapping[str, str] = {
     "missing": "have no answer yet",
     "retry": "had no valid answer",
     "model": "have an answer of another model",
+    "camera": "are of a camera that was not permitted before",
     "settings": "had an answer, but {why}",
 }
 
@@ -43,7 +44,8 @@ class Asked:
 
     Attributes:
         causes: Number of committed persons by the reason for which they are asked about: `missing`, `retry`,
-            `model` or `settings`. Some may have an answer in Gemini's journal, which is not asked for again.
+            `model`, `camera` or `settings`. Some may have an answer in Gemini's journal, which is not asked
+            for again.
         persons: Maximum number of these persons that this run asks about.
         requests: Number of requests for so many persons if none has to be repeated, or None if the annotator
             is a local model.

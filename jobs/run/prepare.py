@@ -259,6 +259,6 @@ def _gemini_backlog(
     keep = ANSWERED if annotator == "gemini" else SETTLED
     local = {task.shard.shard_id for task in plan.tasks}
     waits = scope in ("missing", "force") or annotator == "gemini"
-    waiting = read_backlog(output, resolved.gemini, keep) if waits else []
+    waiting = read_backlog(output, resolved.gemini, settings.gemini.cameras, keep) if waits else []
     ready = [shard for shard in waiting if shard.shard_id not in local]
     return waiting, Backlog(output, settings.gemini, resolved.gemini, keep, ready, bool(local))

@@ -125,9 +125,9 @@ def test_the_key_is_nowhere(both):
 
 @pytest.fixture(scope="module")
 def troubled(models: Models, tmp_path_factory):
-    """Three runs: with a wrong key, with a small daily quota, and with enough quota for the rest.
+    """Four runs: with a wrong key, with a small daily quota, with enough for the rest, and with all cameras.
 
-    Frames of one camera must not be sent in any of them.
+    Frames of one camera must not be sent in the first three of them.
     """
     folder = tmp_path_factory.mktemp("troubled")
     source, output = folder / "in", folder / "out"
@@ -147,6 +147,12 @@ def troubled(models: Models, tmp_path_factory):
         note(annotate(source, output, *local, *asking))
     with gemini_server() as server:
         note(gemini_job.gemini(output, server.base_url, **{**settings, "requests_per_day": 50}))
+        found.outcomes = gemini_job.outcomes(output)
+        found.reasons = {r["reason"] for r in job.table(output, gemini_job.ANSWERS).to_pylist()}
+        found.egress = gemini_job.egress(output)
+        server.journal.clear()
+        permitted = {"requests_per_day": 50, "persons_per_request": 2, "cameras": {"deny": []}}
+        note(gemini_job.gemini(output, server.base_url, **permitted))
     return found
 
 
@@ -182,15 +188,22 @@ def test_the_rest_is_asked_later_and_nobody_again(troubled):
     assert set(seen.values()) == {1}
 
 
-def test_a_camera_that_must_not_be_sent_is_not_and_its_persons_are_blocked(troubled):
+def test_a_camera_that_must_not_be_sent_is_not_and_its_persons_are_denied(troubled):
     denied = crops(troubled.output, camera="cam-1")
     assert denied
     assert not denied & set(sent([*troubled.journals[1], *troubled.journals[2]]))
-    assert not denied & set(gemini_job.egress(troubled.output))
+    assert not denied & set(troubled.egress)
     allowed = crops(troubled.output, camera="cam-0")
-    assert gemini_job.outcomes(troubled.output) == {"blocked": len(denied), "ok": len(allowed)}
-    reasons = {r["reason"] for r in job.table(troubled.output, gemini_job.ANSWERS).to_pylist()}
-    assert reasons == {None, "not sent: gemini.cameras does not permit its camera"}
+    assert troubled.outcomes == {"denied": len(denied), "ok": len(allowed)}
+    assert troubled.reasons == {None, "not sent: gemini.cameras does not permit its camera"}
+    said = " ".join(troubled.runs[2].stdout.split())
+    assert "0 persons wait" in said
+
+
+def test_a_camera_that_is_permitted_later_is_asked_about_then(troubled):
+    denied = crops(troubled.output, camera="cam-1")
+    assert sent(troubled.journals[3]) == Counter(denied)
+    assert gemini_job.outcomes(troubled.output) == {"ok": len(crops(troubled.output))}
 
 
 def test_without_a_key_nothing_is_begun(models: Models, tmp_path):

@@ -61,7 +61,7 @@ def chosen(output: Path, **settings: object) -> list[int]:
     given = GeminiSettings(enabled=True, **settings)
     resolved = resolve_gemini(given, AttributeSchema(SchemaSettings()))
     store = ObjectStore(str(output))
-    tasks = drain_tasks(store, given, resolved, read_backlog(store, resolved))
+    tasks = drain_tasks(store, given, resolved, read_backlog(store, resolved, given.cameras))
     return [int(frame_key[-3:]) for task in tasks for frame_key, _ in task.chosen or ()]
 
 

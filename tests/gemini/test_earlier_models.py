@@ -12,7 +12,7 @@ import pytest
 from actors.gemini.answer_journal import JournalEntry, file_journal, find_paid, write_journal
 from actors.gemini.backlog.listing import read_backlog, waiting_of
 from actors.gemini.question import Question
-from actors.gemini.settings import GeminiSettings, ResolvedGemini, resolve_gemini
+from actors.gemini.settings import GeminiCameras, GeminiSettings, ResolvedGemini, resolve_gemini
 from actors.records import Annotation
 from actors.storage.commit_record import CommitRecord, Counts, InputIdentity
 from actors.storage.object_store import ObjectStore
@@ -192,4 +192,4 @@ def test_a_new_model_asks_nobody_again_until_it_is_told_to(tmp_path):
         gemini_job.gemini(output, server.base_url, model=MODEL, **again)
         assert len(server.journal) == begun + len(asked)
     assert set(job.table(output, gemini_job.ANSWERS)["model"].to_pylist()) == {MODEL}
-    assert read_backlog(store, resolved(reask=True)) == []
+    assert read_backlog(store, resolved(reask=True), GeminiCameras()) == []

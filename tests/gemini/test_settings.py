@@ -55,7 +55,7 @@ def test_the_url_is_kept_without_its_last_slash():
     ("cameras", "permitted"),
     [
         ({}, ["till", "door", None]),
-        ({"deny": ["till"]}, ["door", None]),
+        ({"deny": ["till"]}, ["door"]),
         ({"allow": ["till"]}, ["till"]),
         ({"allow": ["till", "door"], "deny": ["till"]}, ["door"]),
         ({"allow": []}, []),

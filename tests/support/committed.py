@@ -51,6 +51,7 @@ def write_output(
     shards: Mapping[str, Mapping[str, Sequence[Found] | str]],
     settings: Settings | None = None,
     errors: Mapping[str, str] | None = None,
+    cameras: Mapping[str, str] | None = None,
     **output: Any,
 ) -> None:
     """Commit shards, over earlier commits if there are any.
@@ -60,6 +61,7 @@ def write_output(
         shards: Maps a shard to its frames. A frame's key maps to its persons, or to the error if it failed.
         settings: The settings of the run, whose attributes every annotator answers.
         errors: Maps a shard that fails to the reason.
+        cameras: Maps frames to their cameras. Other frames name none.
         output: Settings of the output.
     """
     settings = settings or Settings()
@@ -70,7 +72,7 @@ def write_output(
     write_run(store, run)
     for shard_id, frames in shards.items():
         found = read_record(store, shard_id)
-        block = _block(shard_id, frames, schema, (errors or {}).get(shard_id))
+        block = _block(shard_id, frames, schema, (errors or {}).get(shard_id), cameras or {})
         if found is not None:
             again = replace(block.task, replaces=found[0].attempt_id, attempt=found[0].attempt + 1)
             block = replace(block, task=again)
@@ -82,11 +84,12 @@ def _block(
     frames: Mapping[str, Sequence[Found] | str],
     schema: AttributeSchema,
     error: str | None,
+    cameras: Mapping[str, str],
 ) -> ShardBlock:
     frame_rows, person_rows = [], []
     found: list[Found] = []
     for key, persons in sorted(frames.items()):
-        row = {"shard_id": shard_id, "frame_key": key, "detected": 0, "kept": 0}
+        row = {"shard_id": shard_id, "frame_key": key, "detected": 0, "kept": 0, "camera": cameras.get(key)}
         if isinstance(persons, str):
             frame_rows.append(row | {"status": "error", "error": persons})
             continue

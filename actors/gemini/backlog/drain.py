@@ -83,12 +83,13 @@ class ShardDrainer:
         question = self.resolved.question
         same = question.is_asked_by(record.fingerprints.get(ANNOTATOR))
         waiting = pending_shard(block, drain_task.keep if same else None, question)
-        waiting.refuse_cameras(self.cameras, self.resolved)
         digests = {crop_sha256(crop.jpeg) for _, crop in waiting.waiting()}
         answers = find_paid(self.committer.store, drain_task.shard_id, question, self.resolved.model, digests)
         waiting.take_answers(
             {c: entry for c, entry in answers.items() if entry.annotation.status in drain_task.keep}
         )
+        # Answers that are known are used whatever the camera, because nothing is sent for them.
+        waiting.refuse_cameras(self.cameras, self.resolved)
         return block, waiting
 
     def drain(self, task: DrainTask, ask: Callable[[Sequence[AskedCrop]], Answers]) -> Drained:
@@ -100,13 +101,12 @@ class ShardDrainer:
         shard_id = task.shard_id
         try:
             block, shard = self.load(task)
-            known = len(shard.rows)
             chosen = None if task.chosen is None else frozenset(task.chosen)
             waiting = shard.waiting(chosen)
             asked = ask([AskedCrop(shard_id, crop) for _, crop in waiting]) if waiting else Answers({}, None)
             shard.take_answers(asked.entries)
             left = len(shard.waiting())
-            answered = shard.persons.num_rows - left - known
+            answered = sum(entry.annotation.status != "denied" for entry in shard.found.values())
             summary = None
             if not shard.waiting(chosen) and (shard.found or not shard.is_committed):
                 summary = self._commit(block, shard)

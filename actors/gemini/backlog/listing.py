@@ -7,19 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from actors.gemini.backlog.denied import NOBODY, Denied, with_denied
 from actors.gemini.question import Question
-from actors.gemini.settings import ANNOTATOR, ResolvedGemini
+from actors.gemini.settings import ANNOTATOR, GeminiCameras, ResolvedGemini
 from actors.records import SETTLED, Outcome
 from actors.storage.commit_record import CommitRecord
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
 
-WaitsBecause = Literal["missing", "retry", "model", "settings"]
+WaitsBecause = Literal["missing", "retry", "model", "camera", "settings"]
 """Why a person waits for an answer from Gemini.
 
 missing   it was never asked about
 retry     the outcome was such that it is asked about again
 model     its answer is from another model, and answers of other models are to be asked for again
+camera    it was not sent because its camera was not permitted, and now it is
 settings  its answer was given to another prompt or schema
 """
 
@@ -49,7 +51,10 @@ def outcomes_by_model(record: CommitRecord, question: Question) -> dict[str, dic
 
 
 def waiting_of(
-    record: CommitRecord, question: Question, keep: Sequence[Outcome] = SETTLED
+    record: CommitRecord,
+    question: Question,
+    keep: Sequence[Outcome] = SETTLED,
+    denied: Denied = NOBODY,
 ) -> Counter[WaitsBecause]:
     """Return how many persons of a shard still wait for an answer from Gemini, by the reason.
 
@@ -57,21 +62,25 @@ def waiting_of(
         record: Commit record of the shard.
         question: The question of this run, and the models whose answers to it are accepted.
         keep: Outcomes that are kept; persons with any other outcome are asked about again.
+        denied: The persons that were not sent because of their camera.
     """
     found: Counter[WaitsBecause] = Counter()
-    outcomes = record.annotators.get(ANNOTATOR, {})
     if record.state != "done":
         return found
+    found["camera"] = denied.permitted
+    outcomes = Counter(record.annotators.get(ANNOTATOR, {}))
+    # Earlier versions counted persons that were not sent as `blocked`.
+    outcomes["blocked"] -= denied.persons - outcomes.pop("denied", 0)
     if not question.is_asked_by(record.fingerprints.get(ANNOTATOR)):
         found["settings"] = sum(n for outcome, n in outcomes.items() if outcome != "pending")
-        found["missing"] = record.counts.kept - found["settings"]
+        found["missing"] = record.counts.kept - found["settings"] - denied.persons
         return +found
     if question.only_model is not None:
-        by_model = outcomes_by_model(record, question)
-        accepted = by_model.pop(question.only_model, {})
-        found["model"] = sum(n for others in by_model.values() for o, n in others.items() if o != "pending")
-        pending = outcomes.get("pending", 0)
-        outcomes = {**accepted, "pending": pending}
+        pending = outcomes.pop("pending", 0)
+        of_model = outcomes_by_model(record, question).get(question.only_model, {})
+        accepted = outcomes & Counter(of_model)
+        found["model"] = outcomes.total() - accepted.total()
+        outcomes = accepted | Counter({"pending": pending})
     for outcome, count in outcomes.items():
         if outcome not in keep:
             found["missing" if outcome == "pending" else "retry"] += count
@@ -79,12 +88,19 @@ def waiting_of(
 
 
 def read_backlog(
-    store: ObjectStore, resolved: ResolvedGemini, keep: Sequence[Outcome] = SETTLED
+    store: ObjectStore, resolved: ResolvedGemini, cameras: GeminiCameras, keep: Sequence[Outcome] = SETTLED
 ) -> list[WaitingShard]:
-    """Return the shards with waiting persons, in the order in which they were committed."""
+    """Return the shards with waiting persons, in the order in which they were committed.
+
+    Args:
+        store: The output.
+        resolved: Model and prompt.
+        cameras: Cameras whose crops may be sent.
+        keep: Outcomes that are kept.
+    """
     found = []
-    for record, _ in read_records(store):
-        causes = waiting_of(record, resolved.question, keep)
+    for record, denied in with_denied(store, (record for record, _ in read_records(store)), cameras):
+        causes = waiting_of(record, resolved.question, keep, denied)
         if causes:
             found.append((record.committed_at, WaitingShard(record.shard_id, causes)))
     return [shard for _, shard in sorted(found, key=lambda entry: (entry[0], entry[1].shard_id))]

@@ -16,12 +16,9 @@ from actors.gemini.api.packing import Crop
 from actors.gemini.protocol import Person
 from actors.gemini.question import Question
 from actors.gemini.settings import ANNOTATOR, GeminiCameras, ResolvedGemini
-from actors.records import SETTLED, Annotation
+from actors.records import NOT_PERMITTED, SETTLED, Annotation, is_denied
 from actors.shard_block import ShardBlock
 from actors.storage.tables import annotations_table
-
-NOT_PERMITTED = "not sent: gemini.cameras does not permit its camera"
-"""Reason of the outcome of persons that Gemini was not asked about. It is not an answer."""
 
 
 @dataclass(slots=True)
@@ -34,6 +31,7 @@ class PendingShard:
         cameras: Cameras by frame key.
         rows: Rows of the committed table that stay as they are, by person.
         older: Rows of the committed table that stay until another model has answered, by person.
+        denied: Rows of the committed table of persons that were not sent because of their camera, by person.
         found: Outcomes that are known but not committed yet, by person.
         is_committed: Whether the committed table answers the question that is asked now.
     """
@@ -43,6 +41,7 @@ class PendingShard:
     cameras: Mapping[str, str | None]
     rows: dict[Person, dict[str, object]] = field(default_factory=dict)
     older: dict[Person, dict[str, object]] = field(default_factory=dict)
+    denied: dict[Person, dict[str, object]] = field(default_factory=dict)
     found: dict[Person, JournalEntry] = field(default_factory=dict)
     is_committed: bool = False
 
@@ -62,10 +61,15 @@ class PendingShard:
                 self.found[person] = entry
 
     def refuse_cameras(self, permitted: GeminiCameras, resolved: ResolvedGemini) -> None:
-        """Give the outcome `blocked` to every waiting person whose crop may not be sent."""
+        """Give the outcome `denied` to every waiting person whose crop may not be sent."""
         for person, _ in self.waiting():
-            if not permitted.permits(self.cameras.get(person[0])):
-                self.found[person] = _unsent(Annotation("blocked", NOT_PERMITTED), resolved)
+            if permitted.permits(self.cameras.get(person[0])):
+                continue
+            row = self.denied.get(person)
+            if row is not None and row["status"] == "denied":
+                self.rows[person] = row
+            else:
+                self.found[person] = _unsent(Annotation("denied", NOT_PERMITTED), resolved)
 
     def table(self, schema: AttributeSchema, resolved: ResolvedGemini) -> pa.Table:
         """Return the table with one row per kept person. Persons without an outcome are `pending`."""
@@ -123,7 +127,9 @@ def pending_shard(block: ShardBlock, keep: Collection[str] | None, question: Que
         shard.is_committed = True
         for row in committed.to_pylist():
             person = (row["frame_key"], row["person_index"])
-            if not question.accepts(row["model"]):
+            if is_denied(row["status"], row["reason"]):
+                shard.denied[person] = row
+            elif not question.accepts(row["model"]):
                 if row["status"] in SETTLED:
                     shard.older[person] = row
             elif row["status"] in keep:

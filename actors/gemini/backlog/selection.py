@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from actors.commit.accounting import ShardSummary
 from actors.gemini.backlog.listing import WaitingShard, read_backlog
 from actors.gemini.protocol import DrainTask, Person
-from actors.gemini.settings import ANNOTATOR, GeminiSettings, ResolvedGemini
-from actors.records import SETTLED, Outcome
+from actors.gemini.settings import ANNOTATOR, GeminiCameras, GeminiSettings, ResolvedGemini
+from actors.records import SETTLED, Outcome, is_denied
 from actors.storage.commit_record import CommitRecord, read_record
 from actors.storage.object_store import ObjectStore
 
@@ -63,7 +63,7 @@ class Backlog:
     def afterwards(self) -> Iterator[DrainTask]:
         """Yield the tasks that can start when the run's own shards are done."""
         if self.grows and not self._in_order:
-            waiting = read_backlog(self.store, self.resolved, self.keep)
+            waiting = read_backlog(self.store, self.resolved, self.settings.cameras, self.keep)
             yield from drain_tasks(self.store, self.settings, self.resolved, waiting, self.keep)
 
 
@@ -78,7 +78,9 @@ def drain_tasks(
 
     The policy `oldest` takes whole shards, of which the last may be incomplete. The other policies choose
     persons from all shards, and order the tasks by the rank of the first person chosen from each shard.
-    Without `max_persons` they choose all persons, and the policy only decides the order.
+    Without `max_persons` they choose all persons, and the policy only decides the order. Persons whose camera
+    is not permitted are never chosen; the last tasks are those of shards that have no others, so that these
+    persons get their outcome.
 
     Args:
         store: The output.
@@ -92,10 +94,12 @@ def drain_tasks(
         return
     most = settings.max_persons
     chosen: dict[str, list[Person]] = defaultdict(list)
-    for shard_id, person in _chosen(store, settings, resolved, list(backlog), keep, most):
+    denied: set[str] = set()
+    for shard_id, person in _chosen(store, settings, resolved, list(backlog), keep, most, denied):
         chosen[shard_id].append(person)
     for shard_id, persons in chosen.items():
         yield DrainTask(shard_id, keep, tuple(persons))
+    yield from (DrainTask(shard_id, keep, ()) for shard_id in sorted(denied - chosen.keys()))
 
 
 def _chosen(
@@ -105,8 +109,10 @@ def _chosen(
     backlog: list[WaitingShard],
     keep: tuple[Outcome, ...],
     most: int | None,
+    denied: set[str],
 ) -> list[tuple[str, Person]]:
-    people = _waiting_people(store, resolved, backlog, keep)
+    """Return the chosen persons in order, and add the shards with persons of other cameras to `denied`."""
+    people = _waiting_people(store, resolved, backlog, keep, settings.cameras, denied)
     if settings.policy == "oldest":
         found = []
         for shard_id, person, _ in people:
@@ -151,21 +157,44 @@ def _waiting_people(
     resolved: ResolvedGemini,
     backlog: Iterable[WaitingShard],
     keep: tuple[Outcome, ...],
+    cameras: GeminiCameras,
+    denied: set[str],
 ) -> Iterator[tuple[str, Person, float]]:
-    """Yield shard id, person and the lowest confidence of SmolVLM's answers (0 if it gave no answer)."""
+    """Yield shard id, person and the lowest confidence of SmolVLM's answers (0 if it gave no answer).
+
+    Persons whose camera is not permitted are left out. Their shard is added to `denied` if their outcome
+    doesn't say so yet.
+    """
     for shard in backlog:
         found = read_record(store, shard.shard_id)
         if found is None:
             continue
         record = found[0]
         settled: set[Person] = set()
+        known: set[Person] = set()
         question = resolved.question
         if question.is_asked_by(record.fingerprints.get(ANNOTATOR)):
-            answers = _read(store, record, f"annotations/{ANNOTATOR}", [*_KEYS, "status", "model"])
-            settled = {_person(r) for r in answers if r["status"] in keep and question.accepts(r["model"])}
+            answers = _read(store, record, f"annotations/{ANNOTATOR}", [*_KEYS, "status", "reason", "model"])
+            settled = {
+                _person(row)
+                for row in answers
+                if row["status"] in keep
+                and question.accepts(row["model"])
+                and not is_denied(row["status"], row["reason"])
+            }
+            known = {_person(row) for row in answers if row["status"] == "denied"}
+        camera_of: dict[str, str | None] = {}
+        if cameras.is_limited:
+            frames = _read(store, record, "frames", ["frame_key", "camera"])
+            camera_of = {row["frame_key"]: row["camera"] for row in frames}
         confidence = _least_confidence(_read(store, record, "annotations/smolvlm", None))
         for row in _read(store, record, "persons", [*_KEYS, "kept"]):
-            if row["kept"] and _person(row) not in settled:
+            if not row["kept"] or _person(row) in settled:
+                continue
+            if not cameras.permits(camera_of.get(row["frame_key"])):
+                if _person(row) not in known:
+                    denied.add(record.shard_id)
+            else:
                 yield record.shard_id, _person(row), confidence.get(_person(row), 0.0)
 
 
