@@ -35,7 +35,7 @@ from actors.gemini.api.packing import Crop, PackedRequest, halves, pack
 from actors.gemini.api.refused_arguments import blank_request, remedy_of
 from actors.gemini.api.tokens import cost_usd, estimate_input_tokens
 from actors.gemini.backlog.pending_shard import answered
-from actors.gemini.egress_log import egress_of, record_egress
+from actors.gemini.egress_log import egress_of, merge_egress, record_egress
 from actors.gemini.protocol import Annotator, Answers, AskedCrop, DrainTask, Stop
 from actors.gemini.quota.quota import Clock, NotNow, Quota, Reservation, SystemClock, key_id_of
 from actors.gemini.settings import GeminiSettings, ResolvedGemini
@@ -380,6 +380,7 @@ class OnlineAnnotator(Annotator):
         if len(self._journalled) >= _JOURNALLED:
             paths, self._journalled = self._journalled, []
             await asyncio.to_thread(file_journal, self._store, paths)
+            await asyncio.to_thread(merge_egress, self._store)
 
     def _entry(
         self, annotation: Annotation, waiting: _Waiting, answer: GeminiAnswer, share: int

@@ -256,9 +256,24 @@ def parse_in_flight(path: str) -> InFlightName | None:
     return InFlightName(*match.groups()) if match else None
 
 
+EGRESS = "gemini/egress"
+"""Folder of the records of what was sent to Gemini."""
+
+
 def egress_path(day: str, name: str) -> str:
     """Path of the list of persons sent to Gemini in one request. `day` is a UTC date such as 2026-01-31."""
-    return f"gemini/egress/{day}/{name}.json"
+    return f"{EGRESS}/{day}/{name}.jsonl"
+
+
+def new_egress_segment(day: str) -> str:
+    """Return a new path for the records of many requests of a day, one per line."""
+    return f"{EGRESS}/{day}/{uuid.uuid4().hex}.jsonl"
+
+
+def day_of_egress(path: str) -> str | None:
+    """Return the day of the record of a single request, or None if the path is of something else."""
+    match = re.fullmatch(rf"{EGRESS}/([\d-]+)/[^/.]+\.[0-9a-f]+\.jsonl?", path)
+    return match[1] if match else None
 
 
 BATCHES = "gemini/batches"

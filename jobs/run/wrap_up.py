@@ -9,6 +9,7 @@ from typing import Any
 from actors.attributes import AttributeSchema
 from actors.commit.settings import OutputSettings
 from actors.errors import OutputError
+from actors.gemini.egress_log import merge_egress
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from jobs.run.answer_filing import file_answers, file_uncommitted
@@ -43,6 +44,7 @@ def wrap_up(
     """
     run["shards_replaced"] = remove_superseded(output, superseded or {})
     warnings = []
+    merge_egress(output)
     if settings.answer_index:
         try:
             file_uncommitted(output)

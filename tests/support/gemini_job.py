@@ -162,5 +162,8 @@ def refused(server: GeminiServer) -> list[Seen]:
 
 def egress(output: Path) -> Counter[str]:
     """Return how often each crop was recorded as sent, by the digest of the crop."""
-    files = (output / "gemini" / "egress").rglob("*.json")
-    return Counter(crop["crop_sha256"] for f in files for crop in json.loads(f.read_bytes())["crops"])
+    files = (output / "gemini" / "egress").rglob("*.jsonl")
+    lines = [json.loads(line) for f in files for line in f.read_text().splitlines()]
+    # A record that was being merged when a run was killed is in two objects.
+    records = {line["record"]: line["crops"] for line in lines}
+    return Counter(crop["crop_sha256"] for crops in records.values() for crop in crops)
