@@ -20,9 +20,14 @@ def status(
     from rich.console import Console
 
     from jobs.run.output_status import output_status
+    from jobs.run.run_record import read_run
     from jobs.run.summary import print_summary
 
-    found = output_status(command.output_of(command.load(config, overrides, output=output)))
+    store = command.output_of(command.load(config, overrides, output=output))
+    # Settings of Gemini that are given now show what a run with them would do.
+    last = {"gemini": read_run(store).config.get("gemini", {})}
+    settings = command.load(config, overrides, output=output, base=("run.json", last)).settings
+    found = output_status(store, gemini=settings.gemini)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 from actors.detect.roi import RoiSettings
 from actors.gemini.backlog.denied import with_denied
 from actors.gemini.backlog.listing import outcomes_by_model, waiting_of
+from actors.gemini.backlog.uncommitted import Uncommitted, read_uncommitted
 from actors.gemini.quota.quota import SystemClock
 from actors.gemini.quota.status import read_status
-from actors.gemini.settings import GeminiSettings
+from actors.gemini.settings import ANNOTATOR, GeminiSettings
 from actors.records import OUTCOMES, RETRYABLE
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
@@ -48,7 +49,7 @@ class Totals:
     persons: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     annotators: dict[str, Counter[str]] = field(default_factory=dict)
-    cost_usd: Counter[str] = field(default_factory=Counter)
+    cost_usd: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     failures: list[dict[str, str]] = field(default_factory=list)
     postponed: list[dict[str, str]] = field(default_factory=list)
     rests: int = 0
@@ -73,7 +74,10 @@ class Totals:
 
 
 def output_status(
-    store: ObjectStore, keep_index: bool = False, postponed: Sequence[dict[str, str]] | None = None
+    store: ObjectStore,
+    keep_index: bool = False,
+    postponed: Sequence[dict[str, str]] | None = None,
+    gemini: GeminiSettings | None = None,
 ) -> dict[str, Any]:
     """Return the state of an output, from its commit records and the number of planned shards in `run.json`.
 
@@ -81,6 +85,7 @@ def output_status(
         store: The output.
         keep_index: Passed to `read_records`.
         postponed: The shards that a run has postponed, by default those of the last run.
+        gemini: Settings of Gemini that a run would have, by default those of the last run.
 
     Raises:
         ConfigError: If the output has no run.
@@ -92,9 +97,9 @@ def output_status(
     answers: Counter[str] = Counter()
     with_failed_frames: list[str] = []
     parts = CutShards()
-    permitted = run.section("gemini", GeminiSettings).cameras
+    gemini = gemini or run.section("gemini", GeminiSettings)
     records = (record for record, _ in read_records(store, keep_index))
-    for record, denied in with_denied(store, records, permitted):
+    for record, denied in with_denied(store, records, gemini.cameras):
         totals.add(record)
         parts.add(record)
         cameras.add(record.counts)
@@ -104,6 +109,12 @@ def output_status(
         waiting += waiting_of(record, run.question, denied=denied).total()
         for model, outcomes in outcomes_by_model(record, run.question).items():
             answers[model or _UNKNOWN_MODEL] += outcomes.get("ok", 0)
+    uncommitted = Uncommitted()
+    if run.models.gemini is not None:
+        uncommitted = read_uncommitted(store, run.question, run.models.gemini.model)
+    if uncommitted.persons:
+        totals.annotators.setdefault(ANNOTATOR, Counter())
+        totals.cost_usd[ANNOTATOR] += uncommitted.cost_usd
     done, failed = totals.shards["done"], totals.shards["failed"]
     # The run counts a shard that is cut as one; each of its later parts counts as soon as it is known.
     total = max(run.plan.shards, done + failed - parts.committed) + parts.committed + len(parts.not_committed)
@@ -118,13 +129,14 @@ def output_status(
             for name, counts in sorted(totals.annotators.items())
         },
         "answers": {"gemini": {model: n for model, n in sorted(answers.items()) if n}},
+        "not_committed": {ANNOTATOR: uncommitted.persons},
         "cost_usd": {name: round(cost, 6) for name, cost in sorted(totals.cost_usd.items())},
-        "quota": _quota(store, run, waiting),
+        "quota": _quota(store, run, gemini, max(0, waiting - uncommitted.persons)),
         "models": {"demo": run.models.demo, "notice": run.models.notice},
         "postponed": _last_postponed(store) if postponed is None else list(postponed),
         "failures": totals.failures,
         "failed_frames": _failed_frames(store, with_failed_frames),
-        "warnings": cameras.warnings(run.section("roi", RoiSettings), permitted),
+        "warnings": cameras.warnings(run.section("roi", RoiSettings), gemini.cameras),
     }
     return status | {"next": what_next(status)}
 
@@ -148,17 +160,18 @@ def _failed_frames(store: ObjectStore, paths: list[str]) -> list[dict[str, str]]
     return found[:_FAILURES_SHOWN]
 
 
-def _quota(store: ObjectStore, run: RunRecord, waiting: int) -> dict[str, Any] | None:
+def _quota(
+    store: ObjectStore, run: RunRecord, settings: GeminiSettings, waiting: int
+) -> dict[str, Any] | None:
     """Return the state of Gemini's quota, or None if the last run did not use Gemini."""
     model = run.models.gemini
     if model is None:
         return None
-    settings = run.section("gemini", GeminiSettings)
-    path = layout.quota_path(model.key_id, model.model)
+    path = layout.quota_path(model.key_id, settings.model)
     found = read_status(store, path, settings.quota_limits, SystemClock().now())
     requests = -(-waiting // settings.persons_per_request)
     return {
-        "model": model.model,
+        "model": settings.model,
         "persons_waiting": waiting,
         "spent_today": found.spent_today,
         "left_today": found.left_today,

@@ -85,6 +85,8 @@ def _summary_rows(status: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple
         if not_asked > 0:
             given["not annotated (the annotator was off)"] = not_asked
         parts = " + ".join(f"{n:,} {outcome}" for outcome, n in given.items())
+        if owed := status["not_committed"].get(name):
+            parts += f" ({counted(owed, 'more answer')} paid for, which the next run commits)"
         cost = status["cost_usd"].get(name)
         paid = f"; about ${cost:.4f} so far" if cost else ""
         yield name, f"{sum(given.values()):,} = {parts}{paid}"

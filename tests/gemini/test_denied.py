@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -11,27 +10,16 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from actors.commit.committer import Committer
-from actors.commit.settings import OutputSettings
-from actors.detect.crops import CropSettings
-from actors.detect.restored_crops import CropRestorer
 from actors.fingerprint import crop_sha256
-from actors.gemini.backlog.drain import ShardDrainer
 from actors.gemini.backlog.listing import read_backlog
-from actors.gemini.backlog.selection import drain_tasks
-from actors.gemini.online import OnlineAnnotator
-from actors.gemini.protocol import Answers, AskedCrop
 from actors.gemini.settings import GeminiCameras, GeminiSettings, ResolvedGemini, resolve_gemini
-from actors.read.settings import InputSettings
 from actors.records import NOT_PERMITTED
 from actors.storage.object_store import ObjectStore
-from actors.storage.settings import StorageSettings
 from actors.storage.tables import from_parquet, to_parquet
 from tests.servers.gemini_server import GeminiServer, gemini_server
-from tests.support import gemini_job, job
+from tests.support import gemini_draining, gemini_job, job
 from tests.support.committed import Found, write_output
-from tests.support.gemini_asking import SCHEMA, jpeg, settings_for
-from tests.support.quota_simulation import SimulatedClock
+from tests.support.gemini_asking import SCHEMA, jpeg
 
 CAMERAS = {"till-0": "till", "till-1": "till", "door": "door"}
 FRAMES = [*CAMERAS, "unnamed"]
@@ -62,25 +50,10 @@ def causes(output: Path, cameras: GeminiCameras) -> Counter[str]:
 
 
 def drain(output: Path, server: GeminiServer, cameras: GeminiCameras, **settings: object) -> list[int]:
-    """Work off the backlog as a run does, in this process, and return how many persons got an answer."""
-    given = settings_for(server.base_url, requests_per_minute=1000, cameras=cameras, **settings)
-    store, asked = ObjectStore(str(output)), resolved()
-    committer = Committer(store, OutputSettings(keep_crops="always"), SCHEMA, {"gemini": asked.fingerprint})
-    restorer = CropRestorer(InputSettings(), StorageSettings(), CropSettings(), None)
-    drainer = ShardDrainer(committer, SCHEMA, asked, cameras, restorer)
-
-    def ask(crops: Sequence[AskedCrop]) -> Answers:
-        async def run() -> Answers:
-            return await OnlineAnnotator(given, asked, SCHEMA, store, SimulatedClock()).ask(crops)
-
-        return asyncio.run(run())
-
-    found = []
-    for task in drain_tasks(store, given, asked, read_backlog(store, asked, cameras)):
-        drained = drainer.drain(task, ask)
-        assert drained.error is None
-        found.append(drained.answered)
-    return found
+    """Work off the backlog, and return how many persons of each shard got an answer."""
+    drained = gemini_draining.drain(output, server, cameras=cameras, **settings)
+    assert [shard.error for shard in drained] == [None] * len(drained)
+    return [shard.answered for shard in drained]
 
 
 def by_frame(output: Path) -> dict[str, list[str]]:

@@ -95,8 +95,9 @@ class ShardDrainer:
     def drain(self, task: DrainTask, ask: Callable[[Sequence[AskedCrop]], Answers]) -> Drained:
         """Work off a shard. An error concerns this shard alone and is returned in `Drained.error`.
 
-        The shard is committed when all of its persons have an outcome or, if only some persons were chosen,
-        when all of these have one. Nothing is committed if another run has committed the shard already.
+        The shard is committed with all answers that came. Answers to a new prompt or schema are committed
+        when all persons have one or, if only some persons were chosen, when all of these have one. Nothing is
+        committed if another run has committed the shard already.
         """
         shard_id = task.shard_id
         try:
@@ -108,7 +109,11 @@ class ShardDrainer:
             left = len(shard.waiting())
             answered = sum(entry.annotation.status != "denied" for entry in shard.found.values())
             summary = None
-            if not shard.waiting(chosen) and (shard.found or not shard.is_committed):
+            if shard.waiting(chosen):
+                is_due = answered > 0 and not shard.replaces_answers
+            else:
+                is_due = bool(shard.found) or not shard.is_committed
+            if is_due:
                 summary = self._commit(block, shard)
         except PreconditionError:
             return Drained(shard_id, error="its commit record was changed by another run; run again")

@@ -34,6 +34,7 @@ class PendingShard:
         denied: Rows of the committed table of persons that were not sent because of their camera, by person.
         found: Outcomes that are known but not committed yet, by person.
         is_committed: Whether the committed table answers the question that is asked now.
+        replaces_answers: Whether it has answers to another question, which stay until all new ones are there.
     """
 
     shard_id: str
@@ -44,6 +45,7 @@ class PendingShard:
     denied: dict[Person, dict[str, object]] = field(default_factory=dict)
     found: dict[Person, JournalEntry] = field(default_factory=dict)
     is_committed: bool = False
+    replaces_answers: bool = False
 
     def waiting(self, chosen: Collection[Person] | None = None) -> list[tuple[Person, Crop]]:
         """Return the persons without an outcome and their crops, limited to `chosen` if it is given."""
@@ -123,6 +125,8 @@ def pending_shard(block: ShardBlock, keep: Collection[str] | None, question: Que
         cameras={row["frame_key"]: row["camera"] for row in frames if row["status"] == "ok"},
     )
     committed = block.annotations.get(ANNOTATOR)
+    if committed is not None and keep is None:
+        shard.replaces_answers = set(committed["status"].to_pylist()) != {"pending"}
     if committed is not None and keep is not None:
         shard.is_committed = True
         for row in committed.to_pylist():
