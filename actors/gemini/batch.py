@@ -49,6 +49,7 @@ from actors.gemini.api.crop_shrinking import shrink_crop
 from actors.gemini.api.packing import Crop, PackedRequest, halves, pack
 from actors.gemini.api.refused_arguments import remedy_of
 from actors.gemini.api.tokens import cost_usd, estimate_input_tokens
+from actors.gemini.api.unusable_answers import UnusableAnswers
 from actors.gemini.backlog.claims import BEAT_S, Claims
 from actors.gemini.backlog.drain import ShardDrainer
 from actors.gemini.backlog.pending_shard import answered
@@ -120,6 +121,7 @@ class BatchAnnotator(Annotator):
         self._unanswered: dict[str, JournalEntry] = {}
         self._spent_usd = 0.0
         self._has_answered = False
+        self._unusable = UnusableAnswers()
 
     async def begin(self) -> None:
         """Do nothing, because each run starts a new batch annotator of its own."""
@@ -209,6 +211,8 @@ class BatchAnnotator(Annotator):
         )
         again: list[PackedRequest] = []
         for group in groups:
+            if done.stop is not None:
+                break
             limit = settings.max_cost_usd
             if limit is not None and self._spent_usd >= limit:
                 done.stop = Stop("budget", f"gemini.max_cost_usd={limit:g} is spent")
@@ -312,7 +316,9 @@ class BatchAnnotator(Annotator):
                         again += halves(request)
                     else:
                         self._keep(request, answer, resolved, done)
-        return again
+                    if (lasting := self._unusable.note(answer)) is not None:
+                        done.stop = Stop("invalid", self._client.scrub(lasting))
+        return again if done.stop is None else []
 
     def _resolved_for(self, record: BatchRecord) -> ResolvedGemini:
         """Return the question of this run, with the model that the job was submitted to."""

@@ -34,6 +34,7 @@ from actors.gemini.api.crop_shrinking import shrink_crop
 from actors.gemini.api.packing import Crop, PackedRequest, halves, pack
 from actors.gemini.api.refused_arguments import blank_request, remedy_of
 from actors.gemini.api.tokens import cost_usd, estimate_input_tokens
+from actors.gemini.api.unusable_answers import UnusableAnswers
 from actors.gemini.backlog.pending_shard import answered
 from actors.gemini.egress_log import egress_of, merge_egress, record_egress
 from actors.gemini.protocol import Annotator, Answers, AskedCrop, DrainTask, Stop
@@ -141,6 +142,7 @@ class OnlineAnnotator(Annotator):
         self._sending: set[asyncio.Task[None]] = set()
         self._stop: Stop | None = None
         self._checking = asyncio.Lock()
+        self._unusable = UnusableAnswers()
         self._failed_in_a_row = 0
         self._spent_usd = 0.0
         self._begun = False
@@ -190,7 +192,7 @@ class OnlineAnnotator(Annotator):
 
     async def begin(self) -> None:
         """Begin a run, and forget why the previous run stopped and what it spent."""
-        self._stop = None
+        self._stop, self._unusable = None, UnusableAnswers()
         self._failed_in_a_row = 0
         self._spent_usd = 0.0
         self._begun = True
@@ -287,6 +289,8 @@ class OnlineAnnotator(Annotator):
             await self._check_arguments(answer.refusal)
         if answer.split_reason is None:
             await self._keep(request, answer, by_key)
+        if (lasting := self._unusable.note(answer)) is not None:
+            raise _Stopped(Stop("invalid", self._client.scrub(lasting)))
         return answer
 
     async def _check_arguments(self, refusal: str) -> None:

@@ -48,13 +48,13 @@ class Stop:
 
     Attributes:
         kind: `daily_quota`: the day's quota is spent until its reset. `budget`: the run has reached its own
-            cost limit. `refused`: the key, the model or the settings are wrong. `unreachable`: Gemini or
-            the bucket has a lasting problem.
+            cost limit. `refused`: the key, the model or the settings are wrong. `invalid`: the answers are
+            unusable. `unreachable`: Gemini or the bucket has a lasting problem.
         reason: Explanation for the user, with the remedy if there is one.
         until: Time at which sending may go on, in seconds since the epoch, or None if waiting won't help.
     """
 
-    kind: Literal["daily_quota", "budget", "refused", "unreachable"]
+    kind: Literal["daily_quota", "budget", "refused", "invalid", "unreachable"]
     reason: str
     until: float | None = None
 

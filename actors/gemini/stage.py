@@ -98,7 +98,9 @@ class GeminiRun:
     @property
     def failed(self) -> bool:
         """Whether something went wrong that waiting for the quota won't fix."""
-        return bool(self.errors) or (self.stop is not None and self.stop.kind in ("refused", "unreachable"))
+        return bool(self.errors) or (
+            self.stop is not None and self.stop.kind in ("refused", "invalid", "unreachable")
+        )
 
     @property
     def postponed(self) -> list[dict[str, str]]:

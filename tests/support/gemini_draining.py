@@ -17,7 +17,7 @@ from actors.gemini.backlog.listing import read_backlog
 from actors.gemini.backlog.selection import drain_tasks
 from actors.gemini.online import OnlineAnnotator
 from actors.gemini.protocol import Answers, AskedCrop
-from actors.gemini.settings import resolve_gemini
+from actors.gemini.settings import GeminiSettings, resolve_gemini
 from actors.read.settings import InputSettings
 from actors.storage.object_store import ObjectStore
 from actors.storage.settings import StorageSettings
@@ -32,6 +32,17 @@ class KilledError(Exception):
     """The run was killed after its requests were answered, before anything was committed."""
 
 
+def drainer_of(output: Path, server: GeminiServer, **settings: Any) -> tuple[ShardDrainer, GeminiSettings]:
+    """Return what works off the shards of an output, and the settings of the gemini section."""
+    given = settings_for(server.base_url, **{"requests_per_minute": 1000, **settings})
+    store, resolved = ObjectStore(str(output)), resolve_gemini(given, SCHEMA)
+    committer = Committer(
+        store, OutputSettings(keep_crops="always"), SCHEMA, {"gemini": resolved.fingerprint}
+    )
+    restorer = CropRestorer(InputSettings(), StorageSettings(), CropSettings(), None)
+    return ShardDrainer(committer, SCHEMA, resolved, given.cameras, restorer), given
+
+
 def drain(output: Path, server: GeminiServer, is_killed: bool = False, **settings: Any) -> list[Drained]:
     """Work off the shards of the backlog one by one, and return the results.
 
@@ -41,8 +52,8 @@ def drain(output: Path, server: GeminiServer, is_killed: bool = False, **setting
         is_killed: Whether the run dies before the first shard is committed.
         settings: Settings of the gemini section.
     """
-    given = settings_for(server.base_url, **{"requests_per_minute": 1000, **settings})
-    store, resolved = ObjectStore(str(output)), resolve_gemini(given, SCHEMA)
+    drainer, given = drainer_of(output, server, **settings)
+    store, resolved = drainer.committer.store, drainer.resolved
     run = read_run(store)
     write_run(
         store,
@@ -54,11 +65,6 @@ def drain(output: Path, server: GeminiServer, is_killed: bool = False, **setting
             }
         ),
     )
-    committer = Committer(
-        store, OutputSettings(keep_crops="always"), SCHEMA, {"gemini": resolved.fingerprint}
-    )
-    restorer = CropRestorer(InputSettings(), StorageSettings(), CropSettings(), None)
-    drainer = ShardDrainer(committer, SCHEMA, resolved, given.cameras, restorer)
     # `status` looks at the quota of today.
     clock = SimulatedClock(datetime.now(UTC).isoformat())
 

@@ -13,7 +13,7 @@ from actors.gemini.api.packing import PackedRequest, mismatch
 from actors.gemini.api.request import PERSONS_KEY
 from actors.gemini.api.tokens import TokenUsage
 from actors.gemini.settings import ID_KEY
-from actors.records import Annotation
+from actors.records import Annotation, Outcome
 
 # fmt: off
 _BLOCKED = frozenset({
@@ -38,6 +38,9 @@ class GeminiAnswer:
         split_reason: Why the answer can't be used and the request must be sent again in halves. It is
             never set for a request of one crop.
         refusal: The server's message if it refused the request with 400.
+        problem: Why no crop got a usable answer, in the same words whenever the reason is the same. None if a
+            crop got one, or if the answer was blocked, which is for the crops to cause.
+        text: Text of the answer, as far as there is any.
         usage: Tokens that the server counted, even if the answer can't be used.
         model_version: Name of the model that answered, as the response gives it.
         response_id: The server's id of the response.
@@ -49,6 +52,8 @@ class GeminiAnswer:
     model_version: str | None = None
     response_id: str | None = None
     refusal: str | None = None
+    problem: str | None = None
+    text: str = ""
 
 
 def read_answer(body: Mapping[str, Any], request: PackedRequest, schema: AttributeSchema) -> GeminiAnswer:
@@ -65,8 +70,10 @@ def read_answer(body: Mapping[str, Any], request: PackedRequest, schema: Attribu
         schema: The schema that each answer must match.
     """
     found = _items(body, request)
-    if isinstance(found, Annotation):
-        annotations, split_reason = _shared(found, request)
+    problem = None
+    if isinstance(found, _Problem):
+        annotations, split_reason = _shared(found.outcome, request)
+        problem = None if found.status == "blocked" else found.kind
     else:
         split_reason = None
         by_id = {str(item[ID_KEY]): item for item in found}
@@ -74,13 +81,30 @@ def read_answer(body: Mapping[str, Any], request: PackedRequest, schema: Attribu
             crop.key: _annotation(by_id[echo_id], schema)
             for echo_id, crop in zip(request.ids, request.crops, strict=True)
         }
+        if all(annotation.status != "ok" for annotation in annotations.values()):
+            problem = "the answers don't fit the schema"
     return GeminiAnswer(
         annotations,
         split_reason,
         _usage(body),
         _text_or_none(body.get("modelVersion")),
         _text_or_none(body.get("responseId")),
+        problem=problem,
+        text=_text_of(_candidate(body)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """A problem of a whole response: its outcome, what kind of problem it is, and what differs each time."""
+
+    status: Outcome
+    kind: str
+    detail: str = ""
+
+    @property
+    def outcome(self) -> Annotation:
+        return Annotation(self.status, f"{self.kind}: {self.detail}" if self.detail else self.kind)
 
 
 def refused(request: PackedRequest, reason: str) -> GeminiAnswer:
@@ -107,35 +131,39 @@ def _shared(outcome: Annotation, request: PackedRequest) -> tuple[dict[str, Anno
     return {request.crops[0].key: outcome}, None
 
 
-def _items(body: Mapping[str, Any], request: PackedRequest) -> list[dict[str, Any]] | Annotation:
+def _candidate(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    candidates = body.get("candidates")
+    return _mapping(candidates[0]) if isinstance(candidates, list) and candidates else {}
+
+
+def _items(body: Mapping[str, Any], request: PackedRequest) -> list[dict[str, Any]] | _Problem:
     """Return the answers if they echo the ids of the request, else the problem of the whole response."""
     blocked = _mapping(body.get("promptFeedback")).get("blockReason")
     if blocked:
-        return Annotation("blocked", f"the prompt was blocked: {blocked}")
-    candidates = body.get("candidates")
-    if not isinstance(candidates, list) or not candidates:
-        return Annotation("error", "the response has no candidates")
-    candidate = _mapping(candidates[0])
+        return _Problem("blocked", f"the prompt was blocked: {blocked}")
+    candidate = _candidate(body)
+    if not candidate:
+        return _Problem("error", "the response has no candidates")
     finish = str(candidate.get("finishReason") or "")
     if finish in _BLOCKED:
-        return Annotation("blocked", f"the answer was blocked: {finish}")
+        return _Problem("blocked", f"the answer was blocked: {finish}")
     if finish in _TRUNCATED:
-        return Annotation("truncated", f"the answer was cut: {finish}")
+        return _Problem("truncated", f"the answer was cut: {finish}")
     if finish not in _FINISHED:
-        return Annotation("error", f"the model stopped: {finish}")
+        return _Problem("error", f"the model stopped: {finish}")
     text = _text_of(candidate)
     if not text.strip():
-        return Annotation("error", "the answer is empty")
+        return _Problem("error", "the answer is empty")
     fenced = _FENCED.match(text)
     try:
         answer = json.loads(fenced.group(1) if fenced else text)
     except json.JSONDecodeError as error:
-        return Annotation("invalid", f"the answer is not JSON: {error}")
+        return _Problem("invalid", "the answer is not JSON", str(error))
     items = _mapping(answer).get(PERSONS_KEY)
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        return Annotation("invalid", f'the answer has no list "{PERSONS_KEY}" of objects')
+        return _Problem("invalid", f'the answer has no list "{PERSONS_KEY}" of objects')
     mixed_up = mismatch(request, [str(item.get(ID_KEY)) for item in items])
-    return Annotation("invalid", mixed_up) if mixed_up else items
+    return _Problem("invalid", "the answers don't echo the ids", mixed_up) if mixed_up else items
 
 
 def _annotation(item: Mapping[str, Any], schema: AttributeSchema) -> Annotation:

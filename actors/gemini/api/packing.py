@@ -135,7 +135,7 @@ def mismatch(request: PackedRequest, echoed_ids: Iterable[str]) -> str | None:
     if not (missing or doubled or foreign):
         return None
     counted = f"{len(missing)} missing, {len(doubled)} doubled, {foreign} foreign"
-    return f"the answers don't echo the {len(request.ids)} ids: {counted}"
+    return f"{counted} of {len(request.ids)}"
 
 
 def _digest(seed: int, key: str) -> str:
