@@ -22,12 +22,14 @@ class PendingAnnotator:
         model: Name of the model that will be asked.
         prompt_sha256: SHA-256 of the prompt that will be sent.
         earlier: Fingerprints with which earlier versions recorded answers to the same question.
+        not_asked: Names of the attributes that it is not asked about.
     """
 
     name: str
     model: str
     prompt_sha256: str
     earlier: frozenset[str] = frozenset()
+    not_asked: frozenset[str] = frozenset()
 
     def provenance(self) -> dict[str, object]:
         """Return the provenance columns of the annotations table for an outcome without a request."""
@@ -62,5 +64,6 @@ def with_pending(
         return block
     persons = block.kept_persons()
     rows = [PENDING] * persons.num_rows
+    schema = schema.only([name for name in schema.names if name not in annotator.not_asked])
     table = annotations_table(persons, rows, schema, annotator.provenance(), annotator.name)
     return block.with_answers(annotator.name, table)

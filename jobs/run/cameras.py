@@ -7,7 +7,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 from actors.detect.roi import RoiSettings
-from actors.gemini.settings import GeminiCameras
+from actors.gemini.camera_settings import GeminiCameras
 from actors.storage.commit_record import Counts
 
 _NAMED = 10

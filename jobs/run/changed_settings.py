@@ -43,7 +43,7 @@ _SMOLVLM = (
     "image_size_px",
     "split_image",
 )
-_GEMINI = ("prompt", "reasoning")
+_GEMINI = ("prompt", "reasoning", "blur_faces", "face_attributes")
 
 SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
     "detect": (

@@ -142,7 +142,9 @@ def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
             committer = Committer(output, settings.output, schema, fingerprints, (resolved.pending,))
             with ray_session(settings):
                 crop_restorer = _crop_restorer(run_record, settings)
-                stage = make_stage(settings.gemini, resolved, schema, committer, crop_restorer, clock)
+                stage = make_stage(
+                    settings.gemini, resolved, resolved.schema, committer, crop_restorer, clock
+                )
                 stage.offer(backlog.at_once())
                 done = stage.finish(GeminiDisplay(lambda line: print(line, file=terminal, flush=True)))
         if done.stop is not None and done.stop.kind == "refused":

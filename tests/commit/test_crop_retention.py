@@ -26,9 +26,10 @@ from actors.detect.settings import DetectorSettings, resolve_detector
 from actors.detect.shard_detector import ShardDetector
 from actors.errors import CropRestoreError
 from actors.gemini.backlog.drain import ShardDrainer
+from actors.gemini.camera_settings import GeminiCameras
 from actors.gemini.online import OnlineAnnotator
 from actors.gemini.protocol import Answers, AskedCrop, DrainTask
-from actors.gemini.settings import GeminiCameras, GeminiSettings, resolve_gemini
+from actors.gemini.settings import GeminiSettings, resolve_gemini
 from actors.read.listing import list_shards
 from actors.read.settings import InputSettings
 from actors.shard_block import ShardBlock, ShardTask

@@ -12,7 +12,8 @@ import pytest
 
 from actors.fingerprint import crop_sha256
 from actors.gemini.backlog.listing import read_backlog
-from actors.gemini.settings import GeminiCameras, GeminiSettings, ResolvedGemini, resolve_gemini
+from actors.gemini.camera_settings import GeminiCameras
+from actors.gemini.settings import GeminiSettings, ResolvedGemini, resolve_gemini
 from actors.records import NOT_PERMITTED
 from actors.storage.object_store import ObjectStore
 from actors.storage.tables import from_parquet, to_parquet

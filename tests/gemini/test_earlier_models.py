@@ -11,8 +11,9 @@ import pytest
 
 from actors.gemini.answer_journal import JournalEntry, file_journal, find_paid, write_journal
 from actors.gemini.backlog.listing import read_backlog, waiting_of
+from actors.gemini.camera_settings import GeminiCameras
 from actors.gemini.question import Question
-from actors.gemini.settings import GeminiCameras, GeminiSettings, ResolvedGemini, resolve_gemini
+from actors.gemini.settings import GeminiSettings, ResolvedGemini, resolve_gemini
 from actors.records import Annotation
 from actors.storage.commit_record import CommitRecord, Counts, InputIdentity
 from actors.storage.object_store import ObjectStore

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from actors.attributes import AttributeSchema, AttributeSettings, SchemaSettings
 from actors.errors import ConfigError
-from actors.gemini.settings import GeminiCameras, GeminiSettings, resolve_gemini
+from actors.gemini.camera_settings import GeminiCameras
+from actors.gemini.settings import GeminiSettings, resolve_gemini
 from tests.support.gemini_asking import SCHEMA
 
 

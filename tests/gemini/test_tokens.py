@@ -7,11 +7,12 @@ import io
 import pytest
 from PIL import Image
 
-from actors.gemini.api.crop_shrinking import shrink_crop
 from actors.gemini.api.model_families import GEMINI_2_5, GEMINI_3
 from actors.gemini.api.packing import Crop, pack
+from actors.gemini.api.shown_crops import shown_crop
 from actors.gemini.api.tokens import TokenUsage, cost_usd, crop_tokens, estimate_input_tokens
-from actors.gemini.settings import GeminiPrices, GeminiSettings, resolve_gemini
+from actors.gemini.price_settings import GeminiPrices
+from actors.gemini.settings import GeminiSettings, resolve_gemini
 from tests.servers.gemini_server import MODEL, MODEL_2_5, gemini_server
 from tests.support.gemini_asking import SCHEMA, asking, jpeg, settings_for
 
@@ -113,20 +114,20 @@ def size_of(image: bytes) -> tuple[int, int]:
 
 
 def test_large_crops_are_scaled_down_to_one_tile():
-    tall = jpeg(1, 170, 512)
-    shrunk = shrink_crop(tall, 384)
-    assert size_of(shrunk) == (128, 384)
-    assert shrunk == shrink_crop(tall, 384)
     settings = GeminiSettings(model=MODEL_2_5)
+    tall = jpeg(1, 170, 512)
+    shrunk = shown_crop(tall, settings)
+    assert size_of(shrunk) == (128, 384)
+    assert shrunk == shown_crop(tall, settings)
     assert crop_tokens(Crop("tall", tall), settings) > 9 * crop_tokens(Crop("shrunk", shrunk), settings)
-    assert size_of(shrink_crop(jpeg(1, 4000, 2), 384)) == (384, 1)
+    assert size_of(shown_crop(jpeg(1, 4000, 2), settings)) == (384, 1)
 
 
 @pytest.mark.parametrize("image", [jpeg(1, 384, 100), b"", b"not an image"])
 def test_small_crops_and_what_is_none_stay_as_they_are(image):
-    assert shrink_crop(image, 384) is image
+    assert shown_crop(image, GeminiSettings()) is image
 
 
 def test_without_a_limit_nothing_is_scaled():
     tall = jpeg(1, 170, 512)
-    assert shrink_crop(tall, None) is tall
+    assert shown_crop(tall, GeminiSettings(max_side_px=None)) is tall

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.detect.roi import RoiSettings
-from actors.gemini.settings import GeminiCameras
+from actors.gemini.camera_settings import GeminiCameras
 from actors.storage.commit_record import Counts
 from jobs.run.cameras import SeenCameras
 from tests.servers.gemini_server import KEY, gemini_server

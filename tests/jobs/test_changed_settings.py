@@ -31,6 +31,7 @@ OTHER_VALUES: dict[str, Any] = {
     "gemini.mode": "batch",
     "gemini.on_daily_quota": "wait",
     "gemini.policy": "random",
+    "gemini.face_attributes": ["glasses"],
     "gemini.thinking_level": "low",
     "gemini.thinking_budget": 100,
     "gemini.media_resolution": "low",
@@ -46,7 +47,10 @@ OTHER_VALUES: dict[str, Any] = {
 }
 """Another value for settings that have no obvious one."""
 
-NEEDS = {"smolvlm.reasoning_max_tokens": "smolvlm.reasoning=true"}
+NEEDS = {
+    "smolvlm.reasoning_max_tokens": "smolvlm.reasoning=true",
+    "gemini.face_attributes": "gemini.blur_faces=true",
+}
 """A setting without which another one has no effect."""
 
 NOT_TRIED = (

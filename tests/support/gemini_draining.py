@@ -40,7 +40,7 @@ def drainer_of(output: Path, server: GeminiServer, **settings: Any) -> tuple[Sha
         store, OutputSettings(keep_crops="always"), SCHEMA, {"gemini": resolved.fingerprint}
     )
     restorer = CropRestorer(InputSettings(), StorageSettings(), CropSettings(), None)
-    return ShardDrainer(committer, SCHEMA, resolved, given.cameras, restorer), given
+    return ShardDrainer(committer, resolved.schema, resolved, given.cameras, restorer), given
 
 
 def drain(output: Path, server: GeminiServer, is_killed: bool = False, **settings: Any) -> list[Drained]:
@@ -70,7 +70,7 @@ def drain(output: Path, server: GeminiServer, is_killed: bool = False, **setting
 
     def ask(crops: Sequence[AskedCrop]) -> Answers:
         async def ask_and_finish() -> Answers:
-            annotator = OnlineAnnotator(given, resolved, SCHEMA, store, clock)
+            annotator = OnlineAnnotator(given, resolved, resolved.schema, store, clock)
             answers = await annotator.ask(crops)
             await annotator.finish()
             return answers

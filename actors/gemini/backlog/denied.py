@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from actors.gemini.settings import ANNOTATOR, GeminiCameras
+from actors.gemini.camera_settings import GeminiCameras
+from actors.gemini.settings import ANNOTATOR
 from actors.records import is_denied
 from actors.storage.commit_record import CommitRecord
 from actors.storage.map_ahead import map_ahead

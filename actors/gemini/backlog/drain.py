@@ -15,8 +15,9 @@ from actors.fingerprint import crop_sha256
 from actors.gemini.answer_journal import find_paid
 from actors.gemini.backlog.claims import Claim
 from actors.gemini.backlog.pending_shard import PendingShard, pending_shard
+from actors.gemini.camera_settings import GeminiCameras
 from actors.gemini.protocol import Answers, AskedCrop, DrainTask, Stop
-from actors.gemini.settings import ANNOTATOR, GeminiCameras, ResolvedGemini
+from actors.gemini.settings import ANNOTATOR, ResolvedGemini
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage.commit_record import read_record
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from actors.gemini.backlog.denied import NOBODY, Denied, with_denied
+from actors.gemini.camera_settings import GeminiCameras
 from actors.gemini.question import Question
-from actors.gemini.settings import ANNOTATOR, GeminiCameras, ResolvedGemini
+from actors.gemini.settings import ANNOTATOR, ResolvedGemini
 from actors.records import SETTLED, Outcome
 from actors.storage.commit_record import CommitRecord
 from actors.storage.object_store import ObjectStore

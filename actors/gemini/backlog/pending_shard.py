@@ -13,9 +13,10 @@ from actors.fingerprint import crop_sha256
 from actors.gemini.answer_journal import JournalEntry
 from actors.gemini.api.answer import GeminiAnswer
 from actors.gemini.api.packing import Crop
+from actors.gemini.camera_settings import GeminiCameras
 from actors.gemini.protocol import Person
 from actors.gemini.question import Question
-from actors.gemini.settings import ANNOTATOR, GeminiCameras, ResolvedGemini
+from actors.gemini.settings import ANNOTATOR, ResolvedGemini
 from actors.records import NOT_PERMITTED, SETTLED, Annotation, is_denied
 from actors.shard_block import ShardBlock
 from actors.storage.tables import annotations_table

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from actors.commit.accounting import ShardSummary
 from actors.gemini.backlog.listing import WaitingShard, read_backlog
+from actors.gemini.camera_settings import GeminiCameras
 from actors.gemini.protocol import DrainTask, Person
-from actors.gemini.settings import ANNOTATOR, GeminiCameras, GeminiSettings, ResolvedGemini
+from actors.gemini.settings import ANNOTATOR, GeminiSettings, ResolvedGemini
 from actors.records import SETTLED, Outcome, is_denied
 from actors.storage.commit_record import CommitRecord, read_record
 from actors.storage.object_store import ObjectStore
