@@ -97,7 +97,7 @@ def test_a_glob_of_images_keeps_zones_and_cameras_and_every_run_names_the_missin
     assert kept_at_door
     assert kept_at_till
     assert sum(len(request.images) for request in journal) == kept_at_door
-    assert gemini_job.outcomes(output) == {"ok": kept_at_door, "blocked": kept_at_till}
+    assert gemini_job.outcomes(output) == {"ok": kept_at_door, "denied": kept_at_till}
     for run in runs:
         said = " ".join(run.stdout.split())
         assert "warning: gemini.cameras.deny: none of the 4 frames is of camera back-office" in said
