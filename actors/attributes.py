@@ -10,17 +10,14 @@ import hashlib
 import json
 import keyword
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
+from actors.attribute import Attribute, AttributeType, AttributeValue, Range
 from actors.settings_section import Section
-
-AttributeType = Literal["category", "boolean", "integer"]
-AttributeValue = bool | int | str | None
 
 NESTED_KEY = "attributes"
 """Key of the JSON object that holds the nested attributes."""
@@ -45,6 +42,16 @@ _RESERVED = frozenset({
 """Names that an attribute can't have, because documents use them as keys or tables as columns."""
 
 
+_UNCERTAIN = (
+    "Where something can't be seen, such as glasses from behind, or the image is too small, too dark or too "
+    'blurred to tell, choose "unknown" or null.'
+)
+_UNCERTAIN_IS_FALSE = (
+    'Where the image is too small, too dark or too blurred to tell, choose "unknown", null or false.'
+)
+"""For attributes of which a boolean can't be null. Fingerprints of earlier versions depend on its wording."""
+
+
 class AttributeSettings(Section):
     """The definition of one attribute of a person."""
 
@@ -54,7 +61,15 @@ class AttributeSettings(Section):
     values: tuple[str, ...] | None = Field(None, description="Allowed values of a category, in order.")
     min: int | None = Field(None, description="Smallest value of an integer.")
     max: int | None = Field(None, description="Largest value of an integer.")
-    nullable: bool = Field(False, description="Whether an integer may be null, which means 'can't be told'.")
+    nullable: bool = Field(
+        False, description="Whether a boolean or an integer may be null, which means 'can't be told'."
+    )
+    ranges: dict[str, Range] | None = Field(
+        None,
+        description="Integers that values of a category stand for, for the prompt and for rules. Maps a "
+        "value to its lowest integer and the first one above it, where null is no limit. Names that aren't "
+        "values of the attribute have no effect.",
+    )
     nested: bool = Field(
         True, description='Whether the attribute is placed under "attributes" in the JSON answer.'
     )
@@ -68,11 +83,16 @@ class AttributeSettings(Section):
             raise ValueError(f"values belong to a category, not to type {self.type}")
         if self.type == "integer":
             self._check_integer()
-        elif self.min is not None or self.max is not None or self.nullable:
-            raise ValueError(f"min, max and nullable belong to an integer, not to type {self.type}")
+        elif self.min is not None or self.max is not None:
+            raise ValueError(f"min and max belong to an integer, not to type {self.type}")
         return self
 
     def _check_category(self) -> None:
+        if self.nullable:
+            raise ValueError('nullable belongs to a boolean or an integer; a category can have "unknown"')
+        for value, (lowest, above) in (self.ranges or {}).items():
+            if lowest is not None and above is not None and lowest >= above:
+                raise ValueError(f"ranges: {value}: no integer is at least {lowest} and under {above}")
         values = self.values or ()
         if not 2 <= len(values) <= _CATEGORY_VALUES:
             raise ValueError(f"a category needs 2 to {_CATEGORY_VALUES} values, but has {len(values)}")
@@ -99,14 +119,27 @@ def _default_attributes() -> dict[str, AttributeSettings | None]:
         return AttributeSettings(type="category", values=values, nested=nested, description=description)
 
     def boolean(description: str) -> AttributeSettings:
-        return AttributeSettings(type="boolean", description=description)
+        return AttributeSettings(type="boolean", nullable=True, description=description)
 
-    ages = ("under 18", "18 to 28", "28 to 38", "38 to 48", "48 to 58", "58 and over", "unknown")
+    ages: dict[str, Range] = {
+        "under 18": (None, 18),
+        "18 to 28": (18, 28),
+        "28 to 38": (28, 38),
+        "38 to 48": (38, 48),
+        "48 to 58": (48, 58),
+        "58 and over": (58, None),
+    }
     return {
         "gender": category(
             "male", "female", "unknown", nested=False, description="Apparent gender of the person"
         ),
-        "age_group": category(*ages, nested=False, description="Apparent age in years"),
+        "age_group": AttributeSettings(
+            type="category",
+            values=(*ages, "unknown"),
+            ranges=ages,
+            nested=False,
+            description="Apparent age in years",
+        ),
         "exact_age": AttributeSettings(
             type="integer",
             min=0,
@@ -155,62 +188,6 @@ def _check_name(name: str) -> None:
         raise ValueError(f"attributes.{name}: the name is taken by another column or key; choose another")
 
 
-@dataclass(frozen=True, slots=True)
-class Attribute:
-    """One attribute in the form that the code uses.
-
-    Attributes:
-        name: Key in answers, and name of the column.
-        type: Type of the value.
-        values: All allowed values, in order; None comes last if it is allowed.
-        nested: Whether it is under "attributes" in JSON.
-        description: Its meaning for the prompt, or "".
-    """
-
-    name: str
-    type: AttributeType
-    values: tuple[AttributeValue, ...]
-    nested: bool
-    description: str
-
-    @property
-    def nullable(self) -> bool:
-        """Whether null is an allowed answer."""
-        return None in self.values
-
-    @property
-    def arrow_type(self) -> pa.DataType:
-        """The type of its column: dictionary<int8, string>, bool or int16."""
-        if self.type == "category":
-            return pa.dictionary(pa.int8(), pa.string())
-        return pa.bool_() if self.type == "boolean" else pa.int16()
-
-    @property
-    def python_type(self) -> Any:
-        """The type annotation for the pydantic model, which doesn't coerce between types."""
-        if self.type == "category":
-            return Literal[self.values]
-        if self.type == "boolean":
-            return Annotated[bool, Field(strict=True)]
-        bounds = Annotated[int, Field(strict=True, ge=self.values[0], le=self._largest)]
-        return bounds | None if self.nullable else bounds
-
-    def prompt_line(self) -> str:
-        """Return one line of the prompt: the name, the allowed values and the meaning."""
-        if self.type == "category":
-            allowed = "one of " + ", ".join(json.dumps(value, ensure_ascii=False) for value in self.values)
-        elif self.type == "boolean":
-            allowed = "true or false"
-        else:
-            allowed = f"an integer from {self.values[0]} to {self._largest}" + self.nullable * ", or null"
-        meaning = f" ({self.description})" if self.description else ""
-        return f'"{self.name}": {allowed}{meaning}'
-
-    @property
-    def _largest(self) -> AttributeValue:
-        return self.values[-2] if self.nullable else self.values[-1]
-
-
 class AttributeSchema:
     """The attributes in the order of the answer: first those at the top level, then the nested ones."""
 
@@ -242,15 +219,28 @@ class AttributeSchema:
 
     def to_json(self) -> str:
         """Return the attributes as JSON, to be stored beside answers."""
-        return json.dumps([[a.name, a.type, a.values, a.nested, a.description] for a in self._attributes])
+        # Ranges are left out where there are none, so that fingerprints of earlier versions stay valid.
+        return json.dumps(
+            [
+                [a.name, a.type, a.values, a.nested, a.description, *([a.ranges] if a.ranges else [])]
+                for a in self._attributes
+            ]
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read back what `to_json` wrote."""
         schema = cls.__new__(cls)
         schema._attributes = tuple(
-            Attribute(name, kind, tuple(values), nested, description)
-            for name, kind, values, nested, description in json.loads(text)
+            Attribute(
+                name,
+                kind,
+                tuple(values),
+                nested,
+                description,
+                {v: (r[0], r[1]) for r_of in more for v, r in r_of.items()},
+            )
+            for name, kind, values, nested, description, *more in json.loads(text)
         )
         return schema
 
@@ -291,6 +281,12 @@ class AttributeSchema:
         if nested:
             lines += [f'- "{NESTED_KEY}": an object with', *nested]
         return "\n".join(lines)
+
+    def prompt_uncertainty(self) -> str:
+        """Return what to answer where something can't be seen, to replace `{uncertainty}` in a prompt."""
+        if all(attribute.nullable for attribute in self if attribute.type == "boolean"):
+            return _UNCERTAIN
+        return _UNCERTAIN_IS_FALSE
 
     def arrow_fields(self, prefix: str = "") -> list[pa.Field]:
         """Return one column per attribute; they are nullable because only the outcome "ok" has values."""
@@ -351,8 +347,11 @@ def _attribute(name: str, settings: AttributeSettings) -> Attribute:
     elif settings.type == "boolean":
         values = (True, False)
     else:
-        values = (*range(settings.min or 0, (settings.max or 0) + 1), *([None] if settings.nullable else []))
-    return Attribute(name, settings.type, values, settings.nested, settings.description)
+        values = tuple(range(settings.min or 0, (settings.max or 0) + 1))
+    if settings.nullable:
+        values = (*values, None)
+    ranges = {value: limits for value, limits in (settings.ranges or {}).items() if value in values}
+    return Attribute(name, settings.type, values, settings.nested, settings.description, ranges)
 
 
 def _pydantic_field(attribute: Attribute) -> tuple[Any, Any]:

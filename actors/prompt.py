@@ -1,4 +1,4 @@
-"""The prompts of the annotators: text files in which `{schema}` stands for the list of attributes."""
+"""The prompts of the annotators: text files with placeholders for what follows from the attributes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from actors.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-_PLACEHOLDER = "{schema}"
+_ATTRIBUTES = "{schema}"
+_UNCERTAINTY = "{uncertainty}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +34,15 @@ class Prompt:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-def read_prompt(setting: str, path: str | None, shipped: str, attributes: str) -> Prompt:
+def read_prompt(setting: str, path: str | None, shipped: str, attributes: str, uncertainty: str) -> Prompt:
     """Read a prompt; the driver does this once, before any work starts.
 
     Args:
         setting: Name of the setting, for messages.
         path: The user's file, or None for the shipped one.
         shipped: Name of the shipped file in `conf/prompts/`.
-        attributes: The text that replaces `{schema}`.
+        attributes: The text that replaces `{schema}`, a list of the attributes.
+        uncertainty: The text that replaces `{uncertainty}`: what to answer where something can't be seen.
 
     Raises:
         ConfigError: The file can't be read or is empty.
@@ -55,6 +57,6 @@ def read_prompt(setting: str, path: str | None, shipped: str, attributes: str) -
         raise ConfigError(f"{setting}: {source} can't be read: {error}") from None
     if not text.strip():
         raise ConfigError(f"{setting}: {source} is empty")
-    if _PLACEHOLDER not in text:
+    if _ATTRIBUTES not in text:
         log.warning("%s: %s has no {schema}, so the model isn't told the allowed values", setting, source)
-    return Prompt(text.strip().replace(_PLACEHOLDER, attributes), source)
+    return Prompt(text.strip().replace(_ATTRIBUTES, attributes).replace(_UNCERTAINTY, uncertainty), source)

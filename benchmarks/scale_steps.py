@@ -27,7 +27,7 @@ from actors.shard_block import ShardTask
 from actors.storage.commit_record import read_record
 from actors.storage.object_store import ObjectStore
 from benchmarks.scale_outputs import Maker, s3_filesystem
-from jobs.run.prepare import prepare_run
+from jobs.run.prepare import CheckedInput, prepare_run
 from jobs.run.resolve import resolve
 from jobs.settings import Settings, load_settings
 from tests.servers.seaweedfs import count_requests
@@ -43,7 +43,8 @@ def plan(*overrides: str) -> dict[str, Any]:
     settings = _settings(overrides)
     output = ObjectStore(str(settings.output.uri), settings.storage)
     shards = list(list_shards(settings.input, settings.storage))
-    planned = prepare_run(settings, output, resolve(settings), shards, "missing", None, keep_index=True).plan
+    found = CheckedInput(settings, None, shards, resolve(settings), ())
+    planned = prepare_run(found, output, "missing", None, keep_index=True).plan
     return {"to_do": len(planned.tasks), "skipped": planned.skipped}
 
 

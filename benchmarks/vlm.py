@@ -21,7 +21,6 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ import torch
 from PIL import Image
 
 from actors.attributes import AttributeSchema, SchemaSettings
+from actors.prompt import read_prompt
 from actors.smolvlm.crop_annotator import CropAnnotator
 from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from tests.support.tiny_smolvlm import TINY, Architecture, make_smolvlm
@@ -170,7 +170,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         schema = AttributeSchema(SchemaSettings())
         # A tokenizer with the prompt's words gives about as many tokens as SmolLM2's tokenizer.
-        corpus = [files("conf").joinpath("prompts", "smolvlm.txt").read_text(), schema.prompt_text()]
+        texts = (schema.prompt_text(), schema.prompt_uncertainty())
+        corpus = [read_prompt("smolvlm.prompt", None, "smolvlm.txt", *texts).text]
         architecture = TINY if given.quick else SMOLVLM2_256M
         model = make_smolvlm(Path(folder), architecture, corpus=corpus)
         bench = Bench(model, given.batch, given.dtype, given.device)

@@ -153,10 +153,21 @@ def _folder(uri: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LoadedSettings:
-    """The settings, and for every key that was set, the file or option that set it last."""
+    """The settings, and where they came from.
+
+    Attributes:
+        settings: The validated settings.
+        sources: For every key that was set, the file or option that set it last.
+        given: The keys that were set by anything but the base `conf/default.yaml`.
+    """
 
     settings: Settings
     sources: dict[str, str]
+    given: frozenset[str] = frozenset()
+
+    def is_given(self, path: str) -> bool:
+        """Return whether a key or a part of it was set by anything but the base `conf/default.yaml`."""
+        return any(key == path or key.startswith(f"{path}.") for key in self.given)
 
 
 def load_settings(
@@ -184,22 +195,36 @@ def load_settings(
     sources: dict[str, str] = {}
     default = CONF / "default.yaml"
     _merge(merged, _read_yaml(default), sources, str(default))
+    over: dict[str, Any] = {}
+    given: dict[str, str] = {}
+    for source, content in _layers(config, overrides, options or {}, base):
+        _merge(merged, content, sources, source)
+        _merge(over, content, given, source)
+    try:
+        return LoadedSettings(Settings.model_validate(merged), sources, frozenset(given))
+    except ValidationError as error:
+        raise ConfigError(_explain(error, sources)) from None
+
+
+def _layers(
+    config: Sequence[str],
+    overrides: Sequence[str],
+    options: Mapping[str, tuple[str, Any]],
+    base: tuple[str, dict[str, Any]] | None,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name and the content of everything that lies over `conf/default.yaml`, in this order."""
     if base is not None:
-        _merge(merged, base[1], sources, base[0])
+        yield base
     for path in map(_find_config, config):
-        _merge(merged, _read_yaml(path), sources, str(path))
+        yield str(path), _read_yaml(path)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {override}: write it as key.path=value")
-        _merge(merged, _nest(key.strip(), _parse_value(override, text)), sources, f"--set {key.strip()}")
-    for key, (option, value) in (options or {}).items():
+        yield f"--set {key.strip()}", _nest(key.strip(), _parse_value(override, text))
+    for key, (option, value) in options.items():
         if value is not None:
-            _merge(merged, _nest(key, value), sources, option)
-    try:
-        return LoadedSettings(Settings.model_validate(merged), sources)
-    except ValidationError as error:
-        raise ConfigError(_explain(error, sources)) from None
+            yield option, _nest(key, value)
 
 
 def describe(loaded: LoadedSettings) -> Iterator[tuple[str, Any, str, str]]:

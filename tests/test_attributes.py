@@ -52,7 +52,7 @@ def accepts(tokenizer, json_schema, text):
 def test_the_default_has_the_documented_attributes_in_order(schema):
     assert list(schema.names) == DEFAULT_NAMES
     assert [a.name for a in schema if a.nested] == DEFAULT_NAMES[3:]
-    assert [len(a.values) for a in schema] == [3, 7, 122, *[2] * 7, 3]
+    assert [len(a.values) for a in schema] == [3, 7, 122, *[3] * 7, 3]
 
 
 def test_nest_and_parse_are_inverse(schema):
@@ -87,12 +87,43 @@ def test_parse_names_the_field_that_is_wrong(schema, change, field):
         schema.parse(document)
 
 
-@pytest.mark.parametrize("wrong", ["yes", 1, "true", None])
+@pytest.mark.parametrize("wrong", ["yes", 1, "true"])
 def test_parse_does_not_coerce_booleans(schema, wrong):
     document = schema.nest(random_values(schema, 0))
     document["attributes"]["cap"] = wrong
     with pytest.raises(ValueError, match=r"^attributes\.cap: "):
         schema.parse(document)
+
+
+def test_a_boolean_is_null_only_if_its_definition_says_so(schema, tokenizer):
+    strict = with_attributes("cap: {type: boolean, nullable: false, description: Wears a cap}")
+    document = schema.nest(random_values(schema, 0))
+    document["attributes"]["cap"] = None
+    assert schema.parse(document)["cap"] is None
+    with pytest.raises(ValueError, match=r"^attributes\.cap: "):
+        strict.parse(document)
+    text = json.dumps(document)
+    assert accepts(tokenizer, schema.json_schema(reasoning=False), text)
+    assert not accepts(tokenizer, strict.json_schema(reasoning=False), text)
+    assert '"cap": true, false or null (' in schema.prompt_text()
+    assert '"cap": true or false (' in strict.prompt_text()
+    assert "such as glasses from behind" in schema.prompt_uncertainty()
+    assert schema.prompt_uncertainty().endswith('choose "unknown" or null.')
+    assert strict.prompt_uncertainty().endswith('choose "unknown", null or false.')
+
+
+def test_the_prompt_says_to_which_age_group_an_edge_belongs_and_values_stay_as_published(schema):
+    [groups] = [line for line in schema.prompt_text().splitlines() if "age_group" in line]
+    assert groups == (
+        '- "age_group": one of "under 18", "18 to 28" (at least 18, under 28), '
+        '"28 to 38" (at least 28, under 38), "38 to 48" (at least 38, under 48), '
+        '"48 to 58" (at least 48, under 58), "58 and over" (at least 58), "unknown" (Apparent age in years)'
+    )
+    own = with_attributes(
+        "age_group: {type: category, nested: false, values: [child, 18 to 28], description: '',"
+        " ranges: {child: [null, 18], 18 to 28: [18, 28], other: [28, null]}}"
+    )
+    assert '"age_group": one of "child" (under 18), "18 to 28" (at least 18, under 28)\n' in own.prompt_text()
 
 
 @pytest.mark.parametrize("answer", [None, [], "male", 3])
@@ -202,6 +233,8 @@ def test_only_nested_or_only_flat_attributes():
         {"a": {"type": "integer", "min": 40000, "max": 40001}},
         {"a": {"type": "float"}},
         {"a": {"type": "boolean", "colour": "red"}},
+        {"a": {"type": "category", "values": ["old", "new"], "ranges": {"old": [5, 5]}}},
+        {"a": {"type": "category", "values": ["old", "new"], "ranges": {"old": [5]}}},
     ],
 )
 def test_wrong_definitions_are_refused(attributes):

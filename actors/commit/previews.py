@@ -86,7 +86,9 @@ def preview_of_block(
 
 
 def describe_answer(row: Mapping[str, Any], schema: AttributeSchema) -> str:
-    """Describe a person in one line: "male 28 to 38 | glasses, cap", or the outcome if it isn't ok.
+    """Describe a person in one line: "male 28 to 38 | glasses, cap?", or the outcome if it isn't ok.
+
+    A question mark stands for a boolean that can't be told.
 
     Args:
         row: A row of an annotations table.
@@ -98,6 +100,9 @@ def describe_answer(row: Mapping[str, Any], schema: AttributeSchema) -> str:
     rest: list[str] = []
     for attribute in schema:
         value = row[attribute.name]
+        if value is None and attribute.type == "boolean" and attribute.nullable:
+            rest.append(f"{attribute.name.replace('_', ' ')}?")
+            continue
         if value in (None, False, "unknown"):
             continue
         if attribute.type == "category":

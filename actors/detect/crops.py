@@ -17,7 +17,11 @@ class CropSettings(Section):
     """How people are cut out of their frames."""
 
     padding: float = Field(
-        0.05, ge=0, le=1, description="Margin added on each side, as a share of the box's width and height."
+        0.1,
+        ge=0,
+        le=1,
+        description="Margin added on each side, as a share of the box's width and height. It keeps hats "
+        "and shoes in the crop.",
     )
     max_side_px: int = Field(
         512, ge=16, le=4096, description="Longest side of a crop, in pixels. Larger crops are scaled down."

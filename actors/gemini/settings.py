@@ -88,7 +88,7 @@ class GeminiSettings(Section):
     prompt: str | None = Field(
         None,
         description="Prompt file. By default, the shipped prompts/gemini.txt. {schema} in it is replaced by "
-        "the list of attributes.",
+        "the list of attributes, and {uncertainty} by what to answer where something can't be seen.",
     )
     base_url: str = Field(
         "https://generativelanguage.googleapis.com",
@@ -371,7 +371,7 @@ def resolve_gemini(
     keys = schema.prompt_text()
     if settings.reasoning:
         keys += f'\n- "{REASONING_KEY}": why, in one sentence of at most {REASONING_MAX_CHARS} characters'
-    prompt = read_prompt("gemini.prompt", settings.prompt, "gemini.txt", keys)
+    prompt = read_prompt("gemini.prompt", settings.prompt, "gemini.txt", keys, schema.prompt_uncertainty())
     reasoning = settings.reasoning
     return ResolvedGemini(
         model=settings.model,

@@ -11,7 +11,8 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from actors.attributes import NESTED_KEY, Attribute, AttributeSchema, AttributeValue
+from actors.attribute import Attribute, AttributeValue
+from actors.attributes import NESTED_KEY, AttributeSchema
 
 Tokenize = Callable[[str], list[int]]
 """Maps text to token ids, without adding special tokens."""

@@ -16,11 +16,15 @@ from actors.smolvlm.answer_grammar import answer_grammar
 from actors.smolvlm.settings import ResolvedSmolVLM, SmolVLMSettings
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
     from actors.smolvlm.guided_decoding import GuidedAnswer
 
 log = logging.getLogger(__name__)
+
+_GREY = (127, 127, 127)
+"""Colour of the bars beside a letterboxed crop: about 0 after the processor's normalisation to -1..1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +181,8 @@ class CropAnnotator:
             return Annotation("error", "the crop can't be decoded: not an image")
         except (OSError, ValueError, TypeError, Image.DecompressionBombError) as error:
             return Annotation("error", f"the crop can't be decoded: {error}")
+        if self._settings.letterbox and not self._settings.split_image:
+            image = letterboxed(image)
         inputs = self._processor(text=self._text, images=[image], return_tensors="pt")
         return _Prepared(tuple(inputs["input_ids"][0].tolist()), inputs["pixel_values"][0])
 
@@ -196,6 +202,17 @@ class CropAnnotator:
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
         return text
+
+
+def letterboxed(image: Image) -> Image:
+    """Return the image in the middle of a grey square whose side is the image's longer one.
+
+    transformers scales every image to a square, which makes a person of 170x512 pixels three times as wide.
+    """
+    from PIL import ImageOps
+
+    side = max(image.size)
+    return ImageOps.pad(image, (side, side), color=_GREY)
 
 
 def _is_cpu_out_of_memory(error: RuntimeError) -> bool:

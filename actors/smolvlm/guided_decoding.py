@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, pad
 
-from actors.attributes import AttributeValue
+from actors.attribute import AttributeValue
 from actors.smolvlm.answer_grammar import AnswerGrammar, Slot
 from actors.smolvlm.key_values import KeyValueBuffer
 from actors.smolvlm.reasoning import ReasoningWriter

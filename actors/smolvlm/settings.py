@@ -35,7 +35,7 @@ class SmolVLMSettings(Section):
     prompt: str | None = Field(
         None,
         description="Prompt file. By default, the shipped prompts/smolvlm.txt. {schema} in it is replaced by "
-        "the list of attributes.",
+        "the list of attributes, and {uncertainty} by what to answer where something can't be seen.",
     )
     batch_size: int = Field(
         16,
@@ -67,6 +67,11 @@ class SmolVLMSettings(Section):
         le=1024,
         description="Side of the square that a crop is scaled to, in pixels. By default, the model's own "
         "size (512 for SmolVLM2 256M and 500M). A smaller size is faster but shows less detail.",
+    )
+    letterbox: bool = Field(
+        True,
+        description="Whether a crop keeps its shape within the square, between grey bars. Otherwise it is "
+        "stretched to the square, as transformers does. Crops that are split into tiles have no bars.",
     )
     split_image: bool = Field(
         False, description="Whether large crops are also shown as up to 16 tiles, at up to 17 times the cost."
@@ -113,7 +118,9 @@ def resolve_smolvlm(settings: SmolVLMSettings, schema: AttributeSchema) -> Resol
         ConfigError: The prompt can't be used, or the image size doesn't fit the model.
         WeightsError: The model is missing, unreachable or not a SmolVLM.
     """
-    prompt = read_prompt("smolvlm.prompt", settings.prompt, "smolvlm.txt", schema.prompt_text())
+    prompt = read_prompt(
+        "smolvlm.prompt", settings.prompt, "smolvlm.txt", schema.prompt_text(), schema.prompt_uncertainty()
+    )
     if "<image>" in prompt.text:
         raise ConfigError(
             f"smolvlm.prompt: {prompt.source} contains <image>; remove it, the crop follows the prompt anyway"
@@ -137,6 +144,9 @@ def resolve_smolvlm(settings: SmolVLMSettings, schema: AttributeSchema) -> Resol
         "image_size_px": image_size_px,
         "split_image": settings.split_image,
     }
+    if settings.letterbox:
+        # Left out where it is off, so that answers of versions that always stretched crops stay valid.
+        content["letterbox"] = True
     return ResolvedSmolVLM(
         model=settings.model,
         model_version=checkpoint.version,

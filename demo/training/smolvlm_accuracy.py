@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.attributes import AttributeSchema, AttributeValue, SchemaSettings
+from actors.attribute import AttributeValue
+from actors.attributes import AttributeSchema
 from actors.smolvlm.crop_annotator import CropAnnotator
 from actors.smolvlm.guided_decoding import GuidedDecoder
-from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
+from actors.smolvlm.settings import resolve_smolvlm
+from demo.training.demo_settings import demo_schema, demo_settings
 from demo.training.smolvlm_crops import LabelledCrops, cut_people, normalise
 from demo.training.smolvlm_sequences import PromptTokens
 
@@ -52,7 +54,7 @@ def answer_accuracy(
 def saved_accuracy(folder: Path, seed: int, people: int, batch_size: int) -> dict[str, float]:
     """Measure the accuracy of a saved model on people of one store, with the job's annotator.
 
-    The schema is the default one.
+    The schema is that of the demo.
 
     Args:
         folder: Folder of the checkpoint.
@@ -66,8 +68,8 @@ def saved_accuracy(folder: Path, seed: int, people: int, batch_size: int) -> dic
     Raises:
         WeightsError: The checkpoint does not exist.
     """
-    schema = AttributeSchema(SchemaSettings())
-    settings = SmolVLMSettings.model_validate({"model": str(folder), "batch_size": batch_size})
+    schema = demo_schema()
+    settings = demo_settings().smolvlm.model_copy(update={"model": str(folder), "batch_size": batch_size})
     annotator = CropAnnotator(settings, resolve_smolvlm(settings, schema), schema)
     cut = list(cut_people(seed, people, schema, jitter=True))
     answers = annotator.annotate([person.crop for person in cut])

@@ -17,8 +17,10 @@ import torch
 from PIL import Image
 
 from actors.attributes import AttributeSchema
-from actors.detect.crops import CropSettings, cut_crop
+from actors.detect.crops import cut_crop
+from actors.smolvlm.crop_annotator import letterboxed
 from demo.scenes import generate_scenes
+from demo.training.demo_settings import demo_settings
 from demo.training.smolvlm_model import SIDE_PX
 
 log = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ def cut_people(seed: int, people: int, schema: AttributeSchema, jitter: bool) ->
     """
     rng = np.random.default_rng([seed, 1])
     attributes = list(schema)
-    settings = CropSettings()
+    settings = demo_settings().crops
     left = people
     for scene in generate_scenes(seed, people):
         height, width = scene.image.shape[:2]
@@ -131,13 +133,15 @@ def _render_seed(path: Path, seed: int, people: int, schema: AttributeSchema, im
 def scale_crop(crop: bytes, images: Any) -> np.ndarray:
     """Scale a crop to the model's input size, (3, side, side) uint8, without normalising it.
 
-    The job scales crops in the same way: to one tile, without keeping the aspect ratio.
+    The job scales crops in the same way with the demo's settings: to one tile, letterboxed if they say so.
 
     Args:
         crop: JPEG bytes.
         images: Image processor of the model.
     """
     image = Image.open(io.BytesIO(crop)).convert("RGB")
+    if demo_settings().smolvlm.letterbox:
+        image = letterboxed(image)
     scaled = images(
         [image],
         do_resize=False,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from importlib.resources import files
 from typing import Any
 
 from transformers import (
@@ -18,6 +17,7 @@ from transformers import (
 from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
 
 from actors.attributes import AttributeSchema
+from actors.prompt import read_prompt
 from actors.smolvlm.key_values import GROUPED_ATTENTION
 
 SIDE_PX = 96
@@ -67,8 +67,8 @@ token. Each digit is a token, as in SmolLM2, so an age is a sequence of tokens a
 
 def job_prompt(schema: AttributeSchema) -> str:
     """Return the job's default prompt: the shipped prompt with the attributes filled in."""
-    shipped = files("conf").joinpath("prompts", "smolvlm.txt").read_text(encoding="utf-8")
-    return shipped.replace("{schema}", schema.prompt_text()).strip()
+    texts = (schema.prompt_text(), schema.prompt_uncertainty())
+    return read_prompt("smolvlm.prompt", None, "smolvlm.txt", *texts).text
 
 
 def make_processor(schema: AttributeSchema) -> SmolVLMProcessor:

@@ -1,4 +1,4 @@
-"""Train the demo's SmolVLM from scratch on simulated crops, with the job's prompt and the default schema.
+"""Train the demo's SmolVLM from scratch on simulated crops, with the job's prompt and the demo's schema.
 
     python -m demo.training.train_smolvlm --output demo/models/smolvlm
 
@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from actors.attributes import AttributeSchema, SchemaSettings
+from actors.attributes import AttributeSchema
+from demo.training.demo_settings import demo_schema
 from demo.training.smolvlm_accuracy import answer_accuracy, describe
 from demo.training.smolvlm_crops import LabelledCrops, normalise, render_crops
 from demo.training.smolvlm_forward import predict_answers
@@ -82,7 +83,7 @@ def train(recipe: Recipe, output: Path, cache: Path, workers: int) -> None:
         cache: Folder for the rendered crops, so that a second run doesn't need to draw them.
         workers: Number of processes that draw.
     """
-    schema = AttributeSchema(SchemaSettings())
+    schema = demo_schema()
     processor = make_processor(schema)
     torch.manual_seed(recipe.seed)
     model = make_model(processor.tokenizer)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sklearn.metrics import f1_score, mean_absolute_error
 
-from actors.attributes import Attribute, AttributeValue
+from actors.attribute import Attribute, AttributeValue
 from jobs.evaluation.proportion import Proportion
 from jobs.evaluation.reliability import Reliability, reliability
 
@@ -24,14 +24,16 @@ class ClassAccuracy:
             others, from shards that were annotated with another schema.
         counts: `counts[i][j]` is the number of persons with the true value `values[i]` and the answer
             `values[j]`.
-        f1: F1 score of each of `values`, taken as the positive class.
+        f1: F1 score of each of `values`, taken as the positive class. An answer of null is a miss.
         macro_f1: Mean of `f1`.
+        null_answers: Number of answers of "can't be told". They count as wrong, and `counts` leaves them out.
     """
 
     values: list[AttributeValue]
     counts: list[list[int]]
     f1: list[float]
     macro_f1: float
+    null_answers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +107,20 @@ def attribute_accuracy(attribute: Attribute, truth: pa.ChunkedArray, answers: pa
 
 
 def _classes(attribute: Attribute, true: list[AttributeValue], said: list[AttributeValue]) -> ClassAccuracy:
-    present = {*true, *said}
+    present = {*true, *said} - {None}
     values = [value for value in attribute.values if value in present]
     values += sorted(present - {*values}, key=str)
     persons = Counter(zip(true, said, strict=True))
-    f1 = f1_score(true, said, labels=values, average=None, zero_division=0.0)
+    # Positions stand for the values, because scikit-learn takes no null beside booleans.
+    position = {value: index for index, value in enumerate(values)} | {None: len(values)}
+    coded = ([position[value] for value in answers] for answers in (true, said))
+    f1 = f1_score(*coded, labels=range(len(values)), average=None, zero_division=0.0)
     return ClassAccuracy(
         values=values,
         counts=[[persons[t, s] for s in values] for t in values],
         f1=f1.tolist(),
         macro_f1=float(f1.mean()),
+        null_answers=said.count(None),
     )
 
 

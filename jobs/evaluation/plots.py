@@ -193,7 +193,8 @@ def _draw_confusion(axis: Axes, found: ClassAccuracy) -> None:
             if count:
                 color = "white" if shares[row, column] > 0.55 else "#22262c"
                 axis.text(column, row, f"{count:,}", ha="center", va="center", fontsize=7.5, color=color)
-    _note(axis, f"macro F1 {found.macro_f1:.2f}")
+    unsaid = f", {found.null_answers:,} of null" if found.null_answers else ""
+    _note(axis, f"macro F1 {found.macro_f1:.2f}{unsaid}")
 
 
 def _draw_numbers(axis: Axes, found: NumberAccuracy) -> None:

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from actors.attributes import Attribute, AttributeSchema
+from actors.attribute import Attribute
+from actors.attributes import AttributeSchema
 from actors.errors import InputError
 from actors.storage.object_store import ObjectStore
 from actors.storage.settings import StorageSettings

@@ -64,9 +64,9 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
         terminal = opened.terminal
         warn(warning, terminal)
         log.info("start", extra={"input": settings.input.uri, "version": version("shopframe")})
-        found = check_input(settings, output, annotator, terminal)
+        found = check_input(loaded, output, annotator, terminal)
         settings, resolved = found.settings, found.resolved
-        prepared = prepare_run(settings, output, resolved, found.shards, scope, annotator, keep_index=True)
+        prepared = prepare_run(found, output, scope, annotator, keep_index=True)
         write_run(output, prepared.record)
         starts = "; starting Ray" if prepared.has_work else ""
         print(f"{prepared.reasons.line()}{starts}", file=terminal)

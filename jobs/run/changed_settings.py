@@ -41,6 +41,7 @@ _SMOLVLM = (
     "reasoning",
     "reasoning_max_tokens",
     "image_size_px",
+    "letterbox",
     "split_image",
 )
 _GEMINI = ("prompt", "reasoning", "blur_faces", "face_attributes")

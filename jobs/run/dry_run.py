@@ -78,9 +78,9 @@ def dry_run(loaded: LoadedSettings, scope: Scope, annotator: str | None) -> None
         terminal = opened.terminal
         warn(warning, terminal)
         log.info("dry run", extra={"input": settings.input.uri})
-        found = check_input(settings, output, annotator, terminal)
+        found = check_input(loaded, output, annotator, terminal)
         settings = found.settings
-        prepared = prepare_run(settings, output, found.resolved, found.shards, scope, annotator)
+        prepared = prepare_run(found, output, scope, annotator)
         tried = draw_roi(settings, found.resolved.detector, output, found.shards)
     pictures = [output.uri_of(path) for path in tried.pictures]
     said = [*prepared.reasons.lines(), *pictures, *tried.lines(settings)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -21,6 +20,7 @@ from actors.storage.record_index import read_records
 from actors.storage.snapshot_table import check_supported
 from jobs.run.changed_settings import changes_since, differences
 from jobs.run.demo_models import check_scenes
+from jobs.run.former_defaults import KeptDefaults, keep_former_defaults
 from jobs.run.person_json_mode import choose_person_json
 from jobs.run.plan import Committed, Plan, Scope, make_plan
 from jobs.run.plan_reasons import PlanReasons, plan_reasons
@@ -66,21 +66,23 @@ class CheckedInput:
         documents: What `choose_person_json` says about the documents.
         shards: The shards of the input.
         resolved: Models and fingerprints.
+        kept_defaults: The settings whose former defaults the output keeps.
     """
 
     settings: Settings
     documents: str | None
     shards: list[Shard]
     resolved: Resolved
+    kept_defaults: tuple[str, ...]
 
 
 def check_input(
-    settings: Settings, output: ObjectStore, annotator: str | None, terminal: TextIO
+    loaded: LoadedSettings, output: ObjectStore, annotator: str | None, terminal: TextIO
 ) -> CheckedInput:
     """List the input and find the models. Warnings about models go to the log and the terminal.
 
     Args:
-        settings: The settings.
+        loaded: The settings.
         output: Where results are written.
         annotator: The annotator to ask again, if one was named.
         terminal: Where the user reads.
@@ -89,14 +91,20 @@ def check_input(
         ConfigError: If settings, models or input can't be used.
     """
     print("checking models, input and output", file=terminal)
-    shards = list(list_shards(settings.input, settings.storage))
     before = last_run(output)
+    kept = KeptDefaults(loaded.settings)
+    if before is not None:
+        kept = keep_former_defaults(loaded, before.config, before.kept_defaults)
+    if kept.paths:
+        print(kept.line(), file=terminal)
+    settings = kept.settings
+    shards = list(list_shards(settings.input, settings.storage))
     settings, documents = choose_person_json(settings, before, shards)
     settings = _with_reask(settings, annotator)
     resolved = resolve(settings, before)
     for notice in resolved.gemini.notices if resolved.gemini is not None else ():
         warn(notice, terminal)
-    return CheckedInput(settings, documents, shards, resolved)
+    return CheckedInput(settings, documents, shards, resolved, kept.paths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +141,8 @@ def _with_reask(settings: Settings, annotator: str | None) -> Settings:
 
 
 def prepare_run(
-    settings: Settings,
+    found: CheckedInput,
     output: ObjectStore,
-    resolved: Resolved,
-    shards: Sequence[Shard],
     scope: Scope,
     annotator: str | None,
     keep_index: bool = False,
@@ -144,10 +150,8 @@ def prepare_run(
     """Compare the input with the output. This changes nothing that counts in the output.
 
     Args:
-        settings: The settings of this run.
+        found: The settings, models and shards of this run.
         output: Where results are written.
-        resolved: Models and fingerprints.
-        shards: The shards of the input.
         scope: Which shards to do again.
         annotator: The annotator to ask again, with scope "annotator".
         keep_index: Passed to `read_records`.
@@ -156,6 +160,7 @@ def prepare_run(
         ConfigError: If the annotator isn't enabled, the output belongs to another input, or a retry has
             other settings than the last run.
     """
+    settings, resolved, shards = found.settings, found.resolved, found.shards
     known = annotators_in(resolved.fingerprints)
     if annotator is not None and annotator not in known:
         raise ConfigError(
@@ -174,7 +179,15 @@ def prepare_run(
         _refuse_other_settings(before, settings, resolved, annotator)
     counts = PlanCounts(shards=plan.shards, to_do=len(plan.tasks), skipped=plan.skipped)
     models = models_of(resolved, before.models if before is not None else Models())
-    record = new_run_record(iso_now(), settings.as_dict(), resolved.fingerprints, counts, models, before)
+    record = new_run_record(
+        iso_now(),
+        settings.as_dict(),
+        resolved.fingerprints,
+        counts,
+        models,
+        found.kept_defaults,
+        before,
+    )
     waiting, backlog = _gemini_backlog(settings, output, resolved, plan, scope, annotator)
     changes = {} if before is None else changes_since(before, record)
     reasons = plan_reasons(plan, known, changes, waiting, settings.gemini)

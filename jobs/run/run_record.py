@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
 )
 
@@ -21,6 +22,7 @@ from actors.gemini.question import Question, request_settings
 from actors.settings_section import Section
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
+from jobs.run.former_defaults import complete
 
 _SectionType = TypeVar("_SectionType", bound=Section)
 
@@ -109,6 +111,8 @@ class RunRecord(_Part):
         fingerprints: Maps a stage to the hash of everything that its results depend on.
         gemini_requests: Settings with which earlier versions asked Gemini. They are kept because the
             fingerprints of those versions depend on them.
+        kept_defaults: The settings whose former defaults the output keeps, or None in the record of a version
+            that had no others.
         plan: Number of shards, and how many of them there were to do.
         models: The models that detect and annotate.
         packages: Versions of the packages that results depend on.
@@ -120,10 +124,16 @@ class RunRecord(_Part):
     config: dict[str, Any]
     fingerprints: dict[str, str] = Field(default_factory=dict)
     gemini_requests: tuple[dict[str, Any], ...] = ()
+    kept_defaults: tuple[str, ...] | None = None
     plan: PlanCounts
     models: Models = Models()
     packages: dict[str, str] = Field(default_factory=dict)
     python: str = ""
+
+    @field_validator("config")
+    @classmethod
+    def _is_complete(cls, config: dict[str, Any]) -> dict[str, Any]:
+        return complete(config)
 
     @property
     def earlier_requests(self) -> tuple[dict[str, Any], ...]:
@@ -178,6 +188,7 @@ def new_run_record(
     fingerprints: dict[str, str],
     plan: PlanCounts,
     models: Models,
+    kept_defaults: tuple[str, ...] = (),
     before: RunRecord | None = None,
 ) -> RunRecord:
     """Return the record of a run that starts on this machine, after the run `before`."""
@@ -187,6 +198,7 @@ def new_run_record(
         config=config,
         fingerprints=fingerprints,
         gemini_requests=() if before is None else before.earlier_requests,
+        kept_defaults=kept_defaults,
         plan=plan,
         models=models,
         packages=installed_packages(),

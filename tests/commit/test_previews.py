@@ -117,6 +117,8 @@ def test_answers_become_one_line():
     assert describe_answer(rows, SCHEMA) == "male 28 to 38 | glasses, facing camera"
     assert describe_answer({"status": "ok", **answer().values}, SCHEMA) == "unknown"
     assert describe_answer({"status": "blocked"}, SCHEMA) == "blocked"
+    hidden = {"status": "ok", **answer(glasses=None, mask=True).values}
+    assert describe_answer(hidden, SCHEMA) == "glasses?, mask"
 
 
 def test_a_blocks_frames_are_drawn_with_their_people_and_in_order():

@@ -11,10 +11,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from actors.attributes import AttributeSchema, SchemaSettings
 from actors.smolvlm.crop_annotator import CropAnnotator
 from actors.smolvlm.key_values import GROUPED_ATTENTION
-from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
+from actors.smolvlm.settings import resolve_smolvlm
+from demo.training.demo_settings import demo_schema, demo_settings
 from demo.training.smolvlm_accuracy import accuracy
 from demo.training.smolvlm_crops import cut_people, normalise, scale_crop
 from demo.training.smolvlm_forward import predict_answers
@@ -30,7 +30,7 @@ UNSEEN_SEED = 424_242
 
 @pytest.fixture(scope="module")
 def schema():
-    return AttributeSchema(SchemaSettings())
+    return demo_schema()
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +58,12 @@ def untrained(tmp_path_factory, processor):
 
 
 def make_annotator(folder, schema, **changes):
-    settings = SmolVLMSettings.model_validate({"model": str(folder), **changes})
+    settings = demo_settings().smolvlm.model_copy(update={"model": str(folder), **changes})
     return CropAnnotator(settings, resolve_smolvlm(settings, schema), schema)
 
 
 def test_the_prompt_trained_on_is_the_jobs(untrained, schema):
-    settings = SmolVLMSettings.model_validate({"model": str(untrained)})
+    settings = demo_settings().smolvlm.model_copy(update={"model": str(untrained)})
     assert job_prompt(schema) == resolve_smolvlm(settings, schema).prompt
 
 

@@ -189,6 +189,18 @@ def test_accuracy_f1_and_confusion_of_a_category(output, evaluated):
     assert found["numbers"] is None
 
 
+def test_a_boolean_that_cannot_be_told_is_wrong_and_no_class_of_its_own(output, evaluated):
+    answers = [said(glasses=value) for value in (True, False, None, None)]
+    rows = labelled(output, answers, glasses=[True, False, True, None])
+    found = evaluated(rows)["annotators"]["smolvlm"]["attributes"]["glasses"]
+    assert (found["answered"]["hits"], found["answered"]["n"]) == (3, 3)
+    assert (found["accuracy"]["hits"], found["accuracy"]["n"]) == (2, 3)
+    assert found["classes"]["values"] == [True, False]
+    assert found["classes"]["counts"] == [[1, 0], [0, 1]]
+    assert found["classes"]["f1"] == pytest.approx([2 / 3, 1])
+    assert found["classes"]["null_answers"] == 1
+
+
 def test_expected_calibration_error_of_a_case_worked_out_by_hand(output, evaluated):
     # At confidence 0.95, one of two answers is right, which is off by 0.45. At confidence 0.6, both answers
     # are right, which is off by 0.4.

@@ -100,12 +100,13 @@ def test_the_fingerprint_follows_results_and_nothing_else(folder, schema, tmp_pa
         fingerprint(reasoning=True),
         fingerprint(image_size_px=32),
         fingerprint(split_image=True),
+        fingerprint(letterbox=False),
         fingerprint(of=other),
     ]
     assert base not in changed
     # On a GPU the dtype is bfloat16 by default, so these two settings are equivalent.
     assert changed[1] == changed[2]
-    assert len(set(changed)) == 6
+    assert len(set(changed)) == 7
     assert fingerprint(batch_size=3, actors="auto", reasoning_max_tokens=7, dtype="float32") == base
 
 
@@ -342,3 +343,33 @@ def test_a_folder_that_a_worker_does_not_see_is_said(folder, schema, tmp_path):
     shutil.rmtree(tmp_path / "copy")
     with pytest.raises(WeightsError, match=r"can't be loaded on this machine.*every worker must see it"):
         CropAnnotator(settings, resolved, schema)
+
+
+def test_a_crop_keeps_its_shape_between_grey_bars_unless_it_is_to_be_stretched(folder, schema):
+    sink = io.BytesIO()
+    Image.new("RGB", (170, 512), "white").save(sink, "JPEG", quality=100)
+
+    def columns(**changes):
+        [tile] = make_annotator(folder, schema, **changes)._prepare_one(sink.getvalue()).pixels
+        assert tile.shape == (3, 64, 64)
+        assert float((tile - tile[:, :1]).abs().max()) < 0.02
+        return tile[0, 0].tolist()
+
+    shown = columns()
+    white = [index for index, value in enumerate(shown) if value > 0.5]
+    # 170 of 512 columns are 21.25 of 64.
+    assert len(white) in (21, 22)
+    assert white == list(range(white[0], white[-1] + 1))
+    assert white[0] in (21, 22)
+    assert max(abs(value) for value in shown[:20] + shown[-20:]) < 0.02
+    assert min(columns(letterbox=False)) > 0.98
+
+
+def test_crops_that_are_split_into_tiles_have_no_bars(folder, schema):
+    [crop] = make_crops(1)
+    one, other = (
+        make_annotator(folder, schema, split_image=True, letterbox=letterbox)._prepare_one(crop)
+        for letterbox in (True, False)
+    )
+    assert one.ids == other.ids
+    assert torch.equal(one.pixels, other.pixels)
