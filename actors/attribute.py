@@ -13,6 +13,9 @@ from pydantic import Field
 AttributeType = Literal["category", "boolean", "integer"]
 AttributeValue = bool | int | str | None
 
+DISTRIBUTION_PREFIX = "distribution_"
+"""Beginning of the names of columns with the probabilities of an attribute's values."""
+
 Range = tuple[int | None, int | None]
 """The integers from the first number up to, but not including, the second; None is no limit."""
 

@@ -4,11 +4,14 @@ Boxes are `[x1, y1, x2, y2]`, float32, normalised to 0..1 of the frame as displa
 rotation). x points to the right and y points down. A pixel box is `bbox * [width, height, width, height]`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal, Self
 
 import pyarrow as pa
+
+from actors.attribute import AttributeValue
 
 SCHEMA_VERSION = "1"
 
@@ -101,6 +104,10 @@ class Frame:
     note: str | None = None
 
 
+Distribution = tuple[tuple[AttributeValue, float], ...]
+"""Values of an attribute with their probabilities (0..1), the likeliest first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Annotation:
     """The answer of one annotator about one person.
@@ -112,6 +119,8 @@ class Annotation:
         confidence: Probability (0..1) of the chosen value among those that the schema allows, by
             attribute name; it has only the attributes for which the model gives one.
         reasoning: Short explanation by the model, if requested.
+        distribution: Probability of every allowed value of a category or boolean, and of the likeliest ones
+            of an integer, for the attributes that have a `confidence`.
     """
 
     status: Outcome
@@ -119,6 +128,18 @@ class Annotation:
     values: dict[str, bool | int | str | None] = field(default_factory=dict)
     confidence: dict[str, float] = field(default_factory=dict)
     reasoning: str | None = None
+    distribution: dict[str, Distribution] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Return the annotation that `dataclasses.asdict` and JSON have made a mapping of.
+
+        Raises:
+            TypeError, ValueError, AttributeError: The mapping is something else.
+        """
+        pairs = content.get("distribution", {}).items()
+        distribution = {name: tuple((value, share) for value, share in shares) for name, shares in pairs}
+        return cls(**{**content, "distribution": distribution})
 
 
 _ENUM = pa.dictionary(pa.int8(), pa.string())

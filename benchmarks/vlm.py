@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from actors.attributes import AttributeSchema, SchemaSettings
+from actors.attribute_settings import SchemaSettings
+from actors.attributes import AttributeSchema
 from actors.prompt import read_prompt
 from actors.smolvlm.crop_annotator import CropAnnotator
 from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm

@@ -25,7 +25,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.attributes import AttributeSchema, SchemaSettings
+from actors.attribute_settings import SchemaSettings
+from actors.attributes import AttributeSchema
 from actors.storage.layout import object_name
 from demo.drawing.cameras import CAMERA_NAMES, FRAME_HEIGHT, FRAME_WIDTH
 from demo.drawing.composition import OCCLUDED_BELOW, Placed, compose

@@ -16,7 +16,7 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_serializer, model_validator
 
-from actors.attributes import SchemaSettings
+from actors.attribute_settings import SchemaSettings
 from actors.commit.settings import OutputSettings
 from actors.detect.crops import CropSettings
 from actors.detect.roi import RoiSettings

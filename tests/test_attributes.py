@@ -10,7 +10,8 @@ import xgrammar
 import yaml
 from pydantic import ValidationError
 
-from actors.attributes import AttributeSchema, SchemaSettings
+from actors.attribute_settings import SchemaSettings
+from actors.attributes import AttributeSchema
 from tests.support.tiny_smolvlm import make_tiny_smolvlm
 
 DEFAULT_NAMES = ["gender", "age_group", "exact_age", "glasses", "cap", "hood", "headscarf", "mask"]

@@ -188,10 +188,10 @@ def _read(store: ObjectStore, path: str) -> list[JournalEntry]:
         return []
     try:
         return [
-            JournalEntry(**{**row, "annotation": Annotation(**row["annotation"])})
+            JournalEntry(**{**row, "annotation": Annotation.from_json(row["annotation"])})
             for row in json.loads(content)
         ]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise OutputError(
             f"{store.full(path)}: not a journal of answers; delete it, and Gemini is asked about its "
             "persons again"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -208,6 +208,11 @@ class GeminiSettings(Section):
         description="Which persons are sent first: those of the oldest shard, a random sample, or those that "
         "SmolVLM is least certain about.",
     )
+    attribute_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="Weights of the attributes in the uncertainty by which `least_confident` ranks persons. "
+        "An attribute that isn't named has the weight 1; integers are always left out.",
+    )
     audit_share: float = Field(
         0.1,
         ge=0,
@@ -367,6 +372,12 @@ def resolve_gemini(
     if any(attribute.name == ID_KEY and not attribute.nested for attribute in schema):
         raise ConfigError(
             f"schema.attributes.{ID_KEY}: Gemini's answers use this name already; choose another"
+        )
+    unknown = sorted(settings.attribute_weights.keys() - set(schema.names))
+    if unknown:
+        raise ConfigError(
+            f"gemini.attribute_weights.{unknown[0]}: no such attribute; the schema has "
+            f"{', '.join(schema.names)}"
         )
     keys = schema.prompt_text()
     if settings.reasoning:

@@ -8,7 +8,7 @@ a trie, so one forward pass over its inner nodes gives the exact probability of 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from actors.attribute import Attribute, AttributeValue
@@ -25,6 +25,7 @@ class Slot:
     Attributes:
         name: Name of the attribute.
         values: Allowed values of the attribute.
+        is_integer: Whether the attribute is an integer.
         forced: Token ids between the previous value (or the prompt) and this one.
         paths: Token ids of each value.
         nodes: Inner nodes of the trie of paths, parents first: (index of the parent node or -1 for the
@@ -36,6 +37,7 @@ class Slot:
 
     name: str
     values: tuple[AttributeValue, ...]
+    is_integer: bool
     forced: tuple[int, ...]
     paths: tuple[tuple[int, ...], ...]
     nodes: tuple[tuple[int, int], ...]
@@ -45,15 +47,32 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotConstraint:
+    """Which values of a slot remain, given the value of an earlier one.
+
+    Attributes:
+        earlier: Index of the earlier slot.
+        later: Index of the slot.
+        allowed: For each value of the earlier slot, whether each value of the later one remains.
+    """
+
+    earlier: int
+    later: int
+    allowed: tuple[tuple[bool, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerGrammar:
-    """All slots of the answer in order, and the text that leads to the reasoning.
+    """All slots of the answer in order, their constraints, and the text that leads to the reasoning.
 
     Attributes:
         slots: One slot per attribute.
+        constraints: What the schema's rules demand.
         reasoning: Token ids between the last value and the reasoning's first character.
     """
 
     slots: tuple[Slot, ...]
+    constraints: tuple[SlotConstraint, ...]
     reasoning: tuple[int, ...]
 
 
@@ -87,8 +106,26 @@ def answer_grammar(schema: AttributeSchema, tokenize: Tokenize) -> AnswerGrammar
     quote = '"' if attributes[-1].type == "category" else ""
     return AnswerGrammar(
         slots=tuple(slots),
+        constraints=tuple(_constraints(schema)),
         reasoning=tuple(tokenize(f'{quote}{reasoning_text(schema)} "')),
     )
+
+
+def _constraints(schema: AttributeSchema) -> Iterator[SlotConstraint]:
+    """Yield the constraints of the rules, each for the attribute that is answered later."""
+    attributes = list(schema)
+    index = {name: position for position, name in enumerate(schema.names)}
+    for constraint in (c for rule in schema.rules for c in rule.constraints):
+        first, second = index[constraint.first], index[constraint.second]
+        if first == second:
+            continue
+        allowed = [
+            [constraint.allowed(one, other) for other in attributes[second].values]
+            for one in attributes[first].values
+        ]
+        if first > second:
+            first, second, allowed = second, first, [list(column) for column in zip(*allowed, strict=True)]
+        yield SlotConstraint(first, second, tuple(map(tuple, allowed)))
 
 
 def reasoning_text(schema: AttributeSchema) -> str:
@@ -128,6 +165,7 @@ def _slot(attribute: Attribute, lead: str, written: Sequence[str], closing: int,
     return Slot(
         name=attribute.name,
         values=attribute.values,
+        is_integer=attribute.type == "integer",
         forced=tuple(sequences[0][:shared]),
         paths=tuple(paths),
         nodes=tuple(nodes),

@@ -139,7 +139,10 @@ class CropAnnotator:
                     raise
                 trouble = str(error)
             if decoded is not None:
-                answers += [Annotation("ok", None, a.values, a.confidence, a.reasoning) for a in decoded]
+                answers += [
+                    Annotation("ok", None, a.values, a.confidence, a.reasoning, a.distribution)
+                    for a in decoded
+                ]
                 continue
             # This is outside the handler because a live traceback would keep the batch's tensors.
             self._decoder.release()

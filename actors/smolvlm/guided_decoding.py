@@ -13,11 +13,13 @@ An answer is assembled from the schema's own values, so it can't be invalid.
 
 The confidence of a value v is exact: P(v) = p(tokens of v) / sum over allowed w of p(tokens of w), where p
 is the model's probability of the sequence of tokens, given the prompt, the image and the preceding answers.
+A value that breaks a rule of the schema, given the preceding answers, is not allowed.
 If a value is the beginning of another one ("1" and "12"), the token that follows the value is included.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,16 +29,32 @@ from torch import Tensor
 from torch.nn.functional import linear, pad
 
 from actors.attribute import AttributeValue
+from actors.records import Distribution
 from actors.smolvlm.answer_grammar import AnswerGrammar, Slot
 from actors.smolvlm.key_values import KeyValueBuffer
 from actors.smolvlm.reasoning import ReasoningWriter
 
+INTEGERS_KEPT = 8
+"""Number of values of an integer whose probabilities are kept."""
+
+_DIGITS = 6
+"""Digits to which probabilities in a distribution are rounded."""
+
 
 @dataclass(frozen=True, slots=True)
 class GuidedAnswer:
-    """A valid answer: value and confidence (0..1) by attribute name, and the reasoning if enabled."""
+    """A valid answer.
+
+    Attributes:
+        values: Value by attribute name.
+        distribution: Values with their probabilities by attribute name, the likeliest first: all values of a
+            category or boolean, and the INTEGERS_KEPT likeliest ones of an integer.
+        confidence: Probability (0..1) of the value by attribute name.
+        reasoning: The explanation, if enabled.
+    """
 
     values: dict[str, AttributeValue]
+    distribution: dict[str, Distribution]
     confidence: dict[str, float]
     reasoning: str | None = None
 
@@ -71,6 +89,10 @@ class GuidedDecoder:
         # In bfloat16, logits of the relevant size are multiples of 1/8, too coarse for probabilities.
         self._head: Tensor = model.lm_head.weight.detach().float()
         self._slots = [_SlotTensors.of(slot, self._device) for slot in grammar.slots]
+        self._constraints: dict[int, list[tuple[int, Tensor]]] = defaultdict(list)
+        for found in grammar.constraints:
+            table = torch.tensor(found.allowed, device=self._device)
+            self._constraints[found.later].append((found.earlier, table))
         self._reasoning = reasoning
         self._reasoning_forced = torch.tensor(grammar.reasoning, device=self._device)
         self._prefix = self._run_prefix(torch.tensor([prefix], device=self._device))
@@ -93,23 +115,28 @@ class GuidedDecoder:
         batch = self._begin(len(pixel_values), len(tail))
         lead = self._embed_tail(torch.tensor(tail, device=self._device), pixel_values)
         chosen: list[Tensor] = []
-        confidence: list[Tensor] = []
+        likeliest: list[tuple[Tensor, Tensor]] = []
         for index, slot in enumerate(self._slots):
             if index:
                 batch.append_value(self._slots[index - 1], chosen[-1])
                 lead = self._embed(batch.value_ids)
             hidden = self._run_slot(batch, lead, slot)
-            probabilities = slot.probabilities(hidden, self._head)
-            best = probabilities.argmax(dim=1)
-            chosen.append(best)
-            confidence.append(probabilities.gather(1, best[:, None])[:, 0])
+            allowed = self._allowed(index, chosen)
+            probabilities = slot.probabilities(hidden, self._head, allowed)
+            # A stable order gives the first of equally likely values, as argmax does.
+            shares, order = probabilities.sort(dim=1, descending=True, stable=True)
+            chosen.append(order[:, 0])
+            likeliest.append((shares[:, : slot.kept], order[:, : slot.kept]))
         texts: list[str | None] = [None] * len(pixel_values)
         if self._reasoning is not None:
             batch.append_value(self._slots[-1], chosen[-1])
             texts = list(self._write_reasoning(batch, self._reasoning))
         # Without reasoning, the host waits for the device only here: nothing above reads a value.
-        table = zip(torch.stack(chosen, 1).tolist(), torch.stack(confidence, 1).tolist(), texts, strict=True)
-        return [self._answer(*row) for row in table]
+        listed = [(shares.tolist(), order.tolist()) for shares, order in likeliest]
+        return [
+            self._answer([(shares[row], order[row]) for shares, order in listed], text)
+            for row, text in enumerate(texts)
+        ]
 
     def release(self) -> None:
         """Free the memory of the key-value buffer."""
@@ -133,6 +160,22 @@ class GuidedDecoder:
         with torch.inference_mode():
             cache = self._text(input_ids=ids, attention_mask=causal, use_cache=True).past_key_values
             return [(layer.keys, layer.values) for layer in cache.layers]
+
+    def _allowed(self, index: int, chosen: Sequence[Tensor]) -> Tensor | None:
+        """Return which values of a slot obey the rules, given the earlier values; None if no rule applies.
+
+        Args:
+            index: Index of the slot.
+            chosen: Indices of the values of earlier slots, each (rows,) int64.
+
+        Returns:
+            (rows, values) bool. A row in which the rules leave no value has all of them.
+        """
+        if index not in self._constraints:
+            return None
+        tables = [table[chosen[earlier]] for earlier, table in self._constraints[index]]
+        allowed = torch.stack(tables).all(dim=0)
+        return allowed | ~allowed.any(dim=1, keepdim=True)
 
     def _embed_tail(self, ids: Tensor, pixel_values: Tensor) -> Tensor:
         features = self._vision(pixel_values.to(self._device, self._embed.weight.dtype)).pooler_output
@@ -178,10 +221,17 @@ class GuidedDecoder:
         return texts.finish()
 
     def _answer(
-        self, chosen: Sequence[int], confidence: Sequence[float], reasoning: str | None
+        self, likeliest: Sequence[tuple[Sequence[float], Sequence[int]]], reasoning: str | None
     ) -> GuidedAnswer:
-        values = {slot.name: slot.values[index] for slot, index in zip(self._slots, chosen, strict=True)}
-        return GuidedAnswer(values, dict(zip(values, confidence, strict=True)), reasoning)
+        distribution = {
+            slot.name: tuple(
+                (slot.values[i], round(share, _DIGITS)) for share, i in zip(shares, order, strict=True)
+            )
+            for slot, (shares, order) in zip(self._slots, likeliest, strict=True)
+        }
+        values = {name: shares[0][0] for name, shares in distribution.items()}
+        confidence = {slot.name: shares[0] for slot, (shares, _) in zip(self._slots, likeliest, strict=True)}
+        return GuidedAnswer(values, distribution, confidence, reasoning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +251,7 @@ class _SlotTensors:
         paths: (values, depth) int64, tokens of each value, padded on the left with 0.
         path_valid: (values, depth) bool, False where `paths` is padded.
         columns: Maximum number of columns that a pass for this slot writes.
+        kept: Number of values whose probabilities are kept.
     """
 
     name: str
@@ -214,6 +265,7 @@ class _SlotTensors:
     paths: Tensor
     path_valid: Tensor
     columns: int
+    kept: int
 
     @classmethod
     def of(cls, slot: Slot, device: torch.device) -> _SlotTensors:
@@ -243,26 +295,34 @@ class _SlotTensors:
             paths=paths.to(device),
             path_valid=valid.to(device),
             columns=len(slot.forced) + nodes + slot.depth,
+            kept=INTEGERS_KEPT if slot.is_integer else len(slot.values),
         )
 
-    def probabilities(self, hidden: Tensor, head: Tensor) -> Tensor:
-        """Return the probability of each value.
+    def probabilities(self, hidden: Tensor, head: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """Return the probability of each value among those that are allowed.
 
         Args:
             hidden: States after the forced text and each node, (rows, 1 + nodes, width).
             head: The model's head, (vocabulary, width) float32.
+            allowed: The values that the rules leave, (rows, values) bool; None leaves all.
 
         Returns:
-            (rows, values) float32.
+            (rows, values) float32; 0 for values that aren't allowed.
         """
-        hidden = hidden.float()
+        scores = self._scores(hidden.float(), head)
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed, float("-inf"))
+        return torch.softmax(scores, dim=1)
+
+    def _scores(self, hidden: Tensor, head: Tensor) -> Tensor:
+        """Return the logarithm of each value's probability, but for a term that all have in common."""
         if len(self.node_depths) == 0:
             # A single token decides, so the sum over the vocabulary cancels out and only edges are needed.
-            return torch.softmax(linear(hidden[:, 0], head[self.edge_tokens]) @ self.routes.T, dim=1)
+            return linear(hidden[:, 0], head[self.edge_tokens]) @ self.routes.T
         # The states are flattened because a product over three dimensions uses a slow batched kernel.
         logits = linear(hidden.flatten(0, 1), head).view(*hidden.shape[:2], -1)
         edges = logits[:, self.edge_nodes, self.edge_tokens] - logits.logsumexp(-1)[:, self.edge_nodes]
-        return torch.softmax(edges @ self.routes.T, dim=1)
+        return edges @ self.routes.T
 
 
 class _Batch:

@@ -144,9 +144,11 @@ def resolve_smolvlm(settings: SmolVLMSettings, schema: AttributeSchema) -> Resol
         "image_size_px": image_size_px,
         "split_image": settings.split_image,
     }
+    # These are left out where they are off, so that answers of versions without them stay valid.
     if settings.letterbox:
-        # Left out where it is off, so that answers of versions that always stretched crops stay valid.
         content["letterbox"] = True
+    if schema.rules:
+        content["rules"] = [rule.text for rule in schema.rules]
     return ResolvedSmolVLM(
         model=settings.model,
         model_version=checkpoint.version,

@@ -80,11 +80,11 @@ class KeptAnswer:
         """Return the answer that `to_json` was called on.
 
         Raises:
-            ValueError, TypeError, KeyError: The text is something else.
+            ValueError, TypeError, KeyError, AttributeError: The text is something else.
         """
         content = json.loads(text)
         # JSON sorted the attributes by name, and nothing depends on their order.
-        return cls(**{**content, "annotation": Annotation(**content["annotation"])})
+        return cls(**{**content, "annotation": Annotation.from_json(content["annotation"])})
 
 
 @dataclass(frozen=True, slots=True)

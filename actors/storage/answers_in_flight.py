@@ -109,7 +109,7 @@ def _read(store: ObjectStore, path: str) -> Iterator[KeptAnswer]:
         return
     try:
         yield from map(KeptAnswer.from_json, lines)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise OutputError(
             f"{store.full(path)}: not answers of this version; delete it, and its persons are asked again"
         ) from error

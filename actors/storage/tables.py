@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actors.attribute import DISTRIBUTION_PREFIX
 from actors.attributes import AttributeSchema
 from actors.records import SCHEMA_VERSION, Annotation
 
@@ -20,6 +21,14 @@ _KEYS = [
 _ATTRIBUTES = "attributes"
 """Key in the metadata of a table of annotations: the attributes as `AttributeSchema.to_json` writes them."""
 
+_VIOLATIONS = pa.field("violations", pa.list_(pa.string()))
+"""Rules of the schema that an answer breaks; null if there is no answer."""
+
+_FORM_KEY = "form"
+_FORM = "2"
+_FIRST_FORM = "1"
+"""The form of tables that don't name theirs: they have no `distribution_<name>` and no `violations`."""
+
 METERED = ("gemini",)
 """Annotators that are paid by the token."""
 
@@ -30,12 +39,18 @@ _METER = [
 ]
 
 
-def annotations_schema(schema: AttributeSchema, annotator: str = "") -> pa.Schema:
+def annotations_schema(schema: AttributeSchema, annotator: str = "", form: str = _FORM) -> pa.Schema:
     """Return the schema of `annotations/<annotator>/`, which has one row per kept person.
 
-    The columns are the keys, the outcome, the provenance, one column per attribute and one
-    `confidence_<name>` per attribute. Annotators that are paid by the token also have the person's equal
-    share of the request's tokens and of its estimated price in US dollars.
+    The columns are the keys, the outcome, the provenance, and for each attribute its value, the probability
+    of this value (`confidence_<name>`) and those of other values (`distribution_<name>`), and the rules that
+    the answer breaks. Annotators that are paid by the token also have the person's equal share of the
+    request's tokens and of its estimated price in US dollars.
+
+    Args:
+        schema: The attributes.
+        annotator: Name of the annotator.
+        form: The form that the table was written in, as `form_of` returns it.
     """
     return pa.schema(
         [
@@ -47,11 +62,18 @@ def annotations_schema(schema: AttributeSchema, annotator: str = "") -> pa.Schem
             pa.field("prompt_sha256", pa.string(), nullable=False),
             *schema.arrow_fields(),
             *schema.arrow_confidence_fields(),
+            *((*schema.arrow_distribution_fields(), _VIOLATIONS) if form != _FIRST_FORM else ()),
             pa.field("reasoning", pa.string()),
             *(_METER if annotator in METERED else ()),
         ],
-        metadata={"schema_version": SCHEMA_VERSION, _ATTRIBUTES: schema.to_json()},
+        metadata={"schema_version": SCHEMA_VERSION, _ATTRIBUTES: schema.to_json(), _FORM_KEY: form},
     )
+
+
+def form_of(table: pa.Table) -> str:
+    """Return the form of a table of annotations, which says which columns it has beside the attributes."""
+    form: bytes = (table.schema.metadata or {}).get(_FORM_KEY.encode(), _FIRST_FORM.encode())
+    return form.decode()
 
 
 def attributes_of(table: pa.Table, otherwise: AttributeSchema) -> AttributeSchema:
@@ -94,6 +116,10 @@ def annotations_table(
         provenance = [provenance] * len(annotations)
     for key, annotation, source in zip(keys, annotations, provenance, strict=True):
         confidence = {f"confidence_{name}": value for name, value in annotation.confidence.items()}
+        distribution = {
+            f"{DISTRIBUTION_PREFIX}{name}": [{"value": v, "probability": share} for v, share in shares]
+            for name, shares in annotation.distribution.items()
+        }
         rows.append(
             {
                 **key,
@@ -103,6 +129,8 @@ def annotations_table(
                 **source,
                 **annotation.values,
                 **confidence,
+                **distribution,
+                "violations": schema.violations(annotation.values) if annotation.status == "ok" else None,
             }
         )
     return pa.Table.from_pylist(rows, schema=annotations_schema(schema, annotator))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actors.attribute import DISTRIBUTION_PREFIX
 from actors.attributes import AttributeSchema
 from actors.gemini.answer_journal import file_journal
-from actors.records import SETTLED, Annotation, is_denied
+from actors.records import SETTLED, Annotation, Distribution, is_denied
 from actors.storage import layout
 from actors.storage.answer_index import KeptAnswer
 from actors.storage.answers_in_flight import IndexName, add_answers, file_in_flight
@@ -28,6 +30,15 @@ _ANSWERS_IN_MEMORY = 50_000
 _NO_ATTRIBUTES = AttributeSchema.from_json("[]")
 _PROVENANCE = ("model", "model_version", "prompt_sha256", "input_tokens", "output_tokens", "cost_usd")
 _DAMAGE = (FileNotFoundError, pa.ArrowInvalid)
+
+
+def _distribution(row: Mapping[str, Any], names: Collection[str]) -> dict[str, Distribution]:
+    found = {name: row.get(f"{DISTRIBUTION_PREFIX}{name}") for name in names}
+    return {
+        name: tuple((entry["value"], entry["probability"]) for entry in shares)
+        for name, shares in found.items()
+        if shares is not None
+    }
 
 
 def file_uncommitted(store: ObjectStore) -> None:
@@ -144,6 +155,7 @@ def _answers_of(store: ObjectStore, record: CommitRecord) -> Iterator[tuple[Inde
                 values={name: row[name] for name in names},
                 confidence={n: row[f"confidence_{n}"] for n in names if row[f"confidence_{n}"] is not None},
                 reasoning=row["reasoning"],
+                distribution=_distribution(row, names),
             )
             provenance = {name: row[name] for name in _PROVENANCE if name in row}
             yield (annotator, fingerprint), KeptAnswer(digest, record.shard_id, annotation, provenance)

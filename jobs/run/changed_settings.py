@@ -55,7 +55,8 @@ SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
         "run.max_failed_frames",
     ),
     "smolvlm": (*(f"smolvlm.{name}" for name in _SMOLVLM), "schema"),
-    "gemini": (*(f"gemini.{name}" for name in _GEMINI), "schema"),
+    # Rules only check Gemini's answers.
+    "gemini": (*(f"gemini.{name}" for name in _GEMINI), "schema.attributes"),
     "person_json": ("output.person_json",),
 }
 """The settings, or whole sections, that the fingerprint of a stage is computed from."""

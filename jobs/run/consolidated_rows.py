@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from actors.attribute import DISTRIBUTION_PREFIX
 from actors.attributes import AttributeSchema
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA
 from actors.storage.commit_record import CommitRecord, CommittedObject, read_record
@@ -36,6 +37,14 @@ def _plain_type(data_type: pa.DataType) -> pa.DataType:
     return data_type
 
 
+def _is_consolidated(name: str) -> bool:
+    """Return whether a column of an annotations table, other than its keys, is consolidated.
+
+    Distributions take more space than everything else together, so they stay in the annotations tables.
+    """
+    return name not in _KEYS and not name.startswith(DISTRIBUTION_PREFIX)
+
+
 def _plain_fields(schema: pa.Schema, names: list[str]) -> list[pa.Field]:
     return [pa.field(name, _plain_type(schema.field(name).type)) for name in names]
 
@@ -54,7 +63,7 @@ class AnswerColumns:
         """Add the columns of a table."""
         known = self._types.setdefault(annotator, {})
         for column in columns:
-            if column.name not in _KEYS:
+            if _is_consolidated(column.name):
                 known.setdefault(column.name, set()).add(str(_plain_type(column.type)))
 
     def update(self, other: AnswerColumns) -> None:
@@ -90,10 +99,11 @@ class AnswerColumns:
         fields += _plain_fields(PERSONS_SCHEMA, _PERSON_COLUMNS)
         for annotator in sorted(self._types):
             now = annotations_schema(attributes, annotator)
-            columns = {f.name: _plain_type(f.type) for f in now if f.name not in _KEYS}
+            columns = {f.name: _plain_type(f.type) for f in now if _is_consolidated(f.name)}
             for name, types in sorted(self._types[annotator].items()):
-                only = next(iter(types)) if len(types) == 1 else "string"
-                columns.setdefault(name, pa.type_for_alias(only))
+                if name not in columns:
+                    only = next(iter(types)) if len(types) == 1 else "string"
+                    columns[name] = pa.type_for_alias(only)
             fields += [pa.field(f"{annotator}_{name}", data_type) for name, data_type in columns.items()]
         return pa.schema(fields)
 
@@ -146,6 +156,7 @@ def person_rows(store: ObjectStore, record: CommitRecord, columns: pa.Schema) ->
     found = AnswerColumns()
     for annotator, path in _annotations(record):
         answers = _read(store, path, None)
+        answers = answers.drop_columns([n for n in answers.column_names if n.startswith(DISTRIBUTION_PREFIX)])
         found.add(annotator, answers.schema)
         at = pc.index_in(person_keys, value_set=_person_keys(answers).combine_chunks())
         for name in answers.column_names:

@@ -19,6 +19,7 @@ _NULLABLE = ("glasses", "cap", "hood", "headscarf", "mask", "occlusion", "facing
 _FORMER: Mapping[str, Any] = {
     "crops.padding": 0.05,
     "smolvlm.letterbox": False,
+    "schema.rules": [],
     "schema.attributes.age_group.ranges": None,
     **{f"schema.attributes.{name}.nullable": False for name in _NULLABLE},
 }

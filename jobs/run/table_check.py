@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from actors.attributes import AttributeSchema, SchemaSettings
+from actors.attribute_settings import SchemaSettings
+from actors.attributes import AttributeSchema
 from actors.records import FRAMES_SCHEMA, OUTCOMES, PERSONS_SCHEMA
 from actors.storage.commit_record import CommitRecord
-from actors.storage.tables import annotations_schema, attributes_of
+from actors.storage.tables import annotations_schema, attributes_of, form_of
 from jobs.run.words import counted, first_of
 
 _NO_ATTRIBUTES = AttributeSchema(SchemaSettings()).only(())
@@ -100,7 +101,8 @@ def check_together(tables: Mapping[str, pa.Table]) -> Iterator[tuple[str, str]]:
 def _wanted_fields(kind: str, table: pa.Table) -> list[pa.Field]:
     if kind in ("frames", "persons"):
         return list(FRAMES_SCHEMA if kind == "frames" else PERSONS_SCHEMA)
-    return list(annotations_schema(attributes_of(table, _NO_ATTRIBUTES), kind.partition("/")[2]))
+    attributes = attributes_of(table, _NO_ATTRIBUTES)
+    return list(annotations_schema(attributes, kind.partition("/")[2], form_of(table)))
 
 
 def _wrong_columns(table: pa.Table, wanted: list[pa.Field]) -> Iterator[str]:

@@ -5,7 +5,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from actors.attributes import AttributeSchema, SchemaSettings
+from actors.attribute_settings import SchemaSettings
+from actors.attributes import AttributeSchema
 from actors.commit.previews import DrawnPerson, describe_answer, draw_persons, draw_zones, preview_of_block
 from actors.detect.roi import RoiSettings
 from actors.records import PERSONS_SCHEMA, Annotation, Shard

@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.attributes import AttributeSchema, SchemaSettings
+from actors.attribute_settings import SchemaSettings
+from actors.attributes import AttributeSchema
 from actors.detect.settings import DetectorSettings, resolve_detector
 from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from actors.storage.object_store import ObjectStore

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from actors.attributes import AttributeSchema, SchemaSettings
+from actors.attribute_settings import SchemaSettings
+from actors.attributes import AttributeSchema
 from actors.read.frames import read_frames
 from actors.read.listing import list_shards
 from actors.read.settings import InputSettings

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from actors.attributes import AttributeSchema, SchemaSettings
+from actors.attribute_settings import SchemaSettings
+from actors.attributes import AttributeSchema
+from actors.errors import ConfigError
 from actors.fingerprint import crop_sha256
 from actors.gemini.api.packing import Crop
 from actors.gemini.backlog.listing import read_backlog
@@ -15,6 +17,7 @@ from actors.gemini.backlog.selection import drain_tasks
 from actors.gemini.online import OnlineAnnotator
 from actors.gemini.protocol import AskedCrop
 from actors.gemini.settings import GeminiSettings, resolve_gemini
+from actors.records import Annotation
 from actors.storage.object_store import ObjectStore
 from tests.servers.gemini_server import gemini_server
 from tests.support import gemini_job
@@ -29,8 +32,28 @@ PERSONS = SHARDS * A_SHARD
 
 
 def confidence(number: int) -> float:
-    """Return SmolVLM's lowest confidence for a person. All are different and in no particular order."""
-    return (number * 37 % PERSONS + 1) / (PERSONS + 1)
+    """Return SmolVLM's confidence about a person's hood. All are different and in no particular order."""
+    return 0.5 + (number * 37 % PERSONS + 1) / (PERSONS + 1) / 2
+
+
+def answer(number: int) -> Annotation:
+    """Return SmolVLM's answer about a person, in which only the hood tells how certain it is.
+
+    The age is the less certain the more certain the hood is. It must not count: its many neighbouring values
+    are never certain.
+    """
+    hood = confidence(number)
+    age = (1.01 - hood) / 8
+    return said(
+        {"gender": 0.999, "hood": hood, "exact_age": age},
+        {
+            "gender": (("male", 0.999), ("female", 0.001), ("unknown", 0.0)),
+            "hood": ((False, hood), (True, 1 - hood), (None, 0.0)),
+            "exact_age": tuple((years, age) for years in range(30, 38)),
+        },
+        hood=False,
+        exact_age=30,
+    )
 
 
 LEAST_CONFIDENT = sorted(range(PERSONS), key=confidence)
@@ -47,7 +70,7 @@ def output(tmp_path) -> Path:
                 Found(
                     (0.1, 0.1, 0.2, 0.3),
                     crop=jpeg(n, 16, 32),
-                    answers={"smolvlm": said({"gender": 0.999, "hood": confidence(n)})},
+                    answers={"smolvlm": answer(n)},
                 )
             ]
             for n in numbers
@@ -82,6 +105,20 @@ def test_a_random_sample_depends_on_the_seed_alone(output):
 def test_without_an_audit_exactly_the_least_confident_are_chosen(output):
     found = chosen(output, policy="least_confident", max_persons=BUDGET, audit_share=0)
     assert set(found) == set(LEAST_CONFIDENT[:BUDGET])
+
+
+def test_an_attribute_of_weight_zero_does_not_rank(output):
+    weights = {"hood": 0}
+    found = chosen(
+        output, policy="least_confident", max_persons=BUDGET, audit_share=0, attribute_weights=weights
+    )
+    # All persons are equally certain then, and the order of their keys decides.
+    assert sorted(found) == list(range(PERSONS - BUDGET, PERSONS))
+
+
+def test_a_weight_of_an_attribute_that_does_not_exist_is_refused(output):
+    with pytest.raises(ConfigError, match=r"gemini\.attribute_weights\.hut: no such attribute"):
+        chosen(output, policy="least_confident", attribute_weights={"hut": 1})
 
 
 def test_a_budget_above_the_backlog_is_everybody(output):

@@ -10,7 +10,8 @@ import pickle
 import pytest
 from pydantic import SecretStr
 
-from actors.attributes import AttributeSchema, AttributeSettings, SchemaSettings
+from actors.attribute_settings import AttributeSettings, SchemaSettings
+from actors.attributes import AttributeSchema
 from actors.errors import ConfigError, GeminiRateLimitedError, GeminiRefusedError, GeminiUnavailableError
 from actors.gemini.api.answer import is_other_model, read_answer
 from actors.gemini.api.client import GeminiClient

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from actors.attributes import AttributeSchema, AttributeSettings, SchemaSettings
+from actors.attribute_settings import AttributeSettings, SchemaSettings
+from actors.attributes import AttributeSchema
 from actors.errors import ConfigError
 from actors.gemini.camera_settings import GeminiCameras
 from actors.gemini.settings import GeminiSettings, resolve_gemini

@@ -29,6 +29,7 @@ OTHER_VALUES: dict[str, Any] = {
     "smolvlm.image_size_px": 128,
     "gemini.api_version": "v2",
     "gemini.mode": "batch",
+    "gemini.attribute_weights": {"cap": 2},
     "gemini.on_daily_quota": "wait",
     "gemini.policy": "random",
     "gemini.face_attributes": ["glasses"],

@@ -22,6 +22,7 @@ FORMER = [
     "crops.padding=0.05",
     "smolvlm.letterbox=false",
     "schema.attributes.age_group.ranges=null",
+    "schema.rules=[]",
     *(f"schema.attributes.{name}.nullable=false" for name in BOOLEANS),
 ]
 
@@ -29,7 +30,7 @@ FORMER = [
 def recorded_by_the_first_version() -> dict[str, Any]:
     config = load_settings((), FORMER).settings.as_dict()
     del config["smolvlm"]["letterbox"]
-    del config["schema"]["attributes"]["age_group"]["ranges"]
+    del config["schema"]["attributes"]["age_group"]["ranges"], config["schema"]["rules"]
     return config
 
 

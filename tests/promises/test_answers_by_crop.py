@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from actors.attributes import AttributeSchema, SchemaSettings
+from actors.attribute_settings import SchemaSettings
+from actors.attributes import AttributeSchema
 from actors.fingerprint import crop_sha256
 from actors.records import Shard
 from actors.shard_block import ShardBlock, ShardTask

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from actors.attributes import AttributeSchema, SchemaSettings
+from actors.attribute_settings import SchemaSettings
+from actors.attributes import AttributeSchema
 from actors.errors import ConfigError, WeightsError
 from actors.smolvlm.crop_annotator import CropAnnotator
 from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from actors.attributes import AttributeSchema, SchemaSettings
+from actors.attribute_settings import SchemaSettings
+from actors.attributes import AttributeSchema
 from actors.smolvlm.answer_grammar import answer_grammar
 from actors.smolvlm.crop_annotator import CropAnnotator
 from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
@@ -30,12 +31,11 @@ def folder(tmp_path_factory):
     return make_tiny_smolvlm(tmp_path_factory.mktemp("model"))
 
 
-def make_annotator(folder, attributes=None, **changes):
+def make_annotator(folder, attributes=None, rules=None, **changes):
     settings = SmolVLMSettings(model=str(folder), **changes)
-    given = (
-        SchemaSettings() if attributes is None else SchemaSettings.model_validate({"attributes": attributes})
-    )
-    schema = AttributeSchema(given)
+    given = {} if attributes is None else {"attributes": attributes}
+    given |= {} if rules is None else {"rules": rules}
+    schema = AttributeSchema(SchemaSettings.model_validate(given))
     return CropAnnotator(settings, resolve_smolvlm(settings, schema), schema)
 
 
@@ -128,18 +128,27 @@ def check_against_brute_force(folder, attributes, crops):
     grammar = answer_grammar(AttributeSchema(given), encode)
     compared = 0
     for crop, answer in zip(crops, annotator.annotate(crops), strict=True):
-        before = []
-        for slot in grammar.slots:
+        before, chosen = [], []
+        for number, slot in enumerate(grammar.slots):
             before += slot.forced
             scored = [[slot.edges[edge][1] for edge in route] for route in slot.routes]
             totals = torch.tensor([brute.log_probability(crop, before, tokens) for tokens in scored])
+            for constraint in grammar.constraints:
+                if constraint.later == number:
+                    totals[~torch.tensor(constraint.allowed[chosen[constraint.earlier]])] = float("-inf")
             probabilities = totals.double().softmax(0)
             index = int(probabilities.argmax())
             assert answer.values[slot.name] == slot.values[index], slot.name
             assert answer.confidence[slot.name] == pytest.approx(float(probabilities[index]), abs=2e-5), (
                 slot.name
             )
+            order = probabilities.argsort(descending=True, stable=True).tolist()
+            kept = order[: 8 if slot.is_integer else None]
+            for (value, share), position in zip(answer.distribution[slot.name], kept, strict=True):
+                assert share == pytest.approx(float(probabilities[position]), abs=2e-5)
+                assert float(probabilities[slot.values.index(value)]) == pytest.approx(share, abs=2e-5)
             before += slot.paths[index]
+            chosen.append(index)
             compared += 1
     return compared
 
@@ -205,3 +214,46 @@ def test_reasoning_is_short_valid_text_and_leaves_the_answer_alone(folder):
         assert other.confidence == pytest.approx(one.confidence, abs=2e-6)
         assert other.reasoning is not None
         assert schema.parse({**schema.nest(other.values), "reasoning": other.reasoning}) == other.values
+
+
+def ages_within_groups(answers):
+    groups = {"under 18": (0, 18), "18 to 28": (18, 28), "28 to 38": (28, 38), "38 to 48": (38, 48)}
+    groups |= {"48 to 58": (48, 58), "58 and over": (58, 121), "unknown": (0, 121)}
+    ranges = [groups[a.values["age_group"]] for a in answers]
+    ages = [a.values["exact_age"] for a in answers]
+    return [age is None or low <= age < above for age, (low, above) in zip(ages, ranges, strict=True)]
+
+
+def test_no_answer_breaks_a_rule_and_without_rules_some_do(tmp_path):
+    schema = AttributeSchema(SchemaSettings())
+    for seed in range(3):
+        folder, crops = make_tiny_smolvlm(tmp_path / f"model-{seed}", seed), make_crops(40, seed)
+        free = make_annotator(folder, rules=[], batch_size=16).annotate(crops)
+        bound = make_annotator(folder, batch_size=16).annotate(crops)
+        assert [schema.violations(answer.values) for answer in bound] == [[]] * 40
+        assert all(ages_within_groups(bound))
+        if any(schema.violations(answer.values) for answer in free):
+            break
+    else:
+        pytest.fail("no model breaks a rule, so the rules were not tested")
+    for answer in bound:
+        for name, shares in answer.distribution.items():
+            allowed = {value for value, share in shares if share > 0}
+            for value in allowed if name == "exact_age" else ():
+                assert "exact_age within age_group" not in schema.violations(answer.values | {name: value})
+
+
+def test_a_rule_that_leaves_no_value_is_broken_and_named(folder):
+    attributes = {
+        "group": {
+            "type": "category",
+            "values": ["old", "very old"],
+            "ranges": {"old": [60, 70], "very old": [70, 90]},
+        },
+        "age": {"type": "integer", "min": 0, "max": 9},
+    }
+    rules = ["age within group"]
+    schema = AttributeSchema(SchemaSettings.model_validate({"attributes": attributes, "rules": rules}))
+    answers = make_annotator(folder, attributes, rules).annotate(make_crops(3))
+    assert [answer.status for answer in answers] == ["ok"] * 3
+    assert [schema.violations(answer.values) for answer in answers] == [rules] * 3

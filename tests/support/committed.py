@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.attributes import AttributeSchema, SchemaSettings
+from actors.attribute_settings import SchemaSettings
+from actors.attributes import AttributeSchema
 from actors.commit.committer import Committer
 from actors.commit.settings import OutputSettings
 from actors.fingerprint import crop_sha256
-from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Annotation, Shard
+from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Annotation, Distribution, Shard
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage.commit_record import read_record
 from actors.storage.object_store import ObjectStore
@@ -39,10 +40,17 @@ class Found:
     answers: Mapping[str, Annotation] = field(default_factory=dict)
 
 
-def said(confidence: Mapping[str, float] | None = None, **values: Any) -> Annotation:
+def said(
+    confidence: Mapping[str, float] | None = None,
+    distribution: Mapping[str, Distribution] | None = None,
+    **values: Any,
+) -> Annotation:
     """Return an `ok` answer; attributes that aren't given have their first value in the schema."""
     return Annotation(
-        "ok", values={a.name: a.values[0] for a in SCHEMA} | values, confidence=confidence or {}
+        "ok",
+        values={a.name: a.values[0] for a in SCHEMA} | values,
+        confidence=dict(confidence or {}),
+        distribution=dict(distribution or {}),
     )
 
 
@@ -138,3 +146,8 @@ def _block(
 def write_truth(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), path)
     return path
+
+
+def persons_and_answers(found: Sequence[Found]) -> Mapping[str, pa.Table]:
+    """Return the tables of annotations of one frame with these persons, by annotator."""
+    return _block("s", {"f": found}, SCHEMA, None, {}).annotations

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from PIL import Image
 from pydantic import SecretStr
 
-from actors.attributes import AttributeSchema, SchemaSettings
+from actors.attribute_settings import SchemaSettings
+from actors.attributes import AttributeSchema
 from actors.gemini.api.client import GeminiClient
 from actors.gemini.api.packing import Crop, PackedRequest, pack, request_of
 from actors.gemini.settings import GeminiSettings, resolve_gemini

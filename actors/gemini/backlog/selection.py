@@ -15,15 +15,15 @@ import pyarrow.parquet as pq
 
 from actors.commit.accounting import ShardSummary
 from actors.gemini.backlog.listing import WaitingShard, read_backlog
-from actors.gemini.camera_settings import GeminiCameras
+from actors.gemini.backlog.uncertainty import UNKNOWN, uncertainty_by_person
 from actors.gemini.protocol import DrainTask, Person
 from actors.gemini.settings import ANNOTATOR, GeminiSettings, ResolvedGemini
 from actors.records import SETTLED, Outcome, is_denied
 from actors.storage.commit_record import CommitRecord, read_record
 from actors.storage.object_store import ObjectStore
+from actors.storage.tables import from_parquet
 
 _KEYS = ["frame_key", "person_index"]
-_CONFIDENCE = "confidence_"
 
 
 @dataclass(slots=True)
@@ -113,7 +113,7 @@ def _chosen(
     denied: set[str],
 ) -> list[tuple[str, Person]]:
     """Return the chosen persons in order, and add the shards with persons of other cameras to `denied`."""
-    people = _waiting_people(store, resolved, backlog, keep, settings.cameras, denied)
+    people = _waiting_people(store, settings, resolved, backlog, keep, denied)
     if settings.policy == "oldest":
         found = []
         for shard_id, person, _ in people:
@@ -128,9 +128,9 @@ def _chosen(
     # hash that no property of a person can influence; the other holds the least certain persons.
     sample: list[tuple[float, str, Person]] = []
     uncertain: list[tuple[float, str, Person]] = []
-    for shard_id, person, confidence in people:
+    for shard_id, person, uncertainty in people:
         _keep_best(sample, (-_rank(settings.seed, shard_id, person), shard_id, person), audited)
-        _keep_best(uncertain, (-confidence, shard_id, person), wanted)
+        _keep_best(uncertain, (uncertainty, shard_id, person), wanted)
     ordered = [(shard_id, person) for _, shard_id, person in sorted(sample, reverse=True)]
     taken = set(ordered)
     for _, shard_id, person in sorted(uncertain, reverse=True):
@@ -155,17 +155,18 @@ def _rank(seed: int, shard_id: str, person: Person) -> float:
 
 def _waiting_people(
     store: ObjectStore,
+    settings: GeminiSettings,
     resolved: ResolvedGemini,
     backlog: Iterable[WaitingShard],
     keep: tuple[Outcome, ...],
-    cameras: GeminiCameras,
     denied: set[str],
 ) -> Iterator[tuple[str, Person, float]]:
-    """Yield shard id, person and the lowest confidence of SmolVLM's answers (0 if it gave no answer).
+    """Yield shard id, person and how uncertain SmolVLM is about the person (0..1).
 
     Persons whose camera is not permitted are left out. Their shard is added to `denied` if their outcome
     doesn't say so yet.
     """
+    cameras = settings.cameras
     for shard in backlog:
         found = read_record(store, shard.shard_id)
         if found is None:
@@ -175,7 +176,7 @@ def _waiting_people(
         known: set[Person] = set()
         question = resolved.question
         if question.is_asked_by(record.fingerprints.get(ANNOTATOR)):
-            answers = _read(store, record, f"annotations/{ANNOTATOR}", [*_KEYS, "status", "reason", "model"])
+            answers = _rows(store, record, f"annotations/{ANNOTATOR}", [*_KEYS, "status", "reason", "model"])
             settled = {
                 _person(row)
                 for row in answers
@@ -186,35 +187,28 @@ def _waiting_people(
             known = {_person(row) for row in answers if row["status"] == "denied"}
         camera_of: dict[str, str | None] = {}
         if cameras.is_limited:
-            frames = _read(store, record, "frames", ["frame_key", "camera"])
+            frames = _rows(store, record, "frames", ["frame_key", "camera"])
             camera_of = {row["frame_key"]: row["camera"] for row in frames}
-        confidence = _least_confidence(_read(store, record, "annotations/smolvlm", None))
-        for row in _read(store, record, "persons", [*_KEYS, "kept"]):
+        uncertainty: dict[Person, float] = {}
+        local = record.object("annotations/smolvlm")
+        if local is not None:
+            table = from_parquet(store.read(local.path))
+            uncertainty = uncertainty_by_person(table, settings.attribute_weights)
+        for row in _rows(store, record, "persons", [*_KEYS, "kept"]):
             if not row["kept"] or _person(row) in settled:
                 continue
             if not cameras.permits(camera_of.get(row["frame_key"])):
                 if _person(row) not in known:
                     denied.add(record.shard_id)
             else:
-                yield record.shard_id, _person(row), confidence.get(_person(row), 0.0)
+                yield record.shard_id, _person(row), uncertainty.get(_person(row), UNKNOWN)
 
 
 def _person(row: dict[str, Any]) -> Person:
     return row["frame_key"], row["person_index"]
 
 
-def _least_confidence(rows: list[dict[str, Any]]) -> dict[Person, float]:
-    found: dict[Person, float] = {}
-    for row in rows:
-        values = [v for k, v in row.items() if k.startswith(_CONFIDENCE) and v is not None]
-        if values:
-            found[_person(row)] = min(values)
-    return found
-
-
-def _read(
-    store: ObjectStore, record: CommitRecord, kind: str, columns: list[str] | None
-) -> list[dict[str, Any]]:
+def _rows(store: ObjectStore, record: CommitRecord, kind: str, columns: list[str]) -> list[dict[str, Any]]:
     entry = record.object(kind)
     if entry is None:
         return []
