@@ -56,6 +56,15 @@ class JournalEntry:
         """Return the same answer for another crop with the same bytes, at no further cost."""
         return replace(self, input_tokens=0.0, output_tokens=0.0, cost_usd=0.0)
 
+    def with_cost_of(self, other: JournalEntry) -> JournalEntry:
+        """Return the same answer with the tokens and the cost of another one about the same crop added."""
+        return replace(
+            self,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cost_usd=self.cost_usd + other.cost_usd,
+        )
+
     def provenance(self) -> dict[str, object]:
         """Return the columns of the annotations table that tell the origin and the cost of the answer."""
         named = ("model", "model_version", "prompt_sha256", "input_tokens", "output_tokens", "cost_usd")

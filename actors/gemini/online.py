@@ -136,7 +136,7 @@ class OnlineAnnotator(Annotator):
         self._quota = Quota(store, key_id, resolved.model, settings.quota_limits, self._clock)
         self._window = asyncio.Semaphore(settings.max_in_flight)
         self._waiting: list[_Waiting] = []
-        self._recent: OrderedDict[str, _Recent] = OrderedDict()
+        self._recent: OrderedDict[tuple[str, bool], _Recent] = OrderedDict()
         self._arrived = asyncio.Event()
         self._dispatching: asyncio.Task[None] | None = None
         self._sending: set[asyncio.Task[None]] = set()
@@ -160,15 +160,15 @@ class OnlineAnnotator(Annotator):
         if self._stop is not None or not crops:
             return Answers({}, self._stop)
         by_digest = {crop_sha256(asked.crop.jpeg): asked for asked in crops}
-        entries = await self._paid_before(by_digest)
+        entries = await self._paid_before({d: asked for d, asked in by_digest.items() if not asked.again})
         answers: dict[str, asyncio.Future[JournalEntry]] = {}
         equal: dict[str, AskedCrop] = {}
         for digest, asked in by_digest.items():
             if digest in entries:
                 continue
-            recent = self._recent.get(digest)
+            recent = self._recent.get((digest, asked.again))
             if recent is None or recent.done.cancelled():
-                recent = self._recent[digest] = _Recent(asked.shard_id, loop.create_future())
+                recent = self._recent[digest, asked.again] = _Recent(asked.shard_id, loop.create_future())
                 self._waiting.append(_Waiting(asked, recent.done))
             elif recent.shard_id != asked.shard_id:
                 equal[digest] = asked

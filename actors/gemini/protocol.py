@@ -36,10 +36,12 @@ class AskedCrop:
     Attributes:
         shard_id: Id of the crop's shard.
         crop: The crop as it was committed. Its key identifies the person.
+        again: Whether it is asked about a second time, because the first answer breaks a rule.
     """
 
     shard_id: str
     crop: Crop
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

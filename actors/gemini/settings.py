@@ -85,6 +85,12 @@ class GeminiSettings(Section):
         description="Whether persons are asked about again whose answer is from another model than `model`. "
         "By default, answers of earlier models stay good until the prompt or the schema is changed.",
     )
+    reask_violations: bool = Field(
+        False,
+        description="Whether Gemini is asked once more about a person whose answer breaks a rule of the "
+        "schema. The answer that breaks fewer rules is kept, and the first one if both break as many. Batch "
+        "mode doesn't ask again.",
+    )
     prompt: str | None = Field(
         None,
         description="Prompt file. By default, the shipped prompts/gemini.txt. {schema} in it is replaced by "

@@ -250,7 +250,9 @@ def make_stage(
     clock: Clock | None = None,
 ) -> BacklogWorker:
     """Make the stage of a run and start its actor."""
-    drainer = ShardDrainer(committer, schema, resolved, settings.cameras, crop_restorer)
+    # In batch mode all answers are there before the first shard is worked off.
+    reask = settings.reask_violations and settings.mode == "online"
+    drainer = ShardDrainer(committer, schema, resolved, settings.cameras, crop_restorer, reask)
     holder = uuid.uuid4().hex
     if settings.mode == "batch":
         remote = ray.remote(BatchAnnotator).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)

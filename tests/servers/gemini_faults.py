@@ -223,6 +223,10 @@ def _foreign_value(items: list[Any]) -> list[Any]:
     return [{**first, id_key: items[0][id_key]}, *items[1:]]
 
 
+def _break_rules(items: list[Any]) -> list[Any]:
+    return [{**item, "age_group": "under 18", "exact_age": 99} for item in items]
+
+
 def _block(body: dict[str, Any], _: Request) -> None:
     del body["candidates"]
     body["promptFeedback"] = {"blockReason": "PROHIBITED_CONTENT"}
@@ -247,6 +251,7 @@ SPOILED: dict[str, Callable[[dict[str, Any], Request], None]] = {
     "doubled_item": _items(lambda items: [*items, items[0]]),
     "reversed": _items(lambda items: items[::-1]),
     "foreign_value": _items(_foreign_value),
+    "broken_rule": _items(_break_rules),
     "blocked_prompt": _block,
     "safety": _finish("SAFETY"),
     "recitation": _finish("RECITATION"),

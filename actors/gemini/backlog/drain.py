@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from actors.attributes import AttributeSchema
@@ -12,11 +12,12 @@ from actors.commit.committer import Committer
 from actors.detect.restored_crops import CropRestorer
 from actors.errors import PreconditionError, ShardUnavailableError, ShopframeError
 from actors.fingerprint import crop_sha256
-from actors.gemini.answer_journal import find_paid
+from actors.gemini.answer_journal import JournalEntry, find_paid
+from actors.gemini.api.packing import Crop
 from actors.gemini.backlog.claims import Claim
 from actors.gemini.backlog.pending_shard import PendingShard, pending_shard
 from actors.gemini.camera_settings import GeminiCameras
-from actors.gemini.protocol import Answers, AskedCrop, DrainTask, Stop
+from actors.gemini.protocol import Answers, AskedCrop, DrainTask, Person, Stop
 from actors.gemini.settings import ANNOTATOR, ResolvedGemini
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage.commit_record import read_record
@@ -56,6 +57,7 @@ class ShardDrainer:
         resolved: Model and prompt.
         cameras: Cameras whose crops may be sent.
         crop_restorer: Cuts out again the crops that were not kept.
+        reask_violations: Whether to ask once more about persons whose answer breaks a rule of the schema.
     """
 
     committer: Committer
@@ -63,6 +65,7 @@ class ShardDrainer:
     resolved: ResolvedGemini
     cameras: GeminiCameras
     crop_restorer: CropRestorer
+    reask_violations: bool = False
 
     def load(self, drain_task: DrainTask) -> tuple[ShardBlock, PendingShard]:
         """Load a committed shard and the answers to its crops that are paid but not committed with it.
@@ -106,7 +109,10 @@ class ShardDrainer:
             chosen = None if task.chosen is None else frozenset(task.chosen)
             waiting = shard.waiting(chosen)
             asked = ask([AskedCrop(shard_id, crop) for _, crop in waiting]) if waiting else Answers({}, None)
-            shard.take_answers(asked.entries)
+            entries = asked.entries
+            if self.reask_violations and asked.stop is None:
+                entries = entries | self._second_answers(shard_id, waiting, entries, ask)
+            shard.take_answers(entries)
             left = len(shard.waiting())
             answered = sum(entry.annotation.status != "denied" for entry in shard.found.values())
             summary = None
@@ -123,6 +129,36 @@ class ShardDrainer:
         except STORAGE_ERRORS as error:
             return Drained(shard_id, error=storage_error_text(error))
         return Drained(shard_id, summary, answered, left, asked.stop)
+
+    def _second_answers(
+        self,
+        shard_id: str,
+        waiting: Sequence[tuple[Person, Crop]],
+        first: Mapping[str, JournalEntry],
+        ask: Callable[[Sequence[AskedCrop]], Answers],
+    ) -> dict[str, JournalEntry]:
+        """Ask once more about persons whose answer breaks a rule.
+
+        Returns:
+            The better one of both answers, with the cost of both, for the persons with a second answer.
+        """
+        broken = {digest: count for digest, entry in first.items() if (count := self._broken_rules(entry))}
+        crops = {digest: crop for _, crop in waiting if (digest := crop_sha256(crop.jpeg)) in broken}
+        if not crops:
+            return {}
+        second = ask([AskedCrop(shard_id, crop, again=True) for crop in crops.values()]).entries
+        return {
+            digest: (
+                entry.with_cost_of(first[digest])
+                if entry.annotation.status == "ok" and self._broken_rules(entry) < broken[digest]
+                else first[digest].with_cost_of(entry)
+            )
+            for digest, entry in second.items()
+        }
+
+    def _broken_rules(self, entry: JournalEntry) -> int:
+        annotation = entry.annotation
+        return len(self.schema.violations(annotation.values)) if annotation.status == "ok" else 0
 
     def _commit(self, block: ShardBlock, shard: PendingShard) -> ShardSummary:
         return self.committer.commit(block.with_answers(ANNOTATOR, shard.table(self.schema, self.resolved)))

@@ -1,0 +1,117 @@
+"""An answer that breaks a rule is kept as it is, or asked for once more, if the settings say so."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.attribute_settings import DEFAULT_RULES
+from actors.commit.committer import Committer
+from actors.commit.settings import OutputSettings
+from actors.detect.crops import CropSettings
+from actors.detect.restored_crops import CropRestorer
+from actors.gemini.backlog.drain import Drained, ShardDrainer
+from actors.gemini.camera_settings import GeminiCameras
+from actors.gemini.online import OnlineAnnotator
+from actors.gemini.protocol import DrainTask
+from actors.gemini.settings import resolve_gemini
+from actors.read.settings import InputSettings
+from actors.storage.object_store import ObjectStore
+from actors.storage.settings import StorageSettings
+from tests.servers.gemini_faults import Fault
+from tests.servers.gemini_server import GeminiServer, gemini_server
+from tests.support import gemini_job, job
+from tests.support.committed import SCHEMA
+from tests.support.gemini_asking import settings_for
+from tests.support.quota_simulation import SimulatedClock
+
+PERSONS = 8
+WITHIN = DEFAULT_RULES[0]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[GeminiServer]:
+    with gemini_server() as started:
+        monkeypatch.setenv("GEMINI_API_KEY", started.key)
+        yield started
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    gemini_job.write_backlog(tmp_path / "out", shards=1, persons=PERSONS)
+    return tmp_path / "out"
+
+
+def drain(output: Path, server: GeminiServer, reask: bool) -> Drained:
+    """Work off the only shard, as a run does."""
+    settings = settings_for(server.base_url, requests_per_minute=1000, persons_per_request=PERSONS)
+    resolved = resolve_gemini(settings, SCHEMA)
+    store = ObjectStore(str(output))
+    prints = {"detect": "d", "person_json": "p", "gemini": resolved.fingerprint}
+    committer = Committer(store, OutputSettings(), SCHEMA, prints, (resolved.pending,))
+    restorer = CropRestorer(InputSettings(), StorageSettings(), CropSettings(), "d")
+    drainer = ShardDrainer(committer, SCHEMA, resolved, GeminiCameras(), restorer, reask)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+
+        async def make() -> OnlineAnnotator:
+            annotator = OnlineAnnotator(settings, resolved, SCHEMA, store, SimulatedClock())
+            await annotator.begin()
+            return annotator
+
+        annotator = asyncio.run_coroutine_threadsafe(make(), loop).result()
+        return drainer.drain(
+            DrainTask("shard-000"),
+            lambda crops: asyncio.run_coroutine_threadsafe(annotator.ask(crops), loop).result(),
+        )
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    return job.table(output, gemini_job.ANSWERS).to_pylist()
+
+
+def test_an_answer_that_breaks_a_rule_is_kept_with_the_rule_named(output, server):
+    server.script.faults.append(Fault("broken_rule"))
+    assert drain(output, server, reask=False).answered == PERSONS
+    assert len(server.journal) == 1
+    for row in rows(output):
+        assert (row["status"], row["age_group"], row["exact_age"]) == ("ok", "under 18", 99)
+        assert WITHIN in row["violations"]
+
+
+def test_it_is_asked_for_once_more_and_the_better_answer_is_kept_with_the_cost_of_both(output, server):
+    server.script.faults.append(Fault("broken_rule"))
+    assert drain(output, server, reask=True).answered == PERSONS
+    assert [len(seen.images) for seen in server.journal] == [PERSONS, PERSONS]
+    assert set(gemini_job.answered(server.journal).values()) == {2}
+    found = rows(output)
+    kept = [row for row in found if row["exact_age"] == 99]
+    better = [row for row in found if row["exact_age"] != 99]
+    assert len(better) >= 2
+    assert all(len(row["violations"]) < 2 for row in better)
+    assert all(row["violations"] == [WITHIN] for row in kept if len(row["violations"]) < 2)
+    assert sum(row["input_tokens"] for row in found) == sum(seen.tokens for seen in server.journal)
+    # Once committed, nobody is asked a third time.
+    assert drain(output, server, reask=True).answered == 0
+    assert len(server.journal) == 2
+
+
+def test_only_persons_whose_answer_breaks_a_rule_are_asked_about_again(output, server):
+    assert drain(output, server, reask=True).answered == PERSONS
+    first, second = server.journal
+    # The second answers are the first ones again, so they break as many rules.
+    broken = [row for row in rows(output) if row["violations"]]
+    assert 1 <= len(broken) < PERSONS
+    assert len(second.images) == len(broken)
+    assert len(first.images) == PERSONS
