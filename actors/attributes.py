@@ -94,10 +94,11 @@ class AttributeSchema:
         return schema
 
     def only(self, names: Collection[str]) -> Self:
-        """Return the schema reduced to the attributes with these names, without rules."""
+        """Return the schema reduced to the attributes with these names, and to the rules among them."""
         schema = type(self).__new__(type(self))
-        schema._attributes = tuple(a for a in self._attributes if a.name in names)
-        schema._rule_texts = ()
+        left = {a.name: a if a.name in names else None for a in self._attributes}
+        schema._attributes = tuple(a for a in left.values() if a is not None)
+        schema._rule_texts = tuple(rule.text for rule in parse_rules(self._rule_texts, left))
         return schema
 
     def answer_model(self, reasoning: bool) -> type[BaseModel]:

@@ -97,6 +97,12 @@ def test_a_rule_that_means_nothing_is_refused_with_the_reason(rule, said):
     assert said in str(raised.value)
 
 
+def test_a_reduced_schema_has_the_rules_among_its_attributes(schema):
+    assert schema.only(schema.names) == schema
+    reduced = schema.only(["exact_age", "age_group", "mask", "hood"])
+    assert [rule.text for rule in reduced.rules] == [WITHIN]
+
+
 def test_rules_of_dropped_attributes_do_not_apply():
     given = ["schema.attributes.mask=null", "schema.attributes.hood=null"]
     schema = AttributeSchema(load_settings((), given).settings.attributes)

@@ -368,9 +368,10 @@ def resolve_gemini(
         earlier_requests: Settings with which earlier versions may have asked, to recognise their answers.
 
     Raises:
-        ConfigError: The prompt can't be used, an attribute has the name of the key for an image's id, or
-            faces can't be blurred.
+        ConfigError: The prompt can't be used, an attribute has the name of the key for an image's id, a weight
+            is of no attribute, or faces can't be blurred.
     """
+    _check_weights(settings.attribute_weights, schema)
     not_asked = (
         attributes_without_face(schema, settings.face_attributes) if settings.blur_faces else frozenset()
     )
@@ -378,12 +379,6 @@ def resolve_gemini(
     if any(attribute.name == ID_KEY and not attribute.nested for attribute in schema):
         raise ConfigError(
             f"schema.attributes.{ID_KEY}: Gemini's answers use this name already; choose another"
-        )
-    unknown = sorted(settings.attribute_weights.keys() - set(schema.names))
-    if unknown:
-        raise ConfigError(
-            f"gemini.attribute_weights.{unknown[0]}: no such attribute; the schema has "
-            f"{', '.join(schema.names)}"
         )
     keys = schema.prompt_text()
     if settings.reasoning:
@@ -401,3 +396,12 @@ def resolve_gemini(
         earlier=earlier_fingerprints(earlier_requests, prompt.sha256, schema.sha256, reasoning),
         reask=settings.reask,
     )
+
+
+def _check_weights(weights: Mapping[str, float], schema: AttributeSchema) -> None:
+    unknown = sorted(weights.keys() - set(schema.names))
+    if unknown:
+        raise ConfigError(
+            f"gemini.attribute_weights.{unknown[0]}: no such attribute; the schema has "
+            f"{', '.join(schema.names)}"
+        )

@@ -1,4 +1,4 @@
-"""Tables of annotations of the first form have no distributions, and stay as readable as they were."""
+"""Tables of annotations of the first form lack distributions and violations, and stay readable."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def _make_first_form(output: Path, shard_id: str) -> None:
     record = json.loads(path.read_bytes())
     (entry,) = (e for e in record["objects"] if e["kind"] == "annotations/smolvlm")
     table = from_parquet((output / entry["path"]).read_bytes())
-    table = table.drop_columns([name for name in table.column_names if name.startswith("distribution_")])
+    added = [name for name in table.column_names if name.startswith("distribution_")]
+    table = table.drop_columns([*added, "violations"])
     metadata = {key: value for key, value in table.schema.metadata.items() if key != b"form"}
     content = to_parquet(table.replace_schema_metadata(metadata))
     (output / entry["path"]).write_bytes(content)
@@ -57,6 +58,9 @@ def test_both_forms_are_verified_and_consolidated_side_by_side(output, monkeypat
     assert consolidate_output(store, SCHEMA, 0).incomplete == {}
     first, second = job.consolidated(output)
     assert not [name for name in first if "distribution" in name]
+    # All attributes have their first value, so the person wears a hood and a headscarf.
+    assert second.pop("smolvlm_violations") == ["at most one of hood, headscarf"]
+    assert first.pop("smolvlm_violations") is None
     assert {**first, "shard_id": "b"} == second
     assert first["smolvlm_gender"] == "female"
     assert first["smolvlm_confidence_gender"] == 0.75
