@@ -52,6 +52,7 @@ check: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.detect
 	$(BIN)/python -m benchmarks.vlm
+	$(BIN)/python -m benchmarks.crops
 	$(BIN)/python -m benchmarks.scale
 
 # A SeaweedFS server on this machine, with credentials, until Ctrl-C.

@@ -99,8 +99,12 @@ def test_a_training_pass_predicts_what_guided_decoding_does(untrained, schema, t
             position += len(slot.forced)
             value = int(chosen[row, index])
             if not slot.nodes:
-                allowed = [path[0] for path in slot.paths]
-                probability = logits[row, position, allowed].softmax(0)[value]
+                scores = logits[row, position, [path[0] for path in slot.paths]]
+                for constraint in tokens.grammar.constraints:
+                    if constraint.later == index:
+                        allowed = constraint.allowed[int(chosen[row, constraint.earlier])]
+                        scores = scores.masked_fill(~torch.tensor(allowed), float("-inf"))
+                probability = scores.softmax(0)[value]
                 assert answer.confidence[slot.name] == pytest.approx(float(probability), abs=1e-4)
                 compared += 1
             position += len(slot.paths[value])
