@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -25,6 +25,7 @@ from actors.gemini.api.model_families import (
     least_level,
     price_of,
 )
+from actors.gemini.attribute_weights import AttributeWeights, check_weights
 from actors.gemini.camera_settings import GeminiCameras
 from actors.gemini.price_settings import GeminiPrices
 from actors.gemini.question import Question, RequestSettings, earlier_fingerprints, question_fingerprint
@@ -88,8 +89,7 @@ class GeminiSettings(Section):
     reask_violations: bool = Field(
         False,
         description="Whether Gemini is asked once more about a person whose answer breaks a rule of the "
-        "schema. The answer that breaks fewer rules is kept, and the first one if both break as many. Batch "
-        "mode doesn't ask again.",
+        "schema. The answer that breaks fewer is kept. Batch mode doesn't ask again.",
     )
     prompt: str | None = Field(
         None,
@@ -214,10 +214,10 @@ class GeminiSettings(Section):
         description="Which persons are sent first: those of the oldest shard, a random sample, or those that "
         "SmolVLM is least certain about.",
     )
-    attribute_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+    attribute_weights: AttributeWeights = Field(
         default_factory=dict,
-        description="Weights of the attributes in the uncertainty by which `least_confident` ranks persons. "
-        "An attribute that isn't named has the weight 1; integers are always left out.",
+        description="Weights of attributes in the uncertainty by which `least_confident` ranks persons. It "
+        "is 1 for those that aren't named, and integers never count.",
     )
     audit_share: float = Field(
         0.1,
@@ -368,10 +368,10 @@ def resolve_gemini(
         earlier_requests: Settings with which earlier versions may have asked, to recognise their answers.
 
     Raises:
-        ConfigError: The prompt can't be used, an attribute has the name of the key for an image's id, a weight
-            is of no attribute, or faces can't be blurred.
+        ConfigError: The prompt can't be used, an attribute has the name of the key for an image's id, a
+            weight is of no attribute, or faces can't be blurred.
     """
-    _check_weights(settings.attribute_weights, schema)
+    check_weights(settings.attribute_weights, schema)
     not_asked = (
         attributes_without_face(schema, settings.face_attributes) if settings.blur_faces else frozenset()
     )
@@ -396,12 +396,3 @@ def resolve_gemini(
         earlier=earlier_fingerprints(earlier_requests, prompt.sha256, schema.sha256, reasoning),
         reask=settings.reask,
     )
-
-
-def _check_weights(weights: Mapping[str, float], schema: AttributeSchema) -> None:
-    unknown = sorted(weights.keys() - set(schema.names))
-    if unknown:
-        raise ConfigError(
-            f"gemini.attribute_weights.{unknown[0]}: no such attribute; the schema has "
-            f"{', '.join(schema.names)}"
-        )
