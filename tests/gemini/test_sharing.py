@@ -101,6 +101,8 @@ def test_llmock_refuses_nothing_when_its_limit_is_the_configured_one(tmp_path):
     output = tmp_path / "out"
     gemini_job.write_backlog(output, 2, 8)
     with llmock_process("--rpm", "8") as server:
+        # Its own answers would all be invalid for one reason, which would stop the stage.
+        server.script(*({"type": "reply", "text": text} for text in ("I can't tell.", "{}") * 8))
         gemini_job.gemini(
             output,
             server.base_url,
@@ -113,5 +115,4 @@ def test_llmock_refuses_nothing_when_its_limit_is_the_configured_one(tmp_path):
             entry for entry in server.get("requests")["requests"] if "generateContent" in json.dumps(entry)
         ]
     assert [entry["status"] for entry in seen] == [200] * 16
-    # llmock makes up an image id, because the schema doesn't say which ids are valid.
     assert gemini_job.outcomes(output) == {"invalid": 16}
