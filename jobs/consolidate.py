@@ -6,6 +6,9 @@ import typer
 
 from jobs import command
 
+_OF_THE_LAST_RUN = ("output", "schema", "consensus")
+"""Sections of the configuration that are those of the last run unless they are given."""
+
 
 def consolidate(
     output: command.Output = None, config: command.Config = None, overrides: command.Set = None
@@ -17,9 +20,10 @@ def consolidate(
     from jobs.run.run_record import read_run
 
     store = command.output_of(command.load(config, overrides, output=output))
-    earlier = {key: value for key, value in read_run(store).config.items() if key in ("output", "schema")}
+    earlier = {key: value for key, value in read_run(store).config.items() if key in _OF_THE_LAST_RUN}
     settings = command.load(config, overrides, output=output, base=("run.json", earlier)).settings
-    done = consolidate_output(store, AttributeSchema(settings.attributes), settings.output.keep_versions_days)
+    schema = AttributeSchema(settings.attributes)
+    done = consolidate_output(store, schema, settings.consensus, settings.output.keep_versions_days)
     typer.echo(
         f"{done.persons:,} persons under {store.uri}/{layout.CONSOLIDATED} and {done.frames:,} frames under "
         f"{store.uri}/{layout.CONSOLIDATED_FRAMES}, from {done.shards:,} shards in {done.files:,} files "

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, field_serializer, model_
 
 from actors.attribute_settings import SchemaSettings
 from actors.commit.settings import OutputSettings
+from actors.corrections.settings import ConsensusSettings
 from actors.detect.crops import CropSettings
 from actors.detect.roi import RoiSettings
 from actors.detect.settings import DetectorSettings
@@ -129,6 +130,7 @@ class Settings(Section):
     smolvlm: SmolVLMSettings = SmolVLMSettings()
     gemini: GeminiSettings = GeminiSettings()
     ray: RaySettings = RaySettings()
+    consensus: ConsensusSettings = ConsensusSettings()
     storage: StorageSettings = StorageSettings()
     run: RunSettings = RunSettings()
 

@@ -276,6 +276,26 @@ def day_of_egress(path: str) -> str | None:
     return match[1] if match else None
 
 
+CORRECTIONS = "corrections"
+"""Folder of what people decided."""
+
+
+def new_decisions() -> str:
+    """Return a new path for some decisions. Paths sort by time."""
+    return f"{CORRECTIONS}/{new_run_id()}.jsonl"
+
+
+def is_decisions(path: str) -> bool:
+    """Return whether an object holds decisions."""
+    return re.fullmatch(rf"{CORRECTIONS}/\d{{8}}T\d{{6}}Z-[0-9a-f]{{8}}\.jsonl", path) is not None
+
+
+def detection_of(persons_path: str) -> str | None:
+    """Return the attempt that wrote a table of persons, or None if the path is another object's."""
+    match = re.fullmatch(r"persons/[^/]+\.(\d{3,}-[0-9a-f]{8})\.parquet", persons_path)
+    return match[1] if match else None
+
+
 BATCHES = "gemini/batches"
 
 

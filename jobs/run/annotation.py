@@ -75,7 +75,15 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
             _file_replaced(settings, output, plan, prepared.backlog)
             run = _run(_Work(settings, resolved, plan, prepared.backlog, output, opened), totals)
             run |= {"log": opened.uri, "documents": found.documents, "plan": prepared.reasons.as_dict()}
-            status = wrap_up(output, resolved.schema, settings.output, run, totals.postponed, plan.superseded)
+            status = wrap_up(
+                output,
+                resolved.schema,
+                settings.output,
+                settings.consensus,
+                run,
+                totals.postponed,
+                plan.superseded,
+            )
         except STORAGE_ERRORS as error:
             committed = counted(totals.shards["done"] + totals.shards["failed"], "shard")
             raise StoreError(

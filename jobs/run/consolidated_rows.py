@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Self, TypeVar
 
@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 
 from actors.attribute import DISTRIBUTION_PREFIX
 from actors.attributes import AttributeSchema
+from actors.corrections.decision import Decision
+from actors.corrections.final_values import decisions_by_row, final_columns, final_fields
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA
 from actors.storage.commit_record import CommitRecord, CommittedObject, read_record
 from actors.storage.object_store import ObjectStore
@@ -89,7 +91,7 @@ class AnswerColumns:
         return made
 
     def person_columns(self, attributes: AttributeSchema) -> pa.Schema:
-        """Return the columns of the consolidated persons: the union of those of all tables.
+        """Return the columns of the consolidated persons: final values, and the union of those of all tables.
 
         An attribute that `attributes` has is of its type there. Another one is of the type that it has in the
         tables, or text if they disagree.
@@ -97,6 +99,7 @@ class AnswerColumns:
         fields = _plain_fields(PERSONS_SCHEMA, _KEYS)
         fields += _plain_fields(FRAMES_SCHEMA, _FRAME_COLUMNS)
         fields += _plain_fields(PERSONS_SCHEMA, _PERSON_COLUMNS)
+        fields += final_fields(attributes)
         for annotator in sorted(self._types):
             now = annotations_schema(attributes, annotator)
             columns = {f.name: _plain_type(f.type) for f in now if _is_consolidated(f.name)}
@@ -120,10 +123,32 @@ def answer_columns(store: ObjectStore, record: CommitRecord) -> AnswerColumns:
 
 @dataclass(frozen=True, slots=True)
 class ShardRows:
-    """The consolidated rows of a shard, and the columns of the annotations tables that they come from."""
+    """The consolidated rows of a shard.
+
+    Attributes:
+        rows: The rows.
+        answers: The columns of the annotations tables that they come from.
+        lost: Decisions about persons that the shard doesn't have.
+    """
 
     rows: pa.Table
     answers: AnswerColumns = field(default_factory=AnswerColumns)
+    lost: tuple[Decision, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FinalValues:
+    """What the final values follow from, beside the answers.
+
+    Attributes:
+        attributes: The attributes.
+        precedence: The sources of values, from `ConsensusSettings`.
+        decisions: All decisions by shard.
+    """
+
+    attributes: AttributeSchema
+    precedence: tuple[str, ...]
+    decisions: Mapping[str, Sequence[Decision]]
 
 
 def frame_rows(store: ObjectStore, record: CommitRecord) -> ShardRows:
@@ -136,15 +161,18 @@ def frame_rows(store: ObjectStore, record: CommitRecord) -> ShardRows:
     return ShardRows(_with_columns(values, table.num_rows, FRAME_COLUMNS))
 
 
-def person_rows(store: ObjectStore, record: CommitRecord, columns: pa.Schema) -> ShardRows:
-    """Return the shard's kept persons with their frames and the answers of all annotators side by side.
+def person_rows(
+    store: ObjectStore, record: CommitRecord, columns: pa.Schema, final: FinalValues
+) -> ShardRows:
+    """Return the shard's kept persons with their frames, final values, and all answers side by side.
 
     A value is null where the shard's tables don't have the column. Where they have it with another type, the
     value becomes text if the column is text, and null otherwise.
     """
     frames, persons = record.object("frames"), record.object("persons")
+    decisions = final.decisions.get(record.shard_id, ())
     if record.state != "done" or frames is None or persons is None:
-        return ShardRows(columns.empty_table())
+        return ShardRows(columns.empty_table(), lost=tuple(decisions))
     frame_table = _read(store, frames.path, ["frame_key", *_FRAME_COLUMNS, "status"])
     frame_table = frame_table.filter(pc.equal(frame_table["status"], "ok"))
     kept = _read_without_crops(store, persons)
@@ -154,15 +182,17 @@ def person_rows(store: ObjectStore, record: CommitRecord, columns: pa.Schema) ->
     values |= {name: frame_table[name].take(at) for name in _FRAME_COLUMNS}
     person_keys = _person_keys(kept)
     found = AnswerColumns()
+    answers: dict[str, dict[str, pa.ChunkedArray]] = {}
     for annotator, path in _annotations(record):
-        answers = _read(store, path, None)
-        answers = answers.drop_columns([n for n in answers.column_names if n.startswith(DISTRIBUTION_PREFIX)])
-        found.add(annotator, answers.schema)
-        at = pc.index_in(person_keys, value_set=_person_keys(answers).combine_chunks())
-        for name in answers.column_names:
-            if name not in _KEYS:
-                values[f"{annotator}_{name}"] = answers[name].take(at)
-    return ShardRows(_with_columns(values, kept.num_rows, columns), found)
+        table = _read(store, path, None)
+        table = table.drop_columns([n for n in table.column_names if n.startswith(DISTRIBUTION_PREFIX)])
+        found.add(annotator, table.schema)
+        at = pc.index_in(person_keys, value_set=_person_keys(table).combine_chunks())
+        answers[annotator] = {name: table[name].take(at) for name in table.column_names if name not in _KEYS}
+        values |= {f"{annotator}_{name}": column for name, column in answers[annotator].items()}
+    decided = decisions_by_row(decisions, kept)
+    values |= final_columns(answers, decided, final.attributes, final.precedence, kept.num_rows)
+    return ShardRows(_with_columns(values, kept.num_rows, columns), found, decided.lost)
 
 
 def read_current(

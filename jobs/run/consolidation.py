@@ -7,7 +7,7 @@ import itertools
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from deltalake import Schema
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from actors.attributes import AttributeSchema
+from actors.corrections.decision import Decision
+from actors.corrections.decision_log import read_decisions
+from actors.corrections.settings import ConsensusSettings
 from actors.errors import PreconditionError, StoreError
 from actors.fingerprint import fingerprint_of
 from actors.records import SCHEMA_VERSION
@@ -29,12 +32,14 @@ from actors.storage.snapshot_table import NewFile, SnapshotTable, check_supporte
 from jobs.run.consolidated_rows import (
     FRAME_COLUMNS,
     AnswerColumns,
+    FinalValues,
     ShardRows,
     answer_columns,
     frame_rows,
     person_rows,
     read_current,
 )
+from jobs.run.words import counted
 
 _SHARDS_PER_FILE = 64
 _ROW_GROUP_ROWS = 20_000
@@ -60,6 +65,7 @@ class Consolidated:
         written: Files that were written now.
         incomplete: Maps a shard whose rows are left out to the reason: an object of its record is missing or
             damaged.
+        lost: Decisions in the files that were written now that find no person, by shard.
     """
 
     shards: int = 0
@@ -68,10 +74,13 @@ class Consolidated:
     files: int = 0
     written: int = 0
     incomplete: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, tuple[Decision, ...]] = field(default_factory=dict)
 
     def warnings(self) -> list[str]:
-        """Return a line for each of the first shards whose rows are left out, with the remedy."""
-        return [
+        """Return a line about decisions that find nobody, and one for each of the first shards left out."""
+        lost = sum(map(len, self.lost.values()))
+        found = [f"{counted(lost, 'correction')} without a person; shopframe review lost lists them"]
+        return found[: bool(lost)] + [
             f"{shard_id}: left out of the consolidated tables: {reason}; restore the object, or do the shard "
             "again with shopframe annotate --force"
             for shard_id, reason in itertools.islice(self.incomplete.items(), _WARNINGS)
@@ -107,7 +116,10 @@ class _Written:
 
 
 def consolidate_output(
-    store: ObjectStore, attributes: AttributeSchema, keep_versions_days: float
+    store: ObjectStore,
+    attributes: AttributeSchema,
+    consensus: ConsensusSettings,
+    keep_versions_days: float,
 ) -> Consolidated:
     """Bring `consolidated/` and `consolidated_frames/` up to date with the commit records.
 
@@ -119,6 +131,7 @@ def consolidate_output(
     Args:
         store: The output.
         attributes: The attribute schema of the last run.
+        consensus: The `consensus` settings.
         keep_versions_days: Days for which the files of a replaced version are kept.
 
     Raises:
@@ -134,21 +147,35 @@ def consolidate_output(
         reraise=True,
     )
     try:
-        return again(_consolidate, store, attributes, keep_versions_days)
+        return again(_consolidate, store, attributes, consensus, keep_versions_days)
     except PreconditionError as error:
         raise StoreError(f"{error}, {_ATTEMPTS} times; run shopframe consolidate again") from error
 
 
-def _consolidate(store: ObjectStore, attributes: AttributeSchema, keep_versions_days: float) -> Consolidated:
+def _consolidate(
+    store: ObjectStore,
+    attributes: AttributeSchema,
+    consensus: ConsensusSettings,
+    keep_versions_days: float,
+) -> Consolidated:
+    # The decisions are read first. One that is added meanwhile counts from the next consolidation on.
+    final = FinalValues(attributes, consensus.precedence, read_decisions(store))
     groups = list(_groups(list_records(store)))
     done = Consolidated(shards=sum(len(group.shard_ids) for group in groups))
     frames = _Update(store, layout.CONSOLIDATED_FRAMES, groups, done)
     frames.write(FRAME_COLUMNS, lambda record: frame_rows(store, record))
     done.frames = frames.finish(keep_versions_days)
-    persons = _Update(store, layout.CONSOLIDATED, groups, done)
-    persons.write_persons(attributes)
+    persons = _Update(store, layout.CONSOLIDATED, [_with_decisions(group, final) for group in groups], done)
+    persons.write_persons(final)
     done.persons = persons.finish(keep_versions_days)
     return done
+
+
+def _with_decisions(group: _Group, final: FinalValues) -> _Group:
+    """Return a group whose digest also changes with the decisions about its persons and the precedence."""
+    decisions = [d.decision_id for shard_id in group.shard_ids for d in final.decisions.get(shard_id, ())]
+    content = " ".join([group.digest, *final.precedence, *sorted(decisions)])
+    return replace(group, digest=hashlib.sha256(content.encode()).hexdigest()[:16])
 
 
 def starts_file(shard_id: str) -> bool:
@@ -195,7 +222,7 @@ class _Update:
         self._changed = [group for group in groups if group.digest not in present]
         self._kept = {group.digest: present[group.digest] for group in groups if group.digest in present}
 
-    def write_persons(self, attributes: AttributeSchema) -> None:
+    def write_persons(self, final: FinalValues) -> None:
         """Write the persons, with the union of the columns of all annotations tables.
 
         Which columns these are is certain only when all tables have been read, and opening them is most of
@@ -205,6 +232,7 @@ class _Update:
         Raises:
             PreconditionError: Another consolidation was faster.
         """
+        attributes = final.attributes
         made_for = fingerprint_of(attributes.to_json())
         if self._is_current(made_for):
             self._commit(_Written(self._snapshot.schema, [], tuple(self._kept.values())), made_for)
@@ -212,7 +240,7 @@ class _Update:
         known = self._expected_columns()
         while True:
             columns = self._with_kept(known, attributes).person_columns(attributes)
-            written = self._write(columns, partial(person_rows, self._store, columns=columns))
+            written = self._write(columns, partial(person_rows, self._store, columns=columns, final=final))
             if self._with_kept(written.answers, attributes).person_columns(attributes) == columns:
                 self._commit(written, made_for)
                 return
@@ -334,6 +362,8 @@ class _Update:
                 if shard.found is None:
                     continue
                 attempts[shard.shard_id] = shard.attempt_id
+                if shard.found.lost:
+                    self._done.lost[shard.shard_id] = shard.found.lost
                 known.update(shard.found.answers)
                 if shard.found.rows.num_rows:
                     waiting.append(shard.found.rows)

@@ -161,7 +161,7 @@ def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
             "log": opened.uri,
             "seconds": round(time.monotonic() - started, 1),
         }
-        status = wrap_up(output, schema, settings.output, run, done.postponed)
+        status = wrap_up(output, schema, settings.output, settings.consensus, run, done.postponed)
     print_summary(Console(soft_wrap=False), status, run)
     return done
 

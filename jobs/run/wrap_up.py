@@ -8,6 +8,7 @@ from typing import Any
 
 from actors.attributes import AttributeSchema
 from actors.commit.settings import OutputSettings
+from actors.corrections.settings import ConsensusSettings
 from actors.errors import OutputError
 from actors.gemini.egress_log import merge_egress
 from actors.storage import layout
@@ -24,6 +25,7 @@ def wrap_up(
     output: ObjectStore,
     schema: AttributeSchema,
     settings: OutputSettings,
+    consensus: ConsensusSettings,
     run: dict[str, Any],
     postponed: Sequence[dict[str, str]],
     superseded: Mapping[str, tuple[str, ...]] | None = None,
@@ -34,6 +36,7 @@ def wrap_up(
         output: The output.
         schema: The attribute schema.
         settings: The `output` settings.
+        consensus: The `consensus` settings.
         run: The counts of this run, to which the number of replaced shards and warnings about objects that
             can't be used are added.
         postponed: The shards that this run has postponed, with the reasons; the first ones if there are many.
@@ -54,7 +57,7 @@ def wrap_up(
             warnings.append(str(error))
     sweep(output)
     if settings.consolidate:
-        warnings += consolidate_output(output, schema, settings.keep_versions_days).warnings()
+        warnings += consolidate_output(output, schema, consensus, settings.keep_versions_days).warnings()
     for warning in warnings:
         log.warning(warning)
     run["warnings"] = warnings

@@ -13,6 +13,8 @@ import pytest
 from deltalake import DeltaTable
 
 from actors.attributes import AttributeSchema
+from actors.corrections.decision import Decision
+from actors.corrections.decision_log import append
 from actors.records import Annotation
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
@@ -53,8 +55,9 @@ def settings(**attributes: Any) -> Settings:
 def consolidate(
     store: ObjectStore, keep_versions_days: float = 0, of: Settings | None = None
 ) -> Consolidated:
-    schema = AttributeSchema((of or Settings()).attributes)
-    return consolidate_output(store, schema, keep_versions_days)
+    chosen = of or Settings()
+    schema = AttributeSchema(chosen.attributes)
+    return consolidate_output(store, schema, chosen.consensus, keep_versions_days)
 
 
 def globbed(store: ObjectStore, folder: str = "consolidated") -> list[dict[str, Any]]:
@@ -126,6 +129,23 @@ def test_a_changed_shard_rewrites_one_file_of_each_table(store):
         after = files_of(store, folder)
         assert len(after - before[folder]) == len(before[folder] - after) == 1
     assert persons_of(store) == dict.fromkeys(names, 1) | {names[7]: 2}
+
+
+def test_a_correction_rewrites_one_file_of_the_persons_and_another_precedence_all(store):
+    first, second = FIRST[:2]
+    write_output(store, {first: one(gender="male"), second: one(gender="male")})
+    consolidate(store)
+    about = {"shard_id": first, "frame_key": "f", "bbox": BOX, "detection": "001-00000000"}
+    given = {"reviewer": "ann", "tool": "test", "kind": "value", "attribute": "gender", "value": "female"}
+    append(store, [Decision.model_validate(about | given)])
+    assert consolidate(store).written == 1
+    assert [(row["gender"], row["gender_source"]) for row in globbed(store)] == [
+        ("female", "human"), ("male", "smolvlm"),
+    ]  # fmt: skip
+    assert consolidate(store).written == 0
+    machines = Settings.model_validate({"consensus": {"precedence": ["smolvlm"]}})
+    assert consolidate(store, of=machines).written == 2
+    assert [row["gender"] for row in globbed(store)] == ["male", "male"]
 
 
 def test_the_rows_of_new_removed_and_failed_shards_come_and_go(store):

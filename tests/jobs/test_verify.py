@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from actors.corrections.settings import ConsensusSettings
 from actors.storage.commit_record import read_record
 from actors.storage.object_store import ObjectStore
 from jobs.run.consolidation import consolidate_output
@@ -38,7 +39,7 @@ def committed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("verify") / "out"
     store = ObjectStore(str(folder))
     write_output(store, SHARDS)
-    consolidate_output(store, SCHEMA, keep_versions_days=0)
+    consolidate_output(store, SCHEMA, ConsensusSettings(), keep_versions_days=0)
     return folder
 
 
@@ -106,7 +107,7 @@ def test_nothing_is_wrong_with_what_a_run_wrote(tmp_path, verify, person_json, q
     store = ObjectStore(str(tmp_path / "out"))
     write_output(store, SHARDS, person_json=person_json)
     assert verify(store.uri, *quick) == []
-    consolidate_output(store, SCHEMA, keep_versions_days=0)
+    consolidate_output(store, SCHEMA, ConsensusSettings(), keep_versions_days=0)
     assert verify(store.uri, *quick) == []
 
 
@@ -355,7 +356,7 @@ def test_a_shard_that_is_committed_again_meanwhile_has_nothing_wrong(tmp_path):
 def test_a_bucket_is_verified_too(bucket: str, verify):
     store = ObjectStore(f"{bucket}/out")
     write_output(store, SHARDS)
-    consolidate_output(store, SCHEMA, keep_versions_days=0)
+    consolidate_output(store, SCHEMA, ConsensusSettings(), keep_versions_days=0)
     assert verify(store.uri) == []
     assert verify(store.uri, "--quick") == []
     path = read_record(store, "a")[0].object("persons").path

@@ -1,0 +1,1 @@
+"""What people decide about persons, and the values that follow from decisions and answers together."""
