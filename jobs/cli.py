@@ -29,6 +29,7 @@ COMMANDS = (
     Entry(
         "consolidate", "Bring the consolidated tables up to date with the commit records.", "jobs.consolidate"
     ),
+    Entry("review", "Export persons to a tool for corrections, and import what was decided.", "jobs.review"),
     Entry("verify", "Check that the output is what its commit records say.", "jobs.verify"),
     Entry("clean", "Delete what no commit record names and no running command may need.", "jobs.clean"),
     Entry("evaluate", "Measure the committed output against a ground-truth table.", "jobs.evaluate"),

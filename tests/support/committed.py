@@ -16,6 +16,7 @@ from actors.attributes import AttributeSchema
 from actors.commit.committer import Committer
 from actors.commit.settings import OutputSettings
 from actors.fingerprint import crop_sha256
+from actors.read.listing import list_shards
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Annotation, Distribution, Shard
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage.commit_record import read_record
@@ -25,6 +26,7 @@ from jobs.run.run_record import PlanCounts, RunRecord, write_run
 from jobs.settings import Settings
 
 SCHEMA = AttributeSchema(SchemaSettings())
+FRAME_WIDTH_PX = 2000
 FRAME_HEIGHT_PX = 1000
 _FINGERPRINTS = {"detect": "d", "person_json": "p", "smolvlm": "s", "gemini": "g"}
 
@@ -67,12 +69,16 @@ def write_output(
     Args:
         store: The output.
         shards: Maps a shard to its frames. A frame's key maps to its persons, or to the error if it failed.
-        settings: The settings of the run, whose attributes every annotator answers.
+        settings: The settings of the run, whose attributes every annotator answers. With an input, shards are
+            those that it has under these names.
         errors: Maps a shard that fails to the reason.
         cameras: Maps frames to their cameras. Other frames name none.
         output: Settings of the output.
     """
     settings = settings or Settings()
+    sources = {}
+    if settings.input.uri is not None:
+        sources = {shard.shard_id: shard for shard in list_shards(settings.input, settings.storage)}
     schema = AttributeSchema(settings.attributes)
     run = RunRecord(
         config=settings.as_dict(), fingerprints=_FINGERPRINTS, plan=PlanCounts(shards=len(shards))
@@ -81,6 +87,8 @@ def write_output(
     for shard_id, frames in shards.items():
         found = read_record(store, shard_id)
         block = _block(shard_id, frames, schema, (errors or {}).get(shard_id), cameras or {})
+        if shard_id in sources:
+            block = replace(block, task=replace(block.task, shard=sources[shard_id]))
         if found is not None:
             again = replace(block.task, replaces=found[0].attempt_id, attempt=found[0].attempt + 1)
             block = replace(block, task=again)
@@ -102,7 +110,7 @@ def _block(
             frame_rows.append(row | {"status": "error", "error": persons})
             continue
         counts = {"detected": len(persons), "kept": sum(p.kept for p in persons)}
-        frame_rows.append(row | counts | {"status": "ok", "width": 2000, "height": FRAME_HEIGHT_PX})
+        frame_rows.append(row | counts | {"status": "ok", "width": FRAME_WIDTH_PX, "height": FRAME_HEIGHT_PX})
         for index, person in enumerate(sorted(persons, key=lambda p: -p.score)):
             found.append(person)
             person_rows.append(

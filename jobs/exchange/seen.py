@@ -1,0 +1,40 @@
+"""What a tool's files say about frames and persons, in a form that is the same for all tools."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from actors.attribute import AttributeValue
+from actors.corrections.decision import Box
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A text that is no value of its attribute."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SeenPerson:
+    """A region that a tool's file has.
+
+    Attributes:
+        person_id: The id that it was exported with; copies repeat it, and drawn regions have none.
+        box: Its box, normalised to 0..1.
+        values: The values of the attributes that the region has.
+        not_a_person: Whether it was marked so.
+    """
+
+    person_id: str | None
+    box: Box
+    values: dict[str, AttributeValue | Unread] = field(default_factory=dict)
+    not_a_person: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SeenFrame:
+    """A frame that a tool's file has, known by its file name."""
+
+    file_name: str
+    persons: tuple[SeenPerson, ...]

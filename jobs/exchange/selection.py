@@ -1,0 +1,114 @@
+"""Choose persons from the consolidated table, by conditions on its columns or at random."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from actors.errors import ConfigError
+from actors.storage import layout
+from actors.storage.object_store import ObjectStore
+from actors.storage.snapshot_table import SnapshotTable
+
+Purpose = Literal["need", "audit"]
+
+_KEYS = ("shard_id", "frame_key", "person_index")
+_ORDER = ", ".join(_KEYS)
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "=": operator.eq,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_CONDITION = re.compile(r"\s*(\w+)\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Persons in their frames.
+
+    Attributes:
+        rows: The consolidated rows of all persons in the frames of the chosen ones, frame by frame.
+        chosen: Keys of the chosen persons: shard, frame and number.
+        available: Number of persons that fit the conditions.
+    """
+
+    rows: list[dict[str, Any]]
+    chosen: frozenset[tuple[str, str, int]]
+    available: int
+
+
+def select_persons(
+    store: ObjectStore, conditions: Sequence[str], limit: int | None, purpose: Purpose
+) -> Selection:
+    """Choose persons, and return all persons of their frames, so that a reviewer sees each frame whole.
+
+    Args:
+        store: The output.
+        conditions: Each a column, one of = != < <= > >=, and a value, such as `gender_confidence<0.6`. All of
+            them must hold. The value `null` stands for no value.
+        limit: Maximum number of persons; None for all.
+        purpose: `need` takes the first persons, `audit` draws them at random, each with the same probability.
+
+    Raises:
+        ConfigError: A condition is wrong, or the output has no consolidated table.
+    """
+    paths = SnapshotTable(store, layout.CONSOLIDATED).paths()
+    if not paths:
+        raise ConfigError(f"--output {store.uri}: it has no consolidated persons; run shopframe consolidate")
+    source = ds.dataset([store.full(path) for path in paths], filesystem=store.fs, format="parquet")
+    with duckdb.connect() as database:
+        persons = database.from_arrow(source).filter(duckdb.ColumnExpression("is_person"))
+        fitting = persons
+        for condition in conditions:
+            fitting = fitting.filter(_expression(condition, persons))
+        try:
+            keys: pa.Table = fitting.select(*_KEYS).order(_ORDER).to_arrow_table()
+        except duckdb.ConversionException as error:
+            raise ConfigError(f"--select: {str(error).splitlines()[0]}") from None
+        available = keys.num_rows
+        if limit is not None and limit < available:
+            keys = keys.take(_positions(available, limit, purpose))
+        frames = database.from_arrow(keys).select("shard_id", "frame_key").distinct()
+        rows: pa.Table = (
+            persons.join(frames, "shard_id, frame_key", how="semi").order(_ORDER).to_arrow_table()
+        )
+    chosen = frozenset(tuple(row.values()) for row in keys.to_pylist())
+    return Selection(rows.to_pylist(), chosen, available)
+
+
+def _positions(available: int, limit: int, purpose: Purpose) -> pa.Array:
+    if purpose == "need":
+        return pa.array(range(limit))
+    return pa.array(np.sort(np.random.default_rng().choice(available, limit, replace=False)))
+
+
+def _expression(condition: str, persons: duckdb.DuckDBPyRelation) -> duckdb.Expression:
+    match = _CONDITION.fullmatch(condition)
+    if match is None:
+        raise ConfigError(f"--select {condition}: write it as column=value, with one of = != < <= > >=")
+    name, sign, value = match.groups()
+    types = dict(zip(persons.columns, persons.types, strict=True))
+    if name not in types:
+        raise ConfigError(
+            f"--select {condition}: the consolidated table has no column {name}; it has "
+            f"{', '.join(sorted(types))}"
+        )
+    column = duckdb.ColumnExpression(name)
+    if value == "null" and sign in ("=", "!="):
+        return column.isnull() if sign == "=" else column.isnotnull()
+    constant = duckdb.ConstantExpression(value).cast(types[name])
+    if sign == "!=":
+        # No value is another value than any.
+        return (column != constant) | column.isnull()
+    found: duckdb.Expression = _OPERATORS[sign](column, constant)
+    return found

@@ -1,0 +1,239 @@
+"""Projects of the VGG Image Annotator, version 2, which version 3 imports too.
+
+Source: the format is that of VIA 2.0.10, `https://www.robots.ox.ac.uk/~vgg/software/via/`. Values of regions
+are texts; a checkbox is a mapping from the ids of its ticked options to true; an id may not contain `__`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from actors.attribute import Attribute, AttributeValue
+from actors.attributes import AttributeSchema
+from actors.corrections.decision import Box
+from actors.errors import ConfigError
+from jobs.exchange.exported import FRAMES, Exported, ExportedFrame, ExportedPerson
+from jobs.exchange.seen import SeenFrame, SeenPerson, Unread
+
+FRAMES_PER_PROJECT = 1000
+"""VIA 2 stays fast up to about as many images."""
+
+_PERSON_ID = "person_id"
+_NOT_A_PERSON = "not_a_person"
+_NULL = "null"
+_OWN_IDS = (_PERSON_ID, _NOT_A_PERSON)
+
+
+def projects(exported: Exported, frames_at: str | None = None) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and content of each project.
+
+    Args:
+        exported: The frames and persons.
+        frames_at: URL of the folder of the frames, by default the folder beside the projects.
+    """
+    schema = exported.schema_of_attributes
+    folder = f"{(frames_at or f'./{FRAMES}').rstrip('/')}/"
+    for number, start in enumerate(range(0, len(exported.frames), FRAMES_PER_PROJECT), start=1):
+        frames = exported.frames[start : start + FRAMES_PER_PROJECT]
+        name = f"via-{number:04d}"
+        metadata = {f"{frame.file_name}{frame.size_bytes}": _frame(frame, schema) for frame in frames}
+        project = {
+            "_via_settings": _settings(name, folder),
+            "_via_img_metadata": metadata,
+            "_via_attributes": {"region": _attributes(schema), "file": {}},
+            "_via_data_format_version": "2.0.10",
+            "_via_image_id_list": list(metadata),
+        }
+        yield f"{name}.json", json.dumps(project, ensure_ascii=False, indent=1).encode()
+
+
+def read_project(name: str, content: bytes, exported: Exported) -> Iterator[SeenFrame]:
+    """Yield the frames of a project.
+
+    Args:
+        name: Name of the file, for messages.
+        content: Its content: a project of VIA 2, or the mapping of its images alone.
+        exported: What was exported.
+
+    Raises:
+        ConfigError: The content is not such a project.
+    """
+    try:
+        project = json.loads(content)
+        images = project.get("_via_img_metadata", project)
+        frames = {frame.file_name: frame for frame in exported.frames}
+        for image in images.values():
+            file_name = str(image["filename"]).rpartition("/")[2]
+            frame = frames.get(file_name)
+            if frame is None:
+                yield SeenFrame(file_name, ())
+                continue
+            regions = image["regions"]
+            # VIA 1 and some exports have a mapping here.
+            listed = regions.values() if isinstance(regions, Mapping) else regions
+            schema = exported.schema_of_attributes
+            yield SeenFrame(file_name, tuple(_person(region, frame, schema) for region in listed))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{name}: not a project of VIA 2 ({type(error).__name__}: {error}); save it with Project, Save"
+        ) from error
+
+
+def _settings(name: str, folder: str) -> dict[str, Any]:
+    return {
+        "ui": {
+            "annotation_editor_height": 25,
+            "annotation_editor_fontsize": 0.8,
+            "leftsidebar_width": 18,
+            "image_grid": {
+                "img_height": 80,
+                "rshape_fill": "none",
+                "rshape_fill_opacity": 0.3,
+                "rshape_stroke": "yellow",
+                "rshape_stroke_width": 2,
+                "show_region_shape": True,
+                "show_image_policy": "all",
+            },
+            "image": {
+                "region_label": "__via_region_id__",
+                "region_color": "__via_default_region_color__",
+                "region_label_font": "10px Sans",
+                "on_image_annotation_editor_placement": "NEAR_REGION",
+            },
+        },
+        "core": {"buffer_size": 18, "filepath": {}, "default_filepath": folder},
+        "project": {"name": name},
+    }
+
+
+def _attributes(schema: AttributeSchema) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for attribute in schema:
+        described: dict[str, Any] = {
+            "type": {"category": "dropdown", "boolean": "radio", "integer": "text"}[attribute.type],
+            "description": attribute.description,
+        }
+        if attribute.type == "integer":
+            described["default_value"] = ""
+        else:
+            described["options"] = {_option(value, attribute): _label(value) for value in attribute.values}
+            described["default_options"] = {}
+        found[_attribute_id(attribute.name, schema)] = described
+    found[_NOT_A_PERSON] = {
+        "type": "checkbox",
+        "description": "Tick it if the box shows no person",
+        "options": {"yes": "not a person"},
+        "default_options": {},
+    }
+    found[_PERSON_ID] = {"type": "text", "description": "Leave it as it is", "default_value": ""}
+    return found
+
+
+def _attribute_id(name: str, schema: AttributeSchema) -> str:
+    return f"attribute-{schema.names.index(name)}" if "__" in name or name in _OWN_IDS else name
+
+
+def _option(value: AttributeValue, attribute: Attribute) -> str:
+    """Return the id of an option. VIA puts ids into the page's markup, so they are kept plain."""
+    if value is None:
+        return _NULL
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)
+    is_plain = re.fullmatch(r"[\w .,+-]+", text) and "__" not in text and text != _NULL
+    return text if is_plain else f"value-{attribute.values.index(value)}"
+
+
+def _label(value: AttributeValue) -> str:
+    names = {None: "can't be told", True: "yes", False: "no"}
+    return names[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def _pixels(box: Box, frame: ExportedFrame) -> tuple[int, int, int, int]:
+    """Return x, y, width and height in whole pixels, at least one pixel wide and high."""
+    x1, y1 = round(box[0] * frame.width), round(box[1] * frame.height)
+    x2, y2 = round(box[2] * frame.width), round(box[3] * frame.height)
+    return x1, y1, max(1, x2 - x1), max(1, y2 - y1)
+
+
+def shown_box(box: Box, frame: ExportedFrame) -> Box:
+    """Return a box as it comes back if nobody has moved it."""
+    return _normalised(*_pixels(box, frame), frame)
+
+
+def _frame(frame: ExportedFrame, schema: AttributeSchema) -> dict[str, Any]:
+    return {
+        "filename": frame.file_name,
+        "size": frame.size_bytes,
+        "regions": [_region(person, frame, schema) for person in frame.persons],
+        "file_attributes": {},
+    }
+
+
+def _region(person: ExportedPerson, frame: ExportedFrame, schema: AttributeSchema) -> dict[str, Any]:
+    x, y, width, height = _pixels(person.box, frame)
+    given = {_attribute_id(a.name, schema): _text(person.values.get(a.name), a) for a in schema}
+    return {
+        "shape_attributes": {"name": "rect", "x": x, "y": y, "width": width, "height": height},
+        "region_attributes": {
+            **{name: text for name, text in given.items() if text},
+            _NOT_A_PERSON: {},
+            _PERSON_ID: person.person_id,
+        },
+    }
+
+
+def _text(value: AttributeValue, attribute: Attribute) -> str:
+    """Return a value as VIA has it. A text field shows a null as nothing."""
+    if attribute.type == "integer":
+        return "" if value is None else str(value)
+    # A person without an answer has no value, and an attribute that can't be null has no option for it.
+    return "" if value is None and not attribute.nullable else _option(value, attribute)
+
+
+def _person(region: Mapping[str, Any], frame: ExportedFrame, schema: AttributeSchema) -> SeenPerson:
+    x, y, width, height = _rectangle(region["shape_attributes"])
+    given = region.get("region_attributes", {})
+    values: dict[str, AttributeValue | Unread] = {}
+    for attribute in schema:
+        text = str(given.get(_attribute_id(attribute.name, schema)) or "")
+        values[attribute.name] = _value(text, attribute)
+    return SeenPerson(
+        person_id=str(given.get(_PERSON_ID) or "") or None,
+        box=_normalised(x, y, width, height, frame),
+        values=values,
+        not_a_person=bool(given.get(_NOT_A_PERSON)),
+    )
+
+
+def _rectangle(shape: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    """Return x, y, width and height in pixels of a rectangle, or of that around another shape."""
+    kind = shape["name"]
+    if kind == "rect":
+        return shape["x"], shape["y"], shape["width"], shape["height"]
+    if kind in ("polygon", "polyline"):
+        xs: Sequence[float] = shape["all_points_x"]
+        ys: Sequence[float] = shape["all_points_y"]
+        return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+    rx, ry = shape.get("rx", shape.get("r", 0)), shape.get("ry", shape.get("r", 0))
+    return shape["cx"] - rx, shape["cy"] - ry, 2 * rx, 2 * ry
+
+
+def _normalised(x: float, y: float, width: float, height: float, frame: ExportedFrame) -> Box:
+    """Return the part of a box that is inside the frame, with at least a millionth of the frame's sides."""
+    box = (x / frame.width, y / frame.height, (x + width) / frame.width, (y + height) / frame.height)
+    x1, y1 = (min(max(value, 0.0), 1 - 1e-6) for value in box[:2])
+    x2, y2 = (max(min(value, 1.0), low + 1e-6) for value, low in zip(box[2:], (x1, y1), strict=True))
+    return (x1, y1, x2, y2)
+
+
+def _value(text: str, attribute: Attribute) -> AttributeValue | Unread:
+    if text == "":
+        return None
+    for value in attribute.values:
+        if text in (_option(value, attribute), str(value)):
+            return value
+    return Unread(text)
