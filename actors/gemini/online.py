@@ -133,7 +133,7 @@ class OnlineAnnotator(Annotator):
         self._clock: Clock = clock or SystemClock()
         self._client = GeminiClient(settings, resolved, schema, key)
         key_id = key_id_of(key.get_secret_value())
-        self._quota = Quota(store, key_id, resolved.model, settings.quota_limits, self._clock)
+        self._quota = Quota(settings.ledger_place(store), settings.quota_limits, key_id, self._clock)
         self._window = asyncio.Semaphore(settings.max_in_flight)
         self._waiting: list[_Waiting] = []
         self._recent: OrderedDict[tuple[str, bool], _Recent] = OrderedDict()

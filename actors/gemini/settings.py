@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from actors.attributes import REASONING_KEY, REASONING_MAX_CHARS, AttributeSchema
 from actors.commit.pending import PendingAnnotator
@@ -29,9 +29,12 @@ from actors.gemini.attribute_weights import AttributeWeights, check_weights
 from actors.gemini.camera_settings import GeminiCameras
 from actors.gemini.price_settings import GeminiPrices
 from actors.gemini.question import Question, RequestSettings, earlier_fingerprints, question_fingerprint
+from actors.gemini.quota.place import LedgerPlace, ledger_place
 from actors.gemini.quota.rules import QuotaLimits
 from actors.prompt import read_prompt
 from actors.settings_section import Section
+from actors.storage.object_store import ObjectStore
+from actors.storage.uris import absolute_uri
 
 ANNOTATOR = "gemini"
 
@@ -103,6 +106,17 @@ class GeminiSettings(Section):
     )
     api_version: str = Field(
         "v1beta", pattern=r"^v\d+(alpha|beta)?\d*$", description="Version of the Gemini API."
+    )
+    project: str = Field(
+        "default",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$",
+        description="Name of your Google project. Google counts requests by project and model, so runs of "
+        "one project share a quota even if their keys differ, and runs of different projects don't.",
+    )
+    ledger_uri: Annotated[str, AfterValidator(absolute_uri)] | None = Field(
+        None,
+        description="Folder in which the requests of the project are counted. By default, the output. "
+        "Outputs that share a project need the same folder, for example the URI of one of them.",
     )
     mode: Literal["online", "batch"] = Field(
         "online",
@@ -239,6 +253,10 @@ class GeminiSettings(Section):
     def quota_limits(self) -> QuotaLimits:
         """The configured quota of the project."""
         return QuotaLimits(self.requests_per_minute, self.tokens_per_minute, self.requests_per_day)
+
+    def ledger_place(self, output: ObjectStore) -> LedgerPlace:
+        """Return the place of the ledger for an output. Raises OSError if the output can't be listed."""
+        return ledger_place(output, self.ledger_uri, self.project, self.model)
 
     @property
     def family(self) -> ModelFamily:

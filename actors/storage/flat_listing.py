@@ -40,6 +40,25 @@ def list_flat(store: ObjectStore, folder: str) -> Iterator[ObjectInfo]:
         request["ContinuationToken"] = page["NextContinuationToken"]
 
 
+def folders_in(store: ObjectStore, most: int) -> list[str]:
+    """Return the names of the folders directly in a store, at most `most` of them.
+
+    On S3 this is one request, whatever the store contains; folders after the first 1,000 names are missing.
+
+    Raises:
+        OSError: The store can't be listed.
+    """
+    if store.is_s3:
+        bucket, key, _ = store.fs.split_path(store.full(""))
+        request = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "Delimiter": "/"}
+        page = fsspec.asyn.sync(store.fs.loop, store.fs._call_s3, "list_objects_v2", **request)
+        names = [str(found["Prefix"]) for found in page.get("CommonPrefixes", ())]
+    else:
+        entries = store.fs.ls(store.full(""), detail=True)
+        names = sorted(str(entry["name"]) for entry in entries if entry["type"] == "directory")
+    return [name.rstrip("/").rpartition("/")[2] for name in names[:most]]
+
+
 def names_in(store: ObjectStore, folder: str) -> list[str]:
     """Return the names of the objects and folders directly in a folder, or an empty list if there is none.
 

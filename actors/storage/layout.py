@@ -172,9 +172,18 @@ def dry_run_path(shard_id: str, frame_key: str) -> str:
     return f"{DRY_RUN}/{shard_id}.{object_name(frame_key)}.jpg"
 
 
-def quota_path(key_id: str, model: str) -> str:
-    """Path of the ledger of an API key and a model. `key_id` is a hash of the key."""
-    return f"quota/{key_id}.{object_name(model.removeprefix('models/'))}.json"
+QUOTA = "quota"
+
+
+def quota_path(project: str, model: str) -> str:
+    """Path of the ledger of a Gemini project and a model."""
+    return f"{QUOTA}/{object_name(project)}.{object_name(model.removeprefix('models/'))}.json"
+
+
+def is_quota_of_key(path: str, model: str) -> bool:
+    """Return whether a path is of the ledger of an API key and this model, as version 0.1 kept it."""
+    name = re.escape(object_name(model.removeprefix("models/")))
+    return re.fullmatch(rf"{QUOTA}/[0-9a-f]{{16}}\.{name}\.json", path) is not None
 
 
 JOURNAL = "gemini/journal"

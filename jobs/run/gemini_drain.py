@@ -17,6 +17,7 @@ from actors.fingerprint import annotators_in
 from actors.gemini.api.client import read_api_key
 from actors.gemini.backlog.listing import read_backlog
 from actors.gemini.backlog.selection import Backlog
+from actors.gemini.quota.place import ledger_notice
 from actors.gemini.quota.quota import Clock
 from actors.gemini.settings import ADDRESS, ANNOTATOR, ResolvedGemini, resolve_gemini
 from actors.gemini.stage import GeminiRun, make_stage
@@ -119,7 +120,9 @@ def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
     started = time.monotonic()
     with run_log(output) as opened:
         terminal = opened.terminal
-        for notice in (warning, *resolved.notices):
+        gemini = settings.gemini
+        shared = ledger_notice(output, gemini.ledger_uri, gemini.project, gemini.model)
+        for notice in (warning, *resolved.notices, shared):
             warn(notice, terminal)
         settings, _ = choose_person_json(settings, before, ())
         run_record = _note_model(output, before, settings, resolved)

@@ -167,8 +167,7 @@ def _quota(
     model = run.models.gemini
     if model is None:
         return None
-    path = layout.quota_path(model.key_id, settings.model)
-    found = read_status(store, path, settings.quota_limits, SystemClock().now())
+    found = read_status(settings.ledger_place(store), settings.quota_limits, SystemClock().now())
     requests = -(-waiting // settings.persons_per_request)
     return {
         "model": settings.model,

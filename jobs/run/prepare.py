@@ -11,6 +11,7 @@ from actors.errors import ConfigError
 from actors.fingerprint import annotators_in
 from actors.gemini.backlog.listing import WaitingShard, read_backlog
 from actors.gemini.backlog.selection import Backlog
+from actors.gemini.quota.place import ledger_notice
 from actors.gemini.settings import ANNOTATOR as GEMINI
 from actors.read.listing import is_partial, list_shards
 from actors.read.loose_images import list_members
@@ -102,8 +103,11 @@ def check_input(
     settings, documents = choose_person_json(settings, before, shards)
     settings = _with_reask(settings, annotator)
     resolved = resolve(settings, before)
-    for notice in resolved.gemini.notices if resolved.gemini is not None else ():
-        warn(notice, terminal)
+    if resolved.gemini is not None:
+        gemini = settings.gemini
+        shared = ledger_notice(output, gemini.ledger_uri, gemini.project, gemini.model)
+        for notice in (*resolved.gemini.notices, shared):
+            warn(notice, terminal)
     return CheckedInput(settings, documents, shards, resolved, kept.paths)
 
 

@@ -18,6 +18,7 @@ from tests.support.quota_simulation import (
     SMALL,
     SimulatedClock,
     in_memory,
+    place,
     quota,
     refusal,
     take,
@@ -114,7 +115,7 @@ def test_large_quotas_need_few_writes_and_small_ones_waste_nothing(tmp_path):
             return super().replace(path, content, etag)
 
     async def run() -> None:
-        holder = Quota(Counting(str(tmp_path)), "key", "model", LARGE, SimulatedClock())
+        holder = Quota(place(Counting(str(tmp_path))), LARGE, clock=SimulatedClock())
         for _ in range(400):
             await take(holder)
         # The first leases have 1, 2, 4, 8 and 16 requests; the others have 20.

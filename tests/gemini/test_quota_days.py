@@ -19,6 +19,7 @@ from tests.support.quota_simulation import (
     Simulation,
     StoppedClock,
     in_memory,
+    place,
     quota,
     take,
 )
@@ -171,7 +172,7 @@ def test_a_writer_that_never_wins_says_so(tmp_path):
 
     async def run() -> None:
         await take(other)
-        busy = Quota(Busy(str(tmp_path)), "key", "model", other.limits, SimulatedClock())
+        busy = Quota(place(Busy(str(tmp_path))), other.limits, clock=SimulatedClock())
         with pytest.raises(PreconditionError, match="fewer jobs"):
             await busy.reserve(1)
 

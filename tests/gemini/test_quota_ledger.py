@@ -11,7 +11,7 @@ import pytest
 
 from actors.errors import OutputError
 from actors.gemini.quota.ledger import pacific_day, reset_of
-from actors.gemini.quota.quota import Quota, QuotaLimits, key_id_of
+from actors.gemini.quota.quota import Quota, QuotaLimits
 from actors.gemini.quota.rules import ARRIVAL_MARGIN_S, LEASE_S, WINDOW_S, largest_lease
 from actors.storage.object_store import ObjectStore
 from tests.support.quota_simulation import (
@@ -19,6 +19,7 @@ from tests.support.quota_simulation import (
     PATH,
     SMALL,
     SimulatedClock,
+    place,
     quota,
     refusal,
     take,
@@ -126,7 +127,7 @@ def test_a_write_whose_answer_is_lost_counts_for_sure_and_once(tmp_path):
             return written
 
     async def run() -> None:
-        holder = Quota(Lossy(str(tmp_path)), "key", "model", SMALL, SimulatedClock())
+        holder = Quota(place(Lossy(str(tmp_path))), SMALL, clock=SimulatedClock())
         await take(holder)
         with pytest.raises(ConnectionError):
             await holder.reserve(100)
@@ -146,26 +147,12 @@ def test_a_store_slower_than_a_lease_gives_no_stale_right_to_send(tmp_path):
             return super().create(path, content)
 
     async def run() -> None:
-        holder = Quota(Slow(str(tmp_path)), "key", "model", SMALL, clock)
+        holder = Quota(place(Slow(str(tmp_path))), SMALL, clock=clock)
         assert (await refusal(holder)).reason == "per_minute"
         await take(holder)
         assert (await holder.status()).spent_today == 1
 
     asyncio.run(run())
-
-
-def test_keys_and_models_have_ledgers_of_their_own_that_dont_tell_the_key(tmp_path):
-    async def run() -> None:
-        clock = SimulatedClock()
-        for key in ("AIza-one", "AIza-two"):
-            for model in ("gemini-a", "models/gemini-a", "gemini-b"):
-                await take(Quota(ObjectStore(str(tmp_path)), key_id_of(key), model, SMALL, clock))
-
-    asyncio.run(run())
-    files = sorted(path.name for path in (tmp_path / "quota").glob("*.json"))
-    ids = sorted((key_id_of("AIza-one"), key_id_of("AIza-two")))
-    assert files == [f"{key_id}.gemini-{model}.json" for key_id in ids for model in "ab"]
-    assert not any("AIza" in path.read_text() + path.name for path in (tmp_path / "quota").glob("*.json"))
 
 
 def test_a_pacific_day_has_23_24_or_25_hours():

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
-from actors.gemini.quota.quota import NotNow, Quota, QuotaLimits, Reservation
+from actors.gemini.quota.quota import LedgerPlace, NotNow, Quota, QuotaLimits, Reservation
 from actors.gemini.quota.rules import ARRIVAL_MARGIN_S
 from actors.storage.layout import quota_path
 from actors.storage.object_store import ObjectStore
@@ -20,7 +20,7 @@ from actors.storage.object_store import ObjectStore
 PACIFIC = ZoneInfo("America/Los_Angeles")
 SMALL = QuotaLimits(10, 250_000, 60)
 LARGE = QuotaLimits(1000, 1_000_000, 10_000)
-PATH = quota_path("key", "model")
+PATH = quota_path("project", "model")
 
 
 class SimulatedClock:
@@ -48,7 +48,11 @@ def in_memory() -> str:
 
 
 def quota(uri: str, clock: SimulatedClock, limits: QuotaLimits = SMALL) -> Quota:
-    return Quota(ObjectStore(uri), "key", "model", limits, clock)
+    return Quota(place(ObjectStore(uri)), limits, clock=clock)
+
+
+def place(store: ObjectStore) -> LedgerPlace:
+    return LedgerPlace(store, PATH)
 
 
 async def take(holder: Quota, tokens: int = 100) -> Reservation:
@@ -120,7 +124,7 @@ class Simulation:
         self.clock = SimulatedClock(self.start)
 
     def new_holder(self) -> Quota:
-        return Quota(ObjectStore(self.uri), "key", "model", self.limits, self.clock)
+        return quota(self.uri, self.clock, self.limits)
 
     async def run(self, until: str) -> None:
         end = datetime.fromisoformat(until).timestamp()

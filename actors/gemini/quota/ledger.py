@@ -1,4 +1,4 @@
-"""The ledger of a quota: one object in the bucket per API key and model, shared by all jobs.
+"""The ledger of a quota: one object per Gemini project and model, shared by all jobs and outputs.
 
 Times are in seconds since the epoch. Days are dates in Pacific time, because Google's daily quotas reset
 at midnight there. The neighbouring module `rules` contains the rules, and `quota` updates the ledger.
@@ -45,7 +45,7 @@ class Lease(_Frozen):
 
 
 class Ledger(_Frozen):
-    """The requests and tokens counted for one API key and model.
+    """The requests and tokens counted for one project and model.
 
     Attributes:
         revision: Number of writes so far. Together with `writer`, it makes competing contents differ, so
@@ -58,9 +58,11 @@ class Ledger(_Frozen):
         shrunk_at: When the limits per minute were last lowered.
         share: Share of the configured limits that was in force then.
         leases: Leases that are in the window or still open.
+        keys: For each API key that was used, as its hash, the last day on which it was.
+        taken_over: URIs of the ledgers whose requests are counted here too.
     """
 
-    schema_version: Literal["1"] = "1"
+    schema_version: Literal["1", "2"] = "2"
     revision: int = 0
     writer: str = ""
     days: dict[date, NonNegativeInt] = Field(default_factory=dict)
@@ -70,6 +72,8 @@ class Ledger(_Frozen):
     shrunk_at: float = 0.0
     share: float = Field(1.0, gt=0, le=1)
     leases: tuple[Lease, ...] = ()
+    keys: dict[str, date] = Field(default_factory=dict)
+    taken_over: tuple[str, ...] = ()
 
 
 def key_id_of(api_key: str) -> str:

@@ -5,7 +5,8 @@ databases and not in objects that are written conditionally, `aiolimiter` stores
 them can correct a count afterwards. This module therefore implements its own windows and uses tenacity for
 retries.
 
-    quota = Quota(store, key_id_of(api_key), model, limits)
+    place = ledger_place(output, ledger_uri, project, model)
+    quota = Quota(place, limits, key_id_of(api_key))
     granted = await quota.reserve(estimated_tokens)    # a Reservation, or NotNow with a time and a reason
     ...                                                # send the request
     await quota.settle(granted, prompt_token_count)    # or quota.refused(granted, per_day=True)
@@ -29,6 +30,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from actors.errors import ConfigError, PreconditionError
 from actors.gemini.quota.lease import Clock, HeldLease, Reservation, SystemClock
 from actors.gemini.quota.ledger import Lease, Ledger, key_id_of, read_ledger
+from actors.gemini.quota.place import LedgerPlace, ledger_place, with_earlier, with_key
 from actors.gemini.quota.rules import (
     NotNow,
     QuotaLimits,
@@ -42,11 +44,9 @@ from actors.gemini.quota.rules import (
     with_use,
 )
 from actors.gemini.quota.status import QuotaStatus, read_status
-from actors.storage import layout
-from actors.storage.object_store import ObjectStore
 
-__all__ = ["Clock", "NotNow", "Quota", "QuotaLimits", "QuotaStatus", "Reservation"]
-__all__ += ["SystemClock", "key_id_of"]
+__all__ = ["Clock", "LedgerPlace", "NotNow", "Quota", "QuotaLimits", "QuotaStatus", "Reservation"]
+__all__ += ["SystemClock", "key_id_of", "ledger_place"]
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ _Answer = TypeVar("_Answer")
 
 
 class Quota:
-    """One holder's access to the quota of an API key and a model.
+    """One holder's access to the quota of a project and a model.
 
     Any number of holders on any machines may share a ledger, and they never overspend the quota together.
     Methods may be called concurrently within one event loop. All of them raise `OSError` (or another of
@@ -65,20 +65,21 @@ class Quota:
     at a write, and `OutputError` if the ledger is unreadable. After such an error, nothing may be sent.
 
     Args:
-        store: Store that holds the ledger, under `quota/`.
-        key_id: Name of the API key from `key_id_of`, never the key itself.
-        model: Name of the model as in the request, with or without "models/".
+        place: The place of the ledger, from `ledger_place`.
         limits: The configured limits.
+        key_id: Hash of the API key from `key_id_of`, which is only recorded.
         clock: Source of the time; by default this machine's clock.
     """
 
     def __init__(
-        self, store: ObjectStore, key_id: str, model: str, limits: QuotaLimits, clock: Clock | None = None
+        self, place: LedgerPlace, limits: QuotaLimits, key_id: str = "", clock: Clock | None = None
     ) -> None:
         self.limits = limits
         self.clock: Clock = clock or SystemClock()
-        self._store = store
-        self._path = layout.quota_path(key_id, model)
+        self._place = place
+        self._store, self._path = place.store, place.path
+        self._key_id = key_id
+        self._earlier: dict[str, Ledger] | None = None
         self._name = uuid.uuid4().hex[:12]
         self._lock = asyncio.Lock()
         self._known: tuple[Ledger, str | None] | None = None
@@ -173,7 +174,7 @@ class Quota:
     async def status(self) -> QuotaStatus:
         """Return the status of the quota from the current ledger."""
         now = self.clock.now()
-        return await asyncio.to_thread(read_status, self._store, self._path, self.limits, now)
+        return await asyncio.to_thread(read_status, self._place, self.limits, now)
 
     # --- leases ---
 
@@ -236,18 +237,21 @@ class Quota:
         except PreconditionError as error:
             raise PreconditionError(
                 f"{self._store.full(self._path)}: {_TRIES} attempts to write failed because other jobs wrote "
-                "first; let fewer jobs share one API key and model"
+                "first; let fewer jobs share one project and model"
             ) from error
 
     async def _try_update(self, change: Callable[[Ledger, float], tuple[Ledger, _Answer]]) -> _Answer:
         remembered = self._known is not None
         if self._known is None:
             self._known = await asyncio.to_thread(self._read)
+        if self._earlier is None:
+            self._earlier = await asyncio.to_thread(self._place.earlier_ledgers)
         stored, etag = self._known
         now = self.clock.now()
         before = current(stored, now)
         told = [self._held[lease_id] for lease_id in self._untold]
-        after, answer = change(with_use(before, [held.use() for held in told]), now)
+        known = with_use(with_earlier(before, self._earlier, now), [held.use() for held in told])
+        after, answer = change(known, now)
         if remembered and isinstance(answer, NotNow):
             # Other holders may have returned requests since the ledger was read. A write would have failed
             # on the old version, but a refusal writes nothing, so the ledger is read again.
@@ -261,6 +265,7 @@ class Quota:
                 self._path,
             )
         if ahead or after != before:
+            after = with_key(after, self._key_id, now)
             await self._write(after, stored.revision + 1, etag)
         for held in told:
             held.counted_tokens = held.spent_tokens

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from actors.gemini.quota.ledger import Ledger, pacific_day, read_ledger, reset_of
+from actors.gemini.quota.place import LedgerPlace, with_earlier
 from actors.gemini.quota.rules import QuotaLimits, current, in_window, left_today, limit_at
-from actors.storage.object_store import ObjectStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,11 @@ def status_of(ledger: Ledger, limits: QuotaLimits, now: float) -> QuotaStatus:
     )
 
 
-def read_status(store: ObjectStore, path: str, limits: QuotaLimits, now: float) -> QuotaStatus:
+def read_status(place: LedgerPlace, limits: QuotaLimits, now: float) -> QuotaStatus:
     """Read the ledger and return the status of the quota. Callers don't need to hold the quota.
 
     Args:
-        store: Store that holds the ledger.
-        path: Path of the ledger, from `layout.quota_path`.
+        place: The place of the ledger.
         limits: The configured limits.
         now: Current time in seconds since the epoch.
 
@@ -81,5 +80,6 @@ def read_status(store: ObjectStore, path: str, limits: QuotaLimits, now: float) 
         OutputError: The ledger is unreadable.
         OSError: The store can't be reached.
     """
-    found = read_ledger(store, path)
-    return status_of(found[0] if found else Ledger(), limits, now)
+    found = read_ledger(place.store, place.path)
+    ledger = with_earlier(found[0] if found else Ledger(), place.earlier_ledgers(), now)
+    return status_of(ledger, limits, now)
