@@ -112,14 +112,24 @@ class GeminiUnavailableError(ShopframeError):
 
     Attributes:
         retry_after_s: Seconds to wait according to the server, or None if it gave no time.
+        was_sent: Whether the request can have reached the server.
+        may_be_billed: Whether the server may have answered the request, although the answer didn't arrive.
     """
 
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        retry_after_s: float | None = None,
+        was_sent: bool = True,
+        may_be_billed: bool = False,
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.was_sent = was_sent
+        self.may_be_billed = may_be_billed
 
-    def __reduce__(self) -> tuple[type[Self], tuple[str, float | None]]:
-        return type(self), (str(self), self.retry_after_s)
+    def __reduce__(self) -> tuple[type[Self], tuple[str, float | None, bool, bool]]:
+        return type(self), (str(self), self.retry_after_s, self.was_sent, self.may_be_billed)
 
 
 class PreconditionError(ShopframeError):

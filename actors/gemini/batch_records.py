@@ -28,7 +28,8 @@ class BatchRecord(_Frozen):
     """The record of one job.
 
     `requests` are the lines of the job's file, and each lists its crops in the order in which they are
-    shown. `model` is None in records of earlier versions. `closed` tells how the job ended; it is None
+    shown. `model` is None in records of earlier versions. `run_id` and `expected_usd` tell which run has
+    submitted the job, and what it expected the job to cost. `closed` tells how the job ended; it is None
     while the answers are not in the journal yet.
     """
 
@@ -38,6 +39,8 @@ class BatchRecord(_Frozen):
     seed: int
     requests: tuple[tuple[BatchCrop, ...], ...]
     model: str | None = None
+    run_id: str = ""
+    expected_usd: float = 0.0
     closed: str | None = None
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Protocol
 
 from actors.gemini.answer_journal import JournalEntry
 from actors.gemini.api.packing import Crop
+from actors.gemini.quota.ledger import RunSpend
 from actors.records import SETTLED, Outcome
 
 Person = tuple[str, int]
@@ -62,6 +63,21 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an annotator is.
+
+    Attributes:
+        steps: Number that grows whenever a request was answered, refused or given up, or a job was looked at.
+        wait_s: For how many more seconds the annotator waits on purpose.
+        reason: Why it waits, as in `NotNow.reason`.
+    """
+
+    steps: int = 0
+    wait_s: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Answers:
     """Answers to the crops of one call.
 
@@ -83,8 +99,11 @@ class Annotator(Protocol):
 
     waits_for_all: ClassVar[bool]
 
-    async def begin(self) -> None:
-        """Begin a run. The call is not repeated if Ray restarts the actor during the run."""
+    async def begin(self, run_id: str) -> None:
+        """Begin or join a run. The call is not repeated if Ray restarts the actor during the run."""
+
+    async def progress(self) -> Progress:
+        """Return how far the annotator is."""
 
     async def collect(self, tasks: Sequence[DrainTask]) -> Stop | None:
         """Get the answers for all shards of the run before `ask`. Returns the reason if some are missing."""
@@ -92,5 +111,5 @@ class Annotator(Protocol):
     async def ask(self, crops: Sequence[AskedCrop]) -> Answers:
         """Return the answers to these crops, as far as there are any."""
 
-    async def finish(self) -> None:
-        """End the run when there is nothing more to ask."""
+    async def finish(self) -> RunSpend:
+        """End the run when there is nothing more to ask, and return what it has spent."""

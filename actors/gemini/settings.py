@@ -26,6 +26,7 @@ from actors.gemini.api.model_families import (
     price_of,
 )
 from actors.gemini.attribute_weights import AttributeWeights, check_weights
+from actors.gemini.batch_settings import GeminiBatch
 from actors.gemini.camera_settings import GeminiCameras
 from actors.gemini.price_settings import GeminiPrices
 from actors.gemini.question import Question, RequestSettings, earlier_fingerprints, question_fingerprint
@@ -43,31 +44,6 @@ ADDRESS = ("base_url", "api_version")
 
 ID_KEY = "image_id"
 """Key in an answer that repeats the id of the image it describes."""
-
-
-class GeminiBatch(Section):
-    """Limits of batch mode."""
-
-    max_requests: int = Field(10_000, ge=1, description="Maximum number of requests per batch job.")
-    max_file_bytes: int = Field(
-        256 << 20,
-        ge=1 << 20,
-        le=2 << 30,
-        description="Maximum size of a file of requests, in bytes. Its crops are held in memory, and Google "
-        "accepts up to 2 GB.",
-    )
-    max_enqueued_tokens: int = Field(
-        3_000_000,
-        ge=1,
-        description="Maximum number of input tokens in unfinished jobs. Google limits it by model and tier.",
-    )
-    poll_s: float = Field(60, gt=0, description="Seconds between two checks of a running job.")
-    deadline_s: float = Field(
-        86_400,
-        gt=0,
-        description="Seconds after which a job is cancelled. Persons that it has not answered are pending "
-        "again.",
-    )
 
 
 class GeminiSettings(Section):
@@ -159,15 +135,17 @@ class GeminiSettings(Section):
         120, gt=0, le=3600, description="Maximum number of seconds to wait for an answer."
     )
     retries: int = Field(
-        5,
+        3,
         ge=0,
         le=100,
-        description="How many times a request is sent again if it failed for a temporary reason.",
+        description="How many times a request is sent again that fails while others are answered. While none "
+        "is answered, one at a time is tried, for half an hour at most.",
     )
     retry_max_wait_s: float = Field(
         300,
         gt=0,
-        description="Maximum number of seconds to wait before such a retry, unless the server asks for more.",
+        description="Maximum number of seconds between two tries while no request is answered, unless the "
+        "server asks for more. Above 600, it counts as 600.",
     )
     temperature: float | None = Field(
         0,
@@ -265,8 +243,12 @@ class GeminiSettings(Section):
 
     @property
     def price(self) -> Price:
-        """The price of the model's tokens: as configured, else from the table of models."""
-        known, own = price_of(self.model), self.prices
+        """The price of the model's tokens."""
+        return self.price_of(None)
+
+    def price_of(self, model: str | None) -> Price:
+        """Return the price of a model's tokens: as configured, else from the table of models."""
+        known, own = price_of(model or self.model), self.prices
         return Price(
             known.input_usd if own.input_usd is None else own.input_usd,
             known.output_usd if own.output_usd is None else own.output_usd,

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,10 +22,14 @@ from actors.errors import ConfigError, ShopframeError
 from actors.gemini.backlog.claims import BEAT_S, Claim, Claims
 from actors.gemini.backlog.drain import Drained, ShardDrainer
 from actors.gemini.batch import BatchAnnotator
+from actors.gemini.batch_records import open_batches
 from actors.gemini.online import OnlineAnnotator
-from actors.gemini.protocol import Answers, AskedCrop, DrainTask, Stop
+from actors.gemini.protocol import Answers, AskedCrop, DrainTask, Progress, Stop
+from actors.gemini.quota.ledger import RunSpend
 from actors.gemini.quota.quota import Clock
+from actors.gemini.sender import begin_run
 from actors.gemini.settings import GeminiSettings, ResolvedGemini
+from actors.gemini.stall_watch import StallWatch
 from actors.storage.object_store import ObjectStore
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 
@@ -51,14 +55,15 @@ def start_annotator(
     resolved: ResolvedGemini,
     schema: AttributeSchema,
     store: ObjectStore,
+    run_id: str,
     clock: Clock | None = None,
 ) -> Any:
     """Return the throttled actor for these settings and this output, and start it if it isn't running yet.
 
-    Jobs with the same settings, prompt, schema and output share one actor. Other jobs have their own actor,
-    but share the ledger. If the actor dies, Ray restarts it on any node with room, and it reads from the
-    ledger what was spent. The actor ends with the job that started it. Another job that needs it then starts
-    a new one.
+    Jobs with the same settings, prompt, schema and output share one actor, and one run in the ledger. Other
+    jobs have their own actor, but share the ledger. If the actor dies, Ray restarts it on any node with room,
+    and it reads from the ledger what was spent. The actor ends with the job that started it. Another job that
+    needs it then starts a new one.
 
     Returns:
         The handle of the actor.
@@ -82,18 +87,25 @@ def start_annotator(
         stop=stop_after_attempt(_NAME_TRIES),
         reraise=True,
     )
-    return attempts(lambda: remote.remote(settings, resolved, schema, store, clock))
+    return attempts(lambda: remote.remote(settings, resolved, schema, store, clock, run_id))
 
 
 @dataclass(slots=True)
 class GeminiRun:
-    """What the stage did in this run. `held` counts shards that it left to another run that works on them."""
+    """What the stage did in this run.
+
+    `held` counts shards that it left to another run that works on them, and `in_jobs` the crops in open batch
+    jobs, about which online mode doesn't ask. `spent` is what the run has spent, and the interrupted run that
+    it continued, if there was one.
+    """
 
     answered: int = 0
     shards: int = 0
     held: int = 0
+    in_jobs: int = 0
     errors: list[tuple[str, str]] = field(default_factory=list)
     stop: Stop | None = None
+    spent: RunSpend | None = None
 
     @property
     def failed(self) -> bool:
@@ -113,10 +125,20 @@ class GeminiRun:
             "answered": self.answered,
             "shards": self.shards,
             "held": self.held,
+            "in_jobs": self.in_jobs,
             "failed": self.failed,
             "errors": dict(self.errors[:5]),
             "stopped": None if self.stop is None else asdict(self.stop),
+            "cost_usd": None if self.spent is None else _costs(self.spent),
         }
+
+
+def _costs(spent: RunSpend) -> dict[str, float]:
+    return {
+        "estimated": round(spent.expected_usd, 6),
+        "counted": round(spent.counted_usd, 6),
+        "unknown": round(spent.unknown_usd, 6),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +157,7 @@ class BacklogWorker:
         find_annotator: Returns the handle of the annotator's actor, and starts the actor if it isn't running.
         drainer: Works off a shard.
         holder: Name of this run in its claims.
+        run_id: Id of this run in the ledger.
         waits_for_all: The attribute of the same name of the annotator's class.
 
     Raises:
@@ -142,10 +165,18 @@ class BacklogWorker:
     """
 
     def __init__(
-        self, find_annotator: Callable[[], Any], drainer: ShardDrainer, holder: str, waits_for_all: bool
+        self,
+        find_annotator: Callable[[], Any],
+        drainer: ShardDrainer,
+        holder: str,
+        run_id: str,
+        waits_for_all: bool,
     ) -> None:
         self.done = GeminiRun()
+        self._find_annotator = find_annotator
         self._annotator = find_annotator()
+        self._progress: Progress | None = None
+        self._asked_progress: Any = None
         self._waits_for_all = waits_for_all
         self._worker: Any = (
             ray.remote(_DrainActor)
@@ -155,8 +186,9 @@ class BacklogWorker:
         self._offered: deque[DrainTask] = deque()
         self._running: dict[Any, DrainTask] = {}
         self._claimed: list[_Claimed] = []
+        self._finished = 0
         try:
-            ray.get(self._annotator.begin.remote())
+            ray.get(self._annotator.begin.remote(run_id))
         except ray.exceptions.RayActorError as error:
             raise ConfigError(
                 "gemini: the actor can't start; on a cluster every node needs GEMINI_API_KEY in its "
@@ -190,6 +222,7 @@ class BacklogWorker:
         finished = []
         for reference in ready:
             task, drained = self._running.pop(reference), ray.get(reference)
+            self._finished += 1
             if drained.claim == "ours":
                 self._count(drained)
                 finished.append(drained)
@@ -197,7 +230,9 @@ class BacklogWorker:
                 self._claimed.append(_Claimed(task, drained.claim, time.monotonic() + BEAT_S))
         return finished
 
-    def finish(self, said: Callable[[GeminiRun, int], None], poll_s: float = 0.5) -> GeminiRun:
+    def finish(
+        self, said: Callable[[GeminiRun, int], None], watch: StallWatch, poll_s: float = 0.5
+    ) -> GeminiRun:
         """Work until there is nothing left to do or the stage stops.
 
         Shards that another living run works on are left to it. Shards of a dead run are taken over; it takes
@@ -205,14 +240,19 @@ class BacklogWorker:
 
         Args:
             said: Called repeatedly with what was done so far and the number of shards that are left.
+            watch: Notices that nothing moves.
             poll_s: Longest time between two such calls, in seconds.
+
+        Raises:
+            StalledError: Nothing moves.
         """
-        stop = self._collect(said, poll_s) if self._waits_for_all and self._offered else None
+        stop = self._collect(said, watch, poll_s) if self._waits_for_all and self._offered else None
         while self._running or (self.done.stop is None and self._has_more):
             self._advance(poll_s)
             said(self.done, len(self._running) + len(self._offered))
+            self._look(watch)
         self.done.held = sum(claimed.claim == "theirs" for claimed in self._claimed)
-        ray.get(self._worker.finish.remote())
+        self.done.spent = ray.get(self._worker.finish.remote())
         # The stop takes effect only now, so that answers that came before it are still committed.
         self.done.stop = self.done.stop or stop
         return self.done
@@ -221,10 +261,27 @@ class BacklogWorker:
     def _has_more(self) -> bool:
         return bool(self._offered) or any(claimed.claim == "unknown" for claimed in self._claimed)
 
-    def _collect(self, said: Callable[[GeminiRun, int], None], poll_s: float) -> Stop | None:
+    def _look(self, watch: StallWatch) -> None:
+        """Ask how far the annotator is, without waiting for its answer, and look whether anything moves."""
+        if self._asked_progress is None:
+            self._asked_progress = self._annotator.progress.remote()
+        if ray.wait([self._asked_progress], timeout=0)[0]:
+            try:
+                self._progress = ray.get(self._asked_progress)
+            except ray.exceptions.RayActorError:  # The actor of another run has ended with that run.
+                self._annotator = self._find_annotator()
+            self._asked_progress = None
+            watch.look(self._progress, self._finished, [task.shard_id for task in self._running.values()])
+        else:
+            watch.look(None, self._finished, [task.shard_id for task in self._running.values()])
+
+    def _collect(
+        self, said: Callable[[GeminiRun, int], None], watch: StallWatch, poll_s: float
+    ) -> Stop | None:
         running = self._annotator.collect.remote(list(self._offered))
         while not ray.wait([running], timeout=poll_s)[0]:
             said(self.done, len(self._offered))
+            self._look(watch)
         stop: Stop | None = ray.get(running)
         if stop is not None:
             log.warning("gemini stopped: %s: %s", stop.kind, stop.reason)
@@ -254,12 +311,29 @@ def make_stage(
     reask = settings.reask_violations and settings.mode == "online"
     drainer = ShardDrainer(committer, schema, resolved, settings.cameras, crop_restorer, reask)
     holder = uuid.uuid4().hex
+    run_id = begin_run(settings, committer.store, clock)
     if settings.mode == "batch":
         remote = ray.remote(BatchAnnotator).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
-        annotator = remote.remote(settings, drainer, holder, clock)
-        return BacklogWorker(lambda: annotator, drainer, holder, BatchAnnotator.waits_for_all)
-    find_annotator = partial(start_annotator, settings, resolved, schema, committer.store, clock)
-    return BacklogWorker(find_annotator, drainer, holder, OnlineAnnotator.waits_for_all)
+        annotator = remote.remote(settings, drainer, holder, clock, run_id)
+        return BacklogWorker(lambda: annotator, drainer, holder, run_id, BatchAnnotator.waits_for_all)
+    in_jobs = _ended_jobs(settings, drainer, holder, run_id, clock)
+    drainer = replace(drainer, in_jobs=frozenset(in_jobs))
+    find_annotator = partial(start_annotator, settings, resolved, schema, committer.store, run_id, clock)
+    stage = BacklogWorker(find_annotator, drainer, holder, run_id, OnlineAnnotator.waits_for_all)
+    stage.done.in_jobs = len(in_jobs)
+    return stage
+
+
+def _ended_jobs(
+    settings: GeminiSettings, drainer: ShardDrainer, holder: str, run_id: str, clock: Clock | None
+) -> list[str]:
+    """Get the answers of batch jobs that have ended, and return the digests of crops in all others."""
+    if next(open_batches(drainer.committer.store, drainer.resolved.question), None) is None:
+        return []
+    remote = ray.remote(BatchAnnotator).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+    annotator: Any = remote.remote(settings, drainer, f"{holder}-jobs", clock, run_id)
+    found: list[str] = ray.get(annotator.collect_ended.remote())
+    return found
 
 
 class _DrainActor:
@@ -286,10 +360,11 @@ class _DrainActor:
         except STORAGE_ERRORS as error:
             return Drained(task.shard_id, error=storage_error_text(error))
 
-    def finish(self) -> None:
+    def finish(self) -> RunSpend:
         """End the annotator's run and the claims when there is nothing more to ask."""
-        self._call("finish")
+        spent: RunSpend = self._call("finish")
         self._claims.close()
+        return spent
 
     def _ask(self, crops: Sequence[AskedCrop]) -> Answers:
         answer: Answers = self._call("ask", list(crops))

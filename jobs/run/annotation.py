@@ -18,6 +18,7 @@ from actors.detect.shard_detector import ShardDetector
 from actors.errors import StalledError, StoreError
 from actors.gemini.backlog.selection import Backlog
 from actors.gemini.stage import GeminiRun, make_stage
+from actors.gemini.stall_watch import StallWatch
 from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.stages import BlockStage, StageContext, annotate_stage, commit_stage, detect_stage
 from actors.storage.object_store import ObjectStore
@@ -187,7 +188,8 @@ def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
         if gemini is None or backlog is None:
             return GeminiRun()
         gemini.offer(backlog.afterwards())
-        return gemini.finish(GeminiDisplay(display.say))
+        stalls = StallWatch(settings.run.stall_warning_s, settings.run.stall_fail_s, display.say)
+        return gemini.finish(GeminiDisplay(display.say), stalls)
 
 
 def _retries(settings: RunSettings) -> Retries:

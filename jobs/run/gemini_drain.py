@@ -19,8 +19,10 @@ from actors.gemini.backlog.listing import read_backlog
 from actors.gemini.backlog.selection import Backlog
 from actors.gemini.quota.place import ledger_notice
 from actors.gemini.quota.quota import Clock
+from actors.gemini.sender import reset_quota
 from actors.gemini.settings import ADDRESS, ANNOTATOR, ResolvedGemini, resolve_gemini
 from actors.gemini.stage import GeminiRun, make_stage
+from actors.gemini.stall_watch import StallWatch
 from actors.read.settings import InputSettings
 from actors.records import SETTLED
 from actors.storage.object_store import ObjectStore
@@ -97,12 +99,13 @@ def refuse_other_address(run: RunRecord, loaded: LoadedSettings) -> None:
             )
 
 
-def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
+def drain(settings: Settings, clock: Clock | None = None, quota_reset: bool = False) -> GeminiRun:
     """Ask Gemini about every pending person, within the quota, and return what was done.
 
     Args:
         settings: The settings of the run that made the output, overridden by those given now.
         clock: The clock that the quota uses, by default that of this machine.
+        quota_reset: Whether to forget first that the server declared the day's quota spent.
 
     Raises:
         ConfigError: If Gemini isn't enabled, there is no API key, or the output has no run.
@@ -124,6 +127,13 @@ def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
         shared = ledger_notice(output, gemini.ledger_uri, gemini.project, gemini.model)
         for notice in (warning, *resolved.notices, shared):
             warn(notice, terminal)
+        if quota_reset:
+            reset_quota(settings.gemini, output, clock)
+            print(
+                f"the quota of {gemini.model} is open again for project {gemini.project}; requests that were "
+                "sent today stay counted",
+                file=terminal,
+            )
         settings, _ = choose_person_json(settings, before, ())
         run_record = _note_model(output, before, settings, resolved)
         waiting = read_backlog(output, resolved, settings.gemini.cameras)
@@ -149,7 +159,12 @@ def drain(settings: Settings, clock: Clock | None = None) -> GeminiRun:
                     settings.gemini, resolved, resolved.schema, committer, crop_restorer, clock
                 )
                 stage.offer(backlog.at_once())
-                done = stage.finish(GeminiDisplay(lambda line: print(line, file=terminal, flush=True)))
+
+                def say(line: str) -> None:
+                    print(line, file=terminal, flush=True)
+
+                stalls = StallWatch(settings.run.stall_warning_s, settings.run.stall_fail_s, say)
+                done = stage.finish(GeminiDisplay(say), stalls)
         if done.stop is not None and done.stop.kind == "refused":
             # A key or model that was refused must not become the default of the next run.
             write_run(output, before)

@@ -29,14 +29,8 @@ def print_summary(console: Console, status: dict[str, Any], run: dict[str, Any])
         console.print(Text(f"documents: {run['documents']}"), soft_wrap=True)
     if replaced := run.get("shards_replaced"):
         console.print(f"removed {counted(replaced, 'shard')} whose input is now in other shards")
-    held = run.get("gemini", {}).get("held")
-    if held:
-        console.print(Text(f"gemini: {counted(held, 'shard')} left to another run, which is working on it"))
-    stopped = run.get("gemini", {}).get("stopped")
-    if stopped:
-        console.print(Text(f"gemini stopped: {stopped['reason']}"), soft_wrap=True)
-    for shard_id, error in run.get("gemini", {}).get("errors", {}).items():
-        console.print(Text(f"gemini: {shard_id}: {error}"), soft_wrap=True)
+    for line in _gemini_lines(run.get("gemini", {})):
+        console.print(Text(line), soft_wrap=True)
     for shard in status["postponed"][:_POSTPONED_SHOWN]:
         console.print(Text(f"postponed: {shard['shard']}: {shard['error']}"), soft_wrap=True)
     for warning in run.get("warnings", []):
@@ -49,6 +43,20 @@ def print_summary(console: Console, status: dict[str, Any], run: dict[str, Any])
     for warning in status["warnings"]:
         console.print(Text(f"warning: {warning}"), soft_wrap=True)
     console.print(Text(f"next: {status['next']}"), soft_wrap=True)
+
+
+def _gemini_lines(gemini: dict[str, Any]) -> Iterator[str]:
+    if held := gemini.get("held"):
+        yield f"gemini: {counted(held, 'shard')} left to another run, which is working on it"
+    if in_jobs := gemini.get("in_jobs"):
+        yield (
+            f"gemini: {counted(in_jobs, 'crop')} in open batch jobs not asked about: gemini.mode=batch waits "
+            "for the answers"
+        )
+    if stopped := gemini.get("stopped"):
+        yield f"gemini stopped: {stopped['reason']}"
+    for shard_id, error in gemini.get("errors", {}).items():
+        yield f"gemini: {shard_id}: {error}"
 
 
 def _summary_rows(status: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -96,6 +104,9 @@ def _summary_rows(status: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple
                 f"{name} models",
                 ", ".join(f"{counted(n, 'ok answer')} of {model}" for model, n in models.items()),
             )
+    cost = (run.get("gemini") or {}).get("cost_usd")
+    if cost and any(cost.values()):
+        yield "gemini cost", _cost_text(cost)
     quota = status["quota"]
     if quota is not None:
         left = "no daily limit" if quota["left_today"] is None else f"{quota['left_today']:,} left today"
@@ -111,3 +122,10 @@ def _summary_rows(status: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple
                 )
             ),
         )
+
+
+def _cost_text(cost: dict[str, float]) -> str:
+    text = f"about ${cost['counted']:.4f} in this run by Google's counts (estimated ${cost['estimated']:.4f})"
+    if cost["unknown"]:
+        text += f", and at most ${cost['unknown']:.4f} for requests without an answer"
+    return text

@@ -23,7 +23,8 @@ from actors.gemini.api.batch_jobs import (
 )
 from actors.gemini.api.client import GeminiClient
 from actors.gemini.api.packing import PackedRequest, pack
-from actors.gemini.settings import GeminiBatch, resolve_gemini
+from actors.gemini.batch_settings import GeminiBatch
+from actors.gemini.settings import resolve_gemini
 from tests.servers.gemini_clock import ServerClock
 from tests.servers.gemini_faults import Fault
 from tests.servers.gemini_server import GeminiServer, gemini_server

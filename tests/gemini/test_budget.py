@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -11,19 +10,15 @@ from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
 from actors.errors import ConfigError
 from actors.fingerprint import crop_sha256
-from actors.gemini.api.packing import Crop
 from actors.gemini.backlog.listing import read_backlog
 from actors.gemini.backlog.selection import drain_tasks
-from actors.gemini.online import OnlineAnnotator
-from actors.gemini.protocol import AskedCrop
 from actors.gemini.settings import GeminiSettings, resolve_gemini
 from actors.records import Annotation
 from actors.storage.object_store import ObjectStore
 from tests.servers.gemini_server import gemini_server
 from tests.support import gemini_job
 from tests.support.committed import Found, said, write_output
-from tests.support.gemini_asking import SCHEMA, jpeg, settings_for
-from tests.support.quota_simulation import SimulatedClock
+from tests.support.gemini_asking import jpeg
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -151,30 +146,3 @@ def test_runs_spend_their_budgets_on_the_least_confident_and_an_audit_and_on_nob
     assert not asked[0] & asked[1]
     audited = [n for n in asked[0] | asked[1] if LEAST_CONFIDENT.index(n) >= 2 * BUDGET]
     assert 1 <= len(audited) <= 4
-
-
-def test_a_run_stops_at_its_cost(tmp_path, monkeypatch):
-    with gemini_server() as server:
-        monkeypatch.setenv("GEMINI_API_KEY", server.key)
-        settings = settings_for(
-            server.base_url, requests_per_minute=1000, persons_per_request=8, max_cost_usd=0.005
-        )
-        asked = [AskedCrop("shard", Crop(f"shard/frame/{n}", jpeg(n))) for n in range(80)]
-
-        async def run():
-            annotator = OnlineAnnotator(
-                settings,
-                resolve_gemini(settings, SCHEMA),
-                SCHEMA,
-                ObjectStore(str(tmp_path)),
-                SimulatedClock(),
-            )
-            return await annotator.ask(asked)
-
-        found = asyncio.run(run())
-    assert found.stop is not None
-    assert found.stop.kind == "budget"
-    spent = [entry.cost_usd for entry in found.entries.values()]
-    # The run stops after the request that reaches the limit.
-    assert 0.005 <= sum(spent) < 0.005 + 8 * max(spent)
-    assert len(found.entries) == 8 * len(server.journal) < 80

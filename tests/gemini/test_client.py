@@ -124,7 +124,24 @@ def test_trouble_with_a_single_crop_is_its_outcome(fault, status):
     assert len(server.journal) == 1
 
 
-@pytest.mark.parametrize("fault", sorted(OUTCOMES.keys() - {"foreign_value"}))
+PARTLY = {"wrong_ids": 0, "missing_item": 3, "doubled_item": 0}
+"""For each fault that spoils one of several answers, the place of its crop among four."""
+
+
+@pytest.mark.parametrize(("fault", "place"), PARTLY.items())
+def test_an_id_that_is_missing_or_doubled_spoils_its_crop_alone(fault, place):
+    request = packed(4)
+    good, _ = ask(None, request)
+    answer, server = ask(fault, request)
+    spoiled = request.crops[place].key
+    assert answer.split_reason is None
+    assert answer.ask_again == (spoiled,)
+    assert answer.annotations == {k: a for k, a in good.annotations.items() if k != spoiled}
+    assert request.part(answer.ask_again).ids == (request.ids[place],)
+    assert len(server.journal) == 1
+
+
+@pytest.mark.parametrize("fault", sorted(OUTCOMES.keys() - {"foreign_value", *PARTLY}))
 def test_trouble_with_several_crops_asks_for_halves(fault):
     answer, server = ask(fault, packed(4))
     assert answer.annotations == {}

@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
 import pytest
 
 from actors.fingerprint import crop_sha256
 from actors.gemini.api.model_families import GEMINI_2_5, GEMINI_3, family_of, is_known
-from actors.gemini.api.packing import Crop
-from actors.gemini.online import OnlineAnnotator
-from actors.gemini.protocol import Answers, AskedCrop
 from actors.gemini.settings import GeminiSettings, resolve_gemini
-from actors.storage.object_store import ObjectStore
-from tests.servers.gemini_server import MODEL, MODEL_2_5, GeminiServer, gemini_server
-from tests.support.gemini_asking import SCHEMA, asking, jpeg, packed, settings_for
-from tests.support.quota_simulation import SimulatedClock
-
-
-def ask(
-    server: GeminiServer, folder: object, monkeypatch: Any, crops: list[bytes], **changes: Any
-) -> Answers:
-    """Ask the annotator of online mode about crops, in this process."""
-    monkeypatch.setenv("GEMINI_API_KEY", server.key)
-    settings = settings_for(server.base_url, requests_per_minute=1000, **changes)
-    asked = [AskedCrop("shard", Crop(f"shard/frame/{n}", crop)) for n, crop in enumerate(crops)]
-
-    async def run() -> Answers:
-        annotator = OnlineAnnotator(
-            settings, resolve_gemini(settings, SCHEMA), SCHEMA, ObjectStore(str(folder)), SimulatedClock()
-        )
-        return await annotator.ask(asked)
-
-    return asyncio.run(run())
+from tests.servers.gemini_server import MODEL, MODEL_2_5, gemini_server
+from tests.support.gemini_asking import SCHEMA, asking, jpeg, packed
+from tests.support.online_asking import ask
 
 
 def test_the_default_is_a_model_that_is_not_about_to_end():
@@ -140,7 +116,7 @@ def test_an_argument_that_is_refused_without_a_name_stops_after_two_requests(tmp
     crops = [jpeg(n) for n in range(48)]
     with gemini_server(models=("gemini-2.5-pro",)) as server:
         changes = {"model": "gemini-2.5-pro", "thinking_budget": 0, "max_in_flight": 1}
-        found = ask(server, tmp_path, monkeypatch, crops, **changes)
+        found = ask(tmp_path, server, monkeypatch, crops, **changes)
         assert [seen.status for seen in server.counted] == [400, 400]
     assert found.entries == {}
     assert found.stop is not None
@@ -153,7 +129,7 @@ def test_requests_in_flight_at_once_share_one_question_about_the_arguments(tmp_p
     crops = [jpeg(n) for n in range(48)]
     with gemini_server(models=("gemini-3.1-pro",)) as server:
         changes = {"model": "gemini-3.1-pro", "thinking_level": "minimal", "max_in_flight": 6}
-        found = ask(server, tmp_path, monkeypatch, crops, **changes)
+        found = ask(tmp_path, server, monkeypatch, crops, **changes)
         assert len(server.counted) <= 6 + 1
     assert found.stop is not None
     assert "change gemini.thinking_level" in found.stop.reason
@@ -162,7 +138,7 @@ def test_requests_in_flight_at_once_share_one_question_about_the_arguments(tmp_p
 def test_a_refused_crop_stays_its_own_outcome(tmp_path, monkeypatch):
     crops = [b"not an image", *(jpeg(n) for n in range(7))]
     with gemini_server() as server:
-        found = ask(server, tmp_path, monkeypatch, crops)
+        found = ask(tmp_path, server, monkeypatch, crops)
         blank = [seen for seen in server.journal if seen.status == 200 and len(seen.images) == 1]
     assert found.stop is None
     statuses = {digest: entry.annotation.status for digest, entry in found.entries.items()}

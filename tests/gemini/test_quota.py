@@ -191,21 +191,6 @@ def test_the_limits_come_back_a_twentieth_a_minute(tmp_path):
     asyncio.run(run())
 
 
-def test_refusals_in_a_row_leave_a_sixteenth_and_never_nothing(tmp_path):
-    async def run() -> None:
-        clock = SimulatedClock()
-        holder = quota(str(tmp_path), clock, QuotaLimits(10, 1000, 900))
-        for _ in range(8):
-            await holder.refused(await take(holder, 900), per_day=False)
-            assert (await refusal(holder)).until == clock.time + WINDOW_S
-            clock.time += WINDOW_S + LEASE_S + ARRIVAL_MARGIN_S
-        status = await holder.status()
-        assert (status.requests_per_minute, status.window_requests) == (1, 0)
-        assert status.tokens_per_minute <= 1000 / 8
-
-    asyncio.run(run())
-
-
 def test_a_refusal_for_the_day_ends_the_day_for_everybody(tmp_path):
     async def run() -> None:
         clock = SimulatedClock()

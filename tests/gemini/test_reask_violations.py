@@ -63,7 +63,7 @@ def drain(output: Path, server: GeminiServer, reask: bool) -> Drained:
 
         async def make() -> OnlineAnnotator:
             annotator = OnlineAnnotator(settings, resolved, SCHEMA, store, SimulatedClock())
-            await annotator.begin()
+            await annotator.begin("run")
             return annotator
 
         annotator = asyncio.run_coroutine_threadsafe(make(), loop).result()

@@ -62,6 +62,7 @@ class Job:
     ended_at: float | None = None
     responses_file: str | None = None
     stuck: bool = False
+    looks_until_cancelled: int = 0
 
     @property
     def tokens(self) -> int:
@@ -74,7 +75,7 @@ class Job:
             "name": self.name,
             "model": f"models/{self.model}",
             "displayName": self.display_name,
-            "state": f"BATCH_STATE_{self.state}",
+            "state": f"BATCH_STATE_{'RUNNING' if self.state == 'CANCELLING' else self.state}",
             "createTime": _time(self.created_at),
             "batchStats": {"requestCount": str(len(self.lines))},
         }
@@ -98,6 +99,15 @@ class ServerBatches:
         self._files: dict[str, StoredFile] = {}
         self._jobs: dict[str, Job] = {}
         self.enqueued_token_limit: int | None = None
+        self.answered_when_ended_early = 0
+        """Number of lines of a job that are answered when it is cancelled or expires."""
+        self.looks_until_cancelled = 0
+        """How often a job that is being cancelled is looked at before it has ended."""
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the files that have not been deleted."""
+        return list(self._files)
 
     @property
     def jobs(self) -> list[Job]:
@@ -109,6 +119,7 @@ class ServerBatches:
         app.router.add_post("/upload/{version}/files/{file}", self._upload)
         app.router.add_get("/{version}/files/{file}:download", self._download)
         app.router.add_get("/{version}/files/{file}", self._get_file)
+        app.router.add_get("/{version}/files", self._list_files)
         app.router.add_delete("/{version}/files/{file}", self._delete_file)
         app.router.add_post("/{version}/models/{model}:batchGenerateContent", self._create)
         app.router.add_get("/{version}/batches", self._list)
@@ -148,6 +159,14 @@ class ServerBatches:
 
     async def _get_file(self, http: web.Request) -> web.StreamResponse:
         return web.json_response(self._file(http).described())
+
+    async def _list_files(self, http: web.Request) -> web.StreamResponse:
+        size, start = int(http.query.get("pageSize", 10)), int(http.query.get("pageToken") or 0)
+        complete = [stored for stored in self._files.values() if stored.complete]
+        page: dict[str, Any] = {"files": [f.described() for f in complete[start : start + size]]}
+        if start + size < len(complete):
+            page["nextPageToken"] = str(start + size)
+        return web.json_response(page)
 
     async def _delete_file(self, http: web.Request) -> web.StreamResponse:
         del self._files[self._file(http).name]
@@ -215,12 +234,19 @@ class ServerBatches:
         job = self._job(http)
         self._advance(job)
         if job.state not in _TERMINAL:
-            job.state, job.ended_at = "CANCELLED", self._server.clock.now()
+            job.state, job.looks_until_cancelled = "CANCELLING", self.looks_until_cancelled
+            self._advance(job)
         return web.json_response({})
 
     def _advance(self, job: Job) -> None:
         """Bring the state of a job up to date."""
         now = self._server.clock.now()
+        if job.state == "CANCELLING":
+            job.looks_until_cancelled -= 1
+            if job.looks_until_cancelled < 0:
+                job.state, job.ended_at = "CANCELLED", now
+                self._write_answers(job, job.lines[: self.answered_when_ended_early])
+            return
         if job.state in _TERMINAL or job.stuck or now < job.created_at + self._delay_s:
             return
         ended = next((f for f in ("job_failed", "job_expired", "job_stuck") if self._take(f)), None)
@@ -230,10 +256,17 @@ class ServerBatches:
         job.ended_at = now
         if ended:
             job.state = ended.removeprefix("job_").upper()
+            if job.state == "EXPIRED":
+                self._write_answers(job, job.lines[: self.answered_when_ended_early])
             return
         job.state = "SUCCEEDED"
+        self._write_answers(job, job.lines)
+
+    def _write_answers(self, job: Job, answered: list[tuple[str, Request]]) -> None:
+        if not answered:
+            return
         name = f"files/{job.name.removeprefix('batches/')}-output"
-        lines = [self._line(job, key, request) for key, request in job.lines]
+        lines = [self._line(job, key, request) for key, request in answered]
         # The order is reversed, so clients must match answers by their keys.
         content = "".join(json.dumps(line) + "\n" for line in lines[::-1] if line)
         stored = StoredFile(name, "application/jsonl", "", len(content), generated=True, complete=True)

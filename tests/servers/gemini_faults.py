@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.servers.gemini_answers import Request, list_key
+from tests.servers.gemini_clock import ServerClock
 
 FREE_TIER = "generativelanguage.googleapis.com/generate_content_free_tier"
 RPC = "type.googleapis.com/google.rpc"
@@ -48,6 +49,8 @@ class Fault:
         retry_after_s: Time that a 429 or 503 tells the client to wait.
         seconds: Duration of a hang, after which the connection is dropped; None means until the server
             stops.
+        since: Time by the server's clock from which the fault strikes.
+        until: Time by the server's clock until which the fault strikes; None means without an end.
     """
 
     kind: str
@@ -57,13 +60,17 @@ class Fault:
     where: str = "any"
     retry_after_s: float = 20.0
     seconds: float | None = None
+    since: float = 0.0
+    until: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"there is no fault {self.kind!r}; use one of: {', '.join(sorted(KINDS))}")
 
-    def fits(self, request: Request | None, where: str) -> bool:
+    def fits(self, request: Request | None, where: str, now: float) -> bool:
         generates = where in ("online", "batch")
+        if now < self.since or (self.until is not None and now >= self.until):
+            return False
         if self.times == 0 or self.where not in (("any", where) if generates else (where,)):
             return False
         if self.kind.startswith("job_") or (self.kind.startswith("line_") and where != "batch"):
@@ -78,12 +85,14 @@ class Fault:
 class FaultScript:
     """A list of faults. The first one that fits a request strikes."""
 
-    def __init__(self, faults: list[Fault]) -> None:
+    def __init__(self, faults: list[Fault], clock: ServerClock) -> None:
         self.faults = list(faults)
+        self.clock = clock
 
     def next(self, request: Request | None, where: str) -> Fault | None:
+        now = self.clock.now()
         for fault in self.faults:
-            if fault.fits(request, where):
+            if fault.fits(request, where, now):
                 if fault.times is not None:
                     fault.times -= 1
                 return fault

@@ -12,7 +12,8 @@ It can also run as a process, which is controlled by HTTP requests to /_server/:
 
     python -m tests.servers.gemini_server --port 8123 --rpm 10 --rpd 60
 
-Admitted requests count against the quota even if they fail later; refused requests don't.
+Admitted requests count against the quota even if they fail later; refused requests don't. All keys belong to
+one project, which has one quota for each model. Responses have the date of the server's clock.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from email.utils import formatdate
 from threading import Event, Thread
 from typing import Any
 
@@ -57,6 +59,7 @@ class Seen:
         fault: Kind of the fault that struck, if any.
         counted: Whether the request counts against the quota.
         config: Its generationConfig, with names in camelCase.
+        usage: Tokens of input, output and thinking in the response.
     """
 
     at: float
@@ -70,6 +73,7 @@ class Seen:
     fault: str | None
     counted: bool
     config: dict[str, Any] = field(default_factory=dict)
+    usage: tuple[int, int, int] = (0, 0, 0)
 
 
 class GeminiServer:
@@ -86,13 +90,13 @@ class GeminiServer:
     ) -> None:
         self.limits = limits
         self.clock = clock
-        self.script = FaultScript(faults)
+        self.script = FaultScript(faults, clock)
         self.keys = keys
         self.models = models
         self.key = keys[0]
         self.base_url = ""
         self.journal: list[Seen] = []
-        self._quotas: dict[tuple[str, str], Quota] = {}
+        self._quotas: dict[str, Quota] = {}
         self._numbers = itertools.count(1)
         self._stopping = asyncio.Event()
         self.batches = ServerBatches(self, batch_delay_s)
@@ -112,14 +116,19 @@ class GeminiServer:
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=64 << 20, middlewares=[self._checks])
+        app.on_response_prepare.append(self._date)
         app.router.add_post("/{version}/models/{model}:generateContent", self._generate)
         app.router.add_post("/{version}/models/{model}:countTokens", self._count_tokens)
         app.router.add_get("/{version}/models/{model}", self._model)
+        app.router.add_get("/{version}/models", self._list_models)
         app.router.add_get("/_server/journal", self._get_journal)
         app.router.add_route("*", "/_server/clock", self._set_clock)
         app.router.add_post("/_server/faults", self._add_faults)
         self.batches.add_routes(app)
         return app
+
+    async def _date(self, _: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Date"] = formatdate(int(self.clock.now()), usegmt=True)
 
     @web.middleware
     async def _checks(
@@ -146,7 +155,7 @@ class GeminiServer:
 
     async def _generate(self, http: web.Request) -> web.StreamResponse:
         key, model = key_of(http), http.match_info["model"]
-        quota = self._quotas.setdefault((key, model), Quota(self.limits))
+        quota = self._quotas.setdefault(model, Quota(self.limits))
         now = self.clock.now()
         try:
             request = read_request(await http.json(), model)
@@ -156,8 +165,8 @@ class GeminiServer:
             self.note(now, "online", key, model, Request([], None, 0), 400, None, True)
             raise
 
-        def note(status: int, fault: Fault | None = None, counted: bool = True) -> None:
-            self.note(now, "online", key, model, request, status, fault, counted)
+        def note(status: int, fault: Fault | None = None, counted: bool = True, body: Any = None) -> None:
+            self.note(now, "online", key, model, request, status, fault, counted, body)
 
         fault = self.script.next(request, "online")
         if fault and fault.kind.startswith(("rate_", "no_quota")):
@@ -181,7 +190,7 @@ class GeminiServer:
                 http.transport.abort()
             return web.Response()
         reply = self.reply_to(request, model, key, fault)
-        note(reply.status, fault)
+        note(reply.status, fault, body=reply.body)
         return reply.http()
 
     def reply_to(self, request: Request, model: str, key: str, fault: Fault | None) -> Reply:
@@ -221,8 +230,10 @@ class GeminiServer:
         status: int,
         fault: Fault | None,
         counted: bool,
+        body: Any = None,
     ) -> None:
-        """Add a request to the journal."""
+        """Add a request to the journal. `body` is that of the response."""
+        counts = body.get("usageMetadata", {}) if isinstance(body, dict) else {}
         self.journal.append(
             Seen(
                 at,
@@ -236,6 +247,11 @@ class GeminiServer:
                 fault.kind if fault else None,
                 counted,
                 request.config,
+                (
+                    counts.get("promptTokenCount", 0),
+                    counts.get("candidatesTokenCount", 0),
+                    counts.get("thoughtsTokenCount", 0),
+                ),
             )
         )
 
@@ -256,6 +272,9 @@ class GeminiServer:
     async def _model(self, http: web.Request) -> web.StreamResponse:
         name = http.match_info["model"]
         return web.json_response({"name": f"models/{name}", "version": "001", "displayName": name})
+
+    async def _list_models(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"models": [{"name": f"models/{name}"} for name in self.models]})
 
     async def _get_journal(self, _: web.Request) -> web.StreamResponse:
         return web.json_response([asdict(seen) for seen in self.journal])

@@ -32,6 +32,7 @@ from jobs.run import gemini_drain as gemini
 from jobs.cli import main
 
 URL, MODE = sys.argv[1:3]
+MODE, _, AHEAD_S = MODE.partition("+")
 
 
 def state(change=None):
@@ -44,7 +45,7 @@ class Standing:
     '''A wait sets the server's clock forward.'''
 
     def now(self):
-        return state()["now"]
+        return state()["now"] + float(AHEAD_S or 0)
 
     async def sleep(self, seconds):
         await asyncio.to_thread(state, {"advance": seconds})
@@ -61,7 +62,7 @@ class Running:
 
 
 drain, clock = gemini.drain, {"standing": Standing, "running": Running}[MODE]()
-gemini.drain = lambda settings: drain(settings, clock)
+gemini.drain = lambda settings, **more: drain(settings, clock, **more)
 main(sys.argv[3:])
 """
 
@@ -101,7 +102,7 @@ def start(
         more: Further options.
         key: API key.
         clock: None to use this machine's clock. Otherwise the server's clock is used, which moves only while
-            the job waits ("standing") or runs at its own speed ("running").
+            the job waits ("standing") or runs at its own speed ("running"). "standing+300" is ahead by 300 s.
         own_ray: As for `job.start`. It is implied by a key other than the default one, because only workers
             of a new Ray get that key.
         settings: Settings of the gemini section.

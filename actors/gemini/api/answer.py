@@ -34,9 +34,11 @@ class GeminiAnswer:
 
     Attributes:
         annotations: Outcome of each crop by crop key, in the request's order. Holds all crops of the
-            request, or none if `split_reason` is set.
+            request except those of `ask_again`, or none if `split_reason` is set.
         split_reason: Why the answer can't be used and the request must be sent again in halves. It is
             never set for a request of one crop.
+        ask_again: Keys of the crops whose ids are missing in the answer, or echoed more than once. Others
+            have an outcome, so this is never set for a request of one crop.
         refusal: The server's message if it refused the request with 400.
         problem: Why no crop got a usable answer, in the same words whenever the reason is the same. None if a
             crop got one, or if the answer was blocked, which is for the crops to cause.
@@ -54,15 +56,17 @@ class GeminiAnswer:
     refusal: str | None = None
     problem: str | None = None
     text: str = ""
+    ask_again: tuple[str, ...] = ()
 
 
 def read_answer(body: Mapping[str, Any], request: PackedRequest, schema: AttributeSchema) -> GeminiAnswer:
     """Read the outcomes of the crops from a `GenerateContentResponse`.
 
-    If the answer is complete and echoes every id exactly once, each crop becomes `ok` or `invalid` on its
-    own. Any other problem concerns the whole request. For a request of one crop, it becomes the outcome
-    of that crop (`blocked`, `truncated`, `invalid` or `error`). A request of several crops must be sent
-    again in halves, since one crop may have spoiled the answers to the others.
+    A crop whose id the answer echoes exactly once becomes `ok` or `invalid` on its own. If there are such
+    crops, only the others are to be asked about again. Any other problem concerns the whole request. For a
+    request of one crop, it becomes the outcome of that crop (`blocked`, `truncated`, `invalid` or `error`). A
+    request of several crops must be sent again in halves, since one crop may have spoiled the answers to the
+    others.
 
     Args:
         body: The response's JSON, with keys in camelCase.
@@ -71,16 +75,18 @@ def read_answer(body: Mapping[str, Any], request: PackedRequest, schema: Attribu
     """
     found = _items(body, request)
     problem = None
+    ask_again: tuple[str, ...] = ()
     if isinstance(found, _Problem):
         annotations, split_reason = _shared(found.outcome, request)
         problem = None if found.status == "blocked" else found.kind
     else:
         split_reason = None
-        by_id = {str(item[ID_KEY]): item for item in found}
         annotations = {
-            crop.key: _annotation(by_id[echo_id], schema)
+            crop.key: _annotation(found[echo_id], schema)
             for echo_id, crop in zip(request.ids, request.crops, strict=True)
+            if echo_id in found
         }
+        ask_again = tuple(crop.key for crop in request.crops if crop.key not in annotations)
         if all(annotation.status != "ok" for annotation in annotations.values()):
             problem = "the answers don't fit the schema"
     return GeminiAnswer(
@@ -91,6 +97,7 @@ def read_answer(body: Mapping[str, Any], request: PackedRequest, schema: Attribu
         _text_or_none(body.get("responseId")),
         problem=problem,
         text=_text_of(_candidate(body)),
+        ask_again=ask_again,
     )
 
 
@@ -136,8 +143,8 @@ def _candidate(body: Mapping[str, Any]) -> Mapping[str, Any]:
     return _mapping(candidates[0]) if isinstance(candidates, list) and candidates else {}
 
 
-def _items(body: Mapping[str, Any], request: PackedRequest) -> list[dict[str, Any]] | _Problem:
-    """Return the answers if they echo the ids of the request, else the problem of the whole response."""
+def _items(body: Mapping[str, Any], request: PackedRequest) -> dict[str, dict[str, Any]] | _Problem:
+    """Return the answers by the ids that are echoed once, or the problem of the whole response."""
     blocked = _mapping(body.get("promptFeedback")).get("blockReason")
     if blocked:
         return _Problem("blocked", f"the prompt was blocked: {blocked}")
@@ -162,8 +169,13 @@ def _items(body: Mapping[str, Any], request: PackedRequest) -> list[dict[str, An
     items = _mapping(answer).get(PERSONS_KEY)
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         return _Problem("invalid", f'the answer has no list "{PERSONS_KEY}" of objects')
-    mixed_up = mismatch(request, [str(item.get(ID_KEY)) for item in items])
-    return _Problem("invalid", "the answers don't echo the ids", mixed_up) if mixed_up else items
+    echoed = [str(item.get(ID_KEY)) for item in items]
+    once = {
+        echo_id: item
+        for echo_id, item in zip(echoed, items, strict=True)
+        if echo_id in request.ids and echoed.count(echo_id) == 1
+    }
+    return once or _Problem("invalid", "the answers don't echo the ids", mismatch(request, echoed) or "")
 
 
 def _annotation(item: Mapping[str, Any], schema: AttributeSchema) -> Annotation:

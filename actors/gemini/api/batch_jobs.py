@@ -21,7 +21,8 @@ from actors.gemini.api.answer import GeminiAnswer, read_answer, refused
 from actors.gemini.api.client import GeminiClient
 from actors.gemini.api.packing import PackedRequest
 from actors.gemini.api.request import request_body
-from actors.gemini.settings import GeminiBatch, GeminiSettings, ResolvedGemini
+from actors.gemini.batch_settings import GeminiBatch
+from actors.gemini.settings import GeminiSettings, ResolvedGemini
 from actors.records import Annotation
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class BatchJob:
         name: The server's name of the job, `batches/...`.
         display_name: Shopframe's name of the job, from `display_name`.
         state: Progress of the job. The SDK doesn't report why a job failed.
-        responses_file: Name of the file of answers, once the job has succeeded.
+        responses_file: Name of the file of answers, once the job has ended. A job that was cancelled or
+            has expired may have one too, with the answers that it had by then.
         created_at: When the job was submitted, by the server's clock.
     """
 
@@ -164,8 +166,13 @@ async def submit(client: GeminiClient, lines: Path, name: str) -> BatchJob:
     return _job(made)
 
 
-async def find_job(client: GeminiClient, name: str) -> BatchJob | None:
-    """Return the newest job of this name that hasn't failed, expired or been cancelled.
+async def find_job(client: GeminiClient, name: str, ended: bool = False) -> BatchJob | None:
+    """Return the newest job of this name.
+
+    Args:
+        client: Client of the project.
+        name: Name of the job, from `display_name`.
+        ended: Whether the job may have failed, expired or been cancelled.
 
     Raises:
         GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As in `GeminiClient.ask`.
@@ -176,7 +183,7 @@ async def find_job(client: GeminiClient, name: str) -> BatchJob | None:
         listed = await client.sdk.batches.list(config=types.ListBatchJobsConfig(page_size=_PAGE))
         async for described in listed:
             job = _job(described)
-            if job.display_name == name and job.state not in ("failed", "cancelled", "expired"):
+            if job.display_name == name and (ended or job.state not in ("failed", "cancelled", "expired")):
                 return job
         return None
 
@@ -209,7 +216,7 @@ async def cancel(client: GeminiClient, job: BatchJob) -> None:
 
 
 async def download(client: GeminiClient, job: BatchJob, target: Path) -> bool:
-    """Download the file of answers of a job that succeeded.
+    """Download the file of answers of a job that has ended.
 
     Args:
         client: Client of the project that the job belongs to.
@@ -241,6 +248,29 @@ async def download(client: GeminiClient, job: BatchJob, target: Path) -> bool:
             return False
         raise
     return True
+
+
+async def delete_files(client: GeminiClient, name: str, job: BatchJob | None) -> None:
+    """Delete the files that were uploaded for a job of this name, and its file of answers.
+
+    Raises:
+        GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As in `GeminiClient.ask`.
+    """
+    from google.genai import types
+
+    async def uploaded() -> list[str]:
+        listed = await client.sdk.files.list(config=types.ListFilesConfig(page_size=_PAGE))
+        return [str(file.name) async for file in listed if file.display_name == name]
+
+    files = await client.call(uploaded(), "the list of files")
+    if job is not None and job.responses_file is not None:
+        files.append(job.responses_file)
+    for file in files:
+        try:
+            await client.call(client.sdk.files.delete(name=file), file)
+        except GeminiRefusedError as error:
+            if error.code not in _GONE:
+                raise
 
 
 def read_results(

@@ -22,6 +22,8 @@ from actors.gemini.api.answer import GeminiAnswer, is_other_model, read_answer, 
 from actors.gemini.api.error_responses import GeminiError, Refusal, Scrubber, meaning_of
 from actors.gemini.api.packing import PackedRequest
 from actors.gemini.api.request import generation_config, request_contents
+from actors.gemini.quota.lease import SystemClock
+from actors.gemini.quota.server_time import ServerTime
 from actors.gemini.settings import GeminiSettings, ResolvedGemini
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ class GeminiClient:
         resolved: ResolvedGemini,
         schema: AttributeSchema,
         api_key: SecretStr | None = None,
+        time: ServerTime | None = None,
     ) -> None:
         """Prepare the client without sending anything.
 
@@ -85,6 +88,7 @@ class GeminiClient:
             resolved: The model and prompt.
             schema: The schema that each answer must match.
             api_key: API key; by default it is read from the environment.
+            time: A clock that learns the server's time from its responses.
 
         Raises:
             ConfigError: There is no valid key.
@@ -98,6 +102,7 @@ class GeminiClient:
         self.schema = schema
         self.scrub = Scrubber(key)
         self.has_answered = False
+        self._time = time or ServerTime(SystemClock())
         self._refused_in_a_row = 0
         self._warned_of: set[str] = set()
         options = types.HttpOptions(
@@ -176,6 +181,20 @@ class GeminiClient:
         model = self.resolved.model
         await self.call(self._sdk.models.get(model=model), model)
 
+    async def learn_time(self) -> None:
+        """Let the clock learn the server's time, by a request that costs no quota.
+
+        The list of models is requested, because the SDK keeps the headers of that response.
+
+        Raises:
+            GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As in `ask`. The clock has
+                learnt the time nevertheless if the server sent a response.
+        """
+        from google.genai import types
+
+        config = types.ListModelsConfig(page_size=1)
+        await self.call(self._sdk.models.list(config=config), "the list of models")
+
     async def call(self, called: Awaitable[_Result], asked: str) -> _Result:
         """Await a call of the SDK and convert its exceptions to Shopframe's errors.
 
@@ -204,22 +223,32 @@ class GeminiClient:
         import aiohttp
         from google.genai import errors
 
+        sent_at = self._time.local()
         try:
-            return await called
+            found = await called
         except errors.APIError as error:
             # If the error came in the body of a response with status 200, the SDK sets no response.
             headers = getattr(error.response, "headers", None) or {}
+            self._time.observe(headers, sent_at)
             return meaning_of(error.code, error.details, headers, asked, self.scrub)
         except TimeoutError:
             return GeminiUnavailableError(
-                f"{asked}: Gemini did not answer within {self.settings.timeout_s:g} s"
+                f"{asked}: Gemini did not answer within {self.settings.timeout_s:g} s", may_be_billed=True
             )
         except (aiohttp.ClientError, OSError) as error:
             why = (error.strerror if isinstance(error, OSError) else str(error)) or "no detail"
             said = self.scrub(f"{type(error).__name__}: {why}")
-            return GeminiUnavailableError(f"{asked}: {self.settings.base_url} can't be reached: {said}")
+            was_sent = not isinstance(error, aiohttp.ClientConnectorError)
+            return GeminiUnavailableError(
+                f"{asked}: {self.settings.base_url} can't be reached: {said}",
+                was_sent=was_sent,
+                may_be_billed=was_sent,
+            )
         except (json.JSONDecodeError, UnicodeDecodeError, ValidationError):
-            return GeminiUnavailableError(f"{asked}: Gemini's response can't be read")
+            return GeminiUnavailableError(f"{asked}: Gemini's response can't be read", may_be_billed=True)
+        response = getattr(found, "sdk_http_response", None)
+        self._time.observe(getattr(response, "headers", None) or {}, sent_at)
+        return found
 
     def _body(self, response: HttpResponse, asked: str) -> dict[str, Any] | GeminiError | Refusal:
         """Return the JSON of a response with status 200, or the error that it holds."""
@@ -228,7 +257,8 @@ class GeminiClient:
         except json.JSONDecodeError:
             body = None
         if not isinstance(body, dict):
-            return GeminiUnavailableError(f"{asked}: Gemini's response is not a JSON object")
+            said = f"{asked}: Gemini's response is not a JSON object"
+            return GeminiUnavailableError(said, may_be_billed=True)
         if "error" not in body:
             return body
         error = body["error"]

@@ -132,7 +132,15 @@ def _retry_after_s(error: Mapping[str, Any], headers: Mapping[str, str]) -> floa
         return None
     if when.tzinfo is None:
         return None
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    return max(0.0, (when - _server_time(headers)).total_seconds())
+
+
+def _server_time(headers: Mapping[str, str]) -> datetime:
+    value = next((v for name, v in headers.items() if name.lower() == "date"), "")
+    try:
+        return parsedate_to_datetime(value).astimezone(UTC)
+    except ValueError:
+        return datetime.now(UTC)
 
 
 def _error_of(details: Any) -> Mapping[str, Any]:

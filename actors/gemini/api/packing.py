@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 _ID_CHARS = 4
@@ -53,6 +53,11 @@ class PackedRequest:
         for echo_id, crop in zip(self.ids, self.crops, strict=True):
             digest.update(f"{echo_id}\n{crop.key}\n{hashlib.sha256(crop.jpeg).hexdigest()}\n".encode())
         return digest.hexdigest()[:32]
+
+    def part(self, keys: Collection[str]) -> PackedRequest:
+        """Return a request with the crops that have these keys. Each crop keeps its id."""
+        kept = [(c, i) for c, i in zip(self.crops, self.ids, strict=True) if c.key in keys]
+        return PackedRequest(tuple(crop for crop, _ in kept), tuple(echo_id for _, echo_id in kept))
 
 
 def pack(

@@ -70,18 +70,22 @@ def generation_config(
         thinking = types.ThinkingConfig(thinking_level=types.ThinkingLevel(level.upper()))
     else:
         thinking = types.ThinkingConfig(thinking_budget=budget)
-    # Thinking tokens count towards the limit.
-    limit = len(request.crops) * settings.answer_tokens + thinking_allowance(level, budget)
     asked = settings.family.resolution(settings.media_resolution)
     resolution = None if asked is None else types.MediaResolution(f"MEDIA_RESOLUTION_{asked.upper()}")
     return types.GenerateContentConfig(
         temperature=settings.temperature if settings.family.follows_temperature else None,
-        max_output_tokens=min(limit, MOST_OUTPUT_TOKENS),
+        max_output_tokens=output_limit(len(request.crops), settings),
         response_mime_type="application/json",
         response_json_schema=response_json_schema(schema, settings.reasoning),
         thinking_config=thinking,
         media_resolution=resolution,
     )
+
+
+def output_limit(crops: int, settings: GeminiSettings) -> int:
+    """Return the most output tokens that a request allows, to which tokens of thinking count too."""
+    limit = crops * settings.answer_tokens + thinking_allowance(settings.level, settings.budget)
+    return min(limit, MOST_OUTPUT_TOKENS)
 
 
 def request_body(

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from actors.attributes import AttributeSchema
 from actors.errors import FrameError
 from actors.gemini.api.packing import Crop, PackedRequest
-from actors.gemini.api.request import ECHO_INSTRUCTION, response_json_schema
+from actors.gemini.api.request import ECHO_INSTRUCTION, output_limit, response_json_schema
+from actors.gemini.quota.spend import RequestCost
 from actors.gemini.settings import GeminiSettings, ResolvedGemini
 from actors.read.image_headers import read_size
 
 _CHARS_PER_TOKEN = 4
+_ANSWER_TOKENS = 120
+"""Output tokens of a person before any answer is known: the JSON of the default schema's attributes."""
+
 _ID_TOKENS = 8
 """Tokens of an id of four hex digits with its label; each digit may be a token of its own."""
 
@@ -57,8 +61,42 @@ def estimate_input_tokens(
     return prompt + sum(crop_tokens(crop, settings) for crop in request.crops)
 
 
-def cost_usd(usage: TokenUsage, settings: GeminiSettings, batch: bool = False) -> float:
-    """Return the estimated price of these tokens in US dollars."""
-    price, output = settings.price, usage.output + usage.thinking
+class OutputEstimate:
+    """Estimates the output tokens of a person from the answers so far."""
+
+    def __init__(self) -> None:
+        self._persons = self._tokens = 0
+
+    def add(self, persons: int, usage: TokenUsage) -> None:
+        """Take the answer to a request about so many persons into account."""
+        if usage.output:
+            self._persons += persons
+            self._tokens += usage.output + usage.thinking
+
+    def tokens(self, persons: int) -> int:
+        """Return the expected output tokens of a request about so many persons, thinking included."""
+        a_person = self._tokens / self._persons if self._persons else _ANSWER_TOKENS
+        return math.ceil(persons * a_person)
+
+
+def request_cost(
+    input_tokens: int, persons: int, output: OutputEstimate, settings: GeminiSettings, batch: bool = False
+) -> RequestCost:
+    """Return the cost of a request before it is sent."""
+    limit = output_limit(persons, settings)
+    expected, most = (
+        cost_usd(TokenUsage(input_tokens, min(tokens, limit)), settings, batch)
+        for tokens in (output.tokens(persons), limit)
+    )
+    return RequestCost(expected, most)
+
+
+def cost_usd(
+    usage: TokenUsage, settings: GeminiSettings, batch: bool = False, model: str | None = None
+) -> float:
+    """Return the estimated price of these tokens in US dollars, for another model than the configured one if
+    `model` is given.
+    """
+    price, output = settings.price_of(model), usage.output + usage.thinking
     total = (usage.input * price.input_usd + output * price.output_usd) / 1_000_000
     return total * settings.prices.batch_share if batch else total

@@ -58,6 +58,7 @@ class ShardDrainer:
         cameras: Cameras whose crops may be sent.
         crop_restorer: Cuts out again the crops that were not kept.
         reask_violations: Whether to ask once more about persons whose answer breaks a rule of the schema.
+        in_jobs: Digests of the crops that are in open batch jobs, about which nobody else is asked.
     """
 
     committer: Committer
@@ -66,6 +67,7 @@ class ShardDrainer:
     cameras: GeminiCameras
     crop_restorer: CropRestorer
     reask_violations: bool = False
+    in_jobs: frozenset[str] = frozenset()
 
     def load(self, drain_task: DrainTask) -> tuple[ShardBlock, PendingShard]:
         """Load a committed shard and the answers to its crops that are paid but not committed with it.
@@ -108,7 +110,12 @@ class ShardDrainer:
             block, shard = self.load(task)
             chosen = None if task.chosen is None else frozenset(task.chosen)
             waiting = shard.waiting(chosen)
-            asked = ask([AskedCrop(shard_id, crop) for _, crop in waiting]) if waiting else Answers({}, None)
+            crops = [
+                AskedCrop(shard_id, crop)
+                for _, crop in waiting
+                if not self.in_jobs or crop_sha256(crop.jpeg) not in self.in_jobs
+            ]
+            asked = ask(crops) if crops else Answers({}, None)
             entries = asked.entries
             if self.reask_violations and asked.stop is None:
                 entries = entries | self._second_answers(shard_id, waiting, entries, ask)

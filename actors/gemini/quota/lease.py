@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from actors.gemini.quota.ledger import Lease
 from actors.gemini.quota.rules import ARRIVAL_MARGIN_S, LeaseUse
+from actors.gemini.quota.spend import NO_COST, RequestCost
 
 
 class Clock(Protocol):
@@ -43,12 +43,14 @@ class Reservation:
         number: Number of the request within the lease.
         reserved_at: When the request was reserved, in seconds since the epoch.
         tokens: Estimated input tokens of the request.
+        cost: Cost of the request before it is sent.
     """
 
     lease_id: str
     number: int
     reserved_at: float
     tokens: int
+    cost: RequestCost = NO_COST
 
     @property
     def send_by(self) -> float:
@@ -65,23 +67,30 @@ class HeldLease:
     """A lease of this holder and the requests handed out from it.
 
     `tokens` maps the number of each request that was handed out to its input tokens. `counted_tokens` is
-    the total that the ledger counts for the lease.
+    the total that the ledger counts for the lease, and `cost` what it counts for each of its requests.
     """
 
     lease: Lease
     granted_at: float
     last_sent_at: float
     counted_tokens: int
+    cost: RequestCost = NO_COST
     tokens: dict[int, int] = field(default_factory=dict)
-    numbers: itertools.count[int] = field(default_factory=itertools.count)
+    handed_out: int = 0
 
-    def hand_out(self, tokens: int, now: float) -> Reservation | None:
+    @property
+    def left(self) -> int:
+        """Number of requests that were not handed out. One that was released counts as handed out."""
+        return self.lease.requests - self.handed_out
+
+    def hand_out(self, tokens: int, cost: RequestCost, now: float) -> Reservation | None:
         """Hand out the next request, or return None if the lease has expired or has too little left."""
         in_time = self.granted_at <= now <= self.lease.sent_by
         fits = self.spent_tokens + tokens <= self.lease.tokens and len(self.tokens) < self.lease.requests
         if not (in_time and fits):
             return None
-        reservation = Reservation(self.lease.lease_id, next(self.numbers), now, tokens)
+        reservation = Reservation(self.lease.lease_id, self.handed_out, now, tokens, cost)
+        self.handed_out += 1
         self.tokens[reservation.number] = tokens
         self.last_sent_at = now
         return reservation

@@ -44,6 +44,53 @@ class Lease(_Frozen):
     open: bool
 
 
+class Breaker(_Frozen):
+    """What is known about requests that were not answered. An answer resets all of it except the pace.
+
+    Attributes:
+        failures: Failures in a row: errors of the server and time-outs. Requests that were sent before the
+            last failure was known count as two at most.
+        refusals: Refusals (429) in a row, counted likewise, but as one at most.
+        since: When the first of these failures was, or 0.
+        at: When the last failure or refusal was.
+        probe_until: Until when the answer to the only request in flight may come, or 0.
+        pace: Share of the limits per minute that refusals without advice have left.
+    """
+
+    failures: int = Field(0, ge=0)
+    refusals: int = Field(0, ge=0)
+    since: float = 0.0
+    at: float = 0.0
+    probe_until: float = 0.0
+    pace: float = Field(1.0, gt=0, le=1)
+
+
+class RunSpend(_Frozen):
+    """What one run has spent, in US dollars.
+
+    Attributes:
+        output: URI of the run's output.
+        expected_usd: Cost of the requests as it was estimated before they were sent.
+        counted_usd: Cost by the tokens that the server counted, whether or not the answers could be used.
+        unknown_usd: The most that requests may have cost of which the server reported nothing: those in
+            flight, those that timed out, and those of killed processes.
+        last_at: When the run last changed this.
+        ended: Whether the run has ended by itself. Otherwise, the next run of the output continues it.
+    """
+
+    output: str
+    expected_usd: float = 0.0
+    counted_usd: float = 0.0
+    unknown_usd: float = 0.0
+    last_at: float = 0.0
+    ended: bool = False
+
+    @property
+    def spent_usd(self) -> float:
+        """The most that the run can have spent."""
+        return self.counted_usd + self.unknown_usd
+
+
 class Ledger(_Frozen):
     """The requests and tokens counted for one project and model.
 
@@ -58,6 +105,8 @@ class Ledger(_Frozen):
         shrunk_at: When the limits per minute were last lowered.
         share: Share of the configured limits that was in force then.
         leases: Leases that are in the window or still open.
+        breaker: Failures and refusals in a row.
+        runs: What runs have spent, by run id.
         keys: For each API key that was used, as its hash, the last day on which it was.
         taken_over: URIs of the ledgers whose requests are counted here too.
     """
@@ -72,6 +121,8 @@ class Ledger(_Frozen):
     shrunk_at: float = 0.0
     share: float = Field(1.0, gt=0, le=1)
     leases: tuple[Lease, ...] = ()
+    breaker: Breaker = Breaker()
+    runs: dict[str, RunSpend] = Field(default_factory=dict)
     keys: dict[str, date] = Field(default_factory=dict)
     taken_over: tuple[str, ...] = ()
 

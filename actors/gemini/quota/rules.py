@@ -13,6 +13,14 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Literal
 
+from actors.gemini.quota.breaker import (
+    LONGEST_WAIT_S,
+    PROBE_POLL_S,
+    current_breaker,
+    is_open,
+    with_refusal_in_a_row,
+    with_spent_day,
+)
 from actors.gemini.quota.ledger import Lease, Ledger, pacific_day, reset_of
 
 WINDOW_S = 60.0
@@ -73,11 +81,21 @@ class NotNow:
         reason: `per_day` means that the day's quota is spent; `until` is then after the reset.
             `day_change` is the time around midnight, when it is uncertain for which day a request
             counts. `per_minute` and `tokens_per_minute` name the limit that is reached; `per_minute` also
-            applies while the server has told Shopframe to wait. All waits except `per_day` are short.
+            applies while the server has told Shopframe to wait. `unavailable` applies while the server fails.
+            `budget` means that the run has reached its cost limit, and `budget_in_flight` that it may have,
+            depending on the cost of requests in flight. All waits except `per_day` and `budget` are short.
     """
 
     until: float
-    reason: Literal["per_minute", "tokens_per_minute", "per_day", "day_change"]
+    reason: Literal[
+        "per_minute",
+        "tokens_per_minute",
+        "per_day",
+        "day_change",
+        "unavailable",
+        "budget",
+        "budget_in_flight",
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +127,14 @@ def is_ahead(ledger: Ledger, now: float) -> bool:
     today = pacific_day(now)
     if any(day > today for day in ledger.days) or (ledger.spent_day is not None and ledger.spent_day > today):
         return True
-    latest = max([ledger.held_from, ledger.shrunk_at, *(lease.sent_by - LEASE_S for lease in ledger.leases)])
+    latest = max(
+        [
+            ledger.held_from,
+            ledger.shrunk_at,
+            ledger.breaker.at,
+            *(lease.sent_by - LEASE_S for lease in ledger.leases),
+        ]
+    )
     return latest > now + ARRIVAL_MARGIN_S
 
 
@@ -124,6 +149,7 @@ def current(ledger: Ledger, now: float) -> Ledger:
     change: dict[str, object] = {
         "days": days,
         "leases": tuple(lease for lease in leases if _matters(lease, now)),
+        "breaker": current_breaker(ledger.breaker, now, ARRIVAL_MARGIN_S),
     }
     if ledger.spent_day is not None:
         change["spent_day"] = min(ledger.spent_day, today)
@@ -148,6 +174,10 @@ def _matters(lease: Lease, now: float) -> bool:
 
 def share_at(ledger: Ledger, now: float) -> float:
     """Return the share of the configured limits per minute that is in force, above 0 and at most 1."""
+    return _recovered(ledger, now) * ledger.breaker.pace
+
+
+def _recovered(ledger: Ledger, now: float) -> float:
     return min(1.0, ledger.share + RECOVERY_PER_S * max(0.0, now - ledger.shrunk_at))
 
 
@@ -195,7 +225,11 @@ def grant(ledger: Ledger, limits: QuotaLimits, now: float, tokens: int, wanted: 
     if now >= ends - ARRIVAL_MARGIN_S:
         return NotNow(ends + RESET_MARGIN_S, "day_change")
     if now < ledger.held_until:
-        return NotNow(ledger.held_until, "per_minute")
+        return NotNow(ledger.held_until, "unavailable" if ledger.breaker.failures else "per_minute")
+    if is_open(ledger.breaker):
+        if now < ledger.breaker.probe_until:
+            return NotNow(min(ledger.breaker.probe_until, now + PROBE_POLL_S), "unavailable")
+        wanted = 1
     counted = in_window(ledger, now)
     free = limit_at(ledger, limits.requests_per_minute, now) - sum(lease.requests for lease in counted)
     if free <= 0:
@@ -278,18 +312,16 @@ def with_refusal(
 ) -> Ledger:
     """Return the ledger after the server refused a request, which affects all holders.
 
-    After a refusal for a limit per minute, no holder sends for `retry_after_s`, or for a whole window if
-    the server gave no time. The limits per minute also shrink. They shrink only once for all requests that
-    were in flight together, because further refusals of the same burst add no information. After a
-    refusal for the limit per day, the day on which the request was reserved counts as spent.
+    After a refusal for a limit per minute, no holder sends for `retry_after_s`, and refusals in a row make
+    the pause longer. If the server named a time, the limits per minute also shrink for some minutes. They
+    shrink only once for all requests that were in flight together, because further refusals of the same burst
+    add no information. After a refusal for the limit per day, or one that names a wait above ten minutes, the
+    day on which the request was reserved counts as spent.
     """
-    if per_day:
-        day = pacific_day(reserved_at)
-        return ledger.model_copy(update={"spent_day": max(day, ledger.spent_day or day)})
-    held_until = now + (WINDOW_S if retry_after_s is None else max(0.0, retry_after_s))
-    change: dict[str, object] = {}
-    if held_until > ledger.held_until:
-        change |= {"held_from": now, "held_until": held_until}
-    if reserved_at > ledger.shrunk_at:
-        change |= {"shrunk_at": now, "share": max(SMALLEST_SHARE, share_at(ledger, now) * SHRINK)}
-    return ledger.model_copy(update=change)
+    if per_day or (retry_after_s or 0.0) > LONGEST_WAIT_S:
+        return with_spent_day(ledger, reserved_at)
+    after = with_refusal_in_a_row(ledger, now, reserved_at, retry_after_s)
+    if retry_after_s is None or reserved_at <= ledger.shrunk_at:
+        return after
+    share = max(SMALLEST_SHARE, _recovered(ledger, now) * SHRINK)
+    return after.model_copy(update={"shrunk_at": now, "share": share})
