@@ -48,14 +48,17 @@ class GeminiRefusedError(ConfigError):
 
     Attributes:
         code: HTTP status of the response, if it was the reason.
+        may_be_counted: Whether the refused request may count against the project's quota. It doesn't if the
+            key or the model is unknown.
     """
 
-    def __init__(self, message: str, code: int | None = None) -> None:
+    def __init__(self, message: str, code: int | None = None, may_be_counted: bool = True) -> None:
         super().__init__(message)
         self.code = code
+        self.may_be_counted = may_be_counted
 
-    def __reduce__(self) -> tuple[type[Self], tuple[str, int | None]]:
-        return type(self), (str(self), self.code)
+    def __reduce__(self) -> tuple[type[Self], tuple[str, int | None, bool]]:
+        return type(self), (str(self), self.code, self.may_be_counted)
 
 
 class ShardError(ShopframeError):

@@ -193,7 +193,10 @@ class Sender:
             await self.quota.refused(reservation, error.per_day, error.retry_after_s)
             return None
         except GeminiRefusedError as error:
-            await self.quota.settle(reservation, 0)
+            if error.may_be_counted:
+                await self.quota.settle(reservation, 0)
+            else:
+                await self.quota.release(reservation)
             raise Stopped(Stop("refused", str(error))) from None
         except GeminiUnavailableError as error:
             log.info("not answered: %s", error)

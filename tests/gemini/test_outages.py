@@ -259,3 +259,11 @@ def test_days_of_two_outputs_with_outages_refusals_and_new_keys_use_the_quota_an
     assert min(list(spent_by_day.values())[: days - 1]) >= 0.95 * a_day
     assert most_in_a_minute(server.counted) <= a_minute
     assert set(answered(server.journal).values()) == {1}
+
+
+def test_a_wrong_key_costs_the_project_no_request(output, monkeypatch, clock):
+    with gemini_server(clock=clock, faults=[Fault("invalid_key")]) as server:
+        refused, _ = ask_and_finish(output, server, monkeypatch, 8)
+        assert refused.stop is not None
+        assert refused.stop.kind == "refused"
+        assert sum(ledger(output).days.values()) == 0

@@ -72,9 +72,9 @@ def meaning_of(
     if code >= HTTPStatus.INTERNAL_SERVER_ERROR or code in _PASSING or code < HTTPStatus.BAD_REQUEST:
         return GeminiUnavailableError(said, retry_after_s)
     if any(info.get("reason") in _KEY_REASONS for info in _details(error, "ErrorInfo")):
-        return GeminiRefusedError(f"{said}; {_REMEDIES[HTTPStatus.UNAUTHORIZED]}", code)
+        return GeminiRefusedError(f"{said}; {_REMEDIES[HTTPStatus.UNAUTHORIZED]}", code, False)
     if code in _REMEDIES:
-        return GeminiRefusedError(f"{said}; {_REMEDIES[HTTPStatus(code)]}", code)
+        return GeminiRefusedError(f"{said}; {_REMEDIES[HTTPStatus(code)]}", code, False)
     if error.get("status") == "FAILED_PRECONDITION":
         return GeminiRefusedError(f"{said}; check the project's billing and region", code)
     fields = [str(v.get("field")) for v in _violations(error, "BadRequest", "fieldViolations")]
