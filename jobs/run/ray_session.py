@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from tenacity import retry, retry_if_exception, stop_after_attempt
 
 import actors
 import conf
@@ -23,6 +24,9 @@ from jobs.settings import Settings
 log = logging.getLogger("shopframe")
 
 _REACHABLE_S = 10.0
+
+_STARTS = 3
+"""How often a local Ray is started if its node isn't up in time."""
 
 _UNREAD_STATISTICS = ("RAY_enable_metrics_collection", "RAY_event_stats")
 """Statistics that nothing reads if there is no dashboard. Ray's idle processes, including six actors, used
@@ -81,12 +85,11 @@ def ray_session(settings: Settings) -> Iterator[tuple[float, float]]:
         environment.setdefault("py_modules", [actors, jobs, conf])
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        ray.init(address=address, runtime_env=environment or None, **options)
+        _start_patiently(address=address, runtime_env=environment or None, **options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise ConfigError(f"ray.address: can't use {address}: {error}") from error
     except Exception as error:
-        # Ray raises a plain Exception for a node that isn't up within half a minute.
-        if type(error) is not Exception:
+        if not _is_slow_start(error):
             raise
         raise ConfigError(f"Ray did not start: {error}; run again when the machine is less busy") from error
     logging.getLogger("ray.data").setLevel(logging.WARNING)
@@ -100,6 +103,22 @@ def ray_session(settings: Settings) -> Iterator[tuple[float, float]]:
     # This is skipped after an error or interrupt: the thread that runs the graph may still be working, and
     # Ray ends the whole process if a thread uses it after shutdown. Ray's processes end with this one.
     ray.shutdown()
+
+
+def _is_slow_start(error: BaseException) -> bool:
+    """Return whether a node wasn't up within half a minute, for which Ray raises a plain Exception."""
+    return type(error) is Exception
+
+
+@retry(
+    retry=retry_if_exception(_is_slow_start),
+    stop=stop_after_attempt(_STARTS),
+    before_sleep=lambda _: ray.shutdown(),
+    reraise=True,
+)
+def _start_patiently(**options: Any) -> None:
+    """Start Ray or connect to it. On a busy machine the first start of a node may take too long."""
+    ray.init(**options)
 
 
 def _check_reachable(address: str) -> None:

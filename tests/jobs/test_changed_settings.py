@@ -83,6 +83,8 @@ def another(value: Any) -> Any:
         return value + 1
     if isinstance(value, float):
         return value / 2 or 0.5
+    if isinstance(value, list):
+        return value[:-1]
     return f"{value}x"
 
 

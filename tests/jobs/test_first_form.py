@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.corrections.settings import ConsensusSettings
 from actors.storage import layout
 from actors.storage.answer_index import AnswerIndex
 from actors.storage.object_store import ObjectStore
@@ -55,7 +56,7 @@ def test_the_table_has_the_probability_of_every_value(output):
 
 def test_both_forms_are_verified_and_consolidated_side_by_side(output, monkeypatch, capsys):
     store = ObjectStore(str(output))
-    assert consolidate_output(store, SCHEMA, 0).incomplete == {}
+    assert consolidate_output(store, SCHEMA, ConsensusSettings(), 0).incomplete == {}
     first, second = job.consolidated(output)
     assert not [name for name in first if "distribution" in name]
     # All attributes have their first value, so the person wears a hood and a headscarf.
