@@ -352,11 +352,14 @@ class OnlineAnnotator(Annotator):
             key: self._entry(annotation, self._by_key[key], answer, share)
             for key, annotation in answer.annotations.items()
         }
-        by_shard: dict[str, list[JournalEntry]] = defaultdict(list)
+        by_object: dict[tuple[str, str], list[JournalEntry]] = defaultdict(list)
         for key, entry in entries.items():
-            by_shard[self._by_key[key].asked.shard_id].append(entry)
-        for shard_id, group in by_shard.items():
-            await self._write_journal(shard_id, request.key, group)
+            asked = self._by_key[key].asked
+            # A second question may be the same request as the first one, whose answers are paid for, too.
+            name = f"{request.key}-again" if asked.again else request.key
+            by_object[asked.shard_id, name].append(entry)
+        for (shard_id, name), group in by_object.items():
+            await self._write_journal(shard_id, name, group)
         for key, entry in entries.items():
             self._by_key.pop(key).done.set_result(entry)
 

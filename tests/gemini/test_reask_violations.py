@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +106,15 @@ def test_it_is_asked_for_once_more_and_the_better_answer_is_kept_with_the_cost_o
     # Once committed, nobody is asked a third time.
     assert drain(output, server, reask=True).answered == 0
     assert len(server.journal) == 2
+
+
+def test_the_second_answer_does_not_take_the_place_of_the_first_in_the_journal(output, server):
+    server.script.faults.append(Fault("broken_rule"))
+    drain(output, server, reask=True)
+    assert [len(seen.images) for seen in server.journal] == [PERSONS, PERSONS], "the same crops twice"
+    objects = (output / "gemini/journal").rglob("*.json")
+    entries = [entry for path in objects for entry in json.loads(path.read_text())]
+    assert sum(entry["input_tokens"] for entry in entries) == sum(seen.tokens for seen in server.journal)
 
 
 def test_only_persons_whose_answer_breaks_a_rule_are_asked_about_again(output, server):
