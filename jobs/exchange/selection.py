@@ -60,7 +60,7 @@ def select_persons(
         purpose: `need` takes the first persons, `audit` draws them at random, each with the same probability.
 
     Raises:
-        ConfigError: A condition is wrong, or the output has no consolidated table.
+        ConfigError: A condition is wrong, nobody fits, or the output has no consolidated table.
     """
     paths = SnapshotTable(store, layout.CONSOLIDATED).paths()
     if not paths:
@@ -76,6 +76,9 @@ def select_persons(
         except duckdb.ConversionException as error:
             raise ConfigError(f"--select: {str(error).splitlines()[0]}") from None
         available = keys.num_rows
+        if not available:
+            asked = f"--select {', '.join(conditions)}" if conditions else f"--output {store.uri}"
+            raise ConfigError(f"{asked}: there is no such person, so nothing was exported; select others")
         if limit is not None and limit < available:
             keys = keys.take(_positions(available, limit, purpose))
         frames = database.from_arrow(keys).select("shard_id", "frame_key").distinct()

@@ -248,6 +248,7 @@ def test_an_audit_records_the_probability_of_those_who_were_drawn(review: Review
         (["--select", "colour=red"], "no column colour"),
         (["--select", "gender"], "write it as column=value"),
         (["--select", "gender_confidence<high"], "Could not convert"),
+        (["--select", "gender=unknown"], "there is no such person"),
     ],
 )
 def test_a_wrong_condition_is_explained(
