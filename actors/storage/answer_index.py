@@ -43,8 +43,8 @@ _ROW_GROUP_ROWS = 512
 _WHOLE_BYTES = 1 << 20
 """Size up to which a segment is read by one request instead of several."""
 
-_RELISTS = 5
-"""How often a search begins again because a segment was merged away meanwhile."""
+_RELISTS = 20
+"""How often a search lists the segments because some were merged away before it had read them."""
 
 _LISTED_FOR_S = 600.0
 
@@ -130,20 +130,11 @@ class AnswerIndex:
         Raises:
             OSError: The store can't be read.
         """
-        wanted = sorted(set(digests))
-        for attempt in range(_RELISTS):
-            try:
-                texts = sorted(self._find(wanted).values(), key=_rank)
-            except FileNotFoundError:
-                self._listed_at = float("-inf")
-                if attempt == _RELISTS - 1:
-                    raise
-                continue
-            found: dict[str, list[KeptAnswer]] = {}
-            for answer in map(KeptAnswer.from_json, texts):
-                found.setdefault(answer.crop_sha256, []).append(answer)
-            return found
-        return {}
+        found: dict[str, list[KeptAnswer]] = {}
+        for text in sorted(self._find(sorted(set(digests))).values(), key=_rank):
+            answer = KeptAnswer.from_json(text)
+            found.setdefault(answer.crop_sha256, []).append(answer)
+        return found
 
     def add(self, answers: Iterable[KeptAnswer]) -> None:
         """Add answers.
@@ -161,12 +152,28 @@ class AnswerIndex:
 
     def _find(self, wanted: Sequence[str]) -> _Texts:
         found: _Texts = {}
-        if not wanted:
-            return found
-        searches = [(segment, _beginning_with(wanted, segment.prefix)) for segment in self._segments()]
-        for rows in map_ahead(lambda search: list(self._rows(*search)), (s for s in searches if s[1])):
-            for digest, text in rows:
-                _keep_better(found, digest, text)
+        read: set[str] = set()
+        attempts = _RELISTS if wanted else 0
+        while attempts:
+            # What a segment says never changes, so the ones that were read need not be read again.
+            segments = [segment for segment in self._segments() if segment.path not in read]
+            searches = [(segment, _beginning_with(wanted, segment.prefix)) for segment in segments]
+            attempts -= 1
+            gone = None
+            for path, rows in map_ahead(
+                lambda search: self._try_rows(*search), (s for s in searches if s[1])
+            ):
+                if isinstance(rows, FileNotFoundError):
+                    gone = rows
+                    continue
+                read.add(path)
+                for digest, text in rows:
+                    _keep_better(found, digest, text)
+            if gone is None:
+                break
+            self._listed_at = float("-inf")
+            if not attempts:
+                raise gone
         return found
 
     def _segments(self) -> list[_Segment]:
@@ -180,6 +187,14 @@ class AnswerIndex:
             prefix = layout.prefix_of_segment(info.path)
             if prefix is not None:
                 yield _Segment(info.path, prefix, info.size_bytes)
+
+    def _try_rows(
+        self, segment: _Segment, wanted: Sequence[str]
+    ) -> tuple[str, list[tuple[str, str]] | FileNotFoundError]:
+        try:
+            return segment.path, list(self._rows(segment, wanted))
+        except FileNotFoundError as error:
+            return segment.path, error
 
     def _rows(self, segment: _Segment, wanted: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Yield the rows of a segment whose digests are among some, which are sorted."""

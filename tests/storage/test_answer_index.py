@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +15,7 @@ from actors.records import Annotation
 from actors.storage import answer_index, layout
 from actors.storage.answer_index import AnswerIndex, KeptAnswer
 from actors.storage.answers_in_flight import file_in_flight, read_in_flight, write_in_flight
-from actors.storage.object_store import ObjectStore
+from actors.storage.object_store import ObjectInfo, ObjectStore
 
 QUESTION = "f" * 64
 
@@ -86,6 +89,25 @@ def test_writers_that_merge_the_same_segments_at_once_lose_nothing(small, tmp_pa
     store = ObjectStore(str(tmp_path))
     found = AnswerIndex(store, "smolvlm", QUESTION).find([digest_of(n) for n in range(480)])
     assert len(found) == 480
+
+
+class _MergedMeanwhile(ObjectStore):
+    """A store whose index has one segment merged, under another path, after each listing."""
+
+    def list(self, *args: Any, **options: Any) -> Iterator[ObjectInfo]:
+        found = list(super().list(*args, **options))
+        yield from found
+        oldest = min(found, key=lambda info: Path(self.full(info.path)).stat().st_mtime_ns)
+        self.write(layout.new_segment(str(Path(oldest.path).parent), ""), self.read(oldest.path))
+        self.delete([oldest.path])
+
+
+def test_a_search_ends_although_others_merge_after_each_of_its_listings(tmp_path):
+    index = AnswerIndex(ObjectStore(str(tmp_path)), "smolvlm", QUESTION)
+    for n in range(4):
+        index.add([an_answer(n)])
+    reader = AnswerIndex(_MergedMeanwhile(str(tmp_path)), "smolvlm", QUESTION, listed_for_s=0)
+    assert len(reader.find([digest_of(n) for n in range(4)])) == 4
 
 
 def test_an_index_that_was_listed_before_a_merge_still_finds_everything(small, tmp_path):

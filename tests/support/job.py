@@ -159,6 +159,16 @@ def records(output: Path) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_bytes()) for path in sorted((output / "commits").glob("*.json"))}
 
 
+def settled(output: Path) -> dict[str, str]:
+    """Return the attempts that no later run of the same command does again, by shard.
+
+    Where a run ended between a commit and the last document of its persons, the next run writes them in an
+    attempt of its own.
+    """
+    found = records(output).items()
+    return {name: record["attempt_id"] for name, record in found if record["documents"] != "due"}
+
+
 def bytes_of(output: Path, folder: str) -> dict[str, bytes]:
     """Return the content of every file in a folder of the output except hidden ones, by path."""
     found = sorted(p for p in (output / folder).rglob("[!.]*") if p.is_file())
