@@ -44,9 +44,6 @@ def annotate(
             "--retry-failed, --retry-annotator and --force exclude each other; pass one of them"
         )
     loaded = command.load(config, overrides, source, output)
-    from jobs.run.annotation import annotate_input
-    from jobs.run.dry_run import dry_run as try_run
-
     scope: Scope = "missing"
     if retry_failed:
         scope = "failed"
@@ -55,8 +52,12 @@ def annotate(
     elif force:
         scope = "force"
     if dry_run:
+        from jobs.run.dry_run import dry_run as try_run
+
         try_run(loaded, scope, retry_annotator)
         return
+    from jobs.run.annotation import annotate_input
+
     all_done = annotate_input(loaded, scope, retry_annotator)
     raise typer.Exit(command.EXIT_DONE if all_done else command.EXIT_SOME_FAILED)
 

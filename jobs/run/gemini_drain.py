@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
 
 from actors.attributes import AttributeSchema
-from actors.commit.committer import Committer
-from actors.detect.crops import CropSettings
-from actors.detect.restored_crops import CropRestorer
 from actors.errors import ConfigError
-from actors.fingerprint import annotators_in
 from actors.gemini.api.client import read_api_key
 from actors.gemini.backlog.listing import read_backlog
 from actors.gemini.backlog.selection import Backlog
+from actors.gemini.gemini_run import GeminiRun
 from actors.gemini.quota.place import ledger_notice
 from actors.gemini.quota.quota import Clock
 from actors.gemini.sender import reset_quota
 from actors.gemini.settings import ADDRESS, ANNOTATOR, ResolvedGemini, resolve_gemini
-from actors.gemini.stage import GeminiRun, make_stage
-from actors.gemini.stall_watch import StallWatch
-from actors.read.settings import InputSettings
 from actors.records import SETTLED
 from actors.storage.object_store import ObjectStore
 from jobs.run.answer_filing import file_answers
 from jobs.run.person_json_mode import choose_person_json
 from jobs.run.plan_reasons import asked_of_gemini
-from jobs.run.ray_session import ray_session
 from jobs.run.resolve import gemini_model
 from jobs.run.run_log import run_log, warn
 from jobs.run.run_record import RunRecord, read_run, write_run
@@ -38,33 +30,6 @@ from jobs.run.summary import print_summary
 from jobs.run.words import counted, wait_of
 from jobs.run.wrap_up import wrap_up
 from jobs.settings import CONF, LoadedSettings, Settings
-
-_SAY_EVERY_S = 10.0
-
-
-class GeminiDisplay:
-    """Prints how far the backlog is, when that has changed.
-
-    Args:
-        say: Prints a permanent line.
-        every_s: Shortest time between two lines, in seconds.
-    """
-
-    def __init__(self, say: Callable[[str], None], every_s: float = _SAY_EVERY_S) -> None:
-        self._say = say
-        self._every_s = every_s
-        self._said = ""
-        self._said_at = time.monotonic()
-
-    def __call__(self, done: GeminiRun, shards_left: int) -> None:
-        """Print what was done and how many shards are left, if it is new and time for that."""
-        line = (
-            f"gemini: {counted(done.answered, 'person')} answered, {counted(shards_left, 'shard')} left "
-            "in the backlog"
-        )
-        if line != self._said and time.monotonic() - self._said_at >= self._every_s:
-            self._said, self._said_at = line, time.monotonic()
-            self._say(line)
 
 
 def inherited(run: RunRecord) -> dict[str, Any]:
@@ -146,25 +111,9 @@ def drain(settings: Settings, clock: Clock | None = None, quota_reset: bool = Fa
         if waiting:
             if settings.output.answer_index:
                 file_answers(output, {shard.shard_id for shard in waiting})
-            enabled = run_record.fingerprints
-            fingerprints = {
-                **{name: enabled[name] for name in annotators_in(enabled)},
-                ANNOTATOR: resolved.fingerprint,
-                "person_json": settings.output.person_json_fingerprint,
-            }
-            committer = Committer(output, settings.output, schema, fingerprints, (resolved.pending,))
-            with ray_session(settings):
-                crop_restorer = _crop_restorer(run_record, settings)
-                stage = make_stage(
-                    settings.gemini, resolved, resolved.schema, committer, crop_restorer, clock
-                )
-                stage.offer(backlog.at_once())
+            from jobs.run.backlog_on_ray import ask_on_ray
 
-                def say(line: str) -> None:
-                    print(line, file=terminal, flush=True)
-
-                stalls = StallWatch(settings.run.stall_warning_s, settings.run.stall_fail_s, say)
-                done = stage.finish(GeminiDisplay(say), stalls)
+            done = ask_on_ray(settings, run_record, backlog, terminal, clock)
         if done.stop is not None and done.stop.kind == "refused":
             # A key or model that was refused must not become the default of the next run.
             write_run(output, before)
@@ -182,16 +131,6 @@ def drain(settings: Settings, clock: Clock | None = None, quota_reset: bool = Fa
         status = wrap_up(output, schema, settings.output, settings.consensus, run, done.postponed)
     print_summary(Console(soft_wrap=False), status, run)
     return done
-
-
-def _crop_restorer(run: RunRecord, settings: Settings) -> CropRestorer:
-    """Return a restorer with the settings of the run that detected the persons, not those given now."""
-    return CropRestorer(
-        run.section("input", InputSettings),
-        settings.storage,
-        run.section("crops", CropSettings),
-        run.fingerprints.get("detect"),
-    )
 
 
 def _note_model(

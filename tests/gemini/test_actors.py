@@ -9,7 +9,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from actors.gemini.stage import GeminiRun
+from actors.gemini.gemini_run import GeminiRun
 from actors.storage.object_store import ObjectStore
 from jobs.run.output_status import output_status
 from jobs.run.summary import print_summary

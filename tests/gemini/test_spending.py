@@ -11,9 +11,9 @@ import pytest
 from actors.gemini.answer_journal import file_journal
 from actors.gemini.api.model_families import price_of
 from actors.gemini.backlog.claims import Claims
-from actors.gemini.stage import GeminiRun
+from actors.gemini.gemini_run import GeminiRun
 from actors.storage.object_store import ObjectStore
-from jobs.run.gemini_drain import GeminiDisplay
+from jobs.run.gemini_display import GeminiDisplay
 from tests.servers.gemini_server import MODEL, GeminiServer, gemini_server
 from tests.support import gemini_draining, gemini_job, job
 from tests.support.in_process import run_in_process

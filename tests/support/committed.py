@@ -62,6 +62,7 @@ def write_output(
     settings: Settings | None = None,
     errors: Mapping[str, str] | None = None,
     cameras: Mapping[str, str] | None = None,
+    fingerprints: Mapping[str, str] | None = None,
     **output: Any,
 ) -> None:
     """Commit shards, over earlier commits if there are any.
@@ -73,6 +74,7 @@ def write_output(
             those that it has under these names.
         errors: Maps a shard that fails to the reason.
         cameras: Maps frames to their cameras. Other frames name none.
+        fingerprints: Maps each stage to the hash of what its results depend on; by default, to one letter.
         output: Settings of the output.
     """
     settings = settings or Settings()
@@ -80,9 +82,8 @@ def write_output(
     if settings.input.uri is not None:
         sources = {shard.shard_id: shard for shard in list_shards(settings.input, settings.storage)}
     schema = AttributeSchema(settings.attributes)
-    run = RunRecord(
-        config=settings.as_dict(), fingerprints=_FINGERPRINTS, plan=PlanCounts(shards=len(shards))
-    )
+    stages = dict(fingerprints or _FINGERPRINTS)
+    run = RunRecord(config=settings.as_dict(), fingerprints=stages, plan=PlanCounts(shards=len(shards)))
     write_run(store, run)
     for shard_id, frames in shards.items():
         found = read_record(store, shard_id)
@@ -92,7 +93,7 @@ def write_output(
         if found is not None:
             again = replace(block.task, replaces=found[0].attempt_id, attempt=found[0].attempt + 1)
             block = replace(block, task=again)
-        Committer(store, OutputSettings(**output), schema, _FINGERPRINTS).commit(block)
+        Committer(store, OutputSettings(**output), schema, stages).commit(block)
 
 
 def _block(

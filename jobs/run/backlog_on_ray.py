@@ -1,0 +1,69 @@
+"""The work of `shopframe gemini` on Ray. Only a run for which persons wait imports this module."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from actors.attributes import AttributeSchema
+from actors.commit.committer import Committer
+from actors.detect.crops import CropSettings
+from actors.detect.restored_crops import CropRestorer
+from actors.fingerprint import annotators_in
+from actors.gemini.backlog.selection import Backlog
+from actors.gemini.gemini_run import GeminiRun
+from actors.gemini.quota.quota import Clock
+from actors.gemini.settings import ANNOTATOR
+from actors.gemini.stage import make_stage
+from actors.gemini.stall_watch import StallWatch
+from actors.read.settings import InputSettings
+from jobs.run.gemini_display import GeminiDisplay
+from jobs.run.ray_session import ray_session
+from jobs.run.run_record import RunRecord
+from jobs.settings import Settings
+
+
+def ask_on_ray(
+    settings: Settings, run: RunRecord, backlog: Backlog, terminal: TextIO, clock: Clock | None
+) -> GeminiRun:
+    """Ask Gemini about the persons of a backlog, and return what was done.
+
+    Args:
+        settings: The settings.
+        run: The run that made the output, with this run's Gemini.
+        backlog: The backlog.
+        terminal: Where the user reads.
+        clock: The clock that the quota uses, by default that of this machine.
+
+    Raises:
+        ConfigError: Ray or the actor can't be started.
+        StalledError: Nothing moves.
+    """
+    resolved = backlog.resolved
+    fingerprints = {
+        **{name: run.fingerprints[name] for name in annotators_in(run.fingerprints)},
+        ANNOTATOR: resolved.fingerprint,
+        "person_json": settings.output.person_json_fingerprint,
+    }
+    schema = AttributeSchema(settings.attributes)
+    committer = Committer(backlog.store, settings.output, schema, fingerprints, (resolved.pending,))
+
+    def say(line: str) -> None:
+        print(line, file=terminal, flush=True)
+
+    with ray_session(settings):
+        stage = make_stage(
+            settings.gemini, resolved, resolved.schema, committer, _crop_restorer(run, settings), clock
+        )
+        stage.offer(backlog.at_once())
+        stalls = StallWatch(settings.run.stall_warning_s, settings.run.stall_fail_s, say)
+        return stage.finish(GeminiDisplay(say), stalls)
+
+
+def _crop_restorer(run: RunRecord, settings: Settings) -> CropRestorer:
+    """Return a restorer with the settings of the run that detected the persons, not those given now."""
+    return CropRestorer(
+        run.section("input", InputSettings),
+        settings.storage,
+        run.section("crops", CropSettings),
+        run.fingerprints.get("detect"),
+    )

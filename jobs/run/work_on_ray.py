@@ -1,0 +1,180 @@
+"""The work of a run on Ray: the planned shards, with Gemini beside them.
+
+Only a run that has work imports this module, because Ray takes seconds to import and to start.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import ray
+
+from actors.attempt_tracker import Snapshot, start_tracker
+from actors.commit.committer import Committer
+from actors.detect.restored_crops import CropRestorer
+from actors.detect.shard_detector import ShardDetector
+from actors.errors import StalledError
+from actors.gemini.gemini_run import GeminiRun
+from actors.gemini.stage import make_stage
+from actors.gemini.stall_watch import StallWatch
+from actors.smolvlm.shard_annotator import ShardAnnotator
+from actors.stages import BlockStage, StageContext, annotate_stage, commit_stage, detect_stage
+from actors.storage.object_store import ObjectStore
+from jobs.run.gemini_display import GeminiDisplay
+from jobs.run.graph import Retries, run_graph
+from jobs.run.output_status import Totals
+from jobs.run.prepare import PreparedRun
+from jobs.run.progress import ProgressDisplay, watch
+from jobs.run.ray_session import StageResources, plan_resources, ray_session
+from jobs.run.resolve import Resolved
+from jobs.run.run_log import RunLog, log
+from jobs.run.words import counted
+from jobs.settings import RunSettings, Settings
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Work:
+    """The work of a run, and its log with the terminal that shows its progress."""
+
+    settings: Settings
+    resolved: Resolved
+    prepared: PreparedRun
+    output: ObjectStore
+    log: RunLog
+
+
+def work_on_ray(
+    settings: Settings,
+    resolved: Resolved,
+    prepared: PreparedRun,
+    output: ObjectStore,
+    opened: RunLog,
+    totals: Totals,
+) -> GeminiRun:
+    """Do the planned shards, and ask Gemini about the persons that wait for it.
+
+    Args:
+        settings: The settings.
+        resolved: Models and fingerprints.
+        prepared: The plan, and Gemini's part of the run.
+        output: The output.
+        opened: The log of the run.
+        totals: Sums to which each shard is added when it is committed or can't be.
+
+    Returns:
+        What Gemini did.
+
+    Raises:
+        ConfigError: Ray can't be reached or started, or no node can start a worker.
+        StalledError: Nothing moved within the deadline, or Ray failed.
+    """
+    plan = prepared.plan
+    try:
+        return _run_tasks(_Work(settings, resolved, prepared, output, opened), totals)
+    except ray.exceptions.RayError as error:
+        log.exception("Ray failed")
+        done = f"after {sum(totals.shards.values()):,} of {counted(len(plan.tasks), 'shard')}"
+        raise StalledError(
+            f"Ray failed {done if plan.tasks else 'while Gemini was asked'}: {_last_line(error)}; "
+            f"committed shards are intact and details are in {opened.uri}: fix the "
+            "cause and run the same command again"
+        ) from error
+
+
+def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
+    settings, backlog, tasks = work.settings, work.prepared.backlog, work.prepared.plan.tasks
+    sizes = {task.shard.shard_id: task.shard.size_bytes for task in tasks}
+    with ray_session(settings) as (cpus, gpus), ProgressDisplay(work.log.terminal, sizes) as display:
+        resources = plan_resources(settings, cpus, gpus)
+        context = StageContext(start_tracker(), settings.run.max_attempts)
+        crop_restorer = CropRestorer(
+            settings.input, settings.storage, settings.crops, work.resolved.fingerprints["detect"]
+        )
+        committer = _committer(work)
+        stages = _stages(work, resources, crop_restorer, committer)
+        summaries = run_graph(tasks, stages, context, _retries(settings.run))
+        gemini = None
+        if backlog is not None:
+            gemini = make_stage(
+                settings.gemini,
+                backlog.resolved,
+                backlog.resolved.schema,
+                committer,
+                crop_restorer,
+            )
+            gemini.offer(backlog.at_once())
+        for summary in watch(
+            summaries,
+            _snapshots(context),
+            display,
+            settings.run.stall_warning_s,
+            settings.run.stall_fail_s,
+        ):
+            totals.add(summary)
+            display.add(summary)
+            log.info("shard", extra=dataclasses.asdict(summary) | {"counts": summary.counts.model_dump()})
+            if gemini is not None and backlog is not None:
+                gemini.offer(backlog.committed(summary))
+                gemini.advance()
+        if gemini is None or backlog is None:
+            return GeminiRun()
+        gemini.offer(backlog.afterwards())
+        stalls = StallWatch(settings.run.stall_warning_s, settings.run.stall_fail_s, display.say)
+        return gemini.finish(GeminiDisplay(display.say), stalls)
+
+
+def _retries(settings: RunSettings) -> Retries:
+    return Retries(
+        shards=settings.max_infrastructure_retries,
+        pause_s=settings.infrastructure_pause_s,
+        worker_starts=settings.max_worker_starts,
+    )
+
+
+def _last_line(error: BaseException) -> str:
+    """Return the line that names the cause. Ray's messages are whole tracebacks of its workers."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _stages(
+    work: _Work, resources: StageResources, crop_restorer: CropRestorer, committer: Committer
+) -> list[BlockStage]:
+    """Return the stages of a shard: detect, annotate if a local annotator is enabled, commit."""
+    settings, resolved = work.settings, work.resolved
+    detector = ShardDetector(
+        input=settings.input,
+        storage=settings.storage,
+        detector=settings.detector,
+        resolved=resolved.detector,
+        roi=settings.roi,
+        crops=settings.crops,
+        max_failed_frames=settings.run.max_failed_frames,
+    )
+    detects = any(task.work == "detect" for task in work.prepared.plan.tasks)
+    stages = [detect_stage(resources.detect, detector, crop_restorer, work.output, detects)]
+    if resolved.smolvlm is not None and resources.annotate is not None:
+        threads = max(1, (os.cpu_count() or 1) // resources.annotate.workers)
+        annotator = ShardAnnotator(settings.smolvlm, resolved.smolvlm, resolved.schema, threads, work.output)
+        stages.append(annotate_stage(resources.annotate, annotator))
+    stages.append(commit_stage(resources.commit, committer))
+    return stages
+
+
+def _committer(work: _Work) -> Committer:
+    resolved = work.resolved
+    pending = () if resolved.gemini is None else (resolved.gemini.pending,)
+    return Committer(work.output, work.settings.output, resolved.schema, resolved.fingerprints, pending)
+
+
+def _snapshots(context: StageContext) -> Any:
+    def snapshot() -> Snapshot:
+        try:
+            found: Snapshot = ray.get(context.tracker.snapshot.remote(), timeout=5)
+        except (ray.exceptions.RayError, TimeoutError):
+            return Snapshot()
+        return found
+
+    return snapshot
