@@ -28,7 +28,7 @@ from actors.storage.commit_record import CommitRecord
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import list_records, read_some_records
-from actors.storage.snapshot_table import NewFile, SnapshotTable, check_supported
+from actors.storage.snapshot_table import NewFile, Snapshot, SnapshotTable, check_supported
 from jobs.run.consolidated_rows import (
     FRAME_COLUMNS,
     AnswerColumns,
@@ -158,14 +158,18 @@ def _consolidate(
     consensus: ConsensusSettings,
     keep_versions_days: float,
 ) -> Consolidated:
-    # The decisions are read first. One that is added meanwhile counts from the next consolidation on.
+    tables = [SnapshotTable(store, folder) for folder in (layout.CONSOLIDATED_FRAMES, layout.CONSOLIDATED)]
+    # The versions are read before what the new ones are made of. Another consolidation that knows later
+    # records or decisions then makes a version that this one doesn't know, so this one can't replace it.
+    of_frames, of_persons = [table.read() for table in tables]
     final = FinalValues(attributes, consensus.precedence, read_decisions(store))
     groups = list(_groups(list_records(store)))
     done = Consolidated(shards=sum(len(group.shard_ids) for group in groups))
-    frames = _Update(store, layout.CONSOLIDATED_FRAMES, groups, done)
+    frames = _Update(store, tables[0], of_frames, groups, done)
     frames.write(FRAME_COLUMNS, lambda record: frame_rows(store, record))
     done.frames = frames.finish(keep_versions_days)
-    persons = _Update(store, layout.CONSOLIDATED, [_with_decisions(group, final) for group in groups], done)
+    decided = [_with_decisions(group, final) for group in groups]
+    persons = _Update(store, tables[1], of_persons, decided, done)
     persons.write_persons(final)
     done.persons = persons.finish(keep_versions_days)
     return done
@@ -211,14 +215,21 @@ def _write_row_group(writer: pq.ParquetWriter, waiting: list[pa.Table]) -> None:
 class _Update:
     """One table's way to the newest version."""
 
-    def __init__(self, store: ObjectStore, folder: str, groups: Sequence[_Group], done: Consolidated) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        table: SnapshotTable,
+        snapshot: Snapshot,
+        groups: Sequence[_Group],
+        done: Consolidated,
+    ) -> None:
         self._store = store
-        self._table = SnapshotTable(store, folder)
+        self._table = table
+        self._snapshot = snapshot
         self._groups = groups
         self._done = done
-        self._snapshot = self._table.read()
         self._rows = 0
-        present = self._snapshot.files
+        present = snapshot.files
         self._changed = [group for group in groups if group.digest not in present]
         self._kept = {group.digest: present[group.digest] for group in groups if group.digest in present}
 

@@ -47,6 +47,13 @@ def one(**values: Any) -> dict[str, Any]:
     return {"f": [person(**values)]}
 
 
+def female(shard_id: str) -> Decision:
+    """Somebody's decision about the person of `one`."""
+    about = {"shard_id": shard_id, "frame_key": "f", "bbox": BOX, "detection": "001-00000000"}
+    given = {"reviewer": "ann", "tool": "test", "kind": "value", "attribute": "gender", "value": "female"}
+    return Decision.model_validate(about | given)
+
+
 def settings(**attributes: Any) -> Settings:
     defaults = Settings().attributes.attributes
     return Settings.model_validate({"schema": {"attributes": {**defaults, **attributes}}})
@@ -135,9 +142,7 @@ def test_a_correction_rewrites_one_file_of_the_persons_and_another_precedence_al
     first, second = FIRST[:2]
     write_output(store, {first: one(gender="male"), second: one(gender="male")})
     consolidate(store)
-    about = {"shard_id": first, "frame_key": "f", "bbox": BOX, "detection": "001-00000000"}
-    given = {"reviewer": "ann", "tool": "test", "kind": "value", "attribute": "gender", "value": "female"}
-    append(store, [Decision.model_validate(about | given)])
+    append(store, [female(first)])
     assert consolidate(store).written == 1
     assert [(row["gender"], row["gender_source"]) for row in globbed(store)] == [
         ("female", "human"), ("male", "smolvlm"),
@@ -249,6 +254,46 @@ def test_a_consolidation_that_was_overtaken_starts_again_and_leaves_nothing_behi
     assert done.persons == 10
     assert persons_of(store) == {"a": 2, "b": 4, "c": 2, "d": 2}
     assert len(files_of(store, "consolidated")) == done.files / 2
+
+
+class MeanwhileListed(ObjectStore):
+    """Does something else once, when it has listed the records or the decisions."""
+
+    folder = layout.COMMITS
+    action = staticmethod(lambda: None)
+
+    def list(self, prefix="", sub_folders=True):
+        yield from super().list(prefix, sub_folders)
+        if prefix == self.folder:
+            action, self.action = self.action, lambda: None
+            action()
+
+
+def test_a_consolidation_that_listed_before_another_does_not_undo_it(store):
+    write_output(store, shards("abc"))
+    slow = MeanwhileListed(store.uri)
+
+    def overtake() -> None:
+        write_output(store, shards("b", persons=4) | shards("d"))
+        consolidate(store)
+
+    slow.action = overtake
+    assert consolidate(slow).persons == 10
+    assert persons_of(store) == {"a": 2, "b": 4, "c": 2, "d": 2}
+
+
+def test_a_consolidation_that_read_decisions_before_another_does_not_undo_it(store):
+    write_output(store, {"a": one(gender="male")})
+    slow = MeanwhileListed(store.uri)
+    slow.folder = layout.CORRECTIONS
+
+    def overtake() -> None:
+        append(store, [female("a")])
+        consolidate(store)
+
+    slow.action = overtake
+    consolidate(slow)
+    assert [row["gender"] for row in globbed(store)] == ["female"]
 
 
 class KilledError(Exception):
