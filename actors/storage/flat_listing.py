@@ -7,25 +7,46 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 
+from actors.storage.folder_listing import Wanted, local_folder
 from actors.storage.object_info import ObjectInfo, is_object, object_info
 
 if TYPE_CHECKING:
     from actors.storage.object_store import ObjectStore
 
 
-def list_flat(store: ObjectStore, folder: str) -> Iterator[ObjectInfo]:
+def list_flat(store: ObjectStore, folder: str, wanted: Wanted | None = None) -> Iterator[ObjectInfo]:
     """Yield every object under a folder, whatever its depth. Yields nothing if the folder doesn't exist.
 
     On S3 this takes one request per 1,000 objects and holds one page in memory, while `ObjectStore.list`
     takes a request per folder. The objects under one sub-folder follow each other; their order is
     unspecified.
 
+    Args:
+        store: The store.
+        folder: Path of the folder.
+        wanted: Which objects to yield; by default all. On a disk the others cost a small part of the time.
+
     Raises:
         OSError: The folder can't be listed.
     """
-    if not store.is_s3:
-        yield from store.list(folder)
+    if store.is_local:
+        yield from _list_local(store, store.full(folder), wanted)
         return
+    listed = _list_pages(store, folder) if store.is_s3 else store.list(folder)
+    yield from (info for info in listed if wanted is None or wanted(info.path))
+
+
+def _list_local(store: ObjectStore, folder: str, wanted: Wanted | None) -> Iterator[ObjectInfo]:
+    try:
+        objects, folders = local_folder(store.root, folder, wanted)
+    except FileNotFoundError:
+        return
+    yield from objects
+    for sub_folder in folders:
+        yield from _list_local(store, sub_folder, wanted)
+
+
+def _list_pages(store: ObjectStore, folder: str) -> Iterator[ObjectInfo]:
     bucket, key, _ = store.fs.split_path(store.full(folder))
     request: dict[str, Any] = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
     skipped = len(store.root) + 1

@@ -35,6 +35,11 @@ def object_info(path: str, entry: Mapping[str, Any]) -> ObjectInfo:
     return ObjectInfo(path, int(entry["size"] or 0), _etag(entry, modified_s), modified_s)
 
 
+def local_etag(size_bytes: int | None, modified_s: float | None) -> str:
+    """Return the etag of a file in a store that has none, such as a disk."""
+    return f"{size_bytes}-{'' if modified_s is None else modified_s}"
+
+
 def is_object(entry: Mapping[str, Any]) -> bool:
     """Return whether an entry of a filesystem's listing is an object and not a folder."""
     # Web consoles create a folder as an empty object with a name that ends with "/".
@@ -51,7 +56,7 @@ def _etag(entry: Mapping[str, Any], modified_s: float | None) -> str:
     for name in ("ETag", "etag", "md5Hash", "content_md5"):
         if entry.get(name):
             return str(entry[name]).strip('"')
-    return f"{entry['size']}-{'' if modified_s is None else modified_s}"
+    return local_etag(entry["size"], modified_s)
 
 
 def _modified_s(entry: Mapping[str, Any]) -> float | None:

@@ -22,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from fsspec.implementations.local import LocalFileSystem
 
 from actors.errors import ConfigError, PreconditionError
-from actors.storage.local_listing import local_entries
+from actors.storage.folder_listing import local_folder, remote_folder
 from actors.storage.object_info import ObjectInfo, folder_by_folder, is_object, object_info
 from actors.storage.s3_requests import delete_s3, is_lost_condition
 from actors.storage.settings import StorageSettings
@@ -183,15 +183,16 @@ class ObjectStore:
         while waiting:
             folder = waiting.pop()
             try:
-                entries = local_entries(self.fs, folder) if self.is_local else self.fs.ls(folder, detail=True)
+                if self.is_local:
+                    objects, folders = local_folder(self.root, folder)
+                else:
+                    objects, folders = remote_folder(self.fs, self.root, folder)
             except FileNotFoundError:
                 continue
-            entries.sort(key=lambda entry: str(entry["name"]))
-            yield from (self._to_info(entry) for entry in entries if is_object(entry))
+            yield from objects
             if not sub_folders:
                 return
-            folders = [str(e["name"]).rstrip("/") for e in entries if e["type"] == "directory"]
-            waiting.extend(name for name in reversed(folders) if name != folder.rstrip("/"))
+            waiting.extend(reversed(folders))
 
     def glob(self, pattern: str) -> Iterator[ObjectInfo]:
         """Yield the objects that match, and those under folders that match, folder by folder.
