@@ -7,10 +7,12 @@ Without the index, a plan over 100,000 committed shards takes 100,000 reads.
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -54,18 +56,45 @@ class _Entry:
     record: str
 
 
-def read_records(store: ObjectStore, keep_index: bool = False) -> Iterator[tuple[CommitRecord, str]]:
+class ListingDigest:
+    """A digest of a listing of the commit records. If two are equal, no record was written in between."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    @classmethod
+    def now(cls, store: ObjectStore) -> Self:
+        """List the records, and return the digest."""
+        made = cls()
+        for shard_id, etag in list_records(store):
+            made.add(layout.commit_path(shard_id), etag)
+        return made
+
+    def add(self, path: str, etag: str) -> None:
+        """Add the next record of the listing."""
+        self._hash.update(f"{path} {etag}\n".encode())
+
+    @property
+    def value(self) -> str:
+        """The digest of the records that were added, hexadecimal."""
+        return self._hash.hexdigest()
+
+
+def read_records(
+    store: ObjectStore, keep_index: bool = False, digest: ListingDigest | None = None
+) -> Iterator[tuple[CommitRecord, str]]:
     """Yield every commit record with its etag, in the order of the listing and with bounded memory.
 
     Args:
         store: The output.
         keep_index: Whether to write a new index if the old one lacked many records. Only a caller that may
             write to the output sets this.
+        digest: Is given every record that was listed.
 
     Raises:
         OutputError: This version can't read one of the records.
     """
-    with _IndexReader(store) as index, _IndexWriter(store) as renewed:
+    with _IndexReader(store) as index, _NewEntries() as new:
 
         def load_alone(info: ObjectInfo) -> tuple[_Entry, CommitRecord] | None:
             found = read_record(store, str(layout.shard_id_of(info.path)))
@@ -75,21 +104,20 @@ def read_records(store: ObjectStore, keep_index: bool = False) -> Iterator[tuple
             return _Entry(info.path, info.etag, etag, record.model_dump_json()), record
 
         listing = (o for o in store.list(layout.COMMITS) if layout.shard_id_of(o.path) is not None)
-        alone = 0
         while pairs := [(info, index.find(info)) for info in islice(listing, _ROWS)]:
             # Only reading profits from threads; handing a copied record to one takes longer than parsing it.
             missing = map_ahead(load_alone, [info for info, entry in pairs if entry is None], _READERS)
             for info, entry in pairs:
-                copied = entry and (entry, parse_record(store.full(info.path), entry.record.encode()))
-                found = copied or next(missing)
-                alone += copied is None
-                if found is None:
-                    continue
-                if keep_index:
-                    renewed.add(found[0])
-                yield found[1], found[0].etag
-        if keep_index and alone >= _WORTH_WRITING:
-            renewed.publish()
+                if digest is not None:
+                    digest.add(info.path, info.etag)
+                if entry is not None:
+                    yield parse_record(store.full(info.path), entry.record.encode()), entry.etag
+                elif (found := next(missing)) is not None:
+                    if keep_index:
+                        new.add(found[0])
+                    yield found[1], found[0].etag
+        if new.count >= _WORTH_WRITING:
+            _write_index(store, heapq.merge(index.used(), new.entries(), key=lambda entry: entry.path))
 
 
 def list_records(store: ObjectStore) -> Iterator[tuple[str, str]]:
@@ -139,21 +167,31 @@ class _IndexReader:
             self._file = None
         self._entries = self._read()
         self._next = next(self._entries, None)
+        # One byte per entry that was passed: whether it was found.
+        self._found = bytearray()
         return self
 
     def _read(self) -> Iterator[_Entry]:
         if self._file is not None:
-            for batch in self._file.iter_batches(_ROWS):
-                yield from (_Entry(**row) for row in batch.to_pylist())
+            yield from _entries_of(self._file)
 
     def find(self, info: ObjectInfo) -> _Entry | None:
         """Return the entry of a listed record, or None if there is none with the same etag."""
         while self._next is not None and self._next.path < info.path:
-            self._next = next(self._entries, None)
+            self._pass(was_found=False)
         entry = self._next
         if entry is None or entry.path != info.path or entry.listed_etag != info.etag:
             return None
+        self._pass(was_found=True)
         return entry
+
+    def _pass(self, *, was_found: bool) -> None:
+        self._found.append(was_found)
+        self._next = next(self._entries, None)
+
+    def used(self) -> Iterator[_Entry]:
+        """Yield the entries that were found once more."""
+        yield from compress(self._read(), self._found)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -162,39 +200,59 @@ class _IndexReader:
             self._file.close(force=True)
 
 
-class _IndexWriter:
-    """Collects entries in a temporary file, which `publish` uploads as the new index."""
+class _NewEntries:
+    """Collects the entries that the index lacks, in a temporary file."""
 
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
+    def __init__(self) -> None:
+        self.count = 0
+        self._waiting: list[_Entry] = []
+        self._writer: pq.ParquetWriter | None = None
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="shopframe-index-")
-        self._path = Path(self._folder.name, "index.parquet")
-        self._writer = pq.ParquetWriter(self._path, _SCHEMA, compression="zstd")
-        self._waiting: list[dict[str, str]] = []
+        self._path = Path(self._folder.name, "new.parquet")
         return self
 
     def add(self, entry: _Entry) -> None:
         """Add the next entry. Entries must come in the order of the paths."""
-        self._waiting.append(
-            {"path": entry.path, "listed_etag": entry.listed_etag, "etag": entry.etag, "record": entry.record}
-        )
+        self._waiting.append(entry)
+        self.count += 1
         if len(self._waiting) >= _ROWS:
-            self._flush()
+            self._writer = self._writer or pq.ParquetWriter(self._path, _SCHEMA, compression="zstd")
+            self._writer.write_table(_table_of(self._waiting))
+            self._waiting.clear()
 
-    def publish(self) -> None:
-        """Replace the index by the entries that were added."""
-        self._flush()
-        self._writer.close()
-        self._store.upload(layout.COMMIT_INDEX, self._path)
-
-    def _flush(self) -> None:
-        self._writer.write_table(pa.Table.from_pylist(self._waiting, _SCHEMA))
-        self._waiting.clear()
+    def entries(self) -> Iterator[_Entry]:
+        """Yield the entries that were added. None can be added after that."""
+        if self._writer is not None:
+            self._writer.close()
+            with pq.ParquetFile(self._path) as file:
+                yield from _entries_of(file)
+        yield from self._waiting
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
         self._folder.cleanup()
+
+
+def _write_index(store: ObjectStore, entries: Iterator[_Entry]) -> None:
+    """Replace the index."""
+    with tempfile.TemporaryDirectory(prefix="shopframe-index-") as folder:
+        path = Path(folder, "index.parquet")
+        with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
+            while some := list(islice(entries, _ROWS)):
+                writer.write_table(_table_of(some))
+        store.upload(layout.COMMIT_INDEX, path)
+
+
+def _table_of(entries: Sequence[_Entry]) -> pa.Table:
+    columns = [[getattr(entry, name) for entry in entries] for name in _SCHEMA.names]
+    return pa.table(columns, schema=_SCHEMA)
+
+
+def _entries_of(file: pq.ParquetFile) -> Iterator[_Entry]:
+    for batch in file.iter_batches(_ROWS):
+        yield from map(_Entry, *(column.to_pylist() for column in batch.columns))

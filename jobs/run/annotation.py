@@ -14,13 +14,13 @@ from actors.gemini.gemini_run import GeminiRun
 from actors.storage.object_store import ObjectStore
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 from jobs.run.answer_filing import file_answers
-from jobs.run.output_status import Totals
 from jobs.run.plan import Plan, Scope
 from jobs.run.prepare import PreparedRun, check_input, check_places, prepare_run
 from jobs.run.resolve import Resolved
 from jobs.run.run_log import RunLog, log, run_log, warn
 from jobs.run.run_record import write_run
 from jobs.run.summary import print_summary
+from jobs.run.totals import Totals
 from jobs.run.words import counted
 from jobs.run.wrap_up import wrap_up
 from jobs.settings import LoadedSettings, Settings
@@ -70,6 +70,7 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
                 run,
                 totals.postponed,
                 plan.superseded,
+                prepared.seen,
             )
         except STORAGE_ERRORS as error:
             committed = counted(totals.shards["done"] + totals.shards["failed"], "shard")

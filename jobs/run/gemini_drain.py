@@ -10,7 +10,7 @@ from rich.console import Console
 from actors.attributes import AttributeSchema
 from actors.errors import ConfigError
 from actors.gemini.api.client import read_api_key
-from actors.gemini.backlog.listing import read_backlog
+from actors.gemini.backlog.listing import WaitingShards
 from actors.gemini.backlog.selection import Backlog
 from actors.gemini.gemini_run import GeminiRun
 from actors.gemini.quota.place import ledger_notice
@@ -22,6 +22,7 @@ from actors.storage.object_store import ObjectStore
 from jobs.run.answer_filing import file_answers
 from jobs.run.person_json_mode import choose_person_json
 from jobs.run.plan_reasons import asked_of_gemini
+from jobs.run.record_pass import RecordPass
 from jobs.run.resolve import gemini_model
 from jobs.run.run_log import run_log, warn
 from jobs.run.run_record import RunRecord, read_run, write_run
@@ -101,7 +102,11 @@ def drain(settings: Settings, clock: Clock | None = None, quota_reset: bool = Fa
             )
         settings, _ = choose_person_json(settings, before, ())
         run_record = _note_model(output, before, settings, resolved)
-        waiting = read_backlog(output, resolved, settings.gemini.cameras)
+        seen = RecordPass(run_record.question, gemini.cameras)
+        in_backlog = WaitingShards(resolved.question)
+        for record, denied in seen.read(output):
+            in_backlog.add(record, denied)
+        waiting = in_backlog.in_order()
         backlog = Backlog(output, settings.gemini, resolved, SETTLED, waiting)
         asked = asked_of_gemini(waiting, settings.gemini)
         about = f": it is asked about {asked}" if asked.persons else ""
@@ -128,7 +133,10 @@ def drain(settings: Settings, clock: Clock | None = None, quota_reset: bool = Fa
             "log": opened.uri,
             "seconds": round(time.monotonic() - started, 1),
         }
-        status = wrap_up(output, schema, settings.output, settings.consensus, run, done.postponed)
+        unchanged = None if waiting else seen
+        status = wrap_up(
+            output, schema, settings.output, settings.consensus, run, done.postponed, seen=unchanged
+        )
     print_summary(Console(soft_wrap=False), status, run)
     return done
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, groupby
 
@@ -86,7 +86,9 @@ class LeftoverFinder:
             OutputError: If a commit record can't be read by this version.
             OSError: If the store can't be read.
         """
-        named = self._named(keep_index=False)
+        # Hashes take a quarter of the memory of the paths, of which there are several per shard. What is
+        # suspicious is compared with the record itself, and a collision only leaves an object for later.
+        named = {hash(entry.path) for record, _ in read_records(self._store) for entry in record.objects}
         yield from self._of_attempts(named, with_documents=False)
         yield from self._documents(list_flat(self._store, layout.DOCUMENTS), named)
         if self._store.is_local:
@@ -98,31 +100,32 @@ class LeftoverFinder:
         yield from self._claims()
         yield from self._logs()
 
-    def find_in_listings(self) -> Iterator[Leftover]:
+    def find_in_listings(self, named: Container[int]) -> Iterator[Leftover]:
         """Yield the leftovers that the listings of tables and previews show, at the cost of these listings.
 
         Documents are looked at only for shards with leftover tables. Raises the same errors as `find_all`.
+
+        Args:
+            named: Hashes of the paths that the commit records name, possibly those of some time ago: what
+                isn't among them is compared with its record.
         """
-        named = self._named(keep_index=True)
         yield from self._of_attempts(named, with_documents=True)
         if self._store.is_local:
             top = (name for name in names_in(self._store, "") if is_temporary(name))
-            yield from self._temporary_files(chain(self._present(top), self._store.list(layout.COMMITS)))
+            in_commits = list_flat(self._store, layout.COMMITS, is_temporary)
+            yield from self._temporary_files(chain(self._present(top), in_commits))
         yield from self._logs()
 
-    def _named(self, keep_index: bool) -> set[int]:
-        # Hashes take a quarter of the memory of the paths, of which there are several per shard. What is
-        # suspicious is compared with the record itself, and a collision only leaves an object for later.
-        records = read_records(self._store, keep_index)
-        return {hash(entry.path) for record, _ in records for entry in record.objects}
-
-    def _of_attempts(self, named: set[int], with_documents: bool) -> Iterator[Leftover]:
+    def _of_attempts(self, named: Container[int], with_documents: bool) -> Iterator[Leftover]:
         suspects: defaultdict[str, list[ObjectInfo]] = defaultdict(list)
         count = 0
-        for info in chain.from_iterable(list_flat(self._store, folder) for folder in layout.ATTEMPT_FOLDERS):
+
+        def is_unnamed(path: str) -> bool:
+            return hash(path) not in named
+
+        listings = (list_flat(self._store, folder, is_unnamed) for folder in layout.ATTEMPT_FOLDERS)
+        for info in chain.from_iterable(listings):
             attempt = layout.attempt_of(info.path)
-            if hash(info.path) in named:
-                continue
             if attempt is not None:
                 suspects[attempt[0]].append(info)
                 count += 1

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from actors.detect.roi import RoiSettings
-from actors.gemini.backlog.denied import with_denied
-from actors.gemini.backlog.listing import outcomes_by_model, waiting_of
 from actors.gemini.backlog.uncommitted import Uncommitted, read_uncommitted
 from actors.gemini.quota.quota import SystemClock
 from actors.gemini.quota.status import read_status
@@ -21,56 +18,14 @@ from actors.gemini.settings import ANNOTATOR, GeminiSettings
 from actors.records import OUTCOMES, RETRYABLE
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
-from actors.storage.record_index import read_records
 from actors.time_text import moment
-from jobs.run.cameras import SeenCameras
-from jobs.run.cut_shards import CutShards
+from jobs.run.record_pass import RecordPass
 from jobs.run.run_record import RunRecord, read_run
 from jobs.run.words import counted, wait_of
 
 _FAILURES_SHOWN = 5
-_UNKNOWN_MODEL = "a model that was not recorded"
-_POSTPONED_LISTED = 1000
-"""Number of postponed shards that `progress.json` lists. The log has all of them."""
 
 _FRAME_KEYS = {"shard_id": "shard", "frame_key": "frame", "error": "error"}
-
-
-@dataclass(slots=True)
-class Totals:
-    """Sums over commit records. `rests` counts the shards that a run has added to its plan.
-
-    The counts add up: frames = frames ok + frames failed, detected = kept + dropped, and kept = the sum of
-    an annotator's outcomes, if the annotator was on for every shard.
-    """
-
-    shards: Counter[str] = field(default_factory=Counter)
-    frames: Counter[str] = field(default_factory=Counter)
-    persons: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
-    annotators: dict[str, Counter[str]] = field(default_factory=dict)
-    cost_usd: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    failures: list[dict[str, str]] = field(default_factory=list)
-    postponed: list[dict[str, str]] = field(default_factory=list)
-    rests: int = 0
-
-    def add(self, shard: Any) -> None:
-        """Add one shard, given as its commit record or as the summary that its commit returned."""
-        counts = shard.counts
-        self.shards[shard.state] += 1
-        self.rests += getattr(shard, "has_rest", False)
-        self.frames.update(total=counts.frames, ok=counts.frames_ok, failed=counts.frames_failed)
-        dropped = sum(counts.dropped.values())
-        self.persons.update(detected=counts.detected, kept=counts.kept, dropped=dropped)
-        self.dropped.update(counts.dropped)
-        for name, outcomes in shard.annotators.items():
-            self.annotators.setdefault(name, Counter()).update(outcomes)
-        for name, cost in getattr(shard, "cost_usd", {}).items():
-            self.cost_usd[name] += cost
-        if shard.state == "failed" and len(self.failures) < _FAILURES_SHOWN:
-            self.failures.append({"shard": shard.shard_id, "error": str(shard.error)})
-        if shard.state == "postponed" and len(self.postponed) < _POSTPONED_LISTED:
-            self.postponed.append({"shard": shard.shard_id, "error": str(shard.error)})
 
 
 def output_status(
@@ -78,6 +33,7 @@ def output_status(
     keep_index: bool = False,
     postponed: Sequence[dict[str, str]] | None = None,
     gemini: GeminiSettings | None = None,
+    seen: RecordPass | None = None,
 ) -> dict[str, Any]:
     """Return the state of an output, from its commit records and the number of planned shards in `run.json`.
 
@@ -86,29 +42,17 @@ def output_status(
         keep_index: Passed to `read_records`.
         postponed: The shards that a run has postponed, by default those of the last run.
         gemini: Settings of Gemini that a run would have, by default those of the last run.
+        seen: An earlier pass over the records, which is used if no record has changed since.
 
     Raises:
         ConfigError: If the output has no run.
     """
     run = read_run(store)
-    totals = Totals()
-    cameras = SeenCameras()
-    waiting = 0
-    answers: Counter[str] = Counter()
-    with_failed_frames: list[str] = []
-    parts = CutShards()
     gemini = gemini or run.section("gemini", GeminiSettings)
-    records = (record for record, _ in read_records(store, keep_index))
-    for record, denied in with_denied(store, records, gemini.cameras):
-        totals.add(record)
-        parts.add(record)
-        cameras.add(record.counts)
-        frames = record.object("frames")
-        if record.state == "done" and record.counts.frames_failed and frames is not None:
-            with_failed_frames += [frames.path] if len(with_failed_frames) < _FAILURES_SHOWN else []
-        waiting += waiting_of(record, run.question, denied=denied).total()
-        for model, outcomes in outcomes_by_model(record, run.question).items():
-            answers[model or _UNKNOWN_MODEL] += outcomes.get("ok", 0)
+    if seen is None or not seen.answers_for(run.question, gemini.cameras) or not seen.is_current(store):
+        seen = RecordPass(run.question, gemini.cameras, remembers_objects=False)
+        seen.finish(store, keep_index)
+    totals, parts, answers = seen.totals, seen.parts, seen.answers
     uncommitted = Uncommitted()
     if run.models.gemini is not None:
         uncommitted = read_uncommitted(store, run.question, run.models.gemini.model)
@@ -131,12 +75,12 @@ def output_status(
         "answers": {"gemini": {model: n for model, n in sorted(answers.items()) if n}},
         "not_committed": {ANNOTATOR: uncommitted.persons},
         "cost_usd": {name: round(cost, 6) for name, cost in sorted(totals.cost_usd.items())},
-        "quota": _quota(store, run, gemini, max(0, waiting - uncommitted.persons)),
+        "quota": _quota(store, run, gemini, max(0, seen.waiting - uncommitted.persons)),
         "models": {"demo": run.models.demo, "notice": run.models.notice},
         "postponed": _last_postponed(store) if postponed is None else list(postponed),
         "failures": totals.failures,
-        "failed_frames": _failed_frames(store, with_failed_frames),
-        "warnings": cameras.warnings(run.section("roi", RoiSettings), gemini.cameras),
+        "failed_frames": _failed_frames(store, seen.with_failed_frames),
+        "warnings": seen.cameras.warnings(run.section("roi", RoiSettings), gemini.cameras),
     }
     return status | {"next": what_next(status)}
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TextIO
 
 from actors.commit.committed_shard import shard_from_record
 from actors.errors import ConfigError
 from actors.fingerprint import annotators_in
-from actors.gemini.backlog.listing import WaitingShard, read_backlog
+from actors.gemini.backlog.listing import WaitingShard, WaitingShards
 from actors.gemini.backlog.selection import Backlog
 from actors.gemini.quota.place import ledger_notice
 from actors.gemini.settings import ANNOTATOR as GEMINI
 from actors.read.listing import is_partial, list_shards
 from actors.read.loose_images import list_members
-from actors.records import ANSWERED, SETTLED, Shard
+from actors.records import ANSWERED, SETTLED, Outcome, Shard
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
 from actors.storage.snapshot_table import check_supported
@@ -25,6 +26,7 @@ from jobs.run.former_defaults import KeptDefaults, keep_former_defaults
 from jobs.run.person_json_mode import choose_person_json
 from jobs.run.plan import Committed, Plan, Scope, make_plan
 from jobs.run.plan_reasons import PlanReasons, plan_reasons
+from jobs.run.record_pass import RecordPass
 from jobs.run.resolve import Resolved, models_of, resolve
 from jobs.run.run_log import iso_now, log, warn
 from jobs.run.run_record import Models, PlanCounts, RunRecord, last_run, new_run_record
@@ -120,12 +122,15 @@ class PreparedRun:
         backlog: Gemini's part of the run, or None if Gemini isn't enabled.
         reasons: What the run does again and why.
         record: Content of `run.json`. It is not written yet.
+        seen: The pass over the records that planned the run, or None if there is work, after which its counts
+            won't hold.
     """
 
     plan: Plan
     backlog: Backlog | None
     reasons: PlanReasons
     record: RunRecord
+    seen: RecordPass | None
 
     @property
     def has_work(self) -> bool:
@@ -170,19 +175,9 @@ def prepare_run(
         raise ConfigError(
             f"--retry-annotator {annotator}: not an enabled annotator (enabled: {', '.join(known) or 'none'})"
         )
-    committed = {record.shard_id: Committed.of(record) for record, _ in read_records(output, keep_index)}
-    partial = is_partial(settings.input, settings.storage)
-    plan = make_plan(
-        shards, committed, resolved.fingerprints, scope, annotator, settings.output.previews, partial
-    )
-    _refuse_foreign(plan, output, scope)
-    if partial:
-        _refuse_overlapping(plan, output, settings)
     before = last_run(output)
-    if before is not None and scope in ("failed", "annotator"):
-        _refuse_other_settings(before, settings, resolved, annotator)
-    counts = PlanCounts(shards=plan.shards, to_do=len(plan.tasks), skipped=plan.skipped)
     models = models_of(resolved, before.models if before is not None else Models())
+    counts = PlanCounts(shards=len(shards))
     record = new_run_record(
         iso_now(),
         settings.as_dict(),
@@ -192,11 +187,31 @@ def prepare_run(
         found.kept_defaults,
         before,
     )
-    waiting, backlog = _gemini_backlog(settings, output, resolved, plan, scope, annotator)
+    seen = RecordPass(record.question, settings.gemini.cameras)
+    in_backlog = _waiting_for_gemini(resolved, scope, annotator)
+    committed = {}
+    for read, denied in seen.read(output, keep_index):
+        committed[read.shard_id] = Committed.of(read)
+        if in_backlog is not None:
+            in_backlog.add(read, denied)
+    partial = is_partial(settings.input, settings.storage)
+    plan = make_plan(
+        shards, committed, resolved.fingerprints, scope, annotator, settings.output.previews, partial
+    )
+    _refuse_foreign(plan, output, scope)
+    if partial:
+        _refuse_overlapping(plan, output, settings)
+    if before is not None and scope in ("failed", "annotator"):
+        _refuse_other_settings(before, settings, resolved, annotator)
+    counts = PlanCounts(shards=plan.shards, to_do=len(plan.tasks), skipped=plan.skipped)
+    record = record.model_copy(update={"plan": counts})
+    waiting = [] if in_backlog is None else in_backlog.in_order()
+    backlog = _gemini_backlog(settings, output, resolved, plan, annotator, waiting)
     changes = {} if before is None else changes_since(before, record)
     reasons = plan_reasons(plan, known, changes, waiting, settings.gemini)
     log.info("plan", extra={"plan": reasons.as_dict()})
-    return PreparedRun(plan, backlog, reasons, record)
+    prepared = PreparedRun(plan, backlog, reasons, record, seen)
+    return replace(prepared, seen=None) if prepared.has_work else prepared
 
 
 def _refuse_overlapping(plan: Plan, output: ObjectStore, settings: Settings) -> None:
@@ -259,23 +274,32 @@ def _refuse_other_settings(
         )
 
 
+def _kept(annotator: str | None) -> tuple[Outcome, ...]:
+    """Return the outcomes about which Gemini is not asked again."""
+    return ANSWERED if annotator == GEMINI else SETTLED
+
+
+def _waiting_for_gemini(resolved: Resolved, scope: Scope, annotator: str | None) -> WaitingShards | None:
+    """Return a collector of the shards whose persons wait for Gemini, or None if the run doesn't ask it."""
+    if resolved.gemini is None or not (scope in ("missing", "force") or annotator == GEMINI):
+        return None
+    return WaitingShards(resolved.gemini.question, _kept(annotator))
+
+
 def _gemini_backlog(
     settings: Settings,
     output: ObjectStore,
     resolved: Resolved,
     plan: Plan,
-    scope: Scope,
     annotator: str | None,
-) -> tuple[list[WaitingShard], Backlog | None]:
-    """Return the shards whose persons wait for Gemini, and Gemini's part of the run, if Gemini is enabled.
+    waiting: Sequence[WaitingShard],
+) -> Backlog | None:
+    """Return Gemini's part of the run, or None if Gemini isn't enabled.
 
     Shards of `plan` are not ready for Gemini yet, because their local work comes first.
     """
     if resolved.gemini is None:
-        return [], None
-    keep = ANSWERED if annotator == "gemini" else SETTLED
+        return None
     local = {task.shard.shard_id for task in plan.tasks}
-    waits = scope in ("missing", "force") or annotator == "gemini"
-    waiting = read_backlog(output, resolved.gemini, settings.gemini.cameras, keep) if waits else []
     ready = [shard for shard in waiting if shard.shard_id not in local]
-    return waiting, Backlog(output, settings.gemini, resolved.gemini, keep, ready, bool(local))
+    return Backlog(output, settings.gemini, resolved.gemini, _kept(annotator), ready, bool(local))

@@ -19,9 +19,9 @@ from actors.attempt_tracker import Snapshot
 from actors.commit.accounting import ShardSummary
 from actors.errors import StalledError
 from actors.time_text import duration
-from jobs.run.output_status import Totals
 from jobs.run.run_log import log
 from jobs.run.time_left import TimeLeft
+from jobs.run.totals import Totals
 from jobs.run.words import counted
 
 _RATE_OVER_S = 30.0

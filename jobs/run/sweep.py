@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 
 from actors.storage import layout
@@ -13,11 +13,12 @@ from jobs.run.leftovers import Leftover, LeftoverFinder
 _DELETED_AT_ONCE = 200
 
 
-def sweep(store: ObjectStore) -> int:
+def sweep(store: ObjectStore, named: Container[int]) -> int:
     """Delete the leftovers that listings show. Each run does this at its end.
 
     Args:
         store: The output.
+        named: Hashes of the paths that the commit records name, possibly those of some time ago.
 
     Returns:
         Number of objects that were deleted.
@@ -25,7 +26,8 @@ def sweep(store: ObjectStore) -> int:
     Raises:
         OSError: If the store can't be listed, or an object can't be deleted.
     """
-    return sum(leftover.dead for leftover in delete_dead(store, LeftoverFinder(store).find_in_listings()))
+    leftovers = LeftoverFinder(store).find_in_listings(named)
+    return sum(leftover.dead for leftover in delete_dead(store, leftovers))
 
 
 def delete_dead(store: ObjectStore, leftovers: Iterable[Leftover]) -> Iterator[Leftover]:

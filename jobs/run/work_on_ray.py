@@ -24,12 +24,12 @@ from actors.stages import BlockStage, StageContext, annotate_stage, commit_stage
 from actors.storage.object_store import ObjectStore
 from jobs.run.gemini_display import GeminiDisplay
 from jobs.run.graph import Retries, run_graph
-from jobs.run.output_status import Totals
 from jobs.run.prepare import PreparedRun
 from jobs.run.progress import ProgressDisplay, watch
 from jobs.run.ray_session import StageResources, plan_resources, ray_session
 from jobs.run.resolve import Resolved
 from jobs.run.run_log import RunLog, log
+from jobs.run.totals import Totals
 from jobs.run.words import counted
 from jobs.settings import RunSettings, Settings
 

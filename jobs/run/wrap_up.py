@@ -11,12 +11,15 @@ from actors.commit.settings import OutputSettings
 from actors.corrections.settings import ConsensusSettings
 from actors.errors import OutputError
 from actors.gemini.egress_log import merge_egress
+from actors.gemini.settings import GeminiSettings
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from jobs.run.answer_filing import file_answers, file_uncommitted
 from jobs.run.consolidation import consolidate_output
 from jobs.run.output_status import output_status
+from jobs.run.record_pass import RecordPass
 from jobs.run.run_log import log
+from jobs.run.run_record import read_run
 from jobs.run.superseded import remove_superseded
 from jobs.run.sweep import sweep
 
@@ -29,6 +32,7 @@ def wrap_up(
     run: dict[str, Any],
     postponed: Sequence[dict[str, str]],
     superseded: Mapping[str, tuple[str, ...]] | None = None,
+    seen: RecordPass | None = None,
 ) -> dict[str, Any]:
     """End a run and return the state of the output.
 
@@ -41,6 +45,7 @@ def wrap_up(
             can't be used are added.
         postponed: The shards that this run has postponed, with the reasons; the first ones if there are many.
         superseded: Ids of the shards that replace a shard, by its id.
+        seen: A pass over the records from the beginning of the run, if it has committed nothing.
 
     Raises:
         OSError: If the store can't be read or written.
@@ -55,13 +60,17 @@ def wrap_up(
                 file_answers(output)
         except OutputError as error:
             warnings.append(str(error))
-    sweep(output)
+    if seen is None:
+        last = read_run(output)
+        seen = RecordPass(last.question, last.section("gemini", GeminiSettings).cameras)
+        seen.finish(output, keep_index=True)
+    sweep(output, seen.objects)
     if settings.consolidate:
         warnings += consolidate_output(output, schema, consensus, settings.keep_versions_days).warnings()
     for warning in warnings:
         log.warning(warning)
     run["warnings"] = warnings
-    status = output_status(output, keep_index=True, postponed=postponed)
+    status = output_status(output, keep_index=True, postponed=postponed, seen=seen)
     output.write(layout.PROGRESS, json.dumps({**status, "run": run}, indent=2).encode())
     for warning in status["warnings"]:
         log.warning(warning)

@@ -19,9 +19,10 @@ from actors.storage.commit_record import CommitRecord, Counts
 from actors.storage.object_store import ObjectStore
 from jobs.run import graph
 from jobs.run.cut_shards import CutShards
-from jobs.run.output_status import Totals, output_status
+from jobs.run.output_status import output_status
 from jobs.run.plan import Committed, Plan, make_plan
 from jobs.run.superseded import remove_superseded
+from jobs.run.totals import Totals
 from jobs.run.verification import Verification
 from tests.support.committed import write_output
 

@@ -9,7 +9,8 @@ import pytest
 
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
-from jobs.run.sweep import sweep
+from actors.storage.record_index import read_records
+from jobs.run import sweep as module
 from tests.commit.test_committer import block, committed_attempt, committer, files
 from tests.support import job
 from tests.support.committed import Found, said, write_output
@@ -39,6 +40,11 @@ def store(output) -> ObjectStore:
     return ObjectStore(str(output))
 
 
+def sweep(store: ObjectStore) -> int:
+    named = {hash(entry.path) for record, _ in read_records(store) for entry in record.objects}
+    return module.sweep(store, named)
+
+
 def die(store: ObjectStore, **given) -> None:
     with pytest.raises(KilledError):
         committer(store).commit(block(**given))
@@ -49,6 +55,13 @@ def test_nothing_is_deleted_where_nobody_died(store):
     committer(store).commit(block(replaces=committed_attempt(store), attempt=2))
     before = files(store)
     assert sweep(store) == 0
+    assert files(store) == before
+
+
+def test_what_was_committed_after_the_records_were_read_is_not_deleted(store):
+    committer(store).commit(block())
+    before = files(store)
+    assert module.sweep(store, named=set()) == 0
     assert files(store) == before
 
 

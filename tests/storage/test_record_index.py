@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from actors.storage import layout
+from actors.storage import layout, record_index
 from actors.storage.commit_record import CommitRecord, InputIdentity, publish, read_record
 from actors.storage.object_store import ObjectStore
-from actors.storage.record_index import read_records
+from actors.storage.record_index import ListingDigest, read_records
 
 RECORDS = 70
 """More than the number of records from which an index is written."""
@@ -65,6 +65,40 @@ def test_records_that_are_new_changed_or_gone_are_seen(store):
     assert found["s0075"] == (1, added)
     assert "s009" not in found
     assert len(found) == RECORDS
+
+
+def test_a_new_index_has_old_and_new_entries_and_none_of_deleted_records(store, tmp_path):
+    etags = fill(store)
+    found_in(store, keep_index=True)
+    store.delete([layout.commit_path("s009")])
+    publish(store, record("s007", attempt=2), etags["s007"])
+    for number in range(RECORDS):
+        publish(store, record(f"s{number:03d}-b"), None)
+    found = found_in(store, keep_index=True)
+    assert len(found) == 2 * RECORDS - 1
+    for name in found:
+        garble_unnoticed(tmp_path / layout.commit_path(name))
+    assert found_in(store) == found
+
+
+def test_more_new_entries_than_are_held_in_memory_are_indexed_in_order(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(record_index, "_ROWS", 32)
+    etags = fill(store)
+    found_in(store, keep_index=True)
+    for name in etags:
+        garble_unnoticed(tmp_path / layout.commit_path(name))
+    assert {name: etag for name, (_, etag) in found_in(store).items()} == etags
+
+
+def test_a_listing_has_another_digest_once_a_record_was_written_or_deleted(store):
+    etags = fill(store)
+    digest = ListingDigest()
+    assert len(list(read_records(store, digest=digest))) == RECORDS
+    assert ListingDigest.now(store).value == digest.value
+    publish(store, record("s007", attempt=2), etags["s007"])
+    changed = ListingDigest.now(store).value
+    store.delete([layout.commit_path("s009")])
+    assert len({digest.value, changed, ListingDigest.now(store).value}) == 3
 
 
 def test_a_broken_index_is_not_needed(store):

@@ -88,6 +88,30 @@ def waiting_of(
     return +found
 
 
+class WaitingShards:
+    """Collects the shards with waiting persons, from all commit records.
+
+    Args:
+        question: The question of this run.
+        keep: Outcomes that are kept.
+    """
+
+    def __init__(self, question: Question, keep: Sequence[Outcome] = SETTLED) -> None:
+        self._question = question
+        self._keep = keep
+        self._found: list[tuple[str, WaitingShard]] = []
+
+    def add(self, record: CommitRecord, denied: Denied) -> None:
+        """Add a shard, if anybody waits there."""
+        causes = waiting_of(record, self._question, self._keep, denied)
+        if causes:
+            self._found.append((record.committed_at, WaitingShard(record.shard_id, causes)))
+
+    def in_order(self) -> list[WaitingShard]:
+        """Return the shards in the order in which they were committed."""
+        return [shard for _, shard in sorted(self._found, key=lambda entry: (entry[0], entry[1].shard_id))]
+
+
 def read_backlog(
     store: ObjectStore, resolved: ResolvedGemini, cameras: GeminiCameras, keep: Sequence[Outcome] = SETTLED
 ) -> list[WaitingShard]:
@@ -99,9 +123,7 @@ def read_backlog(
         cameras: Cameras whose crops may be sent.
         keep: Outcomes that are kept.
     """
-    found = []
+    waiting = WaitingShards(resolved.question, keep)
     for record, denied in with_denied(store, (record for record, _ in read_records(store)), cameras):
-        causes = waiting_of(record, resolved.question, keep, denied)
-        if causes:
-            found.append((record.committed_at, WaitingShard(record.shard_id, causes)))
-    return [shard for _, shard in sorted(found, key=lambda entry: (entry[0], entry[1].shard_id))]
+        waiting.add(record, denied)
+    return waiting.in_order()
