@@ -113,24 +113,23 @@ def final_columns(
         IS_PERSON: pa.array([row not in decided.not_persons for row in range(rows)], pa.bool_()),
         CORRECTED_BOX: pa.array(boxes, pa.list_(pa.float32())),
     }
+    answered = {name: _Answered.of(columns) for name, columns in answers.items()}
+    nothing = pa.nulls(rows, pa.string())
     for attribute in attributes:
-        given = {name: _Given.of(columns, attribute, rows) for name, columns in answers.items()}
-        if AGREEMENT in precedence:
+        given = {name: said for name, one in answered.items() if (said := one.given(attribute)) is not None}
+        if AGREEMENT in precedence and len(given) > 1:
             given[AGREEMENT] = _agreement(list(given.values()), attribute, rows)
-        given[HUMAN] = _decided(decided.values.get(attribute.name, {}), attribute, rows)
-        final = _Given.nothing(attribute, rows)
-        source = pa.nulls(rows, pa.string())
+        if (human := _decided(decided.values.get(attribute.name, {}), attribute, rows)) is not None:
+            given[HUMAN] = human
+        source, value, confidence = nothing, pa.nulls(rows, _plain(attribute)), pa.nulls(rows, pa.float32())
         for name in reversed([name for name in precedence if name in given]):
             one = given[name]
-            source = pc.if_else(one.is_given, pa.scalar(name), source)
-            final = _Given(
-                pc.or_(final.is_given, one.is_given),
-                pc.if_else(one.is_given, one.value, final.value),
-                pc.if_else(one.is_given, one.confidence, final.confidence),
-            )
-        found[attribute.name] = final.value
+            source = pc.if_else(one.is_given, name, source)
+            value = pc.if_else(one.is_given, one.value, value)
+            confidence = pc.if_else(one.is_given, one.confidence, confidence)
+        found[attribute.name] = value
         found[f"{attribute.name}_{SOURCE}"] = source
-        found[f"{attribute.name}_{CONFIDENCE}"] = final.confidence
+        found[f"{attribute.name}_{CONFIDENCE}"] = confidence
     return found
 
 
@@ -150,28 +149,37 @@ class _Given:
             pa.nulls(rows, pa.float32()),
         )
 
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """The answers of one annotator: its columns, and which of its answers are `ok`."""
+
+    columns: Mapping[str, pa.ChunkedArray]
+    is_ok: pa.Array
+
     @classmethod
-    def of(cls, columns: Mapping[str, pa.ChunkedArray], attribute: Attribute, rows: int) -> _Given:
-        """Return what an annotator's columns say. A value that the attribute can't have is not given."""
-        none = cls.nothing(attribute, rows)
+    def of(cls, columns: Mapping[str, pa.ChunkedArray]) -> _Answered:
+        status = _array(columns["status"]).cast(pa.string())
+        return cls(columns, pc.fill_null(pc.equal(status, "ok"), False))
+
+    def given(self, attribute: Attribute) -> _Given | None:
+        """Return what the columns say. A value that the attribute can't have is not given."""
         wanted = _plain(attribute)
-        if attribute.name not in columns:
-            return none
-        written = _array(columns[attribute.name])
+        if attribute.name not in self.columns:
+            return None
+        written = _array(self.columns[attribute.name])
         if pa.types.is_dictionary(written.type):
             written = written.cast(written.type.value_type)
         if written.type != wanted:
-            return none
-        is_given = pc.fill_null(pc.equal(_array(columns["status"]).cast(pa.string()), "ok"), False)
-        confidence = columns.get(f"confidence_{attribute.name}")
-        return cls(is_given, written, none.confidence if confidence is None else _array(confidence))
+            return None
+        confidence = self.columns.get(f"confidence_{attribute.name}")
+        surely = pa.nulls(len(written), pa.float32()) if confidence is None else _array(confidence)
+        return _Given(self.is_ok, written, surely)
 
 
 def _agreement(sources: Sequence[_Given], attribute: Attribute, rows: int) -> _Given:
     """Return the value that all sources that give one have in common, where they are at least two."""
     none = _Given.nothing(attribute, rows)
-    if len(sources) < 2:
-        return none
     count = pa.array([0] * rows, pa.int8())
     agrees = pa.array([True] * rows, pa.bool_())
     both = none
@@ -190,11 +198,11 @@ def _agreement(sources: Sequence[_Given], attribute: Attribute, rows: int) -> _G
     return _Given(pc.and_(agrees, pc.greater_equal(count, 2)), both.value, both.confidence)
 
 
-def _decided(values: Mapping[int, AttributeValue], attribute: Attribute, rows: int) -> _Given:
-    """Return what people decided, as far as the attribute can have these values."""
+def _decided(values: Mapping[int, AttributeValue], attribute: Attribute, rows: int) -> _Given | None:
+    """Return what people decided, as far as the attribute can have these values, or None if it is nothing."""
     fitting = {row: value for row, value in values.items() if _fits(value, attribute)}
     if not fitting:
-        return _Given.nothing(attribute, rows)
+        return None
     is_given = [row in fitting for row in range(rows)]
     return _Given(
         pa.array(is_given, pa.bool_()),

@@ -184,11 +184,12 @@ def person_rows(
     found = AnswerColumns()
     answers: dict[str, dict[str, pa.ChunkedArray]] = {}
     for annotator, path in _annotations(record):
-        table = _read(store, path, None)
-        table = table.drop_columns([n for n in table.column_names if n.startswith(DISTRIBUTION_PREFIX)])
+        table = _read_answers(store, path)
         found.add(annotator, table.schema)
-        at = pc.index_in(person_keys, value_set=_person_keys(table).combine_chunks())
-        answers[annotator] = {name: table[name].take(at) for name in table.column_names if name not in _KEYS}
+        keys = _person_keys(table)
+        if not keys.equals(person_keys):
+            table = table.take(pc.index_in(person_keys, value_set=keys.combine_chunks()))
+        answers[annotator] = {name: table[name] for name in table.column_names if name not in _KEYS}
         values |= {f"{annotator}_{name}": column for name, column in answers[annotator].items()}
     decided = decisions_by_row(decisions, kept)
     values |= final_columns(answers, decided, final.attributes, final.precedence, kept.num_rows)
@@ -227,6 +228,12 @@ def _annotations(record: CommitRecord) -> Iterator[tuple[str, str]]:
 
 def _read(store: ObjectStore, path: str, columns: list[str] | None) -> pa.Table:
     return _table_of(pa.BufferReader(store.read(path)), columns)
+
+
+def _read_answers(store: ObjectStore, path: str) -> pa.Table:
+    with pq.ParquetFile(pa.BufferReader(store.read(path))) as file:
+        names = [name for name in file.schema_arrow.names if not name.startswith(DISTRIBUTION_PREFIX)]
+        return file.read(names, use_threads=False)
 
 
 def _read_without_crops(store: ObjectStore, persons: CommittedObject) -> pa.Table:
