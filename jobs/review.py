@@ -25,6 +25,9 @@ class Format(StrEnum):
     """The tool."""
 
     VIA = "via"
+    LABELSTUDIO = "labelstudio"
+    CVAT = "cvat"
+    COCO = "coco"
 
 
 class Purpose(StrEnum):
@@ -114,6 +117,7 @@ def _export(
     frames_at: str | None,
 ) -> int:
     from jobs.exchange.exporting import export_persons
+    from jobs.exchange.tools import TOOLS
     from jobs.run.words import counted
 
     done = export_persons(store, folder, kind.value, conditions, limit, purpose.value, frames_at)
@@ -123,15 +127,14 @@ def _export(
         f"{counted(done.chosen, 'person')} {drawn} of {done.available:,}; with the others in their frames "
         f"{counted(persons, 'person')} in {counted(len(done.exported.frames), 'frame')}"
     )
-    for name in done.files:
+    for name in done.exported.files:
         typer.echo(f"  {folder.uri_of(name)}")
     for shard_id, trouble in list(done.missing.items())[:5]:
         typer.echo(f"shard {shard_id}: frames are left out: {trouble}", err=True)
     if len(done.missing) > 5:
         typer.echo(f"and frames of {len(done.missing) - 5:,} other shards", err=True)
     typer.echo(
-        "next: put VIA 2's via.html into this folder and open it, load a project with Project, Load, correct "
-        f"it, save it there with Project, Save, and run shopframe review import --output {store.uri} --from "
+        f"next: {TOOLS[kind.value].advice}; then run shopframe review import --output {store.uri} --from "
         f"{folder.uri} --reviewer NAME"
     )
     return command.EXIT_SOME_FAILED if done.missing else command.EXIT_DONE
@@ -157,7 +160,10 @@ def _import(store: ObjectStore, folder: ObjectStore, reviewer: str) -> int:
             f"{counted(counts['found_by_box'], 'region')} without a person's id were known by their boxes"
         )
     if counts["frames_without_file"]:
-        typer.echo(f"{counted(counts['frames_without_file'], 'exported frame')} are in none of the files")
+        typer.echo(
+            f"{counted(counts['frames_without_file'], 'exported frame')} are in none of the files, or not "
+            "reviewed yet"
+        )
     for problem in done.problems[:20]:
         typer.echo(problem, err=True)
     if len(done.problems) > 20:

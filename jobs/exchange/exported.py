@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from actors.attribute import AttributeValue
 from actors.attributes import AttributeSchema
@@ -67,12 +67,14 @@ class Exported(_Part):
         output: URI of the output that the persons are from.
         attributes: The attributes, as `AttributeSchema.to_json` gives them.
         frames: The frames, in the order of the tool's files.
+        files: The SHA-256 of each of the tool's files by name, so that one that nobody has saved is known.
     """
 
     format: str
     output: str
     attributes: str
     frames: tuple[ExportedFrame, ...]
+    files: dict[str, str] = Field(default_factory=dict)
 
     @property
     def schema_of_attributes(self) -> AttributeSchema:

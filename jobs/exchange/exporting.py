@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
+from actors.corrections.decision import MISSED
+from actors.corrections.decision_log import read_decisions
 from actors.corrections.matching import as_box
+from actors.corrections.missed_persons import MissedPerson, missed_persons
 from actors.read.settings import InputSettings
 from actors.storage import layout
 from actors.storage.commit_record import CommitRecord
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_some_records
 from actors.storage.settings import StorageSettings
-from jobs.exchange import via
 from jobs.exchange.exported import FRAMES, Exported, ExportedFrame, ExportedPerson
-from jobs.exchange.frame_files import write_frames
+from jobs.exchange.frame_files import FrameFile, write_frames
 from jobs.exchange.selection import Purpose, Selection, select_persons
+from jobs.exchange.tools import TOOLS
 from jobs.run.run_record import read_run
-
-WRITERS: Mapping[str, Callable[[Exported, str | None], Iterator[tuple[str, bytes]]]] = {"via": via.projects}
-"""By tool, the function that yields the names and contents of its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +35,12 @@ class Export:
         exported: The frames and persons.
         chosen: Number of persons that were chosen; the others are in the same frames.
         available: Number of persons that could be chosen.
-        files: Names of the tool's files.
         missing: Why frames of a shard are left out, by shard.
     """
 
     exported: Exported
     chosen: int
     available: int
-    files: tuple[str, ...]
     missing: dict[str, str]
 
 
@@ -59,7 +58,7 @@ def export_persons(
     Args:
         store: The output.
         folder: Where to write.
-        tool: The tool, a key of `WRITERS`.
+        tool: The tool, a key of `TOOLS`.
         conditions: Conditions on the consolidated columns, from `select_persons`.
         limit: Maximum number of persons, or None.
         purpose: How persons are chosen.
@@ -84,29 +83,44 @@ def export_persons(
         FRAMES,
     )
     schema = AttributeSchema(run.section("schema", SchemaSettings))
+    missed = _missed(store, frames)
     listed = [
-        _frame(rows, selection, purpose, records[shard_id], schema, written.file_name, written.size_bytes)
+        _frame(rows, missed.get((shard_id, key), ()), selection, purpose, records[shard_id], schema, written)
         for shard_id, keys in frames.items()
         for key, rows in keys.items()
         if (written := files.written.get((shard_id, key))) is not None
     ]
     exported = Exported(format=tool, output=store.uri, attributes=schema.to_json(), frames=tuple(listed))
-    names = []
-    for name, content in WRITERS[tool](exported, frames_at):
+    digests = {}
+    for name, content in TOOLS[tool].files(exported, frames_at):
         folder.write(name, content)
-        names.append(name)
+        digests[name] = sha256(content).hexdigest()
+    exported = exported.model_copy(update={"files": digests})
     exported.write(folder)
-    return Export(exported, len(selection.chosen), selection.available, tuple(names), files.missing)
+    return Export(exported, len(selection.chosen), selection.available, files.missing)
+
+
+def _missed(
+    store: ObjectStore, frames: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]
+) -> dict[tuple[str, str], list[MissedPerson]]:
+    """Return the persons of chosen frames whom the detector has missed, by shard and frame key."""
+    decisions = read_decisions(store)
+    found: defaultdict[tuple[str, str], list[MissedPerson]] = defaultdict(list)
+    for shard_id, keys in frames.items():
+        boxes = {key: [as_box(row["bbox"]) for row in rows] for key, rows in keys.items()}
+        for person in missed_persons(decisions.get(shard_id, ()), boxes):
+            found[shard_id, person.frame_key].append(person)
+    return dict(found)
 
 
 def _frame(
     rows: Sequence[dict[str, Any]],
+    missed: Sequence[MissedPerson],
     selection: Selection,
     purpose: Purpose,
     record: CommitRecord,
     schema: AttributeSchema,
-    file_name: str,
-    size_bytes: int,
+    file: FrameFile,
 ) -> ExportedFrame:
     persons = record.object("persons")
     detection = (layout.detection_of(persons.path) if persons is not None else None) or record.attempt_id
@@ -128,9 +142,20 @@ def _frame(
             )
         )
     first = rows[0]
+    frame_id = f"{first['shard_id']}/{layout.object_name(first['frame_key'])}"
+    for number, person in enumerate(missed):
+        listed.append(
+            ExportedPerson(
+                person_id=f"{frame_id}/{MISSED}-{number}",
+                bbox=person.bbox,
+                box=person.box,
+                detection=MISSED,
+                values={name: person.values.get(name) for name in schema.names},
+            )
+        )
     return ExportedFrame(
-        file_name=file_name,
-        size_bytes=size_bytes,
+        file_name=file.file_name,
+        size_bytes=file.size_bytes,
         shard_id=first["shard_id"],
         frame_key=first["frame_key"],
         width=first["width"],

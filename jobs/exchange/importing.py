@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 from actors.attribute import AttributeValue
@@ -14,9 +15,12 @@ from actors.corrections.decision_log import append, read_decisions
 from actors.corrections.matching import box_ious, match_boxes
 from actors.errors import ConfigError
 from actors.storage.object_store import ObjectStore
-from jobs.exchange import via
 from jobs.exchange.exported import EXPORTED, Exported, ExportedFrame, ExportedPerson
 from jobs.exchange.seen import SeenFrame, SeenPerson, Unread
+from jobs.exchange.tools import TOOLS, Tool
+
+_MOVED_PX = 0.1
+"""A side of a box that moves less was only rounded: CVAT writes hundredths of a pixel, others percents."""
 
 
 @dataclass(slots=True)
@@ -48,16 +52,26 @@ def import_persons(store: ObjectStore, folder: ObjectStore, reviewer: str) -> Im
         OSError: The folder can't be read, or the output can't be written.
     """
     exported = Exported.read(folder)
+    tool = TOOLS[exported.format]
     names = [info.path for info in folder.list(sub_folders=False)]
-    projects = [name for name in names if name.endswith(".json") and name != EXPORTED]
-    if not projects:
-        raise ConfigError(f"--from {folder.uri}: there is no project of VIA in it")
-    seen = chain.from_iterable(
-        via.read_project(folder.uri_of(name), folder.read(name), exported) for name in projects
-    )
-    found = compare(exported, seen, reviewer, read_decisions(store))
+    saved = [name for name in names if name.endswith(tool.suffix) and name != EXPORTED]
+    if not saved:
+        raise ConfigError(f"--from {folder.uri}: there is no file of {tool.name} (*{tool.suffix}) in it")
+    found = compare(exported, _frames(folder, saved, tool, exported), reviewer, read_decisions(store))
     append(store, found.decisions)
     return found
+
+
+def _frames(folder: ObjectStore, names: Sequence[str], tool: Tool, exported: Exported) -> Iterator[SeenFrame]:
+    """Yield the frames of the files that a tool has saved, then those that only exported files have."""
+    contents = {name: folder.read(name) for name in names}
+    untouched = [n for n in names if sha256(contents[n]).hexdigest() == exported.files.get(n)]
+    seen = set()
+    for name in sorted(names, key=lambda name: name in untouched):
+        for frame in tool.read(folder.uri_of(name), contents[name], exported):
+            if name not in untouched or frame.file_name not in seen:
+                seen.add(frame.file_name)
+                yield frame
 
 
 def compare(
@@ -80,24 +94,44 @@ def compare(
     """
     found = Imported()
     frames = {frame.file_name: frame for frame in exported.frames}
-    done: set[str] = set()
-    for file in seen:
-        frame = frames.get(file.file_name)
-        if frame is None:
-            found.problems.append(f"{file.file_name}: it was not exported, so it is left out")
-            continue
-        if file.file_name in done:
-            found.problems.append(f"{file.file_name}: it is in two files; the first one counts")
-            continue
-        done.add(file.file_name)
-        _compare_frame(_Place(exported.format, reviewer, frame, found), file.persons)
-    found.counts["frames"] = len(done)
-    found.counts["frames_without_file"] = len(frames) - len(done)
+    reviews = _reviews(seen, frames, found)
+    several = len({review.reviewer for review in reviews}) > 1
+    for review in reviews:
+        named = f"{reviewer}/{review.reviewer}" if several and review.reviewer else reviewer
+        place = _Place(exported.format, named, review.reviewed_at, frames[review.file_name], found)
+        _compare_frame(place, review.persons)
+    reviewed = {review.file_name for review in reviews}
+    found.counts["frames"] = len(reviewed)
+    found.counts["persons"] = sum(len(frames[name].persons) for name in reviewed)
+    found.counts["frames_without_file"] = len(frames) - len(reviewed)
     known = {_content(d) for decisions in earlier.values() for d in _newest(in_force(list(decisions)))}
-    new = [decision for decision in found.decisions if _content(decision) not in known]
+    # A review that says when it was made may have been followed by others, and is the same one all the same.
+    known_at = {(_content(d), d.decided_at) for decisions in earlier.values() for d in decisions}
+    new = [
+        d for d in found.decisions if _content(d) not in known and (_content(d), d.decided_at) not in known_at
+    ]
     found.counts["known"] = len(found.decisions) - len(new)
     found.decisions = new
     return found
+
+
+def _reviews(
+    seen: Iterable[SeenFrame], frames: Mapping[str, ExportedFrame], found: Imported
+) -> list[SeenFrame]:
+    """Return one review by reviewer and frame: the newest, or the first one if they don't say when."""
+    reviews: dict[tuple[str, str | None], SeenFrame] = {}
+    for file in seen:
+        key = (file.file_name, file.reviewer)
+        other = reviews.get(key)
+        if file.file_name not in frames:
+            found.problems.append(f"{file.file_name}: it was not exported, so it is left out")
+        elif other is None:
+            reviews[key] = file
+        elif other.reviewed_at is None or file.reviewed_at is None:
+            found.problems.append(f"{file.file_name}: it is in two files; the first one counts")
+        elif other.reviewed_at < file.reviewed_at:
+            reviews[key] = file
+    return list(reviews.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +140,7 @@ class _Place:
 
     tool: str
     reviewer: str
+    reviewed_at: datetime | None
     frame: ExportedFrame
     found: Imported
 
@@ -120,9 +155,14 @@ class _Place:
             if value is not None:
                 self._add(bbox=seen.box, detection=MISSED, kind="value", attribute=name, value=value)
 
-    def readable(self, seen: SeenPerson) -> Iterator[tuple[str, AttributeValue]]:
+    def readable(
+        self, seen: SeenPerson, person: ExportedPerson | None = None
+    ) -> Iterator[tuple[str, AttributeValue]]:
         for name, value in seen.values.items():
             if isinstance(value, Unread):
+                # The attribute had this value in an earlier version of the settings.
+                if person is not None and value.text == person.values.get(name):
+                    continue
                 self.found.counts["unread"] += 1
                 who = seen.person_id or "a new person"
                 self.found.problems.append(
@@ -131,11 +171,20 @@ class _Place:
             else:
                 yield name, value
 
+    def is_moved(self, region: SeenPerson, person: ExportedPerson) -> bool:
+        shown = TOOLS[self.tool].shown_box(person.box, self.frame)
+        sides = (self.frame.width, self.frame.height) * 2
+        return any(
+            abs(now - was) * side > _MOVED_PX for now, was, side in zip(region.box, shown, sides, strict=True)
+        )
+
     def _add(self, **content: Any) -> None:
+        now = datetime.now(UTC)
         self.found.decisions.append(
             Decision(
                 reviewer=self.reviewer,
                 tool=self.tool,
+                decided_at=min(self.reviewed_at or now, now),
                 shard_id=self.frame.shard_id,
                 frame_key=self.frame.frame_key,
                 **content,
@@ -149,7 +198,6 @@ def _compare_frame(place: _Place, regions: Sequence[SeenPerson]) -> None:
         if position not in pairs.values() and not region.not_a_person:
             place.missed(region)
     for number, person in enumerate(place.frame.persons):
-        place.found.counts["persons"] += 1
         if number not in pairs:
             place.found.counts["deleted"] += 1
             place.decide(person, "not_a_person")
@@ -159,10 +207,10 @@ def _compare_frame(place: _Place, regions: Sequence[SeenPerson]) -> None:
             place.found.counts["not_a_person"] += 1
             place.decide(person, "not_a_person")
             continue
-        if region.box != via.shown_box(person.box, place.frame):
+        if place.is_moved(region, person):
             place.found.counts["moved"] += 1
             place.decide(person, "box", new_bbox=region.box)
-        for name, value in place.readable(region):
+        for name, value in place.readable(region, person):
             if value != person.values.get(name) or type(value) is not type(person.values.get(name)):
                 place.found.counts["values"] += 1
                 was = person.values.get(name)

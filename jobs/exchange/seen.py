@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from actors.attribute import AttributeValue
 from actors.corrections.decision import Box
@@ -34,7 +35,16 @@ class SeenPerson:
 
 @dataclass(frozen=True, slots=True)
 class SeenFrame:
-    """A frame that a tool's file has, known by its file name."""
+    """A frame that a tool's file has.
+
+    Attributes:
+        file_name: The name of its file, by which it is known.
+        persons: Its regions.
+        reviewer: Who has reviewed it, as far as the file says.
+        reviewed_at: When it was reviewed, as far as the file says.
+    """
 
     file_name: str
     persons: tuple[SeenPerson, ...]
+    reviewer: str | None = None
+    reviewed_at: datetime | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from actors.attribute import Attribute, AttributeValue
@@ -16,15 +16,10 @@ from actors.attributes import AttributeSchema
 from actors.corrections.decision import Box
 from actors.errors import ConfigError
 from jobs.exchange.exported import FRAMES, Exported, ExportedFrame, ExportedPerson
+from jobs.exchange.regions import FRAMES_PER_FILE, NOT_A_PERSON, PERSON_ID, around, attribute_id, normalised
 from jobs.exchange.seen import SeenFrame, SeenPerson, Unread
 
-FRAMES_PER_PROJECT = 1000
-"""VIA 2 stays fast up to about as many images."""
-
-_PERSON_ID = "person_id"
-_NOT_A_PERSON = "not_a_person"
 _NULL = "null"
-_OWN_IDS = (_PERSON_ID, _NOT_A_PERSON)
 
 
 def projects(exported: Exported, frames_at: str | None = None) -> Iterator[tuple[str, bytes]]:
@@ -36,8 +31,8 @@ def projects(exported: Exported, frames_at: str | None = None) -> Iterator[tuple
     """
     schema = exported.schema_of_attributes
     folder = f"{(frames_at or f'./{FRAMES}').rstrip('/')}/"
-    for number, start in enumerate(range(0, len(exported.frames), FRAMES_PER_PROJECT), start=1):
-        frames = exported.frames[start : start + FRAMES_PER_PROJECT]
+    for number, start in enumerate(range(0, len(exported.frames), FRAMES_PER_FILE), start=1):
+        frames = exported.frames[start : start + FRAMES_PER_FILE]
         name = f"via-{number:04d}"
         metadata = {f"{frame.file_name}{frame.size_bytes}": _frame(frame, schema) for frame in frames}
         project = {
@@ -121,19 +116,15 @@ def _attributes(schema: AttributeSchema) -> dict[str, Any]:
         else:
             described["options"] = {_option(value, attribute): _label(value) for value in attribute.values}
             described["default_options"] = {}
-        found[_attribute_id(attribute.name, schema)] = described
-    found[_NOT_A_PERSON] = {
+        found[attribute_id(attribute.name, schema)] = described
+    found[NOT_A_PERSON] = {
         "type": "checkbox",
         "description": "Tick it if the box shows no person",
         "options": {"yes": "not a person"},
         "default_options": {},
     }
-    found[_PERSON_ID] = {"type": "text", "description": "Leave it as it is", "default_value": ""}
+    found[PERSON_ID] = {"type": "text", "description": "Leave it as it is", "default_value": ""}
     return found
-
-
-def _attribute_id(name: str, schema: AttributeSchema) -> str:
-    return f"attribute-{schema.names.index(name)}" if "__" in name or name in _OWN_IDS else name
 
 
 def _option(value: AttributeValue, attribute: Attribute) -> str:
@@ -144,6 +135,7 @@ def _option(value: AttributeValue, attribute: Attribute) -> str:
         return str(value).lower()
     text = str(value)
     is_plain = re.fullmatch(r"[\w .,+-]+", text) and "__" not in text and text != _NULL
+    is_plain = is_plain or value not in attribute.values
     return text if is_plain else f"value-{attribute.values.index(value)}"
 
 
@@ -161,7 +153,7 @@ def _pixels(box: Box, frame: ExportedFrame) -> tuple[int, int, int, int]:
 
 def shown_box(box: Box, frame: ExportedFrame) -> Box:
     """Return a box as it comes back if nobody has moved it."""
-    return _normalised(*_pixels(box, frame), frame)
+    return normalised(*_pixels(box, frame), frame)
 
 
 def _frame(frame: ExportedFrame, schema: AttributeSchema) -> dict[str, Any]:
@@ -175,13 +167,13 @@ def _frame(frame: ExportedFrame, schema: AttributeSchema) -> dict[str, Any]:
 
 def _region(person: ExportedPerson, frame: ExportedFrame, schema: AttributeSchema) -> dict[str, Any]:
     x, y, width, height = _pixels(person.box, frame)
-    given = {_attribute_id(a.name, schema): _text(person.values.get(a.name), a) for a in schema}
+    given = {attribute_id(a.name, schema): _text(person.values.get(a.name), a) for a in schema}
     return {
         "shape_attributes": {"name": "rect", "x": x, "y": y, "width": width, "height": height},
         "region_attributes": {
             **{name: text for name, text in given.items() if text},
-            _NOT_A_PERSON: {},
-            _PERSON_ID: person.person_id,
+            NOT_A_PERSON: {},
+            PERSON_ID: person.person_id,
         },
     }
 
@@ -199,13 +191,13 @@ def _person(region: Mapping[str, Any], frame: ExportedFrame, schema: AttributeSc
     given = region.get("region_attributes", {})
     values: dict[str, AttributeValue | Unread] = {}
     for attribute in schema:
-        text = str(given.get(_attribute_id(attribute.name, schema)) or "")
+        text = str(given.get(attribute_id(attribute.name, schema)) or "")
         values[attribute.name] = _value(text, attribute)
     return SeenPerson(
-        person_id=str(given.get(_PERSON_ID) or "") or None,
-        box=_normalised(x, y, width, height, frame),
+        person_id=str(given.get(PERSON_ID) or "") or None,
+        box=normalised(x, y, width, height, frame),
         values=values,
-        not_a_person=bool(given.get(_NOT_A_PERSON)),
+        not_a_person=bool(given.get(NOT_A_PERSON)),
     )
 
 
@@ -215,19 +207,9 @@ def _rectangle(shape: Mapping[str, Any]) -> tuple[float, float, float, float]:
     if kind == "rect":
         return shape["x"], shape["y"], shape["width"], shape["height"]
     if kind in ("polygon", "polyline"):
-        xs: Sequence[float] = shape["all_points_x"]
-        ys: Sequence[float] = shape["all_points_y"]
-        return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+        return around(zip(shape["all_points_x"], shape["all_points_y"], strict=True))
     rx, ry = shape.get("rx", shape.get("r", 0)), shape.get("ry", shape.get("r", 0))
     return shape["cx"] - rx, shape["cy"] - ry, 2 * rx, 2 * ry
-
-
-def _normalised(x: float, y: float, width: float, height: float, frame: ExportedFrame) -> Box:
-    """Return the part of a box that is inside the frame, with at least a millionth of the frame's sides."""
-    box = (x / frame.width, y / frame.height, (x + width) / frame.width, (y + height) / frame.height)
-    x1, y1 = (min(max(value, 0.0), 1 - 1e-6) for value in box[:2])
-    x2, y2 = (max(min(value, 1.0), low + 1e-6) for value, low in zip(box[2:], (x1, y1), strict=True))
-    return (x1, y1, x2, y2)
 
 
 def _value(text: str, attribute: Attribute) -> AttributeValue | Unread:

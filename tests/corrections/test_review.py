@@ -9,17 +9,11 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from actors.attribute_settings import SchemaSettings
-from actors.attributes import AttributeSchema
 from actors.corrections.decision import MISSED, Decision
 from actors.corrections.decision_log import read_decisions
 from actors.storage.object_store import ObjectStore
-from jobs.exchange import via
-from jobs.exchange.exported import Exported, ExportedFrame, ExportedPerson
-from jobs.exchange.importing import compare
+from jobs.exchange.exported import Exported
 from jobs.settings import Settings
 from tests.support import bad_inputs as bad
 from tests.support.committed import FRAME_HEIGHT_PX, FRAME_WIDTH_PX, Found, said, write_output
@@ -262,69 +256,3 @@ def test_a_frame_that_is_gone_is_left_out_and_said(review: Review, capsys: pytes
     (review.source / "a.tar").unlink()
     review.run("review", "export", "--to", review.to, expect=1)
     assert "frames are left out" in capsys.readouterr().err
-
-
-# --- any schema, any change ---
-
-names = st.from_regex(r"[a-z][a-z_0-9]{0,8}", fullmatch=True).map(lambda name: f"x{name}")
-values = st.lists(
-    st.text(st.characters(categories=("L", "N", "P", "S", "Zs")), min_size=1, max_size=12).filter(
-        lambda text: text == text.strip() and text.isprintable()
-    ),
-    min_size=2,
-    max_size=6,
-    unique=True,
-)
-attributes = st.one_of(
-    values.map(lambda some: {"type": "category", "values": some}),
-    st.just({"type": "boolean"}),
-    st.booleans().map(lambda nullable: {"type": "integer", "min": -5, "max": 40, "nullable": nullable}),
-)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.data())
-def test_every_single_change_comes_back_alone(data: st.DataObject):
-    drawn = data.draw(st.dictionaries(names, attributes, min_size=1, max_size=4))
-    schema = AttributeSchema(SchemaSettings.model_validate({"attributes": drawn}))
-    count = data.draw(st.sampled_from([1, 2, 300]))
-    persons = tuple(
-        ExportedPerson(
-            person_id=f"a/f/{number}",
-            bbox=(0.001 * number, 0.1, 0.001 * number + 0.05, 0.9),
-            box=(0.001 * number, 0.1, 0.001 * number + 0.05, 0.9),
-            detection="001-00000000",
-            values={a.name: a.values[number % len(a.values)] for a in schema},
-        )
-        for number in range(count)
-    )
-    frame = ExportedFrame(
-        file_name="a.f.jpg",
-        size_bytes=1,
-        shard_id="a",
-        frame_key="f",
-        width=1920,
-        height=1080,
-        persons=persons,
-    )
-    exported = Exported(format="via", output="out", attributes=schema.to_json(), frames=(frame,))
-    ((_, content),) = via.projects(exported)
-    assert compare(exported, via.read_project("p", content, exported), "ann", {}).decisions == []
-
-    project = json.loads(content)
-    (image,) = project["_via_img_metadata"].values()
-    number = data.draw(st.integers(0, count - 1))
-    attribute = data.draw(st.sampled_from(list(schema)))
-    before = persons[number].values[attribute.name]
-    after = data.draw(st.sampled_from([value for value in attribute.values if value != before] or [before]))
-    # How VIA would have saved the other value is how the same person would have been exported with it.
-    other = persons[number].model_copy(update={"values": persons[number].values | {attribute.name: after}})
-    alone = frame.model_copy(update={"persons": (other,)})
-    ((_, changed),) = via.projects(exported.model_copy(update={"frames": (alone,)}))
-    (saved,) = json.loads(changed)["_via_img_metadata"].values()
-    (image["regions"][number],) = saved["regions"]
-    found = compare(exported, via.read_project("p", json.dumps(project).encode(), exported), "ann", {})
-    expected = [] if after == before else [(f"a/f/{number}", attribute.name, after)]
-    by_box = {person.bbox: person.person_id for person in persons}
-    assert [(by_box[d.bbox], d.attribute, d.value) for d in found.decisions] == expected
-    assert found.problems == []
