@@ -1,6 +1,7 @@
 # On a machine with Python 3.11 and a package registry:
 #   make demo    try it            make test         all tests
 #   make check   lint and types    make test-fast    the tests that start no Ray
+#                                  make test-interop readers that others wrote, in .venv-interop
 PYTHON ?= python3.11
 # Test processes; each starts a Ray cluster of its own, of about 1 GB. Three keep two cores busy, because a run
 # waits half of its time: for Ray to start a worker, or for a quota.
@@ -8,7 +9,7 @@ PROCESSES ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast check bench s3 lock clean
+.PHONY: demo test test-fast test-interop check bench s3 lock clean
 
 # uv is itself pinned; it installs what requirements.lock names, and nothing else.
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -43,6 +44,17 @@ test: $(VENV)/.installed
 test-fast: $(VENV)/.installed
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not ray and not slow"
 
+# The readers don't fit into the project's environment. annomate-mcp has the page of VIA; nothing else of it is used.
+INTEROP := .venv-interop
+$(INTEROP)/.installed: tests/interop/requirements.txt | $(VENV)/.installed
+	$(PYTHON) -m venv $(INTEROP)
+	$(BIN)/uv pip sync --quiet --python $(INTEROP)/bin/python tests/interop/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(INTEROP)/bin/python --no-deps annomate-mcp==0.1.0
+	touch $@
+
+test-interop: $(INTEROP)/.installed
+	PYTHONPATH=. $(INTEROP)/bin/python -m pytest -c tests/interop/pytest.ini --rootdir . --confcutdir tests/interop tests/interop
+
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -61,6 +73,8 @@ s3: $(VENV)/.installed
 
 lock: $(VENV)/.installed
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --quiet -o requirements.lock
+	$(BIN)/uv pip compile tests/interop/requirements.in --python-version 3.11 --universal --generate-hashes --quiet \
+		-o tests/interop/requirements.txt
 
 clean:
-	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(INTEROP) out .pytest_cache .mypy_cache .ruff_cache

@@ -44,8 +44,8 @@ TOOLS: Mapping[str, Tool] = {
         ".json",
         via.projects,
         via.read_project,
-        "put VIA 2's via.html into this folder and open it, load a project with Project, Load, correct it, "
-        "and save it there with Project, Save",
+        "put VIA's via.html into this folder and open it, load a project (in VIA 3 import it), correct it, "
+        "and save it there",
         via.shown_box,
     ),
     "labelstudio": Tool(

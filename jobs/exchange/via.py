@@ -6,6 +6,7 @@ are texts; a checkbox is a mapping from the ids of its ticked options to true; a
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from actors.attribute import Attribute, AttributeValue
 from actors.attributes import AttributeSchema
 from actors.corrections.decision import Box
 from actors.errors import ConfigError
+from jobs.exchange import via3
 from jobs.exchange.exported import FRAMES, Exported, ExportedFrame, ExportedPerson
 from jobs.exchange.regions import FRAMES_PER_FILE, NOT_A_PERSON, PERSON_ID, around, attribute_id, normalised
 from jobs.exchange.seen import SeenFrame, SeenPerson, Unread
@@ -30,13 +32,14 @@ def projects(exported: Exported, frames_at: str | None = None) -> Iterator[tuple
         frames_at: URL of the folder of the frames, by default the folder beside the projects.
     """
     schema = exported.schema_of_attributes
-    folder = f"{(frames_at or f'./{FRAMES}').rstrip('/')}/"
+    folder = (frames_at or FRAMES).rstrip("/")
     for number, start in enumerate(range(0, len(exported.frames), FRAMES_PER_FILE), start=1):
         frames = exported.frames[start : start + FRAMES_PER_FILE]
         name = f"via-{number:04d}"
-        metadata = {f"{frame.file_name}{frame.size_bytes}": _frame(frame, schema) for frame in frames}
+        images = [_frame(frame, folder, schema) for frame in frames]
+        metadata = {f"{image['filename']}{image['size']}": image for image in images}
         project = {
-            "_via_settings": _settings(name, folder),
+            "_via_settings": _settings(name),
             "_via_img_metadata": metadata,
             "_via_attributes": {"region": _attributes(schema), "file": {}},
             "_via_data_format_version": "2.0.10",
@@ -50,7 +53,7 @@ def read_project(name: str, content: bytes, exported: Exported) -> Iterator[Seen
 
     Args:
         name: Name of the file, for messages.
-        content: Its content: a project of VIA 2, or the mapping of its images alone.
+        content: Its content: a project of VIA 2 or 3, or the mapping of a VIA 2 project's images alone.
         exported: What was exported.
 
     Raises:
@@ -58,9 +61,12 @@ def read_project(name: str, content: bytes, exported: Exported) -> Iterator[Seen
     """
     try:
         project = json.loads(content)
-        images = project.get("_via_img_metadata", project)
+        if via3.is_project(project):
+            images = list(via3.images(project))
+        else:
+            images = list(project.get("_via_img_metadata", project).values())
         frames = {frame.file_name: frame for frame in exported.frames}
-        for image in images.values():
+        for image in images:
             file_name = str(image["filename"]).rpartition("/")[2]
             frame = frames.get(file_name)
             if frame is None:
@@ -73,11 +79,11 @@ def read_project(name: str, content: bytes, exported: Exported) -> Iterator[Seen
             yield SeenFrame(file_name, tuple(_person(region, frame, schema) for region in listed))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"{name}: not a project of VIA 2 ({type(error).__name__}: {error}); save it with Project, Save"
+            f"{name}: not a project of VIA ({type(error).__name__}: {error}); save it with Project, Save"
         ) from error
 
 
-def _settings(name: str, folder: str) -> dict[str, Any]:
+def _settings(name: str) -> dict[str, Any]:
     return {
         "ui": {
             "annotation_editor_height": 25,
@@ -99,7 +105,7 @@ def _settings(name: str, folder: str) -> dict[str, Any]:
                 "on_image_annotation_editor_placement": "NEAR_REGION",
             },
         },
-        "core": {"buffer_size": 18, "filepath": {}, "default_filepath": folder},
+        "core": {"buffer_size": 18, "filepath": {}, "default_filepath": ""},
         "project": {"name": name},
     }
 
@@ -141,7 +147,8 @@ def _option(value: AttributeValue, attribute: Attribute) -> str:
 
 def _label(value: AttributeValue) -> str:
     names = {None: "can't be told", True: "yes", False: "no"}
-    return names[value] if value is None or isinstance(value, bool) else str(value)
+    # VIA puts labels into the page as markup.
+    return names[value] if value is None or isinstance(value, bool) else html.escape(str(value))
 
 
 def _pixels(box: Box, frame: ExportedFrame) -> tuple[int, int, int, int]:
@@ -156,9 +163,10 @@ def shown_box(box: Box, frame: ExportedFrame) -> Box:
     return normalised(*_pixels(box, frame), frame)
 
 
-def _frame(frame: ExportedFrame, schema: AttributeSchema) -> dict[str, Any]:
+def _frame(frame: ExportedFrame, folder: str, schema: AttributeSchema) -> dict[str, Any]:
     return {
-        "filename": frame.file_name,
+        # VIA 3 doesn't look for a name without a folder, but asks for each file.
+        "filename": f"{folder}/{frame.file_name}",
         "size": frame.size_bytes,
         "regions": [_region(person, frame, schema) for person in frame.persons],
         "file_attributes": {},

@@ -79,7 +79,7 @@ def review(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Review:
 
 
 def regions(project: dict[str, Any], frame: str) -> list[dict[str, Any]]:
-    (image,) = (i for i in project["_via_img_metadata"].values() if i["filename"] == f"a.{frame}.jpg")
+    (image,) = (i for i in project["_via_img_metadata"].values() if i["filename"] == f"frames/a.{frame}.jpg")
     return image["regions"]
 
 
@@ -222,7 +222,7 @@ def test_a_text_that_is_no_value_is_reported_and_the_rest_counts(
 def test_persons_are_chosen_by_conditions(review: Review):
     review.export("--select", "gender=male", "--select", "frame_key=g", "--select", "gender_confidence<0.5")
     project = json.loads((review.to / "via-0001.json").read_text())
-    assert [image["filename"] for image in project["_via_img_metadata"].values()] == ["a.g.jpg"]
+    assert [image["filename"] for image in project["_via_img_metadata"].values()] == ["frames/a.g.jpg"]
 
 
 def test_an_audit_records_the_probability_of_those_who_were_drawn(review: Review):

@@ -220,3 +220,36 @@ def test_a_missed_person_is_exported_again_until_a_detection_finds_them(review: 
     review.run("consolidate")
     review.export()
     assert [person.person_id for person in persons()] == ["a/f/0", "a/f/1"]
+
+
+def test_a_project_of_via_3_is_read(review: Review):
+    """The form is that of VIA 3.0.13: `tests/interop/test_via.py` has it written by VIA itself."""
+    review.export()
+    (review.to / "via-0001.json").unlink()
+    shapes = {"1": [2, 200, 100, 200, 400], "2": [7, 300, 100, 500, 100, 500, 500], "3": [3, 1500, 500, 100]}
+    metadata = {
+        "1_a": {"vid": "1", "flg": 0, "z": [], "xy": shapes["1"], "av": {"1": "female", "2": "a/f/0"}},
+        "1_b": {
+            "vid": "1",
+            "flg": 0,
+            "z": [],
+            "xy": shapes["2"],
+            "av": {"1": "male", "2": "a/f/1", "3": "yes"},
+        },
+        "1_c": {"vid": "1", "flg": 0, "z": [], "xy": shapes["3"], "av": {}},
+        "1_d": {"vid": "1", "flg": 0, "z": [], "xy": [], "av": {}},
+    }
+    names = {"1": "gender", "2": "person_id", "3": "not_a_person"}
+    project = {
+        "project": {},
+        "config": {},
+        "attribute": {number: {"aname": name} for number, name in names.items()},
+        "file": {"1": {"fid": "1", "fname": "frames/a.f.jpg"}},
+        "metadata": metadata,
+        "view": {"1": {"fid_list": ["1"]}},
+    }
+    (review.to / "via_project.json").write_text(json.dumps(project))
+    found = review.take_back()
+    assert [d.bbox for d in found if d.kind == "missed_person"] == [pytest.approx((0.7, 0.4, 0.8, 0.6))]
+    assert [d.bbox for d in found if d.kind == "not_a_person"] == [pytest.approx((0.15, 0.1, 0.25, 0.5))]
+    assert [d.value for d in found if d.attribute == "gender"] == ["female"]

@@ -1,0 +1,68 @@
+"""Write what the independent readers read. This runs in the project's own environment.
+
+`python -m tests.interop.exports FOLDER` makes an output of two frames whose attributes have difficult values,
+and exports it for every tool.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from actors.records import Annotation
+from actors.storage.object_store import ObjectStore
+from jobs.exchange.tools import TOOLS
+from jobs.settings import Settings
+from tests.support import bad_inputs as bad
+from tests.support.committed import FRAME_HEIGHT_PX, FRAME_WIDTH_PX, Found, write_output
+
+BOXES = ((0.1, 0.1, 0.2, 0.5), (0.4, 0.1, 0.5, 0.5), (0.6, 0.2, 0.7, 0.9))
+MOODS = ['froh "lustig"', "l'été <b>&amp;", "日本語", "null"]
+ATTRIBUTES = {
+    "gender": {"type": "category", "values": ["male", "female", "unknown"]},
+    "mood": {"type": "category", "values": MOODS},
+    "glasses": {"type": "boolean", "nullable": True},
+    "steps": {"type": "integer", "min": -5, "max": 40, "nullable": True},
+}
+
+
+def _person(number: int) -> Found:
+    values: dict[str, Any] = {
+        "gender": ("male", "female", "unknown")[number % 3],
+        "mood": MOODS[number % 4],
+        "glasses": (True, False, None)[number % 3],
+        "steps": (-5, None, 40)[number % 3],
+    }
+    answer = Annotation("ok", values=values, confidence=dict.fromkeys(values, 0.5), distribution={})
+    return Found(BOXES[number % 3], score=1 - number / 100, answers={"smolvlm": answer})
+
+
+def shopframe(*arguments: object) -> None:
+    """Run a command."""
+    subprocess.run([sys.executable, "-m", "jobs.cli", *map(str, arguments)], check=True)
+
+
+def write(folder: Path) -> None:
+    """Write the output and the exports."""
+    source, output = folder / "in", folder / "out"
+    source.mkdir(parents=True)
+    images = {f"{key}.jpg": bad.jpeg(FRAME_WIDTH_PX, FRAME_HEIGHT_PX, seed) for seed, key in enumerate("fg")}
+    (source / "a.tar").write_bytes(bad.tar(images))
+    settings = Settings.model_validate(
+        {
+            "input": {"uri": str(source)},
+            "output": {"uri": str(output)},
+            "schema": {"attributes": ATTRIBUTES, "rules": []},
+        }
+    )
+    frames = {"f": [_person(n) for n in range(3)], "g": [_person(n) for n in range(3, 6)]}
+    write_output(ObjectStore(str(output)), {"a": frames}, settings)
+    shopframe("consolidate", "--output", output)
+    for tool in TOOLS:
+        shopframe("review", "export", "--output", output, "--format", tool, "--to", folder / tool)
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
