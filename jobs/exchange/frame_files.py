@@ -63,7 +63,8 @@ def write_frames(
         written: dict[tuple[str, str], FrameFile] = {}
         left = set(wanted[shard_id])
         try:
-            for key, content, ending in _read(records[shard_id], left, settings, storage):
+            for key, data in frames_of(records[shard_id], left, settings, storage):
+                content, ending = shown(data)
                 name = f"{shard_id}.{layout.object_name(key)}.{ending}"
                 folder.write(f"{prefix}/{name}", content)
                 written[shard_id, key] = FrameFile(name, len(content))
@@ -79,10 +80,15 @@ def write_frames(
     return found
 
 
-def _read(
+def frames_of(
     record: CommitRecord, left: set[str], settings: InputSettings, storage: StorageSettings
-) -> Iterator[tuple[str, bytes, str]]:
-    """Yield key, content and ending of the frames in `left`, and take them out of it."""
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the keys and contents of a committed shard's frames in `left`, and take them out of it.
+
+    Raises:
+        ShardError, ShardUnavailableError: The shard is damaged, gone, or not the one that was committed.
+        StoreError: It can't be read now.
+    """
     shard = shard_from_record(record)
     try:
         etag = current_etag(shard, storage)
@@ -92,13 +98,13 @@ def _read(
         raise ShardUnavailableError(f"{shard.uri} has changed since its persons were detected")
     for frame in read_frames(shard, settings, storage):
         if frame.data is not None and frame.key in left:
-            yield frame.key, *_shown(frame.data)
+            yield frame.key, frame.data
             left.remove(frame.key)
             if not left:
                 return
 
 
-def _shown(data: bytes) -> tuple[bytes, str]:
+def shown(data: bytes) -> tuple[bytes, str]:
     """Return an image that browsers show, and the ending of its file."""
     with Image.open(io.BytesIO(data)) as image:
         ending = _SHOWN.get(str(image.format))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -62,19 +63,11 @@ def select_persons(
     Raises:
         ConfigError: A condition is wrong, nobody fits, or the output has no consolidated table.
     """
-    paths = SnapshotTable(store, layout.CONSOLIDATED).paths()
-    if not paths:
-        raise ConfigError(f"--output {store.uri}: it has no consolidated persons; run shopframe consolidate")
-    source = ds.dataset([store.full(path) for path in paths], filesystem=store.fs, format="parquet")
-    with duckdb.connect() as database:
+    source = consolidated(store)
+    with duckdb.connect() as database, condition_errors():
         persons = database.from_arrow(source).filter(duckdb.ColumnExpression("is_person"))
-        fitting = persons
-        for condition in conditions:
-            fitting = fitting.filter(_expression(condition, persons))
-        try:
-            keys: pa.Table = fitting.select(*_KEYS).order(_ORDER).to_arrow_table()
-        except duckdb.ConversionException as error:
-            raise ConfigError(f"--select: {str(error).splitlines()[0]}") from None
+        fitting = fitting_persons(persons, conditions)
+        keys: pa.Table = fitting.select(*_KEYS).order(_ORDER).to_arrow_table()
         available = keys.num_rows
         if not available:
             asked = f"--select {', '.join(conditions)}" if conditions else f"--output {store.uri}"
@@ -87,6 +80,38 @@ def select_persons(
         )
     chosen = frozenset(tuple(row.values()) for row in keys.to_pylist())
     return Selection(rows.to_pylist(), chosen, available)
+
+
+def consolidated(store: ObjectStore) -> ds.Dataset:
+    """Return the consolidated persons of an output.
+
+    Raises:
+        ConfigError: It has none.
+    """
+    paths = SnapshotTable(store, layout.CONSOLIDATED).paths()
+    if not paths:
+        raise ConfigError(f"--output {store.uri}: it has no consolidated persons; run shopframe consolidate")
+    return ds.dataset([store.full(path) for path in paths], filesystem=store.fs, format="parquet")
+
+
+def fitting_persons(persons: duckdb.DuckDBPyRelation, conditions: Sequence[str]) -> duckdb.DuckDBPyRelation:
+    """Return the persons for whom all conditions hold.
+
+    Raises:
+        ConfigError: A condition is no condition, or names no column.
+    """
+    for condition in conditions:
+        persons = persons.filter(_expression(condition, persons))
+    return persons
+
+
+@contextmanager
+def condition_errors() -> Iterator[None]:
+    """Turn the error of a value that its column can't have, found while rows are read, into a ConfigError."""
+    try:
+        yield
+    except duckdb.ConversionException as error:
+        raise ConfigError(f"--select: {str(error).splitlines()[0]}") from None
 
 
 def _positions(available: int, limit: int, purpose: Purpose) -> pa.Array:

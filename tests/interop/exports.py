@@ -1,13 +1,14 @@
 """Write what the independent readers read. This runs in the project's own environment.
 
 `python -m tests.interop.exports FOLDER` makes an output of two frames whose attributes have difficult values,
-and exports it for every tool.
+and exports it for every tool, and as data sets.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,12 @@ def write(folder: Path) -> None:
         }
     )
     frames = {"f": [_person(n) for n in range(3)], "g": [_person(n) for n in range(3, 6)]}
-    write_output(ObjectStore(str(output)), {"a": frames}, settings)
+    times = {key: datetime(2024, 5, 1, 9, minute, tzinfo=UTC) for minute, key in enumerate("fg")}
+    write_output(ObjectStore(str(output)), {"a": frames}, settings, times=times)
     shopframe("consolidate", "--output", output)
+    for kind in ("coco", "hf"):
+        data = folder / "data" / kind
+        shopframe("export", "--output", output, "--format", kind, "--to", data, "--split-by", "minute")
     for tool in TOOLS:
         shopframe("review", "export", "--output", output, "--format", tool, "--to", folder / tool)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ def write_output(
     errors: Mapping[str, str] | None = None,
     cameras: Mapping[str, str] | None = None,
     fingerprints: Mapping[str, str] | None = None,
+    times: Mapping[str, datetime] | None = None,
     **output: Any,
 ) -> None:
     """Commit shards, over earlier commits if there are any.
@@ -75,6 +77,7 @@ def write_output(
         errors: Maps a shard that fails to the reason.
         cameras: Maps frames to their cameras. Other frames name none.
         fingerprints: Maps each stage to the hash of what its results depend on; by default, to one letter.
+        times: Maps frames to their times. Other frames have none.
         output: Settings of the output.
     """
     settings = settings or Settings()
@@ -87,7 +90,7 @@ def write_output(
     write_run(store, run)
     for shard_id, frames in shards.items():
         found = read_record(store, shard_id)
-        block = _block(shard_id, frames, schema, (errors or {}).get(shard_id), cameras or {})
+        block = _block(shard_id, frames, schema, (errors or {}).get(shard_id), cameras or {}, times or {})
         if shard_id in sources:
             block = replace(block, task=replace(block.task, shard=sources[shard_id]))
         if found is not None:
@@ -102,11 +105,13 @@ def _block(
     schema: AttributeSchema,
     error: str | None,
     cameras: Mapping[str, str],
+    times: Mapping[str, datetime],
 ) -> ShardBlock:
     frame_rows, person_rows = [], []
     found: list[Found] = []
     for key, persons in sorted(frames.items()):
         row = {"shard_id": shard_id, "frame_key": key, "detected": 0, "kept": 0, "camera": cameras.get(key)}
+        row["captured_at"] = times.get(key)
         if isinstance(persons, str):
             frame_rows.append(row | {"status": "error", "error": persons})
             continue
@@ -159,4 +164,4 @@ def write_truth(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 def persons_and_answers(found: Sequence[Found]) -> Mapping[str, pa.Table]:
     """Return the tables of annotations of one frame with these persons, by annotator."""
-    return _block("s", {"f": found}, SCHEMA, None, {}).annotations
+    return _block("s", {"f": found}, SCHEMA, None, {}, {}).annotations
