@@ -127,6 +127,8 @@ def _export(
         f"{counted(done.chosen, 'person')} {drawn} of {done.available:,}; with the others in their frames "
         f"{counted(persons, 'person')} in {counted(len(done.exported.frames), 'frame')}"
     )
+    for name in done.set_aside:
+        typer.echo(f"an earlier export's file that was saved is now {folder.uri_of(name)}", err=True)
     for name in done.exported.files:
         typer.echo(f"  {folder.uri_of(name)}")
     for shard_id, trouble in list(done.missing.items())[:5]:

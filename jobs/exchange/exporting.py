@@ -14,13 +14,14 @@ from actors.corrections.decision import MISSED
 from actors.corrections.decision_log import read_decisions
 from actors.corrections.matching import as_box
 from actors.corrections.missed_persons import MissedPerson, missed_persons
+from actors.errors import ConfigError
 from actors.read.settings import InputSettings
 from actors.storage import layout
 from actors.storage.commit_record import CommitRecord
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_some_records
 from actors.storage.settings import StorageSettings
-from jobs.exchange.exported import FRAMES, Exported, ExportedFrame, ExportedPerson
+from jobs.exchange.exported import EXPORTED, FRAMES, Exported, ExportedFrame, ExportedPerson
 from jobs.exchange.frame_files import FrameFile, write_frames
 from jobs.exchange.selection import Purpose, Selection, select_persons
 from jobs.exchange.tools import TOOLS
@@ -36,12 +37,14 @@ class Export:
         chosen: Number of persons that were chosen; the others are in the same frames.
         available: Number of persons that could be chosen.
         missing: Why frames of a shard are left out, by shard.
+        set_aside: Where files of an earlier export in the folder are now that somebody has saved.
     """
 
     exported: Exported
     chosen: int
     available: int
     missing: dict[str, str]
+    set_aside: list[str]
 
 
 def export_persons(
@@ -74,6 +77,7 @@ def export_persons(
     for row in selection.rows:
         frames[row["shard_id"]].setdefault(row["frame_key"], []).append(row)
     records = {record.shard_id: record for record in read_some_records(store, sorted(frames), len(frames))}
+    set_aside = _set_aside(folder)
     files = write_frames(
         {shard_id: list(keys) for shard_id, keys in frames.items() if shard_id in records},
         records,
@@ -97,7 +101,31 @@ def export_persons(
         digests[name] = sha256(content).hexdigest()
     exported = exported.model_copy(update={"files": digests})
     exported.write(folder)
-    return Export(exported, len(selection.chosen), selection.available, files.missing)
+    return Export(exported, len(selection.chosen), selection.available, files.missing, set_aside)
+
+
+def _set_aside(folder: ObjectStore) -> list[str]:
+    """Remove an earlier export's files from a folder, since they would be compared with this export.
+
+    Those that somebody has saved are moved to a folder of their own, whose name says when.
+    """
+    try:
+        before = Exported.read(folder)
+    except ConfigError:
+        return []
+    suffixes = tuple({tool.suffix for tool in TOOLS.values()})
+    aside = f"earlier-{layout.new_run_id()}"
+    moved = []
+    for name in [info.path for info in folder.list(sub_folders=False)]:
+        if name.endswith(suffixes) and name != EXPORTED:
+            content = folder.read(name)
+            if sha256(content).hexdigest() != before.files.get(name):
+                folder.write(f"{aside}/{name}", content)
+                moved.append(f"{aside}/{name}")
+            folder.delete([name])
+    if moved:
+        folder.write(f"{aside}/{EXPORTED}", folder.read(EXPORTED))
+    return moved
 
 
 def _missed(

@@ -52,7 +52,12 @@ def import_persons(store: ObjectStore, folder: ObjectStore, reviewer: str) -> Im
         OSError: The folder can't be read, or the output can't be written.
     """
     exported = Exported.read(folder)
-    tool = TOOLS[exported.format]
+    tool = TOOLS.get(exported.format)
+    if tool is None:
+        raise ConfigError(
+            f"--from {folder.uri}: {EXPORTED} is of the format {exported.format}, which this version doesn't "
+            "know"
+        )
     names = [info.path for info in folder.list(sub_folders=False)]
     saved = [name for name in names if name.endswith(tool.suffix) and name != EXPORTED]
     if not saved:

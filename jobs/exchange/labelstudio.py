@@ -103,7 +103,7 @@ def _configuration(schema: AttributeSchema) -> bytes:
             numbers = [str(value) for value in attribute.values if value is not None]
             control("Number", name, title, min=numbers[0], max=numbers[-1], step="1")
             continue
-        choices = control("Choices", name, title, choice="single-radio", showInline="true")
+        choices = control("Choices", name, title, choice="single", showInline="true")
         for value in attribute.values:
             ET.SubElement(choices, "Choice", value=text_of(value, attribute))
     ticks = control("Choices", NOT_A_PERSON, "Tick it if the box shows no person", choice="multiple")

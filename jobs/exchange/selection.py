@@ -23,8 +23,9 @@ Purpose = Literal["need", "audit"]
 
 _KEYS = ("shard_id", "frame_key", "person_index")
 _ORDER = ", ".join(_KEYS)
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
+    "!=": operator.ne,
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
@@ -55,8 +56,9 @@ def select_persons(
 
     Args:
         store: The output.
-        conditions: Each a column, one of = != < <= > >=, and a value, such as `gender_confidence<0.6`. All of
-            them must hold. The value `null` stands for no value.
+        conditions: Each a column, one of = != < <= > >=, and a value or another column, such as
+            `gender_confidence<0.6` or `smolvlm_gender!=gemini_gender`. All of them must hold. The value
+            `null` stands for no value.
         limit: Maximum number of persons; None for all.
         purpose: `need` takes the first persons, `audit` draws them at random, each with the same probability.
 
@@ -134,9 +136,13 @@ def _expression(condition: str, persons: duckdb.DuckDBPyRelation) -> duckdb.Expr
     column = duckdb.ColumnExpression(name)
     if value == "null" and sign in ("=", "!="):
         return column.isnull() if sign == "=" else column.isnotnull()
+    if value in types:
+        # Two columns, of which null is no value that could differ.
+        compared: duckdb.Expression = _COMPARISONS[sign](column, duckdb.ColumnExpression(value))
+        return compared
     constant = duckdb.ConstantExpression(value).cast(types[name])
     if sign == "!=":
         # No value is another value than any.
         return (column != constant) | column.isnull()
-    found: duckdb.Expression = _OPERATORS[sign](column, constant)
+    found: duckdb.Expression = _COMPARISONS[sign](column, constant)
     return found

@@ -225,6 +225,17 @@ def test_persons_are_chosen_by_conditions(review: Review):
     assert [image["filename"] for image in project["_via_img_metadata"].values()] == ["frames/a.g.jpg"]
 
 
+def test_persons_are_chosen_by_comparing_columns(review: Review, capsys: pytest.CaptureFixture[str]):
+    review.run("review", "export", "--to", review.to, "--select", "gender!=smolvlm_gender", expect=2)
+    assert "there is no such person" in capsys.readouterr().err
+    review.export()
+    review.change(lambda project: said_in(project, "f", 0).update(gender="female"))
+    review.take_back()
+    review.run("consolidate")
+    review.export("--select", "gender!=smolvlm_gender")
+    assert "1 person chosen of 1" in capsys.readouterr().out
+
+
 def test_an_audit_records_the_probability_of_those_who_were_drawn(review: Review):
     review.export("--purpose", "audit", "--limit", "1")
     exported = Exported.read(ObjectStore(str(review.to)))

@@ -253,3 +253,24 @@ def test_a_project_of_via_3_is_read(review: Review):
     assert [d.bbox for d in found if d.kind == "missed_person"] == [pytest.approx((0.7, 0.4, 0.8, 0.6))]
     assert [d.bbox for d in found if d.kind == "not_a_person"] == [pytest.approx((0.15, 0.1, 0.25, 0.5))]
     assert [d.value for d in found if d.attribute == "gender"] == ["female"]
+
+
+def test_what_was_saved_is_set_aside_by_the_next_export(review: Review, capsys: pytest.CaptureFixture[str]):
+    review.run("review", "export", "--format", "coco", "--to", review.to)
+    change_coco(review.to)
+    review.export()
+    said = capsys.readouterr().err
+    assert "an earlier export's file that was saved is now" in said
+    assert sorted(path.name for path in review.to.glob("*.json")) == ["exported.json", "via-0001.json"]
+    assert review.take_back() == []
+    (aside,) = review.to.glob("earlier-*")
+    review.run("review", "import", "--from", aside, "--reviewer", "ann")
+    assert [decision.value for decision in review.decisions().values()] == ["female"]
+
+
+def test_an_unknown_format_is_explained(review: Review, capsys: pytest.CaptureFixture[str]):
+    review.export()
+    exported = json.loads((review.to / "exported.json").read_text())
+    (review.to / "exported.json").write_text(json.dumps(exported | {"format": "later"}))
+    review.run("review", "import", "--from", review.to, "--reviewer", "ann", expect=2)
+    assert "is of the format later, which this version doesn't know" in capsys.readouterr().err
