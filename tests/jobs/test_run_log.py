@@ -114,13 +114,12 @@ def test_two_runs_at_once_on_a_bucket_keep_their_logs_and_a_killed_one_what_it_s
     job.write_shards(tmp_path / "in", "abc")
     store = ObjectStore(f"{bucket}/out")
     given = ["--input", tmp_path / "in", "--output", store.uri, *models.options(smolvlm=False)]
-    # The nodes of the session's cluster don't know the bucket.
-    killed = job.start("annotate", *given, own_ray=True)
+    killed = job.start("annotate", *given)
     assert job.wait_for(lambda: list(store.list(layout.LOGS)), killed)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait(60)
     (first,) = logs_of(store)
-    two = [job.start("annotate", *given, "--force", own_ray=True) for _ in range(2)]
+    two = [job.start("annotate", *given, "--force") for _ in range(2)]
     done = [job.finish(process) for process in two]
     logs = logs_of(store)
     # Both do every shard; each shard counts for the one that commits it first.

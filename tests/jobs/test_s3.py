@@ -23,8 +23,7 @@ def test_a_run_from_bucket_to_bucket_commits_everything_and_keeps_the_secret(
     source = ObjectStore(f"{bucket}/in", StorageSettings())
     for path in tmp_path.glob("*.tar"):
         source.write(path.name, path.read_bytes())
-    # The workers of a new Ray inherit the bucket's credentials from the environment of the run.
-    job.annotate(source.uri, f"{bucket}/out", *models.options(smolvlm=False), own_ray=True)
+    job.annotate(source.uri, f"{bucket}/out", *models.options(smolvlm=False))
     store = ObjectStore(f"{bucket}/out", StorageSettings())
     found = [record for record, _ in read_records(store)]
     assert [(r.shard_id, r.state, r.counts.frames_ok) for r in found] == [("a", "done", 2), ("b", "done", 2)]

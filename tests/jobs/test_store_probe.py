@@ -124,7 +124,7 @@ def test_a_run_on_a_bucket_without_conditional_writes_ends_before_any_work_or_wa
         assert "storage.allow_unsafe=true" in done.stderr
         assert paths(ObjectStore(f"{bucket}/out")) == []
         allowed = [*options, "--set", "storage.allow_unsafe=true"]
-        done = job.annotate(tmp_path / "in", f"{bucket}/out", *allowed, own_ray=True)
+        done = job.annotate(tmp_path / "in", f"{bucket}/out", *allowed)
     assert "warning: " in done.stderr
     assert "it ignores If-None-Match" in done.stderr
     (lines,) = logs_of(ObjectStore(f"{bucket}/out")).values()

@@ -35,14 +35,11 @@ def test_two_annotate_a_gemini_a_consolidate_and_a_status_loop(bucket: str, mode
         asking = gemini_job.options(server.base_url, requests_per_minute=1000)
         key = {"GEMINI_API_KEY": KEY}
         # The first shards wait for Gemini, so that its command has a backlog from the start.
-        job.annotate(f"{bucket}/in", output, *options, own_ray=True)
+        job.annotate(f"{bucket}/in", output, *options)
         job.write_shards(tmp_path / "second", "def", first_seed=50)
         upload(tmp_path / "second", bucket)
         running = [
-            *(
-                job.start("annotate", *places, *options, *asking, environment=key, own_ray=True)
-                for _ in range(2)
-            ),
+            *(job.start("annotate", *places, *options, *asking, environment=key) for _ in range(2)),
             job.start("gemini", "--output", output, *asking, environment=key, own_ray=True),
         ]
         beside = []
@@ -53,7 +50,7 @@ def test_two_annotate_a_gemini_a_consolidate_and_a_status_loop(bucket: str, mode
         for done in [*ended, *beside]:
             assert done.returncode == 0, done.stdout + done.stderr
         # What one of the runs left to another that had ended is done by the next one.
-        last = job.shopframe("annotate", *places, *options, *asking, environment=key, own_ray=True)
+        last = job.shopframe("annotate", *places, *options, *asking, environment=key)
         assert last.returncode == 0, last.stdout + last.stderr
         answered = gemini_job.answered(server.journal)
     store = ObjectStore(output, StorageSettings())

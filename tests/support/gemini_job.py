@@ -30,6 +30,7 @@ import urllib.request
 
 from jobs.run import gemini_drain as gemini
 from jobs.cli import main
+from tests.support.forking_ray import fork_workers
 
 URL, MODE = sys.argv[1:3]
 MODE, _, AHEAD_S = MODE.partition("+")
@@ -63,6 +64,7 @@ class Running:
 
 drain, clock = gemini.drain, {"standing": Standing, "running": Running}[MODE]()
 gemini.drain = lambda settings, **more: drain(settings, clock, **more)
+fork_workers()
 main(sys.argv[3:])
 """
 
@@ -109,9 +111,11 @@ def start(
     """
     arguments = ["gemini", "--output", str(output), *options(base_url, **settings), *more]
     environment = {"GEMINI_API_KEY": key, "PYTHONPATH": str(REPO_ROOT)}
-    program = ["-m", "jobs.cli"] if clock is None else ["-c", _CLOCKED, base_url, clock]
+    own_ray = own_ray or key != KEY
+    module = "tests.support.forking_ray" if own_ray else "jobs.cli"
+    program = ["-m", module] if clock is None else ["-c", _CLOCKED, base_url, clock]
     command = [sys.executable, *program, *arguments]
-    return job.start_command(command, environment, own_ray or key != KEY)
+    return job.start_command(command, environment, own_ray)
 
 
 def gemini(

@@ -63,7 +63,8 @@ def start(
         environment: Variables to add to the environment of this process.
         own_ray: Whether the run starts a Ray of its own instead of connecting to the session's cluster.
     """
-    return start_command([sys.executable, "-m", "jobs.cli", *arguments], environment, own_ray)
+    program = "tests.support.forking_ray" if own_ray else "jobs.cli"
+    return start_command([sys.executable, "-m", program, *arguments], environment, own_ray)
 
 
 def start_command(
@@ -74,8 +75,10 @@ def start_command(
     if {"annotate", "gemini"} & set(map(str, command)):
         needs_ray = variables.items() & NO_RAY.items() != NO_RAY.items()
         assert may_use_ray or not needs_ray, "this test starts a run: mark it with pytest.mark.ray"
-        if not own_ray:
-            variables.setdefault("RAY_ADDRESS", ray_cluster.address())
+        if own_ray:
+            variables.update(ray_cluster.forking_environment())
+        elif "RAY_ADDRESS" not in variables:
+            variables["RAY_ADDRESS"] = ray_cluster.address()
     return subprocess.Popen(
         [*map(str, command)],
         cwd=REPO_ROOT,

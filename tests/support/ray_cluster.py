@@ -1,7 +1,7 @@
 """One Ray cluster of real processes for the whole test session; the runs under test connect to it.
 
-It starts with the first test that needs it. A run that is killed together with its Ray, or that must not see
-other runs, starts a Ray of its own.
+Runs on a bucket have a second one. Each starts with the first test that needs it. A run that is killed
+together with its Ray, or that must not see other runs, starts a Ray of its own.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _HEAD = {
     "no_monitor": True,
 }
 
-_started: list[Cluster] = []
+_started: dict[frozenset[tuple[str, str]], Cluster] = {}
 
 _worker_servers: list[WorkerServer] = []
 
@@ -49,11 +49,16 @@ def _worker_server() -> WorkerServer:
     return _worker_servers[0]
 
 
+def forking_environment() -> dict[str, str]:
+    """Return the variables with which a Ray node forks its workers, if it runs their script."""
+    return {SOCKET_VARIABLE: _worker_server().socket}
+
+
 def new_cluster(**head: object) -> Cluster:
     """Start a new cluster with a head node only; the caller shuts it down."""
     from ray.cluster_utils import Cluster
 
-    variables = {**_NODE_ENVIRONMENT, SOCKET_VARIABLE: _worker_server().socket}
+    variables = {**_NODE_ENVIRONMENT, **forking_environment()}
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -70,15 +75,20 @@ def new_cluster(**head: object) -> Cluster:
 
 
 def address() -> str:
-    """Return the address of the session's cluster, for `RAY_ADDRESS`; start the cluster if needed."""
-    if not _started:
-        _started.append(new_cluster(num_cpus=_CPUS))
-    return str(_started[0].address)
+    """Return the address of the session's cluster, for `RAY_ADDRESS`; start the cluster if needed.
+
+    Nodes read credentials of a bucket from their environment, so a test that has set them gets the cluster
+    that was started with the same ones.
+    """
+    known = frozenset(item for item in os.environ.items() if item[0].startswith("AWS_"))
+    if known not in _started:
+        _started[known] = new_cluster(num_cpus=_CPUS)
+    return str(_started[known].address)
 
 
 def stop() -> None:
-    """End the session's cluster and the process that forks workers, if they were started."""
+    """End the session's clusters and the process that forks workers, if they were started."""
     while _started:
-        _started.pop().shutdown()
+        _started.popitem()[1].shutdown()
     while _worker_servers:
         _worker_servers.pop().stop()

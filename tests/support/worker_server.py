@@ -86,6 +86,8 @@ def _serve(path: str) -> None:
             connection, _ = listening.accept()
             with connection:
                 if os.fork() == 0:
+                    # Ray ends a worker together with its process group.
+                    os.setpgid(0, 0)
                     listening.close()
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     _become_worker(connection)
