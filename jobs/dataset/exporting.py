@@ -22,6 +22,7 @@ from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
 from actors.storage.settings import StorageSettings
 from actors.storage.snapshot_table import SnapshotTable
+from actors.storage.uris import absolute_uri
 from jobs.dataset.crops import HuggingFaceWriter, WebDatasetWriter
 from jobs.dataset.description import Contents, card, describe_attributes
 from jobs.dataset.detection import CocoWriter, YoloWriter
@@ -123,7 +124,7 @@ def export_dataset(
         "sample": writer.what,
         "shopframe": metadata.version("shopframe"),
         "written_at": f"{datetime.now(UTC):%Y-%m-%d}",
-        "output": store.uri,
+        "output": absolute_uri(store.uri),
         "consolidated_version": version,
         "conditions": list(conditions),
         "split_by": period,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from jobs.exchange.selection import condition_errors, consolidated, fitting_pers
 _FRAME = ("shard_id", "frame_key", "camera", "captured_at", "width", "height")
 _KEYS = ("shard_id", "frame_key", "person_index")
 _ROWS_AT_ONCE = 20_000
+_MEMORY = "1GB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +104,12 @@ class FinalPersons:
             ConfigError: The output has no consolidated persons, or a condition is wrong.
         """
         source = consolidated(store)
-        with duckdb.connect() as database, condition_errors():
-            database.register("persons", source)
-            yield cls(database, attributes, conditions)
+        with tempfile.TemporaryDirectory() as folder:
+            # What doesn't fit while the rows are sorted is written there.
+            connection = duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": folder})
+            with connection as database, condition_errors():
+                database.register("persons", source)
+                yield cls(database, attributes, conditions)
 
     def groups(self, period: Period) -> set[str]:
         """Return the groups of all frames with chosen persons."""
