@@ -102,7 +102,7 @@ def export_dataset(
     missing: dict[str, str] = {}
     version = SnapshotTable(store, layout.CONSOLIDATED).read().version
     with FinalPersons.of(store, attributes, conditions) as persons:
-        split_of = assign(sorted(persons.groups(period)), shares, seed)
+        split_of = assign(persons.groups(period), shares, seed)
         if not split_of:
             asked = f"--select {', '.join(conditions)}" if conditions else f"--output {store.uri}"
             raise ConfigError(f"{asked}: there is no such person, so nothing was exported; select others")

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import math
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Literal
@@ -66,15 +65,15 @@ def assign(groups: Iterable[str], shares: Mapping[str, float], seed: int) -> dic
         shares: The share of each split.
         seed: Another one gives other splits.
     """
-    places = {group: _place(group, seed) for group in groups}
+    places = {group: _place(group, seed) for group in sorted(groups)}
     limits = list(itertools.accumulate(shares.values()))
     names = list(shares)
-    found: defaultdict[str, list[str]] = defaultdict(list)
+    found: dict[str, list[str]] = {name: [] for name in names}
     for group, place in places.items():
         split = next((name for name, limit in zip(names, limits, strict=True) if place < limit), names[-1])
         found[split].append(group)
     for name in empty_splits(found, shares):
-        largest = max(found.values(), key=len, default=[])
+        largest = max(found.values(), key=len)
         if len(largest) > 1:
             moved = max(largest, key=lambda group: places[group])
             largest.remove(moved)
