@@ -274,3 +274,16 @@ def test_an_unknown_format_is_explained(review: Review, capsys: pytest.CaptureFi
     (review.to / "exported.json").write_text(json.dumps(exported | {"format": "later"}))
     review.run("review", "import", "--from", review.to, "--reviewer", "ann", expect=2)
     assert "is of the format later, which this version doesn't know" in capsys.readouterr().err
+
+
+def test_instances_without_attributes_say_nothing_about_values(review: Review):
+    review.run("review", "export", "--format", "coco", "--to", review.to)
+    content = json.loads((review.to / "coco.json").read_text())
+    for annotation in content["annotations"]:
+        del annotation["attributes"]
+    content["annotations"][0]["bbox"][0] += 10
+    (review.to / "saved.json").write_text(json.dumps(content))
+    (decision,) = review.take_back()
+    assert decision.kind == "box"
+    assert decision.bbox == pytest.approx(LEFT)
+    assert decision.new_bbox == pytest.approx((0.105, 0.1, 0.205, 0.5))

@@ -259,7 +259,7 @@ from ultralytics import YOLO
 
 model = YOLO("yolov8n.yaml")
 data, project = {str(shop.to / "data.yaml")!r}, {str(tmp_path / "runs")!r}
-model.train(data=data, epochs=2, imgsz=64, batch=4, device="cpu", workers=0, plots=False, project=project)
+model.train(data=data, epochs=1, imgsz=64, batch=4, device="cpu", workers=0, plots=False, project=project)
 found = {{}}
 for name, loader in (("train", model.trainer.train_loader), ("val", model.trainer.test_loader)):
     labels = loader.dataset.labels

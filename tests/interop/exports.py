@@ -6,11 +6,13 @@ and exports it for every tool, and as data sets.
 
 from __future__ import annotations
 
-import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from actors.records import Annotation
 from actors.storage.object_store import ObjectStore
@@ -18,6 +20,7 @@ from jobs.exchange.tools import TOOLS
 from jobs.settings import Settings
 from tests.support import bad_inputs as bad
 from tests.support.committed import FRAME_HEIGHT_PX, FRAME_WIDTH_PX, Found, write_output
+from tests.support.in_process import run_in_process
 
 BOXES = ((0.1, 0.1, 0.2, 0.5), (0.4, 0.1, 0.5, 0.5), (0.6, 0.2, 0.7, 0.9))
 MOODS = ['froh "lustig"', "l'été <b>&amp;", "日本語", "null"]
@@ -40,13 +43,8 @@ def _person(number: int) -> Found:
     return Found(BOXES[number % 3], score=1 - number / 100, answers={"smolvlm": answer})
 
 
-def shopframe(*arguments: object) -> None:
-    """Run a command."""
-    subprocess.run([sys.executable, "-m", "jobs.cli", *map(str, arguments)], check=True)
-
-
-def write(folder: Path) -> None:
-    """Write the output and the exports."""
+def write(folder: Path, shopframe: Callable[..., None]) -> None:
+    """Write the output and the exports, with a function that runs a command."""
     source, output = folder / "in", folder / "out"
     source.mkdir(parents=True)
     images = {f"{key}.jpg": bad.jpeg(FRAME_WIDTH_PX, FRAME_HEIGHT_PX, seed) for seed, key in enumerate("fg")}
@@ -70,4 +68,9 @@ def write(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    with pytest.MonkeyPatch.context() as patches:
+
+        def run(*arguments: object) -> None:
+            assert run_in_process(patches, *arguments) == 0
+
+        write(Path(sys.argv[1]), run)
