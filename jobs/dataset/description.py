@@ -27,6 +27,7 @@ class Contents:
         frames: Frames.
         persons: Persons.
         not_persons: Detections in the frames that people said are none.
+        dropped: Detections in the frames outside the region of interest.
         corrected_boxes: Persons whose box a person has drawn.
         values: How often each value occurs, by attribute and split.
         sources: How many labels are from each source, by attribute.
@@ -35,6 +36,7 @@ class Contents:
     frames: Counter[str] = field(default_factory=Counter)
     persons: Counter[str] = field(default_factory=Counter)
     not_persons: int = 0
+    dropped: int = 0
     corrected_boxes: int = 0
     values: defaultdict[str, defaultdict[str, Counter[str]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(Counter))
@@ -46,6 +48,7 @@ class Contents:
         self.frames[split] += 1
         self.persons[split] += len(persons)
         self.not_persons += frame.not_persons
+        self.dropped += frame.dropped
         for person in persons:
             self.corrected_boxes += person.is_corrected
             for name, label in person.labels.items():
@@ -134,7 +137,7 @@ def _sections(facts: Mapping[str, Any]) -> list[str]:
         "\n## What made the labels\n\n",
         *_models(facts),
         f"\nPeople said of {facts['not_persons']:,} detections that they show no person: they are "
-        f"left out. {facts['corrected_boxes']:,} boxes were drawn by people.\n",
+        f"left out. {facts['corrected_boxes']:,} boxes were drawn by people.{_dropped(facts)}\n",
         "\n| attribute | labels by source |\n|---|---|\n",
         *(f"| {name} | {_shares(one['sources'])} |\n" for name, one in facts["attributes"].items()),
         "\n## Values\n\nCounts in the training split, with class weights (`dataset.json` has all).\n\n"
@@ -144,6 +147,15 @@ def _sections(facts: Mapping[str, Any]) -> list[str]:
         "that no person has decided are answers of models, with their errors. Check what the law where you "
         "are says about using pictures of people.\n",
     ]
+
+
+def _dropped(facts: Mapping[str, Any]) -> str:
+    if facts["sample"] != "frame" or not facts["dropped"]:
+        return ""
+    return (
+        f" {facts['dropped']:,} other detections in these frames are outside the region of interest: they "
+        "have no box, although they may show persons."
+    )
 
 
 def _models(facts: Mapping[str, Any]) -> list[str]:

@@ -141,6 +141,7 @@ def export_dataset(
         "detector": None if run.models.detector is None else run.models.detector.model_dump(),
         "annotators": annotators,
         "not_persons": contents.not_persons,
+        "dropped": contents.dropped,
         "corrected_boxes": contents.corrected_boxes,
         "attributes": describe_attributes(contents, attributes),
     }

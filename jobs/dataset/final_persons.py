@@ -61,7 +61,12 @@ class FinalPerson:
 
 @dataclass(frozen=True, slots=True)
 class FinalFrame:
-    """A frame with the persons that are in it by everybody's last word, and how many detections are none."""
+    """A frame with the persons that are in it by everybody's last word.
+
+    Attributes:
+        not_persons: How many detections people said are none.
+        dropped: How many detections are outside the region of interest, and so are not among the persons.
+    """
 
     shard_id: str
     frame_key: str
@@ -71,6 +76,7 @@ class FinalFrame:
     height: int
     persons: tuple[FinalPerson, ...]
     not_persons: int
+    dropped: int
 
 
 class FinalPersons:
@@ -80,6 +86,7 @@ class FinalPersons:
         self, database: duckdb.DuckDBPyConnection, attributes: AttributeSchema, conditions: Sequence[str]
     ) -> None:
         self._persons = database.table("persons").set_alias("persons")
+        self._dropped = database.table("frames").select("shard_id, frame_key, detected - kept AS dropped")
         self._attributes = attributes
         self._conditions = conditions
         missing = [name for name in attributes.names if name not in self._persons.columns]
@@ -104,11 +111,13 @@ class FinalPersons:
             ConfigError: The output has no consolidated persons, or a condition is wrong.
         """
         source = consolidated(store)
+        frames = consolidated(store, layout.CONSOLIDATED_FRAMES)
         with tempfile.TemporaryDirectory() as folder:
             # What doesn't fit while the rows are sorted is written there.
             connection = duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": folder})
             with connection as database, condition_errors():
                 database.register("persons", source)
+                database.register("frames", frames)
                 yield cls(database, attributes, conditions)
 
     def groups(self, period: Period) -> set[str]:
@@ -153,6 +162,9 @@ class FinalPersons:
             self._frames()
             .join(chosen.set_alias("chosen"), ", ".join(_KEYS), how="left")
             .select(*columns, "is_chosen")
+            .set_alias("rows")
+            .join(self._dropped.set_alias("dropped"), "shard_id, frame_key", how="left")
+            .select(*columns, "is_chosen", "dropped")
             .order(", ".join(_KEYS))
         )
         reader = rows.to_arrow_reader(_ROWS_AT_ONCE)
@@ -187,6 +199,7 @@ class FinalPersons:
                 **{name: first[name] for name in _FRAME},
                 persons=(*persons, *missed.get(key, ())),
                 not_persons=len(some) - len(persons),
+                dropped=first["dropped"] or 0,
             )
 
     def _person(self, row: Mapping[str, Any]) -> FinalPerson:

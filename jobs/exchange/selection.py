@@ -84,15 +84,16 @@ def select_persons(
     return Selection(rows.to_pylist(), chosen, available)
 
 
-def consolidated(store: ObjectStore) -> ds.Dataset:
-    """Return the consolidated persons of an output.
+def consolidated(store: ObjectStore, folder: str = layout.CONSOLIDATED) -> ds.Dataset:
+    """Return the consolidated persons of an output, or the frames that are in another folder.
 
     Raises:
         ConfigError: It has none.
     """
-    paths = SnapshotTable(store, layout.CONSOLIDATED).paths()
+    paths = SnapshotTable(store, folder).paths()
     if not paths:
-        raise ConfigError(f"--output {store.uri}: it has no consolidated persons; run shopframe consolidate")
+        what = "persons" if folder == layout.CONSOLIDATED else "frames"
+        raise ConfigError(f"--output {store.uri}: it has no consolidated {what}; run shopframe consolidate")
     return ds.dataset([store.full(path) for path in paths], filesystem=store.fs, format="parquet")
 
 

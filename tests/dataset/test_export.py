@@ -63,6 +63,7 @@ class Shop:
             persons = [
                 Found(LEFT, score=0.9, answers=answered(gender="male")),
                 Found(RIGHT, score=0.8, answers=answered(gender="female", exact_age=None)),
+                Found((0.4, 0.0, 0.45, 0.1), score=0.7, kept=False),
             ]
             shards[f"s{day}"] = dict.fromkeys(keys, persons)
         settings = Settings.model_validate(
@@ -117,6 +118,9 @@ def test_decisions_are_in_the_boxes(shop: Shop):
     assert sum(split["persons"] for split in facts["splits"].values()) == 2 * DAYS * FRAMES_A_DAY - 2
     card = (shop.to / "README.md").read_text()
     assert "People said of 3 detections that they show no person" in card
+    assert (
+        f"{DAYS * FRAMES_A_DAY} other detections in these frames are outside the region of interest" in card
+    )
     assert "smolvlm: m, version 1, prompt SHA-256 `x`" in card
     described = yaml.safe_load((shop.to / "data.yaml").read_text())
     assert described["names"] == {0: "person"}

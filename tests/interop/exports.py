@@ -60,7 +60,7 @@ def write(folder: Path, shopframe: Callable[..., None]) -> None:
     times = {key: datetime(2024, 5, 1, 9, minute, tzinfo=UTC) for minute, key in enumerate("fg")}
     write_output(ObjectStore(str(output)), {"a": frames}, settings, times=times)
     shopframe("consolidate", "--output", output)
-    for kind in ("coco", "hf"):
+    for kind in ("coco", "hf", "webdataset"):
         data = folder / "data" / kind
         shopframe("export", "--output", output, "--format", kind, "--to", data, "--split-by", "minute")
     for tool in TOOLS:

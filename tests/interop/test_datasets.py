@@ -29,6 +29,15 @@ def test_datasets_loads_the_parquet_files_with_their_types(exports: Path, tmp_pa
     assert first["image"].size == (241, 480)
 
 
+def test_datasets_streams_the_tars(exports: Path):
+    streamed = datasets.load_dataset(str(exports / "data" / "webdataset"), streaming=True)
+    samples = [sample for split in streamed.values() for sample in split]
+    persons = {sample["json"]["person_id"]: sample for sample in samples}
+    assert sorted(persons) == [f"a/{key}/{number}" for key in "fg" for number in range(3)]
+    assert persons["a/f/2"]["json"]["mood"] == "日本語"
+    assert persons["a/f/0"]["jpg"].size == (241, 480)
+
+
 def test_datumaro_loads_the_instances(exports: Path):
     loaded = Dataset.import_from(str(exports / "data" / "coco"), "coco_instances")
     boxes = {box.attributes["person_id"]: box for item in loaded for box in item.annotations}
