@@ -1,4 +1,4 @@
-"""The command `shopframe` with a Ray of its own, whose workers are forked as those of the tests' cluster are."""
+"""The command `shopframe` with a Ray of its own, whose workers are forked like those of the cluster."""
 
 from __future__ import annotations
 
