@@ -65,6 +65,8 @@ class Committer:
         previous, etag = read_record(self.store, shard_id) or (None, None)
         if (previous.attempt_id if previous else None) != block.task.replaces:
             return self._winner(shard_id)
+        if previous is not None and etag is not None and self._settle(block, previous, etag):
+            return self._winner(shard_id)
         attempt = self._attempt(block, previous)
         objects = build_objects(attempt, self.settings, self.schema, self.fingerprints)
         documents = build_documents(attempt.block, self.settings.person_json, self.schema)
@@ -82,6 +84,23 @@ class Committer:
             settle_documents(self.store, self.schema, record, etag, documents, stale)
         self._tidy_up(attempt, record)
         return ShardSummary.of_record(record)
+
+    def _settle(self, block: ShardBlock, previous: CommitRecord, etag: str) -> bool:
+        """Write the documents that a dead worker owes, and return whether the shard needs nothing else.
+
+        The record says which documents these are, so its attempt stays. If this version would write others,
+        nothing is done here.
+        """
+        stage = "person_json"
+        is_same = previous.fingerprints.get(stage) == self.fingerprints.get(stage)
+        if block.task.work != "write" or previous.documents != "due" or not is_same:
+            return False
+        documents = build_documents(block, self.settings.person_json, self.schema)
+        if documents.entry != previous.object("json"):
+            return False
+        stale = document_paths(self.store, previous, block.persons) - documents.paths
+        settle_documents(self.store, self.schema, previous, etag, documents, stale)
+        return True
 
     def _attempt(self, block: ShardBlock, previous: CommitRecord | None) -> Attempt:
         """Return what to commit: the block with pending rows for annotators that answer after the commit."""

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -95,12 +96,28 @@ def test_documents_of_a_killed_worker_are_written_by_the_next_run(store, person_
     assert [task.work for task in plan.tasks] == ["write"]
     loaded, _ = load_committed(ShardBlock(plan.tasks[0]), store)
     committer(store, person_json=person_json).commit(loaded)
-    assert record_of(store).documents == "written"
+    assert record_of(store) == record.model_copy(update={"documents": "written"}), "nothing else has changed"
     if person_json == "files":
         assert models_in_documents(store) == {"newer"}
     else:
         with tarfile.open(fileobj=io.BytesIO(store.read("json/s.tar"))) as archive:
             assert all(b'"model": "newer"' in archive.extractfile(m).read() for m in archive)
+
+
+def test_documents_that_are_no_longer_what_the_record_says_need_a_new_attempt(store):
+    committer(store).commit(block())
+    with pytest.raises(Killed):
+        committer(DiesAtDocuments(store.uri)).commit(answering("newer", store, 2))
+    path, before = store.full("commits/s.json"), record_of(store)
+    entry = before.object("json").model_copy(update={"sha256": "of an earlier form"})
+    entries = tuple(entry if other.kind == "json" else other for other in before.objects)
+    Path(path).write_text(before.model_copy(update={"objects": entries}).model_dump_json())
+    task = ShardTask(shard_from_record(before), "write", before.attempt_id, 3)
+    loaded, _ = load_committed(ShardBlock(task), store)
+    committer(store).commit(loaded)
+    after = record_of(store)
+    assert (after.attempt, after.documents, after.object("json")) == (3, "written", before.object("json"))
+    assert models_in_documents(store) == {"newer"}
 
 
 def test_documents_of_people_no_longer_kept_go_even_if_a_worker_was_killed_in_between(store):

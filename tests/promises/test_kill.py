@@ -48,11 +48,11 @@ def test_a_driver_killed_over_and_over_loses_and_repeats_nothing(undisturbed, tm
         os.kill(process.pid, signal.SIGKILL)
         job.finish(process)
         # Workers outlive their driver for a moment, and what they commit in that time counts too.
-        found = job.settled(output)
+        found = job.attempts(output)
         assert committed.items() <= found.items()
         committed = found
     job.annotate(undisturbed.source, output, *undisturbed.options)
-    found = job.settled(output)
+    found = job.attempts(output)
     assert committed.items() <= found.items()
     assert len(found) == 6
     assert_same_rows(output, undisturbed.output)

@@ -166,14 +166,9 @@ def records(output: Path) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_bytes()) for path in sorted((output / "commits").glob("*.json"))}
 
 
-def settled(output: Path) -> dict[str, str]:
-    """Return the attempts that no later run of the same command does again, by shard.
-
-    Where a run ended between a commit and the last document of its persons, the next run writes them in an
-    attempt of its own.
-    """
-    found = records(output).items()
-    return {name: record["attempt_id"] for name, record in found if record["documents"] != "due"}
+def attempts(output: Path) -> dict[str, str]:
+    """Return the attempts that are committed, by shard."""
+    return {name: record["attempt_id"] for name, record in records(output).items()}
 
 
 def bytes_of(output: Path, folder: str) -> dict[str, bytes]:
