@@ -36,7 +36,7 @@ from pathlib import Path
 
 from actors.smolvlm.shard_annotator import ShardAnnotator
 from jobs.cli import main
-from jobs.run import annotation
+from jobs.run import work_on_ray
 
 ASKED = Path(sys.argv.pop(1))
 
@@ -48,7 +48,7 @@ class Counting(ShardAnnotator):
         return super()._ask(shard_id, crops, report_progress)
 
 
-annotation.ShardAnnotator = Counting
+work_on_ray.ShardAnnotator = Counting
 main(sys.argv[1:])
 """
 

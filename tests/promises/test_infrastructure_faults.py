@@ -30,7 +30,7 @@ from actors.detect.shard_detector import ShardDetector
 from actors.errors import ConfigError
 from actors.smylvlm.shard_annotator import ShardAnnotator
 from jobs.cli import main
-from jobs.run import annotation
+from jobs.run import work_on_ray
 
 MARKER = Path(sys.argv.pop(1))
 
@@ -38,8 +38,8 @@ MARKER = Path(sys.argv.pop(1))
 {faults}
 
 
-annotation.ShardDetector = globals().get("Detector", ShardDetector)
-annotation.ShardAnnotator = globals().get("Annotator", ShardAnnotator)
+work_on_ray.ShardDetector = globals().get("Detector", ShardDetector)
+work_on_ray.ShardAnnotator = globals().get("Annotator", ShardAnnotator)
 main(sys.argv[1:])
 """.replace("smylvlm", "smolvlm")
 

@@ -16,7 +16,7 @@ import signal
 import sys
 
 from actors.detect.shard_detector import ShardDetector
-from jobs.run import annotation as annotate
+from jobs.run import work_on_ray
 from jobs.cli import main
 
 
@@ -27,7 +27,7 @@ class Poisoned(ShardDetector):
         return super().detect(block, report_progress)
 
 
-annotate.ShardDetector = Poisoned
+work_on_ray.ShardDetector = Poisoned
 main(sys.argv[1:])
 """
 
