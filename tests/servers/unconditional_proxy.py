@@ -1,9 +1,9 @@
-"""An S3 store without conditional writes: a proxy that takes the conditions out of requests."""
+"""An S3 store without conditional writes, or one that is away: a proxy that changes or refuses requests."""
 
 from __future__ import annotations
 
 import http.client
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -19,6 +19,7 @@ _NOT_IMPLEMENTED = (
     b"<?xml version='1.0'?><Error><Code>NotImplemented</Code>"
     b"<Message>A header you provided implies functionality that is not implemented</Message></Error>"
 )
+_SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce</Message></Error>"
 _HOP = ("authorization", "connection", "host", "content-length", "expect", "transfer-encoding")
 
 
@@ -33,6 +34,26 @@ def unconditional_proxy(
         without: Headers, in lower case, that the store doesn't know.
         refuse: Whether the store answers 501 to these headers instead of ignoring them.
     """
+    with _proxy(server, without, refuse, lambda *_: False) as url:
+        yield url
+
+
+@contextmanager
+def failing_proxy(server: S3Server, fails: Callable[[str, str], bool]) -> Iterator[str]:
+    """Run a proxy to a server that answers 503 to some requests, and yield the proxy's URL.
+
+    Args:
+        server: The server.
+        fails: Is given the method and the path of each request, and says whether it fails.
+    """
+    with _proxy(server, (), False, fails) as url:
+        yield url
+
+
+@contextmanager
+def _proxy(
+    server: S3Server, without: Sequence[str], refuse: bool, fails: Callable[[str, str], bool]
+) -> Iterator[str]:
     target = urlsplit(server.endpoint_url)
     signer = S3SigV4Auth(Credentials(server.access_key, server.secret_key), "s3", REGION)
 
@@ -41,6 +62,9 @@ def unconditional_proxy(
 
         def forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if fails(self.command, self.path):
+                self.answer(503, [], _SLOW_DOWN)
+                return
             given = {name.lower(): value for name, value in self.headers.items()}
             if refuse and any(name in given for name in without):
                 self.answer(501, [], _NOT_IMPLEMENTED)
