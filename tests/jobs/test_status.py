@@ -7,7 +7,7 @@ from io import StringIO
 from rich.console import Console
 
 from actors.storage.object_store import ObjectStore
-from jobs.run.output_status import output_status
+from jobs.run.output_status import output_status, what_next
 from jobs.run.summary import print_summary
 from tests.support.committed import Found, said, write_output
 
@@ -34,3 +34,18 @@ def test_frames_that_failed_are_named_with_their_reasons_and_no_more_than_five(t
     named = [line for line in summary_of(store).splitlines() if line.startswith("failed frame")]
     assert named[0] == "failed frame: a: 0: truncated JPEG 0"
     assert [line.split(": ")[1] for line in named] == ["a"] * 4 + ["c"]
+
+
+def test_what_to_do_next_names_shards_that_failed_and_persons_that_wait():
+    status = {
+        "output": "out",
+        "shards": {"pending": 0, "failed": 1},
+        "postponed": [],
+        "quota": {"persons_waiting": 7, "left_today": 0, "resets_at": "2026-11-26T08:00+00:00"},
+        "annotators": {"smolvlm": {"error": 2, "ok": 5}},
+    }
+    failed, waiting, owed = what_next(status).split("; then ")
+    assert failed.startswith("1 shard failed: ")
+    assert failed.endswith("shopframe annotate ... --output out --retry-failed")
+    assert waiting.startswith("7 persons wait for Gemini: run shopframe gemini --output out (after ")
+    assert owed == "2 persons wait for smolvlm: run shopframe annotate ... --retry-annotator smolvlm"
