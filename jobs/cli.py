@@ -30,6 +30,7 @@ COMMANDS = (
         "consolidate", "Bring the consolidated tables up to date with the commit records.", "jobs.consolidate"
     ),
     Entry("review", "Export persons to a tool for corrections, and import what was decided.", "jobs.review"),
+    Entry("serve", "Look at persons and correct them, on a local page.", "jobs.serve"),
     Entry("export", "Write a data set to train on, from the final values.", "jobs.export"),
     Entry("verify", "Check that the output is what its commit records say.", "jobs.verify"),
     Entry("clean", "Delete what no commit record names and no running command may need.", "jobs.clean"),

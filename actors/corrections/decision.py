@@ -53,6 +53,7 @@ class Decision(BaseModel):
         withdraws: The decision that no longer counts, for a withdrawal.
         sampling: How the person was chosen.
         probability: Probability with which the person was drawn, if at random; more than 0, at most 1.
+        queue: The queue of the page in which the person was looked at.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,6 +74,7 @@ class Decision(BaseModel):
     withdraws: str | None = None
     sampling: Sampling = "need"
     probability: float | None = Field(None, gt=0, le=1)
+    queue: str | None = Field(None, max_length=50)
 
     @field_validator("bbox", "new_bbox")
     @classmethod

@@ -113,6 +113,12 @@ class CommitRecord(_Frozen):
         stop = self.input.stop_frame
         return None if stop is None else layout.rest_id(layout.cut_id(self.shard_id), stop)
 
+    @property
+    def detection(self) -> str:
+        """The attempt that wrote the table of persons, by which decisions name the boxes that were seen."""
+        persons = self.object("persons")
+        return (layout.detection_of(persons.path) if persons is not None else None) or self.attempt_id
+
     def object(self, kind: str) -> CommittedObject | None:
         """Return the object of this kind, or None if the attempt wrote none."""
         return next((o for o in self.objects if o.kind == kind), None)

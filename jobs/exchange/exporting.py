@@ -150,8 +150,6 @@ def _frame(
     schema: AttributeSchema,
     file: FrameFile,
 ) -> ExportedFrame:
-    persons = record.object("persons")
-    detection = (layout.detection_of(persons.path) if persons is not None else None) or record.attempt_id
     probability = len(selection.chosen) / selection.available
     listed = []
     for row in rows:
@@ -163,7 +161,7 @@ def _frame(
                 person_id=f"{row['shard_id']}/{layout.object_name(row['frame_key'])}/{row['person_index']}",
                 bbox=bbox,
                 box=bbox if row["corrected_bbox"] is None else as_box(row["corrected_bbox"]),
-                detection=detection,
+                detection=record.detection,
                 values={name: row[name] for name in schema.names},
                 sampling="random" if is_drawn else "need",
                 probability=probability if is_drawn else None,

@@ -1,0 +1,271 @@
+"""What the reviewer decides on the page becomes decisions of the output."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from actors.attribute import AttributeValue
+from actors.corrections.decision import Box, Decision, in_force
+from actors.corrections.decision_log import append, read_decisions
+from actors.corrections.final_values import IS_PERSON, SOURCE
+from actors.corrections.matching import as_box
+from actors.corrections.settings import HUMAN
+from actors.errors import ConfigError
+from actors.storage.commit_record import read_record
+from actors.storage.object_store import ObjectStore
+from jobs.serving.person_table import PersonTable
+from jobs.serving.table_queries import KEPT
+from jobs.serving.view import View
+
+TOOL = "serve"
+_MOST_PERSONS = 5_000
+"""Persons that one action may be about."""
+
+
+class Action(BaseModel):
+    """What the reviewer does to some persons.
+
+    Attributes:
+        kind: `value` sets an attribute, `confirm` says that all final values are right, `not_a_person` and
+            `person` say whether the detection shows a person, `box` gives the person another box.
+        ids: The persons.
+        attribute: The attribute, for a value.
+        value: Its value. None says that it can't be told.
+        box: The new box, normalised to 0..1.
+        view: What the page showed, which says how the persons were chosen.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    kind: Literal["value", "confirm", "not_a_person", "person", "box"]
+    ids: list[int] = Field(min_length=1, max_length=_MOST_PERSONS)
+    attribute: str | None = None
+    value: AttributeValue = None
+    box: list[float] | None = Field(None, min_length=4, max_length=4)
+    view: View = Field(default_factory=View, strict=False)
+
+
+@dataclass(slots=True)
+class Progress:
+    """How the review of a queue goes: persons that were decided in it, and those that were changed."""
+
+    decided: set[tuple[Any, ...]] = field(default_factory=set)
+    changed: set[tuple[Any, ...]] = field(default_factory=set)
+
+
+class DecisionDesk:
+    """The decisions of an output, and those that are made on the page.
+
+    Methods block, and may be called from several threads.
+
+    Args:
+        store: The output.
+        reviewer: Who decides.
+    """
+
+    def __init__(self, store: ObjectStore, reviewer: str) -> None:
+        self._store = store
+        self.reviewer = reviewer
+        self._lock = threading.Lock()
+        self._detections: dict[str, str] = {}
+        self._actions: list[list[Decision]] = []
+        self._by_shard: dict[str, list[Decision]] = {}
+
+    def read(self, table: PersonTable) -> None:
+        """Read all decisions of the output, and apply them to the persons.
+
+        Raises:
+            OutputError: A decision is not one of this version.
+            OSError: The output can't be read.
+        """
+        with self._lock:
+            before = self._by_shard
+            self._by_shard = read_decisions(self._store)
+            self._detections.clear()
+            table.apply(
+                {shard_id: self._by_shard.get(shard_id, []) for shard_id in {*before, *self._by_shard}}
+            )
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether an action of this session can be taken back."""
+        return bool(self._actions)
+
+    def decide(self, table: PersonTable, action: Action, probability: float | None) -> list[int]:
+        """Append the decisions of an action, and apply them to the persons.
+
+        Args:
+            table: The persons.
+            action: What the reviewer did.
+            probability: Probability with which the persons were drawn, or None if they were chosen by need.
+
+        Returns:
+            The ids of the persons that it is about.
+
+        Raises:
+            ConfigError: The action makes no sense for one of the persons; nothing is decided.
+            OSError: The output can't be written; nothing is decided.
+        """
+        with self._lock:
+            rows = table.rows(action.ids)
+            if len(rows) < len(set(action.ids)):
+                raise ConfigError("a person is no longer in the table; reload the page")
+            if any(row["verdict"] != KEPT for row in rows):
+                raise ConfigError("the region of interest has dropped this detection, so it has no values")
+            decisions = [made for row in rows for made in self._of_person(table, action, row, probability)]
+            self._append(table, decisions)
+            if decisions:
+                self._actions.append(decisions)
+            return [row["id"] for row in rows]
+
+    def undo(self, table: PersonTable) -> list[int]:
+        """Withdraw the decisions of the last action of this session that was not withdrawn yet.
+
+        Returns:
+            The ids of the persons that they were about.
+        """
+        with self._lock:
+            if not self._actions:
+                return []
+            decisions = self._actions[-1]
+            self._append(table, [self._reversed(decision) for decision in decisions])
+            self._actions.pop()
+            return sorted(set(table.find(decisions).values()))
+
+    def history(self, table: PersonTable, person: Mapping[str, Any]) -> list[tuple[Decision, bool]]:
+        """Return all decisions about a person, the last one first, and whether each one counts."""
+        with self._lock:
+            decisions = [
+                decision
+                for decision in self._by_shard.get(person["shard_id"], [])
+                if decision.frame_key == person["frame_key"]
+            ]
+            counting = {decision.decision_id for decision in in_force(decisions)}
+            place = table.find(decisions)
+        own = [decision for decision in decisions if place.get(decision.decision_id) == person["id"]]
+        own.sort(key=lambda decision: (decision.decided_at, decision.decision_id), reverse=True)
+        return [(decision, decision.decision_id in counting) for decision in own]
+
+    def progress(self) -> dict[str, Progress]:
+        """Return how the review of each queue goes, by all decisions of the output that count."""
+        found: defaultdict[str, Progress] = defaultdict(Progress)
+        with self._lock:
+            counting = [d for decisions in self._by_shard.values() for d in in_force(decisions)]
+        for decision in counting:
+            if decision.queue is None:
+                continue
+            person = (decision.shard_id, decision.frame_key, decision.bbox, decision.detection)
+            found[decision.queue].decided.add(person)
+            if decision.kind != "value" or not _equal(decision.value, decision.replaces):
+                found[decision.queue].changed.add(person)
+        return dict(found)
+
+    def decided_persons(self, table: PersonTable, queue: str) -> set[int]:
+        """Return the ids of the persons that were decided in a queue."""
+        with self._lock:
+            counting = [d for decisions in self._by_shard.values() for d in in_force(decisions)]
+        return set(table.find(decision for decision in counting if decision.queue == queue).values())
+
+    def _append(self, table: PersonTable, decisions: Sequence[Decision]) -> None:
+        append(self._store, decisions)
+        for decision in decisions:
+            self._by_shard.setdefault(decision.shard_id, []).append(decision)
+        shards = {decision.shard_id for decision in decisions}
+        table.apply({shard_id: self._by_shard[shard_id] for shard_id in shards})
+
+    def _of_person(
+        self, table: PersonTable, action: Action, row: Mapping[str, Any], probability: float | None
+    ) -> list[Decision]:
+        about: dict[str, Any] = {
+            "reviewer": self.reviewer,
+            "tool": TOOL,
+            "shard_id": row["shard_id"],
+            "frame_key": row["frame_key"],
+            "bbox": as_box(row["bbox"]),
+            "detection": self._detection(row["shard_id"]),
+            "sampling": "need" if probability is None else "random",
+            "probability": probability,
+            "queue": None if action.view.queue == "all" else action.view.queue,
+        }
+        if action.kind == "value":
+            attribute = action.attribute or ""
+            value = _checked(table, attribute, action.value)
+            return [
+                Decision(**about, kind="value", attribute=attribute, value=value, replaces=row[attribute])
+            ]
+        if action.kind == "confirm":
+            return [
+                Decision(**about, kind="value", attribute=name, value=row[name], replaces=row[name])
+                for name in table.schema.names
+                if row[f"{name}_{SOURCE}"] not in (None, HUMAN)
+            ]
+        if action.kind == "not_a_person":
+            return [Decision(**about, kind="not_a_person")] if row[IS_PERSON] else []
+        if action.kind == "person":
+            return [self._withdrawal(made) for made in self._not_a_person(table, row)]
+        return [Decision(**about, kind="box", new_bbox=_box(action.box))]
+
+    def _not_a_person(self, table: PersonTable, row: Mapping[str, Any]) -> list[Decision]:
+        decisions = [d for d in in_force(self._by_shard.get(row["shard_id"], [])) if d.kind == "not_a_person"]
+        place = table.find(decisions)
+        return [decision for decision in decisions if place.get(decision.decision_id) == row["id"]]
+
+    def _reversed(self, decision: Decision) -> Decision:
+        if decision.kind != "withdrawal":
+            return self._withdrawal(decision)
+        # A withdrawal can't be withdrawn, so what it withdrew is decided once more.
+        (first,) = (d for d in self._by_shard[decision.shard_id] if d.decision_id == decision.withdraws)
+        made = first.model_dump(exclude={"decision_id", "decided_at"}) | {
+            "reviewer": self.reviewer,
+            "tool": TOOL,
+        }
+        return Decision(**made)
+
+    def _withdrawal(self, decision: Decision) -> Decision:
+        return Decision(
+            reviewer=self.reviewer,
+            tool=TOOL,
+            shard_id=decision.shard_id,
+            frame_key=decision.frame_key,
+            bbox=decision.bbox,
+            detection=decision.detection,
+            kind="withdrawal",
+            withdraws=decision.decision_id,
+        )
+
+    def _detection(self, shard_id: str) -> str:
+        if shard_id not in self._detections:
+            found = read_record(self._store, shard_id)
+            if found is None:
+                raise ConfigError(f"shard {shard_id} is no longer committed; run shopframe consolidate")
+            self._detections[shard_id] = found[0].detection
+        return self._detections[shard_id]
+
+
+def _checked(table: PersonTable, name: str, value: AttributeValue) -> AttributeValue:
+    attribute = next((a for a in table.schema if a.name == name), None)
+    if attribute is None:
+        raise ConfigError(f"there is no attribute {name}; there are {', '.join(table.schema.names)}")
+    # None always says that the value can't be told.
+    if value is not None and not any(_equal(value, allowed) for allowed in attribute.values):
+        raise ConfigError(f"{name}: {value!r} is none of its values")
+    return value
+
+
+def _box(box: Sequence[float] | None) -> Box:
+    if box is None:
+        raise ConfigError("box: missing")
+    x1, y1, x2, y2 = (min(1.0, max(0.0, float(value))) for value in box)
+    if not (x1 < x2 and y1 < y2):
+        raise ConfigError("box: it has no area in the frame")
+    return (x1, y1, x2, y2)
+
+
+def _equal(one: AttributeValue, other: AttributeValue) -> bool:
+    return type(one) is type(other) and one == other

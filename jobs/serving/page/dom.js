@@ -1,0 +1,58 @@
+// Builds elements. Text only ever becomes text: nothing here or elsewhere parses markup.
+
+/**
+ * Return a new element.
+ * @param {string} tag Its tag.
+ * @param {object} options Properties and attributes; `on` has listeners, `text` its text, `class` its classes.
+ * @param {...(Node|string|null)} children What it contains.
+ */
+export function element(tag, options = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(options)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name === "on") {
+      for (const [event, listener] of Object.entries(value)) made.addEventListener(event, listener);
+    } else if (name === "text") {
+      made.textContent = value;
+    } else if (name === "class") {
+      made.className = value;
+    } else {
+      made.setAttribute(name, value === true ? "" : value);
+    }
+  }
+  made.append(...children.filter((child) => child !== null));
+  return made;
+}
+
+/** Replace what an element contains. */
+export function fill(parent, ...children) {
+  parent.replaceChildren(...children.filter((child) => child !== null));
+}
+
+export const byId = (id) => document.getElementById(id);
+
+/** Tell a screen reader and show for a while what has happened. */
+export function say(text, isError = false) {
+  const said = byId("said");
+  said.textContent = text;
+  said.classList.toggle("error", isError);
+}
+
+const numbers = new Intl.NumberFormat("en");
+
+export const count = (number) => numbers.format(number);
+
+export const persons = (number) => `${count(number)} ${number === 1 ? "person" : "persons"}`;
+
+/** Return a name of a column or attribute as people write it. */
+export const words = (name) => name.replaceAll("_", " ");
+
+/** Return a value as text. */
+export function shown(value) {
+  if (value === null || value === undefined) return "can't tell";
+  if (value === true) return "yes";
+  if (value === false) return "no";
+  return String(value);
+}
+
+export const percent = (share) => (share === null || share === undefined ? "" : `${Math.round(100 * share)}%`);

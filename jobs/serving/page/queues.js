@@ -1,0 +1,56 @@
+// The queues: whom to look at next, how many are left, and what is still expected to change.
+
+import { ask } from "./api.js";
+import { byId, count, element, fill, percent } from "./dom.js";
+import { state, view } from "./state.js";
+
+/** Draw the names of the queues with their sizes. */
+export function showQueues(actions) {
+  fill(
+    byId("queues"),
+    ...state.about.queues.map((queue) => {
+      const size = state.about.sizes[queue.name];
+      return element("button", {
+        type: "button",
+        "aria-current": state.queue === queue.name ? "page" : null,
+        on: { click: () => actions.queue(queue.name) },
+      }, element("span", { text: queue.title }), size === undefined ? null : element("span", { class: "number", text: count(size) }));
+    }),
+  );
+}
+
+/** Draw what the queue in view is, and how far its review has come. */
+export async function showQueue(actions) {
+  const queue = state.about.queues.find((one) => one.name === state.queue);
+  const parts = [element("p", { class: "quiet", text: queue.meaning })];
+  if (state.queue === "audit") parts.push(drawing(actions));
+  if (state.queue !== "all") {
+    const found = await ask("queue", { view: view() });
+    const done = found.decided ? `; ${count(found.decided)} decided, ${count(found.changed)} of them changed` : "";
+    parts.push(element("p", { id: "left", text: `${count(found.left)} left${done}.` }));
+    if (found.expected && found.left) {
+      const [share, low, high] = found.expected.map((number) => Math.round(number));
+      parts.push(element("p", { id: "expected", text: `The next ${count(found.next)} are expected to change ${share} (95% interval ${low} to ${high}).` }));
+    } else if (found.left) {
+      parts.push(element("p", { class: "quiet", text: "What the next hundred are expected to change is known after the first decisions here." }));
+    }
+    if (state.wall.length) {
+      parts.push(element("button", { type: "button", class: "primary", text: "Begin with the first", on: { click: () => actions.open(state.wall[0]) } }));
+    }
+  }
+  fill(byId("queue"), ...parts);
+}
+
+function drawing(actions) {
+  const size = element("input", { type: "number", min: 1, max: 100000, value: state.size, id: "audit-size" });
+  const seed = element("input", { type: "number", min: 0, max: 2147483647, value: state.seed, id: "audit-seed" });
+  const probability = state.probability === null ? "" : ` Each of these persons was drawn with probability ${percent(state.probability)}.`;
+  return element("form", {
+    class: "drawing-form",
+    on: { submit: (event) => { event.preventDefault(); actions.draw(Number(size.value), Number(seed.value)); } },
+  },
+    element("label", { for: "audit-size", text: "Persons" }), size,
+    element("label", { for: "audit-seed", text: "Sample number" }), seed,
+    element("button", { type: "submit", text: "Draw" }),
+    element("span", { class: "quiet", text: `The same number draws the same persons again.${probability}` }));
+}
