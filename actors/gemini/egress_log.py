@@ -3,6 +3,9 @@
 Each request first has an object of its own, because it must be recorded before it is sent and object stores
 can't append. These objects are then merged into segments of many requests. A run that is killed while it
 merges may leave a record in two places, with the same id. Persons appear as digests only.
+
+A record is written while its request waits for the quota. If the run stops before the request is sent, the
+record is deleted again; a run that is killed leaves it, so the log may name a request that was not sent.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import hashlib
 import json
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import groupby, islice
@@ -51,7 +54,7 @@ class Egress:
         request: Key of the request, which also names the journal object with its answers. In batch mode it is
             the name of the job.
         model: Model that is asked.
-        at: Time of sending, ISO 8601 in UTC.
+        at: Time of the record, at most a few minutes before that of sending, ISO 8601 in UTC.
         crops: The crops in the request.
     """
 
@@ -69,25 +72,30 @@ def egress_of(request_key: str, sent: Sequence[AskedCrop], model: str, now: floa
     return Egress(uuid.uuid4().hex[:16], request_key, model, at, crops)
 
 
-def record_egress(store: ObjectStore, egress: Egress) -> None:
-    """Write the record of a request.
+def record_egress(store: ObjectStore, egress: Egress) -> str:
+    """Write the record of a request, and return the path of the object.
 
     Raises:
         OSError: The store can't be written. The request must not be sent in this case.
     """
     path = layout.egress_path(egress.at[:10], f"{egress.request}.{egress.record}")
     store.write(path, _line(asdict(egress)).encode())
+    return path
 
 
-def merge_egress(store: ObjectStore) -> None:
+def merge_egress(store: ObjectStore, unsent: Collection[str] = ()) -> None:
     """Merge the records of single requests into segments. Several runs may do so at the same time.
 
     Records of earlier versions, which name persons in clear, get digests. An object that can't be read stays.
 
+    Args:
+        store: The output.
+        unsent: Paths of records that stay as they are, because their requests have not been sent.
+
     Raises:
         OSError: The store can't be read or written.
     """
-    paths = (info.path for info in list_flat(store, layout.EGRESS))
+    paths = (info.path for info in list_flat(store, layout.EGRESS) if info.path not in unsent)
     alone = (path for path in paths if layout.day_of_egress(path) is not None)
     for day, of_day in groupby(alone, layout.day_of_egress):
         while some := list(islice(of_day, _A_SEGMENT)):

@@ -1,8 +1,9 @@
 """Online mode, in which every request from a cluster to Gemini goes through a throttled actor.
 
-Callers pass the waiting persons of a shard and wait for the answers. The annotator packs persons of several
-shards into one request and sends it when the quota allows (`sender.py`). The answers are written down before
-they are used.
+Callers pass the waiting persons of a shard and wait for the answers. The persons of all shards wait in one
+queue, from which requests are made: as many as may be in flight (`in_flight.py`), and as many again whose
+pictures and records are ready when their turn comes. A request is sent when the quota allows (`sender.py`).
+The answers are written down before they are used.
 
 While requests fail, one at a time is sent, each time another one, and nothing is concluded about their crops.
 Only when an answer shows that the server works do the failures before it count against the requests that
@@ -13,8 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,11 +26,10 @@ from actors.errors import GeminiUnavailableError, ShopframeError
 from actors.fingerprint import crop_sha256
 from actors.gemini.answer_journal import JournalEntry, file_journal, find_paid, write_journal
 from actors.gemini.api.answer import GeminiAnswer
-from actors.gemini.api.packing import Crop, PackedRequest, halves, pack
+from actors.gemini.api.packing import Crop, PackedRequest, halves, pack, request_of
 from actors.gemini.api.refused_arguments import blank_request
 from actors.gemini.api.shown_crops import shown_crop
 from actors.gemini.api.tokens import cost_usd
-from actors.gemini.api.unusable_answers import UnusableAnswers
 from actors.gemini.backlog.pending_shard import answered
 from actors.gemini.egress_log import merge_egress
 from actors.gemini.protocol import Annotator, Answers, AskedCrop, DrainTask, Progress, Stop
@@ -63,12 +65,14 @@ class _Request:
 
     Attributes:
         packed: The request.
+        is_shown: Whether it has the pictures that are sent. Otherwise, it has the crops as committed.
         strikes: How often it has failed since the server last answered any request.
         failures: How often it has failed otherwise: at most once between two answers to other requests.
         reason: Why it failed last.
     """
 
     packed: PackedRequest
+    is_shown: bool = False
     strikes: int = 0
     failures: int = 0
     reason: str = ""
@@ -85,8 +89,7 @@ class _Recent:
 class OnlineAnnotator(Annotator):
     """Asks Gemini about crops, within the quota.
 
-    Its methods may be called concurrently. At most `gemini.max_in_flight` requests, by default one, are in
-    flight at the same time.
+    Its methods may be called concurrently.
 
     Args:
         settings: Settings of the requests, and the quota.
@@ -120,12 +123,12 @@ class OnlineAnnotator(Annotator):
         self._again: deque[_Request] = deque()
         self._failing: list[_Request] = []
         self._blank_is_next = False
-        self._in_flight = 0
+        self._in_work = 0
+        self._pictures = ThreadPoolExecutor(os.cpu_count() or 1, "gemini-pictures")
         self._changed = asyncio.Event()
         self._recent: OrderedDict[tuple[str, bool], _Recent] = OrderedDict()
         self._dispatching: asyncio.Task[None] | None = None
         self._sending: set[asyncio.Task[None]] = set()
-        self._unusable = UnusableAnswers()
         self._begun = False
         self._journalled: list[str] = []
 
@@ -173,8 +176,7 @@ class OnlineAnnotator(Annotator):
 
     async def begin(self, run_id: str) -> None:
         """Begin or join a run, and forget why the previous run stopped."""
-        self._sender.stop, self._unusable = None, UnusableAnswers()
-        self._sender.quota.run_id = run_id
+        self._sender.begin(run_id)
         self._begun = True
 
     async def progress(self) -> Progress:
@@ -201,23 +203,29 @@ class OnlineAnnotator(Annotator):
 
     async def _dispatch(self) -> None:
         while True:
-            # While requests fail, only one at a time finds out whether the server works again.
-            window = 1 if self._failing else self._settings.max_in_flight
-            if self._in_flight >= window or not (self._waiting or self._again):
+            window = self._sender.window
+            # Half of the requests are in flight; pictures and records of the others are made meanwhile. While
+            # requests fail, only one at a time finds out whether the server works again.
+            most = 1 if self._failing else 2 * window
+            waiting, a_request = len(self._waiting), self._settings.persons_per_request
+            if not self._again and waiting < a_request:
+                # A request that isn't full is worth a place in the quota only if the window has room.
+                most = min(most, window)
+            if self._in_work >= most or not (waiting or self._again):
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            if not self._again and len(self._waiting) < self._settings.persons_per_request:
+            if not self._again and waiting < a_request:
                 await asyncio.sleep(_LINGER_S)
-            request = await self._next()
+            request = self._next()
             if request is None:
                 continue
-            self._in_flight += 1
+            self._in_work += 1
             task = asyncio.get_running_loop().create_task(self._process(request))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
 
-    async def _next(self) -> _Request | None:
+    def _next(self) -> _Request | None:
         """Take the next request: one that has not failed since the last answer, if there is any."""
         for request in self._again:
             if not request.strikes:
@@ -226,38 +234,28 @@ class OnlineAnnotator(Annotator):
         if self._waiting:
             batch = self._waiting[: self._settings.persons_per_request]
             del self._waiting[: len(batch)]
-            return await self._pack(batch)
+            self._by_key |= {entry.asked.crop.key: entry for entry in batch}
+            return _Request(request_of([entry.asked.crop for entry in batch], self._settings.seed))
         if not self._again:
             return None
         first = self._again[0]
         if first.strikes + first.failures >= 2 and self._blank_is_next:
             # Nobody else waits, so only a request without these crops tells whether they are at fault.
             self._blank_is_next = False
-            return _Request(blank_request())
+            return _Request(blank_request(), is_shown=True)
         return self._again.popleft()
 
-    async def _pack(self, batch: Sequence[_Waiting]) -> _Request | None:
-        """Make a request of crops. Returns None if that failed, which stops the run."""
-        self._by_key |= {entry.asked.crop.key: entry for entry in batch}
-        try:
-            shown = [
-                Crop(
-                    entry.asked.crop.key,
-                    await asyncio.to_thread(shown_crop, entry.asked.crop.jpeg, self._settings),
-                )
-                for entry in batch
-            ]
-            requests = [_Request(packed) for packed in pack(shown, len(shown), self._settings.seed)]
-        except Exception as error:  # Without this, the callers would wait for ever.
-            log.exception("the Gemini stage stopped because of an error")
-            self._sender.stop = self._stop_of(error)
-            for entry in batch:
-                self._by_key.pop(entry.asked.crop.key, None)
-                entry.done.cancel()
-            self._give_back()
-            return None
-        self._again.extend(requests[1:])
-        return requests[0]
+    async def _show(self, request: _Request) -> None:
+        """Put the pictures that are sent into a request, and what is too large for it into others."""
+        loop = asyncio.get_running_loop()
+        crops = request.packed.crops
+        shown = await asyncio.gather(
+            *(loop.run_in_executor(self._pictures, shown_crop, crop.jpeg, self._settings) for crop in crops)
+        )
+        pictures = [Crop(crop.key, jpeg) for crop, jpeg in zip(crops, shown, strict=True)]
+        first, *others = pack(pictures, len(pictures), self._settings.seed)
+        request.packed, request.is_shown = first, True
+        self._again.extend(_Request(other, is_shown=True) for other in others)
 
     def _stop_of(self, error: Exception) -> Stop:
         is_known = isinstance(error, (ShopframeError, *STORAGE_ERRORS))
@@ -271,21 +269,23 @@ class OnlineAnnotator(Annotator):
             if request.failures > self._settings.retries:
                 self._give_up(request)
             else:
+                if not request.is_shown:
+                    await self._show(request)
                 await self._send(request)
         except Stopped as stopped:
-            sender.stop = sender.stop or stopped.stop
+            sender.halt(stopped.stop)
         except Exception as error:  # Without this, the callers would wait for ever.
             log.exception("the Gemini stage stopped because of an error")
-            sender.stop = self._stop_of(error)
+            sender.halt(self._stop_of(error))
         finally:
-            self._in_flight -= 1
+            self._in_work -= 1
             if sender.stop is not None:
                 self._give_back(request)
             self._changed.set()
 
-    def _give_back(self, *requests: _Request) -> None:
-        """Leave crops without an answer, because the run sends nothing more."""
-        requests = (*requests, *self._again)
+    def _give_back(self, request: _Request) -> None:
+        """Leave the crops of a request and all that wait without an answer, because nothing more is sent."""
+        requests = (request, *self._again)
         left = [self._by_key.pop(c.key, None) for request in requests for c in request.packed.crops]
         for entry in [*left, *self._waiting]:
             if entry is not None and not entry.done.done():
@@ -316,13 +316,11 @@ class OnlineAnnotator(Annotator):
         if answer.split_reason is not None:
             log.info("request split: %s", answer.split_reason)
             # The halves go to the end of the queue, so that other requests come first.
-            self._again.extend(_Request(half) for half in halves(packed))
+            self._again.extend(_Request(half, is_shown=True) for half in halves(packed))
         elif answer.ask_again:
             log.info("asked again about %d of %d persons", len(answer.ask_again), len(packed.crops))
-            self._again.append(_Request(packed.part(answer.ask_again)))
+            self._again.append(_Request(packed.part(answer.ask_again), is_shown=True))
         await self._keep(packed, answer)
-        if (lasting := self._unusable.note(answer)) is not None:
-            raise Stopped(Stop("invalid", self._sender.client.scrub(lasting)))
 
     def _has_answered(self, request: _Request) -> None:
         """Count the failures before an answer, which shows that the server works."""
@@ -336,7 +334,7 @@ class OnlineAnnotator(Annotator):
         packed = request.packed
         if len(packed.crops) > 1:
             log.info("request split: error: %s", request.reason)
-            self._again.extend(_Request(half) for half in halves(packed))
+            self._again.extend(_Request(half, is_shown=True) for half in halves(packed))
             return
         waiting = self._by_key.pop(packed.crops[0].key)
         annotation = Annotation("error", request.reason)
@@ -358,18 +356,19 @@ class OnlineAnnotator(Annotator):
             # A second question may be the same request as the first one, whose answers are paid for, too.
             name = f"{request.key}-again" if asked.again else request.key
             by_object[asked.shard_id, name].append(entry)
-        for (shard_id, name), group in by_object.items():
-            await self._write_journal(shard_id, name, group)
+        await asyncio.gather(
+            *(self._write_journal(shard_id, name, group) for (shard_id, name), group in by_object.items())
+        )
         for key, entry in entries.items():
             self._by_key.pop(key).done.set_result(entry)
 
     async def _write_journal(self, shard_id: str, request_key: str, entries: Sequence[JournalEntry]) -> None:
-        path = await asyncio.to_thread(write_journal, self._store, shard_id, request_key, entries)
+        path = await self._sender.in_thread(write_journal, self._store, shard_id, request_key, entries)
         self._journalled.append(path)
         if len(self._journalled) >= _JOURNALLED:
             paths, self._journalled = self._journalled, []
             await asyncio.to_thread(file_journal, self._store, paths)
-            await asyncio.to_thread(merge_egress, self._store)
+            await asyncio.to_thread(merge_egress, self._store, self._sender.announced)
 
     def _entry(
         self, annotation: Annotation, waiting: _Waiting, answer: GeminiAnswer, share: int

@@ -28,6 +28,7 @@ from actors.gemini.api.model_families import (
 from actors.gemini.attribute_weights import AttributeWeights, check_weights
 from actors.gemini.batch_settings import GeminiBatch
 from actors.gemini.camera_settings import GeminiCameras
+from actors.gemini.in_flight import MaxInFlight
 from actors.gemini.price_settings import GeminiPrices
 from actors.gemini.question import Question, RequestSettings, earlier_fingerprints, question_fingerprint
 from actors.gemini.quota.place import LedgerPlace, ledger_place
@@ -118,8 +119,8 @@ class GeminiSettings(Section):
         description="What to do when the day's quota is spent. `park` ends the run and leaves the other "
         "persons pending, and `wait` continues after midnight Pacific time.",
     )
-    max_in_flight: int = Field(
-        1, ge=1, le=256, description="Maximum number of concurrent requests. 1 sends them one by one."
+    max_in_flight: MaxInFlight = Field(
+        "auto", description="Maximum number of concurrent requests. `auto` follows quota and latency."
     )
     persons_per_request: int = Field(
         8,

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ from actors.gemini.online import OnlineAnnotator
 from actors.gemini.protocol import AskedCrop
 from actors.gemini.settings import resolve_gemini
 from actors.storage.object_store import ObjectStore
-from tests.servers.gemini_server import gemini_server
+from tests.servers.gemini_clock import ServerClock
+from tests.servers.gemini_server import MODEL, gemini_server
 from tests.support import gemini_job, job
 from tests.support.gemini_asking import SCHEMA, jpeg, settings_for
+from tests.support.online_asking import ask
 from tests.support.quota_simulation import SimulatedClock
 
+NOON = datetime.fromisoformat("2026-06-10T12:00:00-07:00").timestamp()
 MIDNIGHT = 1_790_208_000.0
 """2026-09-24, 00:00 UTC."""
 
@@ -115,3 +119,59 @@ def test_names_that_an_earlier_version_recorded_become_digests_and_other_objects
     assert line.pop("record") == "0123abcd"
     person = hashlib.sha256(b"till-2026/frame/1").hexdigest()
     assert line == {**old, "crops": [{"person_sha256": person, "crop_sha256": crop_sha256(jpeg(1))}]}
+
+
+def test_requests_that_a_run_does_not_send_are_not_recorded(tmp_path, monkeypatch):
+    """They wait with their records when the day's quota is spent."""
+    with gemini_server(clock=ServerClock(NOON, speed=0)) as server:
+        limits = {"requests_per_day": 3, "persons_per_request": 1, "max_in_flight": 2}
+        found = ask(tmp_path, server, monkeypatch, 10, **limits)
+        assert len(server.journal) == 3
+    assert found.stop is not None
+    assert found.stop.kind == "daily_quota"
+    assert gemini_job.egress(tmp_path) == gemini_job.answered(server.journal)
+
+
+def test_a_record_that_takes_long_does_not_use_up_the_time_in_which_a_request_may_be_sent(
+    tmp_path, monkeypatch
+):
+    clock = ServerClock(NOON, speed=0)
+    write = ObjectStore.write
+
+    def write_slowly(store: ObjectStore, path: str, content: bytes) -> None:
+        write(store, path, content)
+        if "egress" in path:
+            clock.advance(30)
+
+    monkeypatch.setattr(ObjectStore, "write", write_slowly)
+    with gemini_server(clock=clock) as server:
+        limits = {"requests_per_minute": 10, "persons_per_request": 1}
+        assert len(ask(tmp_path, server, monkeypatch, 6, **limits).entries) == 6
+    assert len(server.counted) == 6
+    (spent,) = json.loads((tmp_path / f"quota/default.{MODEL}.json").read_text())["days"].values()
+    assert spent == 6
+    assert gemini_job.egress(tmp_path) == gemini_job.answered(server.journal)
+
+
+def test_the_record_of_a_request_that_waited_for_the_next_day_has_the_next_day(tmp_path, monkeypatch):
+    clock = ServerClock(NOON, speed=0)
+    with gemini_server(clock=clock) as server:
+        limits = {"requests_per_day": 2, "persons_per_request": 1, "on_daily_quota": "wait"}
+        assert len(ask(tmp_path, server, monkeypatch, 6, **limits).entries) == 6
+    times = [datetime.fromisoformat(json.loads(file.read_text())["at"]) for file in files(tmp_path)]
+    recorded = sorted(at.timestamp() for at in times)
+    sent = sorted(seen.at for seen in server.journal)
+    assert len(sent) == 6
+    assert [int(at) for at in recorded] == [int(at) for at in sent]
+
+
+def test_a_merge_leaves_the_records_of_requests_that_wait(tmp_path):
+    store = ObjectStore(str(tmp_path))
+    paths = [
+        record_egress(store, egress_of(f"{number:032x}", [asked(number)], "model", MIDNIGHT))
+        for number in range(3)
+    ]
+    merge_egress(store, unsent={paths[1]})
+    assert [store.exists(path) for path in paths] == [False, True, False]
+    assert len(files(tmp_path)) == 2
+    assert gemini_job.egress(tmp_path) == Counter(crop_sha256(jpeg(number)) for number in range(3))

@@ -75,7 +75,7 @@ def test_no_window_and_no_pacific_day_exceeds_its_limit(
 @given(seed=st.integers(0, 2**32), holders=st.integers(1, 3), kill_rate=st.sampled_from([0.0, 0.01]))
 @pytest.mark.slow
 def test_leases_of_large_quotas_exceed_no_limit_either(seed, holders, kill_rate):
-    limits = QuotaLimits(100, 30_000, 1000)
+    limits = QuotaLimits(200, 60_000, 1000)
     assert largest_lease(limits) == 2
     start, end = "2026-03-08T07:30:00+00:00", "2026-03-08T08:20:00+00:00"
     simulation = Simulation(

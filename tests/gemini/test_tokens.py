@@ -7,8 +7,11 @@ import io
 import pytest
 from PIL import Image
 
+from actors.attribute_settings import SchemaSettings
+from actors.attributes import AttributeSchema
 from actors.gemini.api.model_families import GEMINI_2_5, GEMINI_3
 from actors.gemini.api.packing import Crop, pack
+from actors.gemini.api.request import response_json_schema
 from actors.gemini.api.shown_crops import shown_crop
 from actors.gemini.api.tokens import TokenUsage, cost_usd, crop_tokens, estimate_input_tokens
 from actors.gemini.price_settings import GeminiPrices
@@ -131,3 +134,9 @@ def test_small_crops_and_what_is_none_stay_as_they_are(image):
 def test_without_a_limit_nothing_is_scaled():
     tall = jpeg(1, 170, 512)
     assert shown_crop(tall, GeminiSettings(max_side_px=None)) is tall
+
+
+def test_the_schema_of_answers_is_made_once():
+    same = AttributeSchema(SchemaSettings())
+    assert response_json_schema(same, False) is response_json_schema(SCHEMA, False)
+    assert response_json_schema(SCHEMA, True) != response_json_schema(SCHEMA, False)

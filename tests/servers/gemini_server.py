@@ -23,8 +23,9 @@ import asyncio
 import hashlib
 import itertools
 import json
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from email.utils import formatdate
 from threading import Event, Thread
@@ -77,7 +78,21 @@ class Seen:
 
 
 class GeminiServer:
-    """State and request handlers of the server; `gemini_server` runs it."""
+    """State and request handlers of the server; `gemini_server` runs it.
+
+    Attributes:
+        journal: The requests, in the order in which they came.
+        most_in_flight: The most requests at a time that the server was answering.
+
+    Args:
+        limits: The quota.
+        clock: The server's clock.
+        faults: What goes wrong.
+        keys: API keys that are accepted.
+        models: Models that are served.
+        batch_delay_s: How long a batch job takes, in seconds.
+        answer_s: The shortest and the longest time that an answer takes, in seconds of the server's loop.
+    """
 
     def __init__(
         self,
@@ -87,6 +102,7 @@ class GeminiServer:
         keys: tuple[str, ...] = (KEY,),
         models: tuple[str, ...] = (MODEL,),
         batch_delay_s: float = 0.0,
+        answer_s: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         self.limits = limits
         self.clock = clock
@@ -95,6 +111,9 @@ class GeminiServer:
         self.models = models
         self.key = keys[0]
         self.base_url = ""
+        self._answer_s = answer_s
+        self._random = random.Random(0)
+        self.most_in_flight = self._in_flight = 0
         self.journal: list[Seen] = []
         self._quotas: dict[str, Quota] = {}
         self._numbers = itertools.count(1)
@@ -191,7 +210,16 @@ class GeminiServer:
             return web.Response()
         reply = self.reply_to(request, model, key, fault)
         note(reply.status, fault, body=reply.body)
+        await self._take_time()
         return reply.http()
+
+    async def _take_time(self) -> None:
+        self._in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self._in_flight)
+        try:
+            await asyncio.sleep(self._random.uniform(*self._answer_s))
+        finally:
+            self._in_flight -= 1
 
     def reply_to(self, request: Request, model: str, key: str, fault: Fault | None) -> Reply:
         """Return the response to an admitted request, replaced or spoiled by the fault if there is one."""
@@ -293,21 +321,28 @@ class GeminiServer:
         self.script.faults += [Fault(**fault) for fault in await http.json()]
         return web.json_response({"left": self.script.left})
 
-    async def serve(self, port: int, ready: Callable[[], None], stop: Event) -> None:
-        """Listen until `stop` is set."""
+    @asynccontextmanager
+    async def listening(self, port: int = 0) -> AsyncIterator[None]:
+        """Listen in the running loop for as long as the context lasts."""
         runner = web.AppRunner(self.app(), access_log=None, shutdown_timeout=1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", port)
-        await site.start()
-        self.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        ready()
         try:
-            await asyncio.to_thread(stop.wait)
+            await web.TCPSite(runner, "127.0.0.1", port).start()
+            self.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            yield
         finally:
-            # The thread that waits for `stop` must end even if this coroutine is interrupted.
-            stop.set()
             self._stopping.set()
             await runner.cleanup()
+
+    async def serve(self, port: int, ready: Callable[[], None], stop: Event) -> None:
+        """Listen until `stop` is set."""
+        async with self.listening(port):
+            ready()
+            try:
+                await asyncio.to_thread(stop.wait)
+            finally:
+                # The thread that waits for `stop` must end even if this coroutine is interrupted.
+                stop.set()
 
 
 def key_of(request: web.Request) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from actors.attributes import REASONING_KEY, AttributeSchema
@@ -24,8 +25,9 @@ ECHO_INSTRUCTION = (
 _ID_DESCRIPTION = "The id that stands before the image, copied letter by letter"
 
 
+@lru_cache(maxsize=8)
 def response_json_schema(schema: AttributeSchema, reasoning: bool) -> dict[str, Any]:
-    """Return the JSON schema of an answer to any number of crops.
+    """Return the JSON schema of an answer to any number of crops, which must not be changed.
 
     The schema contains neither the ids nor their count, so it is the same for every request. Gemini
     refuses long schemas with many bounds ("too many states for serving"). Also, if the schema dictated the

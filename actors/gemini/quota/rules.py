@@ -32,8 +32,9 @@ with the arrival, so the window here is longer by this margin, which costs 3% of
 minute. The margin also covers clocks of different machines that differ by less."""
 
 LEASE_S = 3.0
-"""How long the requests of a lease may be handed out. It is a twentieth of the window, so a lease costs at
-most a twentieth of the rate. Within this time, all holders learn of a refusal that one of them received."""
+"""How long the requests of a lease may be handed out. It is a twentieth of the window, so a lease that is
+used slowly costs at most a twentieth of the rate. Within this time, all holders learn of a refusal that one
+of them received."""
 
 RESET_MARGIN_S = 30.0
 """Nothing is sent during this time after midnight. If the server's day began a little later than here, the
@@ -190,12 +191,12 @@ def limit_at(ledger: Ledger, limit: int, now: float) -> int:
 def largest_lease(limits: QuotaLimits) -> int:
     """Return the maximum number of requests in one lease, at least 1.
 
-    At a steady rate, a lease can use a twentieth of the requests per minute in its time. A holder that is
-    killed wastes the unused part of its lease, so a lease also has at most 1/500 of the requests per day.
-    Below 1,000 requests per day, each request has its own lease and a kill wastes only the request in
-    flight.
+    All requests of a lease leave the window as late as the last one. At a steady rate, a hundredth of the
+    requests per minute is sent within 0.6 s, which costs a hundredth of the rate. A holder that is killed
+    wastes the unused part of its lease, so a lease also has at most 1/500 of the requests per day. Below
+    1,000 requests per day, each request has its own lease and a kill wastes only the requests in flight.
     """
-    at_most = limits.requests_per_minute // 20
+    at_most = limits.requests_per_minute // 100
     if limits.requests_per_day is not None:
         at_most = min(at_most, limits.requests_per_day // 500)
     return max(1, at_most)
