@@ -48,7 +48,7 @@ class InFlightWindow:
         self._tokens: deque[int] = deque(maxlen=_RECENT)
 
     def answered(self, latency_s: float, tokens: int) -> None:
-        """Take the latency and the input tokens of an answered request into account."""
+        """Take into account how long a request took until its answer was written down, and its tokens."""
         if self._setting != "auto":
             return
         self._latencies_s.append(max(0.0, latency_s))

@@ -298,7 +298,10 @@ class OnlineAnnotator(Annotator):
         packed = request.packed
         asked = [self._by_key[crop.key].asked for crop in packed.crops if crop.key in self._by_key]
         try:
-            answer = await self._sender.send(packed, asked)
+            async with self._sender.sending(packed, asked) as answer:
+                self._has_answered(request)
+                if answer.refusal is None and asked:
+                    await self._take(packed, answer)
         except GeminiUnavailableError as error:
             request.strikes += 1
             request.reason = str(error)
@@ -308,11 +311,11 @@ class OnlineAnnotator(Annotator):
             if request not in self._failing:
                 self._failing.append(request)
             return
-        self._has_answered(request)
-        if not asked:
-            return
-        if answer.refusal is not None:
+        if answer.refusal is not None and asked:
             await self._sender.check_arguments(answer.refusal)
+            await self._take(packed, answer)
+
+    async def _take(self, packed: PackedRequest, answer: GeminiAnswer) -> None:
         if answer.split_reason is not None:
             log.info("request split: %s", answer.split_reason)
             # The halves go to the end of the queue, so that other requests come first.

@@ -23,11 +23,13 @@ class DrainTask:
         shard_id: Id of the shard.
         keep: Committed outcomes that are kept if they answer the same question.
         chosen: Persons to ask about, or None for all persons that still wait for an answer.
+        persons: Number of persons that it asks about at most.
     """
 
     shard_id: str
     keep: tuple[Outcome, ...] = SETTLED
     chosen: tuple[Person, ...] | None = None
+    persons: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -170,14 +171,22 @@ class Sender:
         self._wake()
         return self.stop
 
-    async def send(self, request: PackedRequest, asked: Sequence[AskedCrop]) -> GeminiAnswer:
+    @asynccontextmanager
+    async def sending(
+        self, request: PackedRequest, asked: Sequence[AskedCrop]
+    ) -> AsyncIterator[GeminiAnswer]:
         """Send a request when its turn has come, the window has room, and the quota allows.
 
-        More requests than fit into the window may wait here. Each is recorded as sent while it waits.
+        More requests than fit into the window may wait here. Each is recorded as sent while it waits. The
+        request counts as in flight until the context ends, so write down its answer in the context: a kill
+        then loses no more answers than are in flight.
 
         Args:
             request: The request.
             asked: Its crops, for the egress log. A request without persons has none.
+
+        Yields:
+            The answer.
 
         Raises:
             Stopped: The run sends nothing more.
@@ -186,18 +195,30 @@ class Sender:
             OSError: The store can't be reached. Other errors of a store are possible too.
         """
         await self._synchronise()
-        while True:
+        answer = None
+        while answer is None:
             reservation = await self._wait_for_turn(request, asked)
-            answer = await self._ask(request, reservation, is_about_persons=bool(asked))
-            if answer is not None:
-                return answer
+            sent_at = self.time.local()
+            try:
+                answer = await self._ask(request, reservation, is_about_persons=bool(asked))
+                if answer is None:
+                    continue
+                yield answer
+                # As long as no answer can be used, one request at a time finds out why.
+                if answer.refusal is None and answer.problem is None:
+                    tokens = answer.usage.input or reservation.tokens
+                    self._window.answered(self.time.local() - sent_at, tokens)
+            finally:
+                self._in_flight -= 1
+                self._steps += 1
+                self._wake()
 
     async def check_arguments(self, refusal: str) -> None:
         """Find out whether a refusal concerns the crops or the arguments that all requests have in common.
 
         Google rarely says which. If it has answered no request yet, it is asked about a blank image, which
         costs one request, and nobody else is asked meanwhile. If it refuses this one too, no request will be
-        answered.
+        answered. Call this when the refused request is no longer in flight.
 
         Raises:
             Stopped: The arguments are refused.
@@ -206,13 +227,14 @@ class Sender:
             try:
                 if self.client.has_answered or self.stop is not None:
                     return
-                answer = await self.send(blank_request(), ())
+                async with self.sending(blank_request(), ()) as answer:
+                    is_refused = answer.refusal is not None
             except GeminiUnavailableError:
                 return
             finally:
                 self._is_doubted = False
                 self._wake()
-            if answer.refusal is not None:
+            if is_refused:
                 reason = f"{refusal}; a blank image was refused too: {remedy_of(refusal)}"
                 raise Stopped(self.halt(Stop("refused", reason)))
 
@@ -308,33 +330,22 @@ class Sender:
         self, request: PackedRequest, reservation: Reservation, is_about_persons: bool
     ) -> GeminiAnswer | None:
         """Send a reserved request. Returns None if it was refused for now."""
-        try:
-            answer = await self._answer_to(request, reservation)
-            if answer is None:
-                return None
-            self._is_failing = False
-            is_doubted = answer.refusal is not None and not self.client.has_answered
-            self._is_doubted = self._is_doubted or (is_doubted and is_about_persons)
-            # This comes before the next request takes the place of this one.
-            if is_about_persons and (lasting := self._unusable.note(answer)) is not None:
-                self.halt(Stop("invalid", self.client.scrub(lasting)))
-        finally:
-            self._in_flight -= 1
-            self._steps += 1
-            self._wake()
+        answer = await self._answer_to(request, reservation)
+        if answer is None:
+            return None
+        self._is_failing = False
+        is_doubted = answer.refusal is not None and not self.client.has_answered
+        self._is_doubted = self._is_doubted or (is_doubted and is_about_persons)
+        if is_about_persons and (lasting := self._unusable.note(answer)) is not None:
+            self.halt(Stop("invalid", self.client.scrub(lasting)))
         usage = answer.usage
         self._output.add(len(request.crops), usage)
-        try:
-            await self.quota.settle(reservation, usage.input, cost_usd(usage, self._settings))
-        finally:
-            # Requests that wait for room in the budget look again.
-            self._wake()
+        await self.quota.settle(reservation, usage.input, cost_usd(usage, self._settings))
         return answer
 
     async def _answer_to(self, request: PackedRequest, reservation: Reservation) -> GeminiAnswer | None:
-        sent_at = self.time.local()
         try:
-            answer = await self.client.ask(request)
+            return await self.client.ask(request)
         except GeminiRateLimitedError as error:
             log.info("Gemini answered 429: %s", error)
             await self.quota.refused(reservation, error.per_day, error.retry_after_s)
@@ -355,9 +366,6 @@ class Sender:
                 raise
             reason = f"{error}; nothing was answered for {duration(lasted_s)}: run again later"
             raise Stopped(self.halt(Stop("unreachable", reason))) from None
-        if answer.refusal is None:
-            self._window.answered(self.time.local() - sent_at, answer.usage.input or reservation.tokens)
-        return answer
 
     def _wake(self) -> None:
         self._changed.set()

@@ -1,29 +1,40 @@
-"""The Gemini stage of a run, which hands shards of the backlog to an annotator actor, a few at a time."""
+"""The Gemini stage of a run, which hands shards of the backlog to an annotator actor."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import ray
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_fixed,
+)
 
 from actors.attributes import AttributeSchema
 from actors.commit.committer import Committer
 from actors.detect.restored_crops import CropRestorer
 from actors.errors import ConfigError, ShopframeError
+from actors.gemini.backlog.admission import MOST_SHARDS, admits_another
 from actors.gemini.backlog.claims import BEAT_S, Claim, Claims
 from actors.gemini.backlog.drain import Drained, ShardDrainer
 from actors.gemini.batch import BatchAnnotator
 from actors.gemini.batch_records import open_batches
 from actors.gemini.gemini_run import GeminiRun
+from actors.gemini.in_flight import persons_ahead
 from actors.gemini.online import OnlineAnnotator
 from actors.gemini.protocol import Answers, AskedCrop, DrainTask, Progress, Stop
 from actors.gemini.quota.ledger import RunSpend
@@ -46,9 +57,8 @@ _ACTOR_TRIES = 4
 _NAME_TRIES = 20
 """Number of tries, a second apart, to start the actor while that of an ended job still has its name."""
 
-_AT_ONCE = 8
-"""Number of shards in progress at the same time: enough to fill a request with the few persons that each
-shard may have left, and few enough to hold their crops in memory."""
+_THREADS = 16
+"""Number of shards that are loaded or committed at the same time."""
 
 
 def start_annotator(
@@ -101,7 +111,7 @@ class _Claimed:
 
 
 class BacklogWorker:
-    """Hands shards to the actor, a few at a time, in the order in which they are offered.
+    """Hands shards to the actor in the order in which they are offered, to keep enough persons in progress.
 
     Args:
         find_annotator: Returns the handle of the annotator's actor, and starts the actor if it isn't running.
@@ -109,6 +119,7 @@ class BacklogWorker:
         holder: Name of this run in its claims.
         run_id: Id of this run in the ledger.
         waits_for_all: The attribute of the same name of the annotator's class.
+        persons_ahead: Number of persons that should be in progress.
 
     Raises:
         ConfigError: The annotator's actor can't start.
@@ -121,6 +132,7 @@ class BacklogWorker:
         holder: str,
         run_id: str,
         waits_for_all: bool,
+        persons_ahead: int,
     ) -> None:
         self.done = GeminiRun()
         self._find_annotator = find_annotator
@@ -128,9 +140,10 @@ class BacklogWorker:
         self._progress: Progress | None = None
         self._asked_progress: Any = None
         self._waits_for_all = waits_for_all
+        self._persons_ahead = persons_ahead
         self._worker: Any = (
             ray.remote(_DrainActor)
-            .options(num_cpus=0, max_concurrency=_AT_ONCE, max_restarts=-1, max_task_retries=2)
+            .options(num_cpus=0, max_concurrency=MOST_SHARDS, max_restarts=-1, max_task_retries=2)
             .remote(drainer, find_annotator, holder)
         )
         self._offered: deque[DrainTask] = deque()
@@ -161,7 +174,11 @@ class BacklogWorker:
         now = time.monotonic()
         self._offered.extend(claimed.task for claimed in self._claimed if claimed.again_at <= now)
         self._claimed = [claimed for claimed in self._claimed if claimed.again_at > now]
-        while self._offered and len(self._running) < _AT_ONCE and self.done.stop is None:
+        while (
+            self._offered
+            and self.done.stop is None
+            and admits_another(self._running.values(), self._persons_ahead)
+        ):
             task = self._offered.popleft()
             self._running[self._worker.drain.remote(task)] = task
         if not self._running:
@@ -262,14 +279,15 @@ def make_stage(
     drainer = ShardDrainer(committer, schema, resolved, settings.cameras, crop_restorer, reask)
     holder = uuid.uuid4().hex
     run_id = begin_run(settings, committer.store, clock)
+    ahead = persons_ahead(settings.max_in_flight, settings.quota_limits, settings.persons_per_request)
     if settings.mode == "batch":
         remote = ray.remote(BatchAnnotator).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
         annotator = remote.remote(settings, drainer, holder, clock, run_id)
-        return BacklogWorker(lambda: annotator, drainer, holder, run_id, BatchAnnotator.waits_for_all)
+        return BacklogWorker(lambda: annotator, drainer, holder, run_id, BatchAnnotator.waits_for_all, ahead)
     in_jobs = _ended_jobs(settings, drainer, holder, run_id, clock)
     drainer = replace(drainer, in_jobs=frozenset(in_jobs))
     find_annotator = partial(start_annotator, settings, resolved, schema, committer.store, run_id, clock)
-    stage = BacklogWorker(find_annotator, drainer, holder, run_id, OnlineAnnotator.waits_for_all)
+    stage = BacklogWorker(find_annotator, drainer, holder, run_id, OnlineAnnotator.waits_for_all, ahead)
     stage.done.in_jobs = len(in_jobs)
     return stage
 
@@ -287,49 +305,61 @@ def _ended_jobs(
 
 
 class _DrainActor:
-    """Works off several shards at once, in threads, because they spend nearly all their time waiting."""
+    """Works off many shards at once, which spend nearly all their time waiting for answers."""
 
     def __init__(self, drainer: ShardDrainer, find_annotator: Callable[[], Any], holder: str) -> None:
         self._drainer = drainer
         self._find_annotator = find_annotator
         self._annotator = find_annotator()
         self._claims = Claims(drainer.committer.store, holder)
+        self._has_threads = False
 
-    def drain(self, task: DrainTask) -> Drained:
+    async def drain(self, task: DrainTask) -> Drained:
         """Work off one shard, unless another run works on it."""
+        self._use_threads()
         try:
-            claim = self._claims.take(task.shard_id)
+            claim = await asyncio.to_thread(self._claims.take, task.shard_id)
             if claim != "ours":
                 return Drained(task.shard_id, claim=claim)
             try:
-                return self._drainer.drain(task, self._ask)
+                return await self._drainer.drain(task, self._ask)
             finally:
-                self._claims.release(task.shard_id)
+                await asyncio.to_thread(self._claims.release, task.shard_id)
         except ShopframeError as error:
             return Drained(task.shard_id, error=str(error))
         except STORAGE_ERRORS as error:
             return Drained(task.shard_id, error=storage_error_text(error))
 
-    def finish(self) -> RunSpend:
+    async def finish(self) -> RunSpend:
         """End the annotator's run and the claims when there is nothing more to ask."""
-        spent: RunSpend = self._call("finish")
-        self._claims.close()
+        spent: RunSpend = await self._call("finish")
+        await asyncio.to_thread(self._claims.close)
         return spent
 
-    def _ask(self, crops: Sequence[AskedCrop]) -> Answers:
-        answer: Answers = self._call("ask", list(crops))
+    def _use_threads(self) -> None:
+        """Give the loop enough threads for loading and committing, which mostly wait for the store."""
+        if not self._has_threads:
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "gemini-shards"))
+            self._has_threads = True
+
+    async def _ask(self, crops: Sequence[AskedCrop]) -> Answers:
+        answer: Answers = await self._call("ask", list(crops))
         return answer
 
-    def _call(self, method: str, *arguments: Any) -> Any:
-        attempts = Retrying(
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        attempts = AsyncRetrying(
             retry=retry_if_exception_type(ray.exceptions.ActorDiedError),
             wait=wait_fixed(1),
             stop=stop_after_attempt(_ACTOR_TRIES),
             before=self._find_again,
             reraise=True,
         )
-        return attempts(lambda: ray.get(getattr(self._annotator, method).remote(*arguments)))
 
-    def _find_again(self, state: RetryCallState) -> None:
+        async def call() -> Any:
+            return await getattr(self._annotator, method).remote(*arguments)
+
+        return await attempts(call)
+
+    async def _find_again(self, state: RetryCallState) -> None:
         if state.attempt_number > 1:
-            self._annotator = self._find_annotator()
+            self._annotator = await asyncio.to_thread(self._find_annotator)

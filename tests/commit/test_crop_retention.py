@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from actors.detect.roi import RoiSettings
 from actors.detect.settings import DetectorSettings, resolve_detector
 from actors.detect.shard_detector import ShardDetector
 from actors.errors import CropRestoreError
-from actors.gemini.backlog.drain import ShardDrainer
+from actors.gemini.backlog.drain import Ask, ShardDrainer
 from actors.gemini.camera_settings import GeminiCameras
 from actors.gemini.online import OnlineAnnotator
 from actors.gemini.protocol import Answers, AskedCrop, DrainTask
@@ -297,7 +297,8 @@ def test_gemini_answers_the_same_whatever_was_kept_and_leaves_no_crop(cutting, t
             before[mode] = len(list(crops_of(run.output)))
             drainer = run.drainer(settings)
             for shard_id in shards:
-                drained = drainer.drain(DrainTask(shard_id), asking_of(settings, run.store))
+                ask = asking_of(settings, run.store)
+                drained = asyncio.run(drainer.drain(DrainTask(shard_id), ask))
                 assert (drained.error, drained.waiting) == (None, 0)
             after[mode] = len(list(crops_of(run.output)))
             rows[mode] = job.table(run.output, gemini_job.ANSWERS).to_pylist()
@@ -309,15 +310,12 @@ def test_gemini_answers_the_same_whatever_was_kept_and_leaves_no_crop(cutting, t
     assert answers_of(rows["until_annotated"]) == answers_of(rows["always"]) == answers_of(rows["never"])
 
 
-def asking_of(settings: GeminiSettings, store: ObjectStore) -> Callable[[Sequence[AskedCrop]], Answers]:
+def asking_of(settings: GeminiSettings, store: ObjectStore) -> Ask:
     """Return a function that asks Gemini as the throttled actor does, but without a cluster."""
 
-    def ask(crops: Sequence[AskedCrop]) -> Answers:
-        async def run() -> Answers:
-            resolved = resolve_gemini(settings, SCHEMA)
-            return await OnlineAnnotator(settings, resolved, SCHEMA, store, SimulatedClock()).ask(crops)
-
-        return asyncio.run(run())
+    async def ask(crops: Sequence[AskedCrop]) -> Answers:
+        resolved = resolve_gemini(settings, SCHEMA)
+        return await OnlineAnnotator(settings, resolved, SCHEMA, store, SimulatedClock()).ask(crops)
 
     return ask
 

@@ -240,17 +240,17 @@ def test_online_mode_leaves_the_crops_of_open_jobs_alone_and_takes_the_answers_o
         assert sorted(in_jobs) == sorted(sent(server))
         asked: list[AskedCrop] = []
 
-        def ask(crops: list[AskedCrop]) -> Answers:
+        async def ask(crops: list[AskedCrop]) -> Answers:
             asked.extend(crops)
             return Answers({}, None)
 
         one = drainer(store, server)
         object.__setattr__(one, "in_jobs", frozenset(in_jobs))
-        drained = one.drain(DrainTask("shard-0"), ask)
+        drained = asyncio.run(one.drain(DrainTask("shard-0"), ask))
         assert (drained.waiting, drained.summary, asked) == (8, None, [])
         server.clock.advance(3600)
         assert ended("later") == []
-        drained = drainer(store, server).drain(DrainTask("shard-0"), ask)
+        drained = asyncio.run(drainer(store, server).drain(DrainTask("shard-0"), ask))
         assert (drained.waiting, drained.answered, asked) == (0, 8, [])
         assert len(server.batches.jobs) == 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,25 +56,13 @@ def drain(output: Path, server: GeminiServer, reask: bool) -> Drained:
     committer = Committer(store, OutputSettings(), SCHEMA, prints, (resolved.pending,))
     restorer = CropRestorer(InputSettings(), StorageSettings(), CropSettings(), "d")
     drainer = ShardDrainer(committer, SCHEMA, resolved, GeminiCameras(), restorer, reask)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
 
-        async def make() -> OnlineAnnotator:
-            annotator = OnlineAnnotator(settings, resolved, SCHEMA, store, SimulatedClock())
-            await annotator.begin("run")
-            return annotator
+    async def run() -> Drained:
+        annotator = OnlineAnnotator(settings, resolved, SCHEMA, store, SimulatedClock())
+        await annotator.begin("run")
+        return await drainer.drain(DrainTask("shard-000"), annotator.ask)
 
-        annotator = asyncio.run_coroutine_threadsafe(make(), loop).result()
-        return drainer.drain(
-            DrainTask("shard-000"),
-            lambda crops: asyncio.run_coroutine_threadsafe(annotator.ask(crops), loop).result(),
-        )
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    return asyncio.run(run())
 
 
 def rows(output: Path) -> list[dict[str, Any]]:

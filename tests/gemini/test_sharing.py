@@ -80,7 +80,12 @@ def test_two_jobs_with_quota_enough_do_everything_between_them(tmp_path):
 def test_a_job_goes_on_when_the_one_is_killed_that_started_the_actor_they_share(tmp_path):
     output = tmp_path / "out"
     gemini_job.write_backlog(output, 40, A_SHARD)
-    settings = {"requests_per_minute": 10_000, "requests_per_day": None, "persons_per_request": 1}
+    settings = {
+        "requests_per_minute": 10_000,
+        "requests_per_day": None,
+        "persons_per_request": 1,
+        "max_in_flight": 2,
+    }
     with gemini_server() as server:
         first = gemini_job.start(output, server.base_url, **settings)
         assert job.wait_for(lambda: server.journal, first)
@@ -93,7 +98,7 @@ def test_a_job_goes_on_when_the_one_is_killed_that_started_the_actor_they_share(
     assert done.returncode == 0, done.stdout + done.stderr
     assert gemini_job.outcomes(output) == {"ok": 40 * A_SHARD}
     answered = gemini_job.answered(server.journal)
-    assert sum(answered.values()) - len(answered) <= 1
+    assert sum(answered.values()) - len(answered) <= 2
 
 
 def test_llmock_refuses_nothing_when_its_limit_is_the_configured_one(tmp_path):

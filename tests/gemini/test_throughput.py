@@ -13,13 +13,16 @@ from typing import Any
 
 import pytest
 
+from actors.gemini.backlog.admission import MOST_SHARDS, admits_another
 from actors.gemini.in_flight import MOST_IN_FLIGHT, InFlightWindow, persons_ahead
 from actors.gemini.online import OnlineAnnotator
+from actors.gemini.protocol import DrainTask
 from actors.gemini.quota.rules import QuotaLimits
 from actors.gemini.settings import GeminiSettings, resolve_gemini
 from actors.storage.object_store import ObjectStore
 from tests.servers.gemini_clock import Limits
-from tests.servers.gemini_server import KEY, GeminiServer
+from tests.servers.gemini_server import KEY, GeminiServer, gemini_server
+from tests.support import gemini_job
 from tests.support.gemini_asking import SCHEMA, jpeg, settings_for
 from tests.support.gemini_job import answered, most_in_a_minute
 from tests.support.online_asking import asked
@@ -48,18 +51,20 @@ def annotator(server: GeminiServer, output: ObjectStore, **changes: Any) -> Onli
 
 
 async def ask_for(minutes: int, one: OnlineAnnotator, persons: int) -> None:
-    """Ask about shards of a few persons each, with so many persons in progress, for some minutes."""
+    """Ask about shards of a few persons each for some minutes, as many at a time as a run does."""
     loop = asyncio.get_running_loop()
     ends_at, shard = NOON + 60 * minutes, 0
-    asking: set[asyncio.Task[object]] = set()
+    asking: dict[asyncio.Task[object], DrainTask] = {}
     while (left_s := ends_at - loop.time()) > 0:
-        while len(asking) * A_SHARD < persons:
+        while admits_another(asking.values(), persons):
             crops = [jpeg(shard * A_SHARD + n, 16, 32) for n in range(A_SHARD)]
-            asking.add(loop.create_task(one.ask(asked(crops, f"shard-{shard}"))))
+            task = DrainTask(f"shard-{shard}", persons=A_SHARD)
+            asking[loop.create_task(one.ask(asked(crops, task.shard_id)))] = task
             shard += 1
-        _, asking = await asyncio.wait(asking, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-    for task in asking:
-        task.cancel()
+        done, _ = await asyncio.wait(asking, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        asking = {asked_now: of for asked_now, of in asking.items() if asked_now not in done}
+    for left in asking:
+        left.cancel()
 
 
 def used(server: GeminiServer, minutes: int) -> float:
@@ -142,3 +147,32 @@ def test_a_number_stays_what_it_is():
     assert fixed.size == 6
     assert GeminiSettings(max_in_flight=6).max_in_flight == 6
     assert GeminiSettings().max_in_flight == "auto"
+
+
+def in_progress(persons_of_a_shard: int, persons: int) -> int:
+    """Return how many shards with so many persons each are in progress."""
+    running: list[DrainTask] = []
+    while admits_another(running, persons):
+        running.append(DrainTask(f"shard-{len(running)}", persons=persons_of_a_shard))
+    return len(running)
+
+
+def test_persons_are_queued_and_not_shards():
+    ahead = persons_ahead("auto", QuotaLimits(1000, None, None), 8)
+    assert 2 * 84 * 8 <= ahead <= 4096, "persons of 84 requests in flight, and as many again"
+    assert in_progress(20, ahead) == -(-ahead // 20)
+    assert in_progress(1, ahead) == MOST_SHARDS
+    assert in_progress(10_000, ahead) == 8
+    assert persons_ahead("auto", QuotaLimits(10, 250_000, 250), 8) == 32
+    assert persons_ahead(6, QuotaLimits(10, None, 250), 4) == 48
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_request_has_persons_of_many_shards(tmp_path):
+    gemini_job.write_backlog(tmp_path, shards=50, persons=1)
+    with gemini_server() as server:
+        gemini_job.gemini(tmp_path, server.base_url, requests_per_minute=1000, persons_per_request=20)
+    assert gemini_job.outcomes(tmp_path) == {"ok": 50}
+    assert max(len(seen.images) for seen in server.journal) == 20
+    assert set(answered(server.journal).values()) == {1}

@@ -68,21 +68,17 @@ def drain(output: Path, server: GeminiServer, is_killed: bool = False, **setting
     # `status` looks at the quota of today.
     clock = SimulatedClock(datetime.now(UTC).isoformat())
 
-    def ask(crops: Sequence[AskedCrop]) -> Answers:
-        async def ask_and_finish() -> Answers:
-            annotator = OnlineAnnotator(given, resolved, resolved.schema, store, clock)
-            answers = await annotator.ask(crops)
-            await annotator.finish()
-            return answers
-
-        answers = asyncio.run(ask_and_finish())
+    async def ask(crops: Sequence[AskedCrop]) -> Answers:
+        annotator = OnlineAnnotator(given, resolved, resolved.schema, store, clock)
+        answers = await annotator.ask(crops)
+        await annotator.finish()
         if is_killed:
             raise KilledError
         return answers
 
     found = []
     for task in drain_tasks(store, given, resolved, read_backlog(store, resolved, given.cameras)):
-        found.append(drainer.drain(task, ask))
+        found.append(asyncio.run(drainer.drain(task, ask)))
         if found[-1].stop is not None:
             break
     return found

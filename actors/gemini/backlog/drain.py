@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from actors.attributes import AttributeSchema
@@ -22,6 +23,9 @@ from actors.gemini.settings import ANNOTATOR, ResolvedGemini
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage.commit_record import read_record
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
+
+Ask = Callable[[Sequence[AskedCrop]], Awaitable[Answers]]
+"""Asks about crops, as `Annotator.ask` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +102,10 @@ class ShardDrainer:
         waiting.refuse_cameras(self.cameras, self.resolved)
         return block, waiting
 
-    def drain(self, task: DrainTask, ask: Callable[[Sequence[AskedCrop]], Answers]) -> Drained:
+    async def drain(self, task: DrainTask, ask: Ask) -> Drained:
         """Work off a shard. An error concerns this shard alone and is returned in `Drained.error`.
+
+        Loading and committing happen in threads of the running loop.
 
         The shard is committed with all answers that came. Answers to a new prompt or schema are committed
         when all persons have one or, if only some persons were chosen, when all of these have one. Nothing is
@@ -107,7 +113,7 @@ class ShardDrainer:
         """
         shard_id = task.shard_id
         try:
-            block, shard = self.load(task)
+            block, shard = await asyncio.to_thread(self.load, task)
             chosen = None if task.chosen is None else frozenset(task.chosen)
             waiting = shard.waiting(chosen)
             crops = [
@@ -115,10 +121,10 @@ class ShardDrainer:
                 for _, crop in waiting
                 if not self.in_jobs or crop_sha256(crop.jpeg) not in self.in_jobs
             ]
-            asked = ask(crops) if crops else Answers({}, None)
+            asked = await ask(crops) if crops else Answers({}, None)
             entries = asked.entries
             if self.reask_violations and asked.stop is None:
-                entries = entries | self._second_answers(shard_id, waiting, entries, ask)
+                entries = entries | await self._second_answers(shard_id, waiting, entries, ask)
             shard.take_answers(entries)
             left = len(shard.waiting())
             answered = sum(entry.annotation.status != "denied" for entry in shard.found.values())
@@ -128,7 +134,7 @@ class ShardDrainer:
             else:
                 is_due = bool(shard.found) or not shard.is_committed
             if is_due:
-                summary = self._commit(block, shard)
+                summary = await asyncio.to_thread(self._commit, block, shard)
         except PreconditionError:
             return Drained(shard_id, error="its commit record was changed by another run; run again")
         except ShopframeError as error:
@@ -137,12 +143,12 @@ class ShardDrainer:
             return Drained(shard_id, error=storage_error_text(error))
         return Drained(shard_id, summary, answered, left, asked.stop)
 
-    def _second_answers(
+    async def _second_answers(
         self,
         shard_id: str,
         waiting: Sequence[tuple[Person, Crop]],
         first: Mapping[str, JournalEntry],
-        ask: Callable[[Sequence[AskedCrop]], Answers],
+        ask: Ask,
     ) -> dict[str, JournalEntry]:
         """Ask once more about persons whose answer breaks a rule.
 
@@ -153,7 +159,7 @@ class ShardDrainer:
         crops = {digest: crop for _, crop in waiting if (digest := crop_sha256(crop.jpeg)) in broken}
         if not crops:
             return {}
-        second = ask([AskedCrop(shard_id, crop, again=True) for crop in crops.values()]).entries
+        second = (await ask([AskedCrop(shard_id, crop, again=True) for crop in crops.values()])).entries
         return {
             digest: (
                 entry.with_cost_of(first[digest])

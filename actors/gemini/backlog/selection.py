@@ -59,7 +59,7 @@ class Backlog:
     def committed(self, summary: ShardSummary) -> Iterator[DrainTask]:
         """Yield the task that can start because the run has committed a shard."""
         if self._in_order and summary.state == "done" and summary.counts.kept:
-            yield DrainTask(summary.shard_id, self.keep)
+            yield DrainTask(summary.shard_id, self.keep, persons=summary.counts.kept)
 
     def afterwards(self) -> Iterator[DrainTask]:
         """Yield the tasks that can start when the run's own shards are done."""
@@ -91,7 +91,7 @@ def drain_tasks(
         keep: Outcomes that are kept.
     """
     if settings.policy == "oldest" and settings.max_persons is None:
-        yield from (DrainTask(shard.shard_id, keep) for shard in backlog)
+        yield from (DrainTask(shard.shard_id, keep, persons=shard.persons) for shard in backlog)
         return
     most = settings.max_persons
     chosen: dict[str, list[Person]] = defaultdict(list)
@@ -99,7 +99,7 @@ def drain_tasks(
     for shard_id, person in _chosen(store, settings, resolved, list(backlog), keep, most, denied):
         chosen[shard_id].append(person)
     for shard_id, persons in chosen.items():
-        yield DrainTask(shard_id, keep, tuple(persons))
+        yield DrainTask(shard_id, keep, tuple(persons), len(persons))
     yield from (DrainTask(shard_id, keep, ()) for shard_id in sorted(denied - chosen.keys()))
 
 
