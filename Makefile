@@ -66,6 +66,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.vlm
 	$(BIN)/python -m benchmarks.crops
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.gemini
 
 # A SeaweedFS server on this machine, with credentials, until Ctrl-C.
 s3: $(VENV)/.installed
