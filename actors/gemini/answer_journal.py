@@ -39,6 +39,7 @@ class JournalEntry:
         input_tokens: The person's equal share of the request's input tokens.
         output_tokens: The person's equal share of the request's output tokens, thinking included.
         cost_usd: The person's equal share of the request's estimated cost.
+        answers: Number of answers about the crop, of which this is the best, with the tokens and cost of all.
     """
 
     crop_sha256: str
@@ -51,19 +52,11 @@ class JournalEntry:
     input_tokens: float
     output_tokens: float
     cost_usd: float
+    answers: int = 1
 
     def for_an_equal_crop(self) -> JournalEntry:
         """Return the same answer for another crop with the same bytes, at no further cost."""
         return replace(self, input_tokens=0.0, output_tokens=0.0, cost_usd=0.0)
-
-    def with_cost_of(self, other: JournalEntry) -> JournalEntry:
-        """Return the same answer with the tokens and the cost of another one about the same crop added."""
-        return replace(
-            self,
-            input_tokens=self.input_tokens + other.input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            cost_usd=self.cost_usd + other.cost_usd,
-        )
 
     def provenance(self) -> dict[str, object]:
         """Return the columns of the annotations table that tell the origin and the cost of the answer."""
@@ -73,6 +66,8 @@ class JournalEntry:
     def as_kept(self, shard_id: str) -> KeptAnswer:
         """Return the entry as the index of answers has it. `shard_id` is the shard that it was asked for."""
         provenance = self.provenance() | {"request_id": self.request_id}
+        if self.answers > 1:
+            provenance["answers"] = self.answers
         return KeptAnswer(self.crop_sha256, shard_id, self.annotation, provenance)
 
 
@@ -96,8 +91,9 @@ def read_journal(
     """Return a shard's paid answers to a question, by crop digest.
 
     Entries with the outcome `error` or `pending` are left out because they hold no answer. If a crop was
-    answered twice, an `ok` takes precedence over other outcomes, and then an answer of `model`. Between
-    equals, the entry from the object whose name sorts first is used, so that every reader uses the same one.
+    answered twice, an `ok` takes precedence over other outcomes, then an answer of `model`, and then the one
+    that was chosen from more answers. Between equals, the entry from the object whose name sorts first is
+    used, so that every reader uses the same one.
 
     Raises:
         OutputError: An object is not a journal of answers.
@@ -117,8 +113,8 @@ def read_journal(
     return found
 
 
-def _rank(entry: JournalEntry, model: str | None) -> tuple[bool, bool]:
-    return entry.annotation.status != "ok", entry.model != model
+def _rank(entry: JournalEntry, model: str | None) -> tuple[bool, bool, int]:
+    return entry.annotation.status != "ok", entry.model != model, -entry.answers
 
 
 def find_paid(

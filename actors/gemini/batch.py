@@ -46,7 +46,7 @@ from actors.gemini.batch_records import (
     open_batches,
     read_batch,
 )
-from actors.gemini.batch_requests import BatchRun, rebuild, slices
+from actors.gemini.batch_requests import BatchRun, known_answers, rebuild, slices
 from actors.gemini.egress_log import egress_of, record_egress
 from actors.gemini.job_runner import JobRunner
 from actors.gemini.protocol import Annotator, Answers, AskedCrop, DrainTask, Progress, Stop
@@ -54,6 +54,7 @@ from actors.gemini.quota.ledger import RunSpend
 from actors.gemini.quota.quota import Clock, Quota, SystemClock, key_id_of
 from actors.gemini.quota.server_time import ServerTime
 from actors.gemini.quota.spend import SpendChange
+from actors.gemini.second_answers import SecondAnswers
 from actors.gemini.settings import GeminiSettings, ResolvedGemini
 from actors.storage import layout
 from actors.storage.map_ahead import map_ahead
@@ -108,6 +109,7 @@ class BatchAnnotator(Annotator):
         self._unanswered: dict[str, JournalEntry] = {}
         self._has_answered = False
         self._unusable = UnusableAnswers()
+        self._second = SecondAnswers(drainer.schema, settings.reask_violations)
 
     async def begin(self, run_id: str) -> None:
         """Begin a run. Each run starts a new batch annotator of its own."""
@@ -313,6 +315,7 @@ class BatchAnnotator(Annotator):
     async def _resume(self, record: BatchRecord, job: BatchJob | None, done: BatchRun) -> None:
         """Finish a job that another run has begun. What has to be asked again is asked as any other crops."""
         requests, self._asked = rebuild(record, self._drainer, self._settings)
+        self._second.know(known_answers(record, self._drainer))
         await self._finish(record, job, requests, done)
 
     def _leave(self, record: BatchRecord) -> None:
@@ -356,8 +359,8 @@ class BatchAnnotator(Annotator):
                 log.info("request split: %s", answer.split_reason)
                 again += halves(request)
             else:
-                again += [request.part(answer.ask_again)] if answer.ask_again else []
-                self._keep(request, answer, resolved, done)
+                keys = {*answer.ask_again, *self._keep(request, answer, resolved, done)}
+                again += [request.part(keys)] if keys else []
             if (lasting := self._unusable.note(answer)) is not None:
                 done.stop = Stop("invalid", self._client.scrub(lasting))
         return again if done.stop is None else []
@@ -370,20 +373,26 @@ class BatchAnnotator(Annotator):
 
     def _keep(
         self, request: PackedRequest, answer: GeminiAnswer, resolved: ResolvedGemini, done: BatchRun
-    ) -> None:
+    ) -> list[str]:
+        """Write answers to the journal. Returns the keys of the crops that are asked about once more."""
+        again: list[str] = []
         by_shard: dict[str, list[JournalEntry]] = defaultdict(list)
         # What the request has cost is divided among the persons that got an answer.
         share, cost = len(answer.annotations), self._cost(answer, resolved.model)
         for key, annotation in answer.annotations.items():
             asked = self._asked[key]
             digest = crop_sha256(asked.crop.jpeg)
-            entry = answered(annotation, digest, answer, share, cost, resolved)
-            if annotation.status == "error":
+            entry = self._second.joined(answered(annotation, digest, answer, share, cost, resolved))
+            again += [key] if self._second.is_wanted(entry) else []
+            if entry.annotation.status == "error":
                 done.unanswered[entry.crop_sha256] = entry
-            elif annotation.status != "pending":
+            elif entry.annotation.status != "pending":
                 by_shard[asked.shard_id].append(entry)
                 for shard_id in self._shards_of.get(entry.crop_sha256, ()):
                     if shard_id != asked.shard_id:
                         by_shard[shard_id].append(entry.for_an_equal_crop())
         for shard_id, entries in by_shard.items():
-            write_journal(self._store, shard_id, request.key, entries)
+            # The second question may be the same request, and must not replace the first answers.
+            name = f"{request.key}-again" if any(entry.answers > 1 for entry in entries) else request.key
+            write_journal(self._store, shard_id, name, entries)
+        return again

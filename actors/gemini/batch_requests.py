@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from actors.errors import CropRestoreError
 from actors.fingerprint import crop_sha256
-from actors.gemini.answer_journal import JournalEntry
+from actors.gemini.answer_journal import JournalEntry, find_paid
 from actors.gemini.api.packing import Crop, PackedRequest, pack
 from actors.gemini.api.shown_crops import shown_crop
 from actors.gemini.backlog.drain import ShardDrainer
@@ -59,6 +60,18 @@ def rebuild(
             shown = [Crop(c.key, shown_crop(asked[c.key].crop.jpeg, settings)) for c in crops]
             requests += pack(shown, len(shown), record.seed)
     return requests, asked
+
+
+def known_answers(record: BatchRecord, drainer: ShardDrainer) -> dict[str, JournalEntry]:
+    """Return the paid answers about the crops of a job, which asks about some of them once more."""
+    of_shard: dict[str, set[str]] = defaultdict(set)
+    for crop in (crop for crops in record.requests for crop in crops):
+        of_shard[crop.shard_id].add(crop.crop_sha256)
+    store, resolved = drainer.committer.store, drainer.resolved
+    known: dict[str, JournalEntry] = {}
+    for shard_id, digests in of_shard.items():
+        known |= find_paid(store, shard_id, resolved.question, resolved.model, digests)
+    return {digest: entry for digest, entry in known.items() if entry.annotation.status == "ok"}
 
 
 def slices(crops: Iterable[AskedCrop], size: int) -> Iterator[list[AskedCrop]]:

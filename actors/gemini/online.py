@@ -35,6 +35,7 @@ from actors.gemini.egress_log import merge_egress
 from actors.gemini.protocol import Annotator, Answers, AskedCrop, DrainTask, Progress, Stop
 from actors.gemini.quota.ledger import RunSpend
 from actors.gemini.quota.quota import Clock
+from actors.gemini.second_answers import better_of
 from actors.gemini.sender import Sender, Stopped
 from actors.gemini.settings import GeminiSettings, ResolvedGemini
 from actors.records import Annotation
@@ -116,6 +117,7 @@ class OnlineAnnotator(Annotator):
     ) -> None:
         self._settings = settings
         self._resolved = resolved
+        self._schema = schema
         self._store = store
         self._sender = Sender(settings, resolved, schema, store, clock, run_id)
         self._waiting: list[_Waiting] = []
@@ -144,15 +146,15 @@ class OnlineAnnotator(Annotator):
         if self._sender.stop is not None or not crops:
             return Answers({}, self._sender.stop)
         by_digest = {crop_sha256(asked.crop.jpeg): asked for asked in crops}
-        entries = await self._paid_before({d: asked for d, asked in by_digest.items() if not asked.again})
+        entries = await self._paid_before({d: asked for d, asked in by_digest.items() if not asked.is_again})
         answers: dict[str, asyncio.Future[JournalEntry]] = {}
         equal: dict[str, AskedCrop] = {}
         for digest, asked in by_digest.items():
             if digest in entries:
                 continue
-            recent = self._recent.get((digest, asked.again))
+            recent = self._recent.get((digest, asked.is_again))
             if recent is None or recent.done.cancelled():
-                recent = self._recent[digest, asked.again] = _Recent(asked.shard_id, loop.create_future())
+                recent = self._recent[digest, asked.is_again] = _Recent(asked.shard_id, loop.create_future())
                 self._waiting.append(_Waiting(asked, recent.done))
             elif recent.shard_id != asked.shard_id:
                 equal[digest] = asked
@@ -357,7 +359,7 @@ class OnlineAnnotator(Annotator):
         for key, entry in entries.items():
             asked = self._by_key[key].asked
             # A second question may be the same request as the first one, whose answers are paid for, too.
-            name = f"{request.key}-again" if asked.again else request.key
+            name = f"{request.key}-again" if asked.is_again else request.key
             by_object[asked.shard_id, name].append(entry)
         await asyncio.gather(
             *(self._write_journal(shard_id, name, group) for (shard_id, name), group in by_object.items())
@@ -376,11 +378,6 @@ class OnlineAnnotator(Annotator):
     def _entry(
         self, annotation: Annotation, waiting: _Waiting, answer: GeminiAnswer, share: int
     ) -> JournalEntry:
-        return answered(
-            annotation,
-            crop_sha256(waiting.asked.crop.jpeg),
-            answer,
-            share,
-            cost_usd(answer.usage, self._settings),
-            self._resolved,
-        )
+        asked, cost = waiting.asked, cost_usd(answer.usage, self._settings)
+        entry = answered(annotation, crop_sha256(asked.crop.jpeg), answer, share, cost, self._resolved)
+        return entry if asked.first is None else better_of(asked.first, entry, self._schema)

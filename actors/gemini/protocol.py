@@ -39,12 +39,17 @@ class AskedCrop:
     Attributes:
         shard_id: Id of the crop's shard.
         crop: The crop as it was committed. Its key identifies the person.
-        again: Whether it is asked about a second time, because the first answer breaks a rule.
+        first: The first answer if it is asked about a second time, because that answer breaks a rule.
     """
 
     shard_id: str
     crop: Crop
-    again: bool = False
+    first: JournalEntry | None = None
+
+    @property
+    def is_again(self) -> bool:
+        """Whether it is asked about a second time."""
+        return self.first is not None
 
 
 @dataclass(frozen=True, slots=True)

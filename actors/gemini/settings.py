@@ -69,7 +69,7 @@ class GeminiSettings(Section):
     reask_violations: bool = Field(
         False,
         description="Whether Gemini is asked once more about a person whose answer breaks a rule of the "
-        "schema. The answer that breaks fewer is kept. Batch mode doesn't ask again.",
+        "schema. The answer that breaks fewer is kept.",
     )
     prompt: str | None = Field(
         None,

@@ -260,8 +260,10 @@ def _keep_better(texts: _Texts, digest: str, text: str) -> None:
         texts[key] = text
 
 
-def _rank(text: str) -> tuple[bool, str]:
-    return json.loads(text)["annotation"]["status"] != "ok", text
+def _rank(text: str) -> tuple[bool, int, str]:
+    answer = json.loads(text)
+    # An answer that was chosen from several has their cost.
+    return answer["annotation"]["status"] != "ok", -answer["provenance"].get("answers", 1), text
 
 
 def _table(texts: _Texts) -> pa.Table:

@@ -19,6 +19,7 @@ from actors.gemini.backlog.claims import Claim
 from actors.gemini.backlog.pending_shard import PendingShard, pending_shard
 from actors.gemini.camera_settings import GeminiCameras
 from actors.gemini.protocol import Answers, AskedCrop, DrainTask, Person, Stop
+from actors.gemini.second_answers import broken_rules
 from actors.gemini.settings import ANNOTATOR, ResolvedGemini
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage.commit_record import read_record
@@ -155,23 +156,11 @@ class ShardDrainer:
         Returns:
             The better one of both answers, with the cost of both, for the persons with a second answer.
         """
-        broken = {digest: count for digest, entry in first.items() if (count := self._broken_rules(entry))}
+        broken = {c: entry for c, entry in first.items() if broken_rules(entry.annotation, self.schema)}
         crops = {digest: crop for _, crop in waiting if (digest := crop_sha256(crop.jpeg)) in broken}
         if not crops:
             return {}
-        second = (await ask([AskedCrop(shard_id, crop, again=True) for crop in crops.values()])).entries
-        return {
-            digest: (
-                entry.with_cost_of(first[digest])
-                if entry.annotation.status == "ok" and self._broken_rules(entry) < broken[digest]
-                else first[digest].with_cost_of(entry)
-            )
-            for digest, entry in second.items()
-        }
-
-    def _broken_rules(self, entry: JournalEntry) -> int:
-        annotation = entry.annotation
-        return len(self.schema.violations(annotation.values)) if annotation.status == "ok" else 0
+        return (await ask([AskedCrop(shard_id, c, broken[digest]) for digest, c in crops.items()])).entries
 
     def _commit(self, block: ShardBlock, shard: PendingShard) -> ShardSummary:
         return self.committer.commit(block.with_answers(ANNOTATOR, shard.table(self.schema, self.resolved)))
