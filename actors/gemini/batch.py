@@ -30,9 +30,8 @@ from actors.gemini.answer_journal import JournalEntry, write_journal
 from actors.gemini.api.answer import GeminiAnswer
 from actors.gemini.api.batch_jobs import BatchJob, display_name, group_requests, request_line
 from actors.gemini.api.client import GeminiClient, read_api_key
-from actors.gemini.api.packing import Crop, PackedRequest, halves, pack
+from actors.gemini.api.packing import Crop, PackedRequest, halves
 from actors.gemini.api.refused_arguments import remedy_of
-from actors.gemini.api.shown_crops import shown_crop
 from actors.gemini.api.tokens import OutputEstimate, cost_usd, estimate_input_tokens, request_cost
 from actors.gemini.api.unusable_answers import UnusableAnswers
 from actors.gemini.backlog.claims import BEAT_S, Claims
@@ -46,7 +45,7 @@ from actors.gemini.batch_records import (
     open_batches,
     read_batch,
 )
-from actors.gemini.batch_requests import BatchRun, known_answers, rebuild, slices
+from actors.gemini.batch_requests import BatchRun, known_answers, rebuild, shown_requests, slices
 from actors.gemini.egress_log import egress_of, record_egress
 from actors.gemini.job_runner import JobRunner
 from actors.gemini.protocol import Annotator, Answers, AskedCrop, DrainTask, Progress, Stop
@@ -186,10 +185,11 @@ class BatchAnnotator(Annotator):
             await self._resume(record, await self._jobs.find(record), done)
         free = set(await self._claim([task.shard_id for task in tasks]))
         tasks = [task for task in tasks if task.shard_id in free]
-        for crops in slices(self._waiting(tasks), _CROPS_IN_MEMORY):
+        groups = slices(self._waiting(tasks), _CROPS_IN_MEMORY)
+        # In threads, so that the run can ask meanwhile how far the annotator is.
+        while crops := await asyncio.to_thread(next, groups, None):
             self._asked = {asked.crop.key: asked for asked in crops}
-            shown = (Crop(a.crop.key, shown_crop(a.crop.jpeg, self._settings)) for a in crops)
-            requests = list(pack(shown, self._settings.persons_per_request, self._settings.seed))
+            requests = await asyncio.to_thread(shown_requests, crops, self._settings)
             while requests and done.stop is None:
                 requests = await self._ask(requests, done)
 
@@ -314,8 +314,8 @@ class BatchAnnotator(Annotator):
 
     async def _resume(self, record: BatchRecord, job: BatchJob | None, done: BatchRun) -> None:
         """Finish a job that another run has begun. What has to be asked again is asked as any other crops."""
-        requests, self._asked = rebuild(record, self._drainer, self._settings)
-        self._second.know(known_answers(record, self._drainer))
+        requests, self._asked = await asyncio.to_thread(rebuild, record, self._drainer, self._settings)
+        self._second.know(await asyncio.to_thread(known_answers, record, self._drainer))
         await self._finish(record, job, requests, done)
 
     def _leave(self, record: BatchRecord) -> None:

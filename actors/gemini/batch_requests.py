@@ -62,6 +62,12 @@ def rebuild(
     return requests, asked
 
 
+def shown_requests(crops: Iterable[AskedCrop], settings: GeminiSettings) -> list[PackedRequest]:
+    """Make the pictures of crops and pack them into requests."""
+    shown = (Crop(asked.crop.key, shown_crop(asked.crop.jpeg, settings)) for asked in crops)
+    return list(pack(shown, settings.persons_per_request, settings.seed))
+
+
 def known_answers(record: BatchRecord, drainer: ShardDrainer) -> dict[str, JournalEntry]:
     """Return the paid answers about the crops of a job, which asks about some of them once more."""
     of_shard: dict[str, set[str]] = defaultdict(set)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.fingerprint import crop_sha256
+from actors.gemini import batch_requests
 from actors.gemini.answer_journal import JournalEntry, find_paid
 from actors.gemini.api.model_families import price_of
-from actors.gemini.protocol import Answers, AskedCrop, DrainTask
+from actors.gemini.api.shown_crops import shown_crop
+from actors.gemini.backlog.listing import read_backlog
+from actors.gemini.protocol import Answers, AskedCrop, DrainTask, Stop
 from actors.gemini.settings import GeminiSettings, resolve_gemini
 from actors.storage.object_store import ObjectStore
 from tests.servers.gemini_clock import ServerClock
@@ -253,6 +257,32 @@ def test_online_mode_leaves_the_crops_of_open_jobs_alone_and_takes_the_answers_o
         drained = asyncio.run(drainer(store, server).drain(DrainTask("shard-0"), ask))
         assert (drained.waiting, drained.answered, asked) == (0, 8, [])
         assert len(server.batches.jobs) == 1
+
+
+def test_batch_mode_says_how_far_it_is_while_it_makes_pictures(store, monkeypatch):
+    asked = threading.Event()
+
+    def slow(jpeg: bytes, settings: GeminiSettings) -> bytes:
+        # This would wait in vain if the annotator's event loop made the pictures.
+        assert asked.wait(30)
+        return shown_crop(jpeg, settings)
+
+    monkeypatch.setattr(batch_requests, "shown_crop", slow)
+    with server_of() as server:
+        one, found = batch_annotator(store, server), drainer(store, server)
+        tasks = [DrainTask(s.shard_id) for s in read_backlog(store, found.resolved, found.cameras)]
+
+        async def run() -> Stop | None:
+            collecting = asyncio.create_task(one.collect(tasks))
+            await asyncio.sleep(0)
+            await one.progress()
+            asked.set()
+            stop = await collecting
+            await one.finish()
+            return stop
+
+        assert asyncio.run(run()) is None
+    assert len(paid(store)) == PERSONS
 
 
 @pytest.mark.ray

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -50,6 +52,18 @@ def test_a_face_is_found_and_loses_its_features_and_the_rest_stays(portrait):
     assert (blurred[300:] == portrait[300:]).mean() > 0.9
     # What was passed stays as it was.
     assert cv2.Laplacian(portrait[y0:y1, x0:x1], cv2.CV_64F).var() == edges
+
+
+def test_pictures_that_are_made_at_the_same_time_are_those_made_one_by_one(portrait):
+    pictures = [cv2.resize(portrait, (side, side)) for side in (96, 128, 192, 256)]
+    expected = [blur_faces(picture) for picture in pictures]
+    face_blurring._detector.cache_clear()
+    output = sys.stdout
+    with ThreadPoolExecutor(4) as pool:
+        blurred = list(pool.map(blur_faces, pictures))
+    assert all(np.array_equal(one, other) for one, other in zip(blurred, expected, strict=True))
+    assert sys.stdout is output
+    assert face_blurring._detector.cache_info().misses == 1
 
 
 def test_what_is_sent_is_blurred_and_scaled_and_nothing_is_sent_that_cannot_be(portrait):

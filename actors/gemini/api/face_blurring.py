@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 from collections.abc import Collection
 from functools import cache
 from importlib.util import find_spec
@@ -95,7 +96,8 @@ def find_faces(image: MatLike) -> list[tuple[float, float, float, float]]:
     Args:
         image: BGR, uint8, of shape (height, width, 3).
     """
-    detector = _detector()
+    with _LOADING:
+        detector = _detector()
     found = []
     scales = {max(1.0, side / max(image.shape[:2])) for side in _SIDES_PX}
     for scale in sorted(scales):
@@ -105,6 +107,10 @@ def find_faces(image: MatLike) -> list[tuple[float, float, float, float]]:
         boxes, _ = detector(shown, threshold=_THRESHOLD)
         found += [tuple(float(edge) / scale for edge in box[:4]) for box in boxes]
     return found
+
+
+_LOADING = threading.Lock()
+"""Held while the detector is loaded, which replaces the standard output of all threads."""
 
 
 @cache
