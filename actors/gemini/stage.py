@@ -162,13 +162,18 @@ class BacklogWorker:
         """Add shards to the backlog."""
         self._offered.extend(tasks)
 
-    def advance(self, timeout_s: float = 0.0) -> list[Drained]:
-        """Start the shards that can start, and return those that have finished, after at most `timeout_s`.
+    def advance(self, watch: StallWatch) -> list[Drained]:
+        """Start the shards that can start, and return those that have finished, beside other work of the run.
 
-        Once the stage has stopped, shards in progress still finish, but no others start. If the annotator
-        waits for all shards, nothing starts before `finish`.
+        The run is told if nothing moves, but goes on with its other work. Once the stage has stopped, shards
+        in progress still finish, but no others start. If the annotator waits for all shards, nothing starts
+        before `finish`.
         """
-        return [] if self._waits_for_all else self._advance(timeout_s)
+        if self._waits_for_all:
+            return []
+        finished = self._advance(timeout_s=0.0)
+        self._look(watch, may_end=False)
+        return finished
 
     def _advance(self, timeout_s: float) -> list[Drained]:
         now = time.monotonic()
@@ -228,7 +233,7 @@ class BacklogWorker:
     def _has_more(self) -> bool:
         return bool(self._offered) or any(claimed.claim == "unknown" for claimed in self._claimed)
 
-    def _look(self, watch: StallWatch) -> None:
+    def _look(self, watch: StallWatch, may_end: bool = True) -> None:
         """Ask how far the annotator is, without waiting for its answer, and look whether anything moves."""
         if self._asked_progress is None:
             self._asked_progress = self._annotator.progress.remote()
@@ -238,9 +243,11 @@ class BacklogWorker:
             except ray.exceptions.RayActorError:  # The actor of another run has ended with that run.
                 self._annotator = self._find_annotator()
             self._asked_progress = None
-            watch.look(self._progress, self._finished, [task.shard_id for task in self._running.values()])
+            found = self._progress
         else:
-            watch.look(None, self._finished, [task.shard_id for task in self._running.values()])
+            found = None
+        in_progress = [task.shard_id for task in self._running.values()]
+        watch.look(found, self._finished, in_progress, may_end)
 
     def _collect(
         self, said: Callable[[GeminiRun, int], None], watch: StallWatch, poll_s: float

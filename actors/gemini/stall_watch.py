@@ -43,13 +43,20 @@ class StallWatch:
         self._moved_at = now()
         self._warned = False
 
-    def look(self, progress: Progress | None, shards_done: int, in_progress: Sequence[str]) -> None:
+    def look(
+        self,
+        progress: Progress | None,
+        shards_done: int,
+        in_progress: Sequence[str],
+        may_end: bool = True,
+    ) -> None:
         """Look at the stage. Call this every few seconds.
 
         Args:
             progress: What the annotator said, or None if it has not answered.
             shards_done: Number of shards that were worked off.
             in_progress: Ids of the shards in progress.
+            may_end: Whether the run ends if nothing moves. It goes on while it has other work.
 
         Raises:
             StalledError: Nothing has moved for `fail_s` seconds. The message names the shards.
@@ -60,12 +67,15 @@ class StallWatch:
             if seen != self._seen or progress.wait_s > 0:
                 self._moved_at = now + progress.wait_s
                 self._seen, self._warned = seen, False
+        if not in_progress and not may_end:
+            # A stage without work may get some from the run later.
+            self._moved_at = now
         waited_s = now - self._moved_at
         if waited_s <= self._warning_s:
             return
         shards = ", ".join(in_progress[:_SHOWN]) or "none"
         text = f"gemini: nothing moved for {duration(waited_s)}; shards in progress: {shards}"
-        if waited_s > self._fail_s:
+        if may_end and waited_s > self._fail_s:
             raise StalledError(f"{text}; answers that came are kept: run the same command again")
         if not self._warned:
             self._warned = True

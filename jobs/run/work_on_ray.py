@@ -105,6 +105,7 @@ def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
                 crop_restorer,
             )
             gemini.offer(backlog.at_once())
+        stalls = StallWatch(settings.run.stall_warning_s, settings.run.stall_fail_s, display.say)
         for summary in watch(
             summaries,
             _snapshots(context),
@@ -117,11 +118,10 @@ def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
             log.info("shard", extra=dataclasses.asdict(summary) | {"counts": summary.counts.model_dump()})
             if gemini is not None and backlog is not None:
                 gemini.offer(backlog.committed(summary))
-                gemini.advance()
+                gemini.advance(stalls)
         if gemini is None or backlog is None:
             return GeminiRun()
         gemini.offer(backlog.afterwards())
-        stalls = StallWatch(settings.run.stall_warning_s, settings.run.stall_fail_s, display.say)
         return gemini.finish(GeminiDisplay(display.say), stalls)
 
 

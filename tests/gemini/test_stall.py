@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 
 import pytest
 
@@ -26,9 +27,16 @@ class Watched:
         self.said: list[str] = []
         self.watch = StallWatch(600, 3600, self.said.append, lambda: self.time)
 
-    def look(self, after_s: float, progress: Progress | None, shards_done: int = 0) -> None:
+    def look(
+        self,
+        after_s: float,
+        progress: Progress | None,
+        shards_done: int = 0,
+        in_progress: Sequence[str] = ("shard-7",),
+        may_end: bool = True,
+    ) -> None:
         self.time += after_s
-        self.watch.look(progress, shards_done, ["shard-7"])
+        self.watch.look(progress, shards_done, in_progress, may_end)
 
 
 def test_a_stage_that_does_not_move_is_told_of_once_and_then_ends():
@@ -48,6 +56,23 @@ def test_an_annotator_that_does_not_answer_is_a_stall_too():
     assert len(watched.said) == 1
     with pytest.raises(StalledError):
         watched.look(3000, None)
+
+
+def test_a_stage_that_does_not_move_beside_other_work_is_told_of_and_ends_afterwards():
+    watched = Watched()
+    for _ in range(40):
+        watched.look(100, Progress(steps=3), may_end=False)
+    assert len(watched.said) == 1
+    with pytest.raises(StalledError):
+        watched.look(100, Progress(steps=3))
+
+
+def test_a_stage_without_work_is_not_stalled_beside_other_work():
+    watched = Watched()
+    for _ in range(40):
+        watched.look(100, Progress(), in_progress=(), may_end=False)
+    watched.look(100, Progress())
+    assert watched.said == []
 
 
 @pytest.mark.parametrize("moves", ["steps", "shards"])
