@@ -261,6 +261,37 @@ def test_days_of_two_outputs_with_outages_refusals_and_new_keys_use_the_quota_an
     assert set(answered(server.journal).values()) == {1}
 
 
+def test_a_budget_holds_over_days_with_outages_refusals_and_kills(output, monkeypatch):
+    a_day, budget = 60, 0.21
+    clock = ServerClock(NOON, speed=0)
+    monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    faults = [
+        Fault("unavailable", None, retry_after_s=1, since=NOON + 120, until=NOON + 720),
+        Fault("rate_bare", 2, since=NOON + A_DAY_S + 30),
+        Fault("missing_item", 3, since=NOON + A_DAY_S + 60),
+    ]
+    limits = {"requests_per_minute": 10, "requests_per_day": a_day}
+    stops = []
+    with gemini_server(requests_per_day=a_day, clock=clock, faults=faults) as server:
+
+        async def a_day_of(day: int) -> str:
+            """Ask until the day or the budget is spent. The annotator ends without a word, as in a kill."""
+            one = annotator(output, server, persons_per_request=4, max_cost_usd=budget, **limits)
+            crops = [jpeg(10_000 * day + n) for n in range(400)]
+            stop = (await one.ask(asked(crops, f"day-{day}"))).stop
+            assert stop is not None
+            return stop.kind
+
+        while "budget" not in stops:
+            stops.append(asyncio.run(a_day_of(len(stops))))
+            clock.set(start=NOON + A_DAY_S * len(stops))
+    costs = [cost_usd(TokenUsage(*seen.usage), GeminiSettings()) for seen in server.counted]
+    assert len(stops) >= 3
+    assert 0.9 * budget <= sum(costs) <= budget + max(costs)
+    assert max(server.counted_by_day().values()) <= a_day
+    assert min(list(server.counted_by_day().values())[:-1]) >= 0.95 * a_day
+
+
 def test_a_wrong_key_costs_the_project_no_request(output, monkeypatch, clock):
     with gemini_server(clock=clock, faults=[Fault("invalid_key")]) as server:
         refused, _ = ask_and_finish(output, server, monkeypatch, 8)
