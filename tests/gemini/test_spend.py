@@ -47,6 +47,38 @@ def test_a_run_exceeds_its_budget_by_less_than_one_request(tmp_path):
     assert round(spent.unknown_usd, 6) == 0
 
 
+def test_a_budget_that_is_far_away_needs_few_writes_and_is_kept(tmp_path):
+    class Counting(ObjectStore):
+        writes = 0
+
+        def replace(self, path: str, content: bytes, etag: str) -> str:
+            Counting.writes += 1
+            return super().replace(path, content, etag)
+
+    async def run() -> int:
+        holder = Quota(place(Counting(str(tmp_path))), LIMITS, clock=SimulatedClock())
+        await holder.begin_run("a", OUT)
+        # Requests that cost all that they may.
+        count = await spend_until_refused(holder, 900 * 4 * CENT, 4 * CENT)
+        assert (await holder.end_run()).counted_usd == 900 * 4 * CENT
+        return count
+
+    assert asyncio.run(run()) == 900
+    assert Counting.writes <= 900 / 2
+
+
+def test_a_request_that_may_cost_more_than_its_lease_counts_gets_another_lease(tmp_path):
+    async def run() -> RunSpend:
+        holder = await begun(tmp_path, SimulatedClock(), "a")
+        for _ in range(31):
+            assert not isinstance(await holder.reserve(1, COST, 1000.0), NotNow)
+        large = RequestCost(10 * CENT, 400 * CENT)
+        assert not isinstance(await holder.reserve(1, large, 1000.0), NotNow)
+        return await holder.end_run()
+
+    assert asyncio.run(run()).unknown_usd == (31 * 4 + 400) * CENT
+
+
 def test_requests_in_flight_are_counted_at_the_most_they_may_cost(tmp_path):
     async def run() -> None:
         holder = await begun(tmp_path, SimulatedClock(), "a")

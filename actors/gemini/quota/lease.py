@@ -68,6 +68,7 @@ class HeldLease:
 
     `tokens` maps the number of each request that was handed out to its input tokens. `counted_tokens` is
     the total that the ledger counts for the lease, and `cost` what it counts for each of its requests.
+    `most_usd` is the most that the requests handed out may cost.
     """
 
     lease: Lease
@@ -77,6 +78,7 @@ class HeldLease:
     cost: RequestCost = NO_COST
     tokens: dict[int, int] = field(default_factory=dict)
     handed_out: int = 0
+    most_usd: float = 0.0
 
     @property
     def left(self) -> int:
@@ -87,10 +89,13 @@ class HeldLease:
         """Hand out the next request, or return None if the lease has expired or has too little left."""
         in_time = self.granted_at <= now <= self.lease.sent_by
         fits = self.spent_tokens + tokens <= self.lease.tokens and len(self.tokens) < self.lease.requests
-        if not (in_time and fits):
+        # Rounding must not keep the last request of a lease from being handed out.
+        is_paid = self.most_usd + cost.most_usd <= self.cost.most_usd * self.lease.requests * (1 + 1e-9)
+        if not (in_time and fits and is_paid):
             return None
         reservation = Reservation(self.lease.lease_id, self.handed_out, now, tokens, cost)
         self.handed_out += 1
+        self.most_usd += cost.most_usd
         self.tokens[reservation.number] = tokens
         self.last_sent_at = now
         return reservation

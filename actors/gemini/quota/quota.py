@@ -44,6 +44,7 @@ from actors.gemini.quota.spend import (
     NO_COST,
     RequestCost,
     SpendChange,
+    affordable,
     answered,
     sent,
     timed_out,
@@ -332,10 +333,10 @@ class Quota:
     ) -> tuple[Ledger, _Granted | NotNow]:
         wanted = min(self._lease_size, largest_lease(self.limits))
         if budget_usd is not None:
-            wanted = 1
             run = ledger.runs.get(self.run_id, RunSpend(output=""))
             if run.spent_usd >= budget_usd:
                 return ledger, NotNow(now, "budget_in_flight" if self._in_flight else "budget")
+            wanted = affordable(wanted, budget_usd - run.spent_usd, cost)
         granted = grant(ledger, self.limits, now, tokens, wanted)
         if isinstance(granted, NotNow):
             return ledger, granted

@@ -9,6 +9,9 @@ from actors.gemini.quota.ledger import Ledger, RunSpend
 _KEPT_S = 7 * 86_400.0
 """How long a run that was interrupted is continued by the next one, and how long ended runs are kept."""
 
+_LEASE_SHARE = 1 / 20
+"""Share of what is left of a run's budget that one lease may cost."""
+
 
 @dataclass(frozen=True, slots=True)
 class RequestCost:
@@ -65,6 +68,17 @@ def unbilled(cost: RequestCost) -> SpendChange:
 def timed_out(cost: RequestCost) -> SpendChange:
     """Return the change when nobody waits for an answer any more that the server may bill nevertheless."""
     return SpendChange(0.0, 0.0, cost.expected_usd - cost.most_usd)
+
+
+def affordable(wanted: int, left_usd: float, cost: RequestCost) -> int:
+    """Return how many requests a lease may have of those that are wanted.
+
+    All of them may cost a small share of what is left of the budget, because after a kill a whole lease
+    counts as spent. A run can exceed its budget by one request, so a lease always has one.
+    """
+    if not cost.most_usd:
+        return wanted
+    return max(1, min(wanted, int(left_usd * _LEASE_SHARE / cost.most_usd)))
 
 
 def with_spend(ledger: Ledger, run_id: str, change: SpendChange, now: float) -> Ledger:
