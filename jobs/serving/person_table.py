@@ -127,10 +127,11 @@ class PersonTable:
         return self.rows([row[0] for row in found])
 
     def answers(self, person: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the consolidated row of a person, with the answers of all annotators."""
+        """Return the consolidated row of a person, without the time, with the answers of all annotators."""
         with self._database.cursor() as cursor:
             cursor.execute(
-                "SELECT * FROM source WHERE shard_id = ? AND frame_key = ? AND person_index = ?",
+                "SELECT * EXCLUDE (captured_at) FROM source "
+                "WHERE shard_id = ? AND frame_key = ? AND person_index = ?",
                 [person[name] for name in _KEY],
             )
             names = [column[0] for column in cursor.description or ()]

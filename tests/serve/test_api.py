@@ -135,7 +135,10 @@ def test_persons_come_page_by_page_in_the_order_of_frames(client: Client):
         ([equals("rule", "any")], 6),
         ([equals("rule", "exact_age within age_group")], 6),
         ([equals("verdict", "min_height")], 6),
-        ([equals("hour", None)], 18),
+        ([equals("hour", None)], 6),
+        ([equals("hour", 9)], 12),
+        ([equals("day", "2026-05-02")], 6),
+        ([{"column": "captured_at", "operator": ">=", "value": "2026-05-01T12:00"}], 6),
         ([{"column": "gender", "operator": "!=", "value": "female"}], 9),
     ],
 )
@@ -222,6 +225,7 @@ def test_a_person_has_both_answers_the_whole_frame_and_neighbours(client: Client
     assert [other["id"] for other in person["frame"]] == [0, 1, 2]
     assert [dropped["reason"] for dropped in person["dropped"]] == ["min_height"]
     assert "exact_age within age_group" in person["rules"]
+    assert person["captured_at"] == "2026-05-01 09:30:00"
     assert (person["previous"], person["next"], person["count"]) == (None, 1, 18)
 
 
