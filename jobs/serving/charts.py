@@ -60,9 +60,11 @@ class Charts:
         Raises:
             ConfigError: There is no such column.
         """
-        where = self._conditions.where(view, without=column)
         if column == RULE:
             return self._rules(view)
+        if column == VERDICT:
+            self._table.load_dropped()
+        where = self._conditions.where(view, without=column)
         expression = self._conditions.expression(column)
         width = self._widths.get(column)
         if width is not None:

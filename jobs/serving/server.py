@@ -115,7 +115,7 @@ class _Page:
         # Decisions are made one after the other, in the order of the requests.
         self._deciding = asyncio.Lock()
         folder = files("jobs.serving") / "page"
-        self._files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+        self._files = {file.name: file.read_bytes() for file in folder.iterdir() if _type_of(file.name)}
 
     def routes(self, base: str) -> list[web.RouteDef]:
         """Return the routes under a path."""
@@ -138,7 +138,7 @@ class _Page:
         content = self._files.get(name)
         if content is None:
             raise web.HTTPNotFound
-        return web.Response(body=content, content_type=_TYPES[name.rpartition(".")[2]], charset="utf-8")
+        return web.Response(body=content, content_type=_type_of(name), charset="utf-8")
 
     async def _thumbnail(self, request: web.Request) -> web.Response:
         row = await self._read(partial(self._session.person_row, int(request.match_info["id"])))
@@ -200,6 +200,10 @@ async def _body(request: web.Request, kind: type[_Model]) -> _Model:
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(text="send application/json")
     return kind.model_validate_json(await request.read() or b"{}")
+
+
+def _type_of(name: str) -> str | None:
+    return _TYPES.get(name.rpartition(".")[2])
 
 
 def _json(content: object) -> web.Response:

@@ -150,8 +150,9 @@ class Session:
         return [asdict(self._loaded.charts.chart(view, column)) for column in columns]
 
     def queue(self, view: View) -> dict[str, Any]:
-        """Return how far the review of a view's queue has come."""
-        return asdict(self._loaded.review.state(view))
+        """Return how far the review of a view's queue has come, and the sizes of all queues."""
+        review = self._loaded.review
+        return {**asdict(review.state(view)), "sizes": review.sizes()}
 
     def person_row(self, number: int) -> dict[str, Any]:
         """Return the row of a person.

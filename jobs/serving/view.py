@@ -159,13 +159,14 @@ class Conditions:
             ConfigError: A condition names no column, or has a value of another type.
         """
         given = [c for c in view.conditions if c.column != without]
+        # Bars of a chart are also of those who are left out otherwise.
         named = {condition.column for condition in view.conditions}
         parts: list[str] = [f"({QUEUES[view.queue].condition})"]
         parameters: list[object] = []
-        if VERDICT not in named:
+        if VERDICT not in named and without != VERDICT:
             parts.append(f"{VERDICT} = '{KEPT}'")
         # Whom an audit draws must not depend on what was decided since.
-        if IS_PERSON not in named and view.queue != "audit":
+        if IS_PERSON not in named and without != IS_PERSON and view.queue != "audit":
             parts.append(f"{IS_PERSON} IS NOT FALSE")
         for column in dict.fromkeys(condition.column for condition in given):
             of_column = [condition for condition in given if condition.column == column]

@@ -180,6 +180,19 @@ def test_charts_count_the_selection_and_keep_their_own_bars(client: Client):
                             "at most one of hood, headscarf": 0}  # fmt: skip
 
 
+def test_charts_of_verdicts_and_of_those_who_are_no_person_keep_all_bars(client: Client):
+    client.ask("decide", kind="not_a_person", ids=[2, 5])
+    verdict, is_person = client.ask("charts", columns=["verdict", "is_person"])
+    assert {bar["value"]: bar["count"] for bar in verdict["bars"]} == {"kept": 16, "min_height": 6}
+    assert {bar["value"]: bar["count"] for bar in is_person["bars"]} == {True: 16, False: 2}
+
+
+def test_only_the_files_of_the_page_are_served(client: Client):
+    assert client.get("main.js")[0] == 200
+    for name in ("__init__.py", "no_such.js", "../server.py", "..%2Fserver.py"):
+        assert client.get(name)[0] in (403, 404), name
+
+
 def test_a_bar_is_the_filter_of_its_persons(client: Client):
     for column in ("gender", "camera", "exact_age", "gender_confidence", "certainty", "decided", "hour"):
         (chart,) = client.ask("charts", columns=[column])
@@ -358,6 +371,7 @@ def test_the_next_hundred_are_expected_to_change_like_those_before(client: Clien
     client.ask("decide", kind="confirm", ids=[first], view=view)
     client.ask("decide", kind="value", ids=[second], attribute="exact_age", value=30, view=view)
     after = client.ask("queue", view=view)
+    assert (before["sizes"]["violations"], after["sizes"]["violations"]) == (6, 4)
     assert (after["left"], after["decided"], after["changed"], after["next"]) == (4, 2, 1, 4)
     share, low, high = after["expected"]
     assert share == pytest.approx(2)

@@ -93,6 +93,16 @@ def test_a_click_on_a_bar_shows_its_persons_and_another_one_all(page: Page):
     expect(page.locator("#wall-title")).to_have_text("18 persons")
 
 
+def test_persons_of_a_time_are_shown(page: Page):
+    page.get_by_text("More about the persons").click()
+    page.get_by_label("From (UTC)").fill("2026-05-02T00:00")
+    page.get_by_role("button", name="Show this time").click()
+    expect(page.locator("#wall-title")).to_have_text("6 persons")
+    page.get_by_role("button", name="Region of interest: min height, 2 persons").click()
+    expect(page.locator("#wall-title")).to_have_text("2 persons")
+    expect(page.locator("#wall .mark").first).to_have_text("dropped: min height")
+
+
 def test_thumbnails_are_shown(page: Page):
     image = page.locator("#wall .tile img").first
     expect(image).to_be_visible()

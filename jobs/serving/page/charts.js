@@ -5,6 +5,7 @@ import { byId, count, element, fill, persons, say, shown, words } from "./dom.js
 import { state, view } from "./state.js";
 
 const TITLES = {
+  captured_at: "Time (UTC)",
   hour: "Hour (UTC)",
   day: "Day (UTC)",
   certainty: "Certainty of the least certain attribute",
@@ -40,7 +41,7 @@ export function label(column, bar) {
     const high = Math.round(bar.above * 100) / 100;
     return bar.above > 2 ? `${bar.value} to ${high - 1}` : `${bar.value} to ${high}`;
   }
-  return shown(bar.value);
+  return column === "verdict" ? words(bar.value) : shown(bar.value);
 }
 
 export function titleOf(column) {
@@ -93,6 +94,26 @@ function toggled(column, bar, on) {
   return [...kept, ...wanted];
 }
 
+/** Return fields for the earliest and the latest time. */
+function times(change) {
+  const given = (operator) => state.conditions.find((one) => one.column === "captured_at" && one.operator === operator);
+  const field = (id, operator) => element("input", { type: "datetime-local", id, value: given(operator)?.value ?? "" });
+  const from = field("time-from", ">=");
+  const to = field("time-to", "<");
+  const submit = (event) => {
+    event.preventDefault();
+    const others = state.conditions.filter((one) => one.column !== "captured_at");
+    for (const [operator, input] of [[">=", from], ["<", to]]) {
+      if (input.value) others.push({ column: "captured_at", operator, value: input.value });
+    }
+    change(others);
+  };
+  return element("form", { class: "times", on: { submit } },
+    element("label", { for: "time-from", text: "From (UTC)" }), from,
+    element("label", { for: "time-to", text: "Before (UTC)" }), to,
+    element("button", { type: "submit", text: "Show this time" }));
+}
+
 /** Draw the charts anew. Groups that are folded are not asked for. */
 export async function showCharts(change) {
   const mine = ++latest;
@@ -115,7 +136,7 @@ export async function showCharts(change) {
       const always = name === "" ? columns.slice(0, 4) : columns.slice(0, 1);
       const more = element("details", { class: "more", open: open.has(name) },
         element("summary", { text: name === "" ? "More about the persons" : `More about ${words(name)}` }),
-        ...columns.slice(always.length).map(draw));
+        ...columns.slice(always.length).map(draw), name === "" ? times(change) : null);
       more.addEventListener("toggle", () => {
         if (more.open === open.has(name)) return;
         if (more.open) open.add(name);

@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 import { showCharts, showConditions } from "./charts.js";
 import { byId, element, fill, persons, say, words } from "./dom.js";
 import { isOpen, personKey, settle, showPerson } from "./person.js";
-import { showQueue, showQueues } from "./queues.js";
+import { showQueue } from "./queues.js";
 import { fromAddress, state, toAddress, view, viewKey } from "./state.js";
 import { loadWall, showTile, showWall } from "./wall.js";
 
@@ -61,7 +61,6 @@ async function changed(make, isLeaving = false) {
 
 /** Show what is around the wall: queues, charts, filters. */
 async function around() {
-  showQueues(actions);
   showConditions(actions.change);
   await Promise.all([showQueue(actions), showCharts(actions.change)]);
 }

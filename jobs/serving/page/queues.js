@@ -22,10 +22,12 @@ export function showQueues(actions) {
 /** Draw what the queue in view is, and how far its review has come. */
 export async function showQueue(actions) {
   const queue = state.about.queues.find((one) => one.name === state.queue);
+  const found = await ask("queue", { view: view() });
+  state.about.sizes = found.sizes;
+  showQueues(actions);
   const parts = [element("p", { class: "quiet", text: queue.meaning })];
   if (state.queue === "audit") parts.push(drawing(actions));
   if (state.queue !== "all") {
-    const found = await ask("queue", { view: view() });
     const done = found.decided ? `; ${count(found.decided)} decided, ${count(found.changed)} of them changed` : "";
     parts.push(element("p", { id: "left", text: `${count(found.left)} left${done}.` }));
     if (found.expected && found.left) {
