@@ -9,7 +9,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -128,22 +128,27 @@ class Output:
         order = "ORDER BY shard_id, frame_key, person_index"
         return duckdb.sql(f"SELECT {columns} FROM {table} WHERE {where} {order}").fetchall()
 
-    @contextmanager
-    def served(self) -> Iterator[Client]:
+    def served(self) -> AbstractContextManager[Client]:
         """A server of the output, in a thread."""
-        session = Session(self.store, "ann", self.cache, 1 << 24)
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever)
-        thread.start()
-        served = asyncio.run_coroutine_threadsafe(start(session, "127.0.0.1", 0), loop).result()
-        try:
-            yield Client(served.address)
-        finally:
-            asyncio.run_coroutine_threadsafe(served.runner.cleanup(), loop).result()
-            session.close()
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+        return served(self.store, self.cache)
+
+
+@contextmanager
+def served(store: ObjectStore, cache: Path) -> Iterator[Client]:
+    """A server of an output, in a thread."""
+    session = Session(store, "ann", cache, 1 << 24)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    running = asyncio.run_coroutine_threadsafe(start(session, "127.0.0.1", 0), loop).result()
+    try:
+        yield Client(running.address)
+    finally:
+        asyncio.run_coroutine_threadsafe(running.runner.cleanup(), loop).result()
+        session.close()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 class Client:
