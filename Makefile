@@ -67,6 +67,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.crops
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.gemini
+	$(BIN)/python -m benchmarks.serve
 
 # A SeaweedFS server on this machine, with credentials, until Ctrl-C.
 s3: $(VENV)/.installed

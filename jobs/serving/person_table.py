@@ -225,9 +225,11 @@ class PersonTable:
         """Return consolidated rows of some shards, with ids, shard by shard."""
         with self._database.cursor() as cursor:
             return cursor.sql(
-                "SELECT p.id, s.* FROM source AS s JOIN persons AS p "
+                "WITH numbers AS (SELECT id, shard_id, frame_key, person_index FROM persons "
+                f"WHERE list_contains($1, shard_id) AND verdict = '{KEPT}') "
+                "SELECT numbers.id, s.* FROM source AS s JOIN numbers "
                 "USING (shard_id, frame_key, person_index) "
-                "WHERE s.shard_id IN (SELECT unnest($1)) ORDER BY p.id",
+                "WHERE s.shard_id BETWEEN list_min($1) AND list_max($1) ORDER BY numbers.id",
                 params=[sorted(shard_ids)],
             ).to_arrow_table()
 
