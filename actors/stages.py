@@ -26,6 +26,7 @@ from actors.commit.committer import Committer
 from actors.cuda import require_cuda
 from actors.detect.restored_crops import CropRestorer
 from actors.detect.shard_detector import ShardDetector
+from actors.erasure.left_out import leave_out, read_left_out
 from actors.errors import ShardError, ShardUnavailableError, ShopframeError
 from actors.shard_block import ReportProgress, ShardBlock, Work
 from actors.smolvlm.shard_annotator import ShardAnnotator
@@ -112,7 +113,8 @@ def _detect(
     report_progress: ReportProgress,
 ) -> ShardBlock:
     if block.task.work == "detect":
-        return detector.detect(block, report_progress)
+        found = detector.detect(block, report_progress)
+        return leave_out(found, read_left_out(output, found.task.shard))
     block, record = load_committed(block, output)
     return crop_restorer.fill_crops(block, record) if block.task.work == "annotate" else block
 

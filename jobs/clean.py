@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs import command
+
+if TYPE_CHECKING:
+    from actors.storage.object_store import ObjectStore
+    from jobs.settings import Settings
 
 
 def clean(
@@ -29,12 +33,11 @@ def clean(
 ) -> None:
     """Delete what no commit record names and no running command may need."""
     from jobs.run.leftovers import LeftoverFinder
-    from jobs.run.run_record import read_run
     from jobs.run.sweep import delete_dead
 
-    store = command.output_of(command.load(config, overrides, output=output))
-    # Without it, this may be any folder, and what lies in it somebody's own.
-    read_run(store)
+    # The output must have a run: without one, this may be any folder, and what lies in it somebody's own.
+    loaded = command.load_as_last_run(config, overrides, output)
+    store = command.output_of(loaded)
     found = LeftoverFinder(store, older_than_hours * 3600).find_all()
     deleted, kept = _Tally(), _Tally()
     for leftover in found if dry_run else delete_dead(store, found):
@@ -52,6 +55,24 @@ def clean(
         typer.echo("\n".join(kept.lines("kept, because they may still be needed:")))
         if not dry_run:
             typer.echo("shopframe clean --dry-run lists each with its reason")
+    _retain(store, loaded.settings, dry_run)
+
+
+def _retain(store: ObjectStore, settings: Settings, dry_run: bool) -> None:
+    """Erase the persons that are older than `output.retain_days`."""
+    if settings.output.retain_days is None:
+        return
+    from actors.attributes import AttributeSchema
+    from jobs.erasing.erasing import Eraser
+    from jobs.erasing.selection import Selection
+    from jobs.erasing.words import retained
+
+    eraser = Eraser(store, AttributeSchema(settings.attributes), settings.consensus)
+    selection = Selection.of_retention(settings.output.retain_days)
+    done = eraser.look(selection)
+    if done.counts["persons"] and not dry_run:
+        done = eraser.erase(selection)
+    typer.echo("\n".join(retained(done, settings.output.retain_days, erased=not dry_run)))
 
 
 @dataclass(slots=True)

@@ -34,6 +34,7 @@ COMMANDS = (
     Entry("export", "Write a data set to train on, from the final values.", "jobs.export"),
     Entry("verify", "Check that the output is what its commit records say.", "jobs.verify"),
     Entry("clean", "Delete what no commit record names and no running command may need.", "jobs.clean"),
+    Entry("erase", "Remove persons from everything that the output holds.", "jobs.erase"),
     Entry("evaluate", "Measure the committed output against a ground-truth table.", "jobs.evaluate"),
     Entry("shards", "Pack loose images into WebDataset shards.", "jobs.shards"),
     Entry("config", "Validate the settings and print each one with its source.", "jobs.config"),

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,7 +34,13 @@ EXIT_STALLED = 3
 EXIT_INTERRUPTED = 130
 """The user or the system stopped the command. Committed shards are intact."""
 
+CACHE = Path("~/.cache/shopframe/serve")
+"""Default folder of the pictures and tables that `shopframe serve` keeps on this machine."""
+
 _INTERRUPTED = "interrupted; committed shards are intact. Run the same command again to continue"
+
+_OF_THE_LAST_RUN = ("output", "schema", "consensus")
+"""Sections of the configuration that derived data depend on."""
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -69,6 +76,21 @@ def load(
 
     options = {"input.uri": ("--input", source), "output.uri": ("--output", output)}
     return load_settings(config or (), overrides or (), options, base)
+
+
+def load_as_last_run(
+    config: list[str] | None, overrides: list[str] | None, output: str | None
+) -> LoadedSettings:
+    """Load settings of which those of derived data are those of the last run unless they are given.
+
+    Raises:
+        ConfigError: If a setting is wrong, or the output has no run.
+    """
+    from jobs.run.run_record import read_run
+
+    store = output_of(load(config, overrides, output=output))
+    earlier = {key: value for key, value in read_run(store).config.items() if key in _OF_THE_LAST_RUN}
+    return load(config, overrides, output=output, base=("run.json", earlier))
 
 
 def output_of(loaded: LoadedSettings) -> ObjectStore:

@@ -6,9 +6,6 @@ import typer
 
 from jobs import command
 
-_OF_THE_LAST_RUN = ("output", "schema", "consensus")
-"""Sections of the configuration that are those of the last run unless they are given."""
-
 
 def consolidate(
     output: command.Output = None, config: command.Config = None, overrides: command.Set = None
@@ -17,11 +14,9 @@ def consolidate(
     from actors.attributes import AttributeSchema
     from actors.storage import layout
     from jobs.run.consolidation import consolidate_output
-    from jobs.run.run_record import read_run
 
-    store = command.output_of(command.load(config, overrides, output=output))
-    earlier = {key: value for key, value in read_run(store).config.items() if key in _OF_THE_LAST_RUN}
-    settings = command.load(config, overrides, output=output, base=("run.json", earlier)).settings
+    loaded = command.load_as_last_run(config, overrides, output)
+    store, settings = command.output_of(loaded), loaded.settings
     schema = AttributeSchema(settings.attributes)
     done = consolidate_output(store, schema, settings.consensus, settings.output.keep_versions_days)
     typer.echo(

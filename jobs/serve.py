@@ -14,8 +14,6 @@ from jobs import command
 if TYPE_CHECKING:
     from jobs.serving.session import Session
 
-_CACHE = Path("~/.cache/shopframe/serve")
-
 
 def serve(
     output: command.Output = None,
@@ -30,7 +28,7 @@ def serve(
     ] = None,
     cache: Annotated[
         Path, typer.Option("--cache", help="Folder on this machine for pictures and copies of remote tables.")
-    ] = _CACHE,
+    ] = command.CACHE,
     cache_gib: Annotated[
         float, typer.Option("--cache-gib", min=0.01, help="Maximum size of the pictures in it, in GiB.")
     ] = 2.0,

@@ -52,6 +52,12 @@ class OutputSettings(Section):
         "are deleted at once, so that a plain glob reads every row once; with more, read them as Delta Lake "
         "tables.",
     )
+    retain_days: float | None = Field(
+        None,
+        gt=0,
+        description="Age in days, by the time of the frame, from which shopframe clean erases persons as "
+        "shopframe erase --before does. Frames without a time are kept. null keeps everybody.",
+    )
 
     answer_index: bool = Field(
         True,

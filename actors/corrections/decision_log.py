@@ -1,9 +1,9 @@
-"""The decisions of an output: objects of JSON lines, each written once and never changed."""
+"""The decisions of an output: objects of JSON lines. Only an erasure ever changes one."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pydantic import ValidationError
 
@@ -12,6 +12,7 @@ from actors.errors import OutputError
 from actors.storage import layout
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
+from actors.storage.rewriting import rewrite
 
 _READERS = 32
 
@@ -23,8 +24,7 @@ def append(store: ObjectStore, decisions: Sequence[Decision]) -> None:
         OSError: The store can't be written. None of the decisions counts.
     """
     if decisions:
-        content = "".join(f"{decision.model_dump_json()}\n" for decision in decisions).encode()
-        store.create(layout.new_decisions(), content)
+        store.create(layout.new_decisions(), _lines(decisions))
 
 
 def read_decisions(store: ObjectStore) -> dict[str, list[Decision]]:
@@ -40,6 +40,34 @@ def read_decisions(store: ObjectStore) -> dict[str, list[Decision]]:
         for decision in decisions:
             found[decision.shard_id].append(decision)
     return dict(found)
+
+
+def remove_decisions(store: ObjectStore, is_gone: Callable[[Decision], bool], apply: bool) -> int:
+    """Remove decisions about erased persons, and return how many these are. No other command removes any.
+
+    Args:
+        store: The output.
+        is_gone: Returns whether a decision is about an erased person.
+        apply: Whether to remove them. Otherwise, they are only counted.
+
+    Raises:
+        OutputError: A line is not a decision of this version.
+        OSError: The store can't be read or written.
+    """
+    removed = 0
+    for info in store.list(layout.CORRECTIONS):
+        if not layout.is_decisions(info.path):
+            continue
+        decisions = list(_read(store, info.path))
+        left = [decision for decision in decisions if not is_gone(decision)]
+        removed += len(decisions) - len(left)
+        if apply and len(left) < len(decisions):
+            rewrite(store, info.path, _lines(left))
+    return removed
+
+
+def _lines(decisions: Sequence[Decision]) -> bytes:
+    return "".join(f"{decision.model_dump_json()}\n" for decision in decisions).encode()
 
 
 def _read(store: ObjectStore, path: str) -> Iterator[Decision]:

@@ -21,6 +21,7 @@ from actors.storage.answers_in_flight import IndexName, move_to_index
 from actors.storage.flat_listing import list_flat
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
+from actors.storage.rewriting import rewrite
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,35 @@ def write_journal(
     Raises:
         OSError: The store can't be written. The answers must not be used in this case.
     """
-    content = json.dumps([asdict(entry) for entry in entries], ensure_ascii=False, indent=1)
     path = layout.journal_path(shard_id, request_key)
-    store.write(path, content.encode())
+    store.write(path, _content(entries))
     return path
+
+
+def remove_from_journal(store: ObjectStore, digests: Collection[str], apply: bool) -> int:
+    """Remove the answers about crops from the journal, and return how many these are.
+
+    Args:
+        store: The output.
+        digests: Digests of the crops.
+        apply: Whether to remove them. Otherwise, they are only counted.
+
+    Raises:
+        OutputError: An object is not a journal of answers.
+        OSError: The store can't be read or written.
+    """
+    removed = 0
+    for info in list_flat(store, layout.JOURNAL):
+        entries = _read(store, info.path)
+        left = [entry for entry in entries if entry.crop_sha256 not in digests]
+        removed += len(entries) - len(left)
+        if apply and len(left) < len(entries):
+            rewrite(store, info.path, _content(left) if left else b"")
+    return removed
+
+
+def _content(entries: Sequence[JournalEntry]) -> bytes:
+    return json.dumps([asdict(entry) for entry in entries], ensure_ascii=False, indent=1).encode()
 
 
 def read_journal(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -82,3 +82,42 @@ def close_batch(store: ObjectStore, record: BatchRecord, outcome: str) -> None:
     """Record how a job ended, once its answers are in the journal."""
     closed = record.model_copy(update={"closed": outcome})
     store.write(layout.batch_path(record.name), closed.model_dump_json().encode())
+
+
+def remove_from_batches(
+    store: ObjectStore, keys: Collection[str], digests: Collection[str], apply: bool
+) -> int:
+    """Make crops of jobs unknown, and return how many these are.
+
+    Their places in the requests stay, because answers are told apart by them. A request of an open job with
+    such a crop can't be rebuilt any more, so its other persons are asked about again.
+
+    Args:
+        store: The output.
+        keys: The persons, as "shard/frame/index".
+        digests: Digests of their crops.
+        apply: Whether to do it. Otherwise, they are only counted.
+
+    Raises:
+        OutputError: An object is not the record of a batch job.
+        OSError: The store can't be read or written.
+    """
+    removed = 0
+    for info in store.list(layout.BATCHES):
+        record = read_batch(store, info.path)
+        gone = sum(
+            crop.key in keys or crop.crop_sha256 in digests for request in record.requests for crop in request
+        )
+        removed += gone
+        if apply and gone:
+            left = tuple(
+                tuple(
+                    crop.model_copy(update={"key": "", "crop_sha256": ""})
+                    if crop.key in keys or crop.crop_sha256 in digests
+                    else crop
+                    for crop in request
+                )
+                for request in record.requests
+            )
+            store.write(info.path, record.model_copy(update={"requests": left}).model_dump_json().encode())
+    return removed

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from itertools import groupby, islice
 from typing import Any
 
+from actors.errors import OutputError
 from actors.fingerprint import crop_sha256
 from actors.gemini.protocol import AskedCrop
 from actors.storage import layout
@@ -117,6 +118,54 @@ def _read(store: ObjectStore, path: str) -> str | None:
     except (ValueError, TypeError, KeyError, AttributeError):
         log.warning("%s: not a record of what was sent; it stays as it is", store.full(path))
         return None
+
+
+def remove_from_egress(
+    store: ObjectStore, keys: Collection[str], digests: Collection[str], apply: bool
+) -> int:
+    """Remove persons from the records of what was sent, and return how many entries these are.
+
+    A record still says how many crops its request had: the entries that were removed are counted as `erased`.
+
+    Args:
+        store: The output.
+        keys: The persons, as "shard/frame/index".
+        digests: Digests of their crops.
+        apply: Whether to remove them. Otherwise, they are only counted.
+
+    Raises:
+        OutputError: A line is not a record of what was sent.
+        OSError: The store can't be read or written.
+    """
+    persons = {*keys, *map(_digest, keys)}
+    removed = 0
+    for info in list_flat(store, layout.EGRESS):
+        lines = store.read(info.path).decode().splitlines()
+        left, gone = [], 0
+        for line in lines:
+            try:
+                content = json.loads(line)
+                crops = content["crops"]
+                others = [
+                    crop
+                    for crop in crops
+                    if crop.get("person_sha256", crop.get("person")) not in persons
+                    and crop["crop_sha256"] not in digests
+                ]
+                erased = len(crops) - len(others)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise OutputError(
+                    f"{store.full(info.path)}: not a record of what was sent; it may name erased persons: "
+                    "delete it, or restore it"
+                ) from error
+            if erased:
+                content |= {"crops": others, "erased": content.get("erased", 0) + erased}
+            gone += erased
+            left.append(_line(content))
+        removed += gone
+        if apply and gone:
+            store.write(info.path, "".join(left).encode())
+    return removed
 
 
 def _without_name(crop: dict[str, Any]) -> dict[str, Any]:

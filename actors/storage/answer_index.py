@@ -22,6 +22,7 @@ from itertools import islice
 from typing import Any, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from actors.records import Annotation
@@ -218,9 +219,7 @@ class AnswerIndex:
         return pq.ParquetFile(self._store.open(segment.path, **options))
 
     def _write(self, prefix: str, table: pa.Table) -> None:
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP_ROWS)
-        self._store.write(layout.new_segment(self._folder, prefix), bytes(sink.getvalue()))
+        self._store.write(layout.new_segment(self._folder, prefix), _segment(table))
 
     def _merge(self, prefix: str) -> None:
         """Merge the segments of a prefix if there are many, and those of longer ones that this fills."""
@@ -250,6 +249,41 @@ class AnswerIndex:
         self._store.delete(segment.path for segment in segments)
         for child in longer:
             self._merge(child)
+
+
+def remove_answers(store: ObjectStore, digests: Collection[str], apply: bool) -> int:
+    """Remove the answers about crops from every index, and return how many these are.
+
+    Args:
+        store: The output.
+        digests: Digests of the crops.
+        apply: Whether to remove them. Otherwise, they are only counted.
+
+    Raises:
+        OSError: The store can't be read or written.
+    """
+    wanted = sorted(digests)
+    removed = 0
+    for info in store.list(layout.ANSWERS):
+        prefix = layout.prefix_of_segment(info.path)
+        if prefix is None or not _beginning_with(wanted, prefix):
+            continue
+        table = pq.read_table(pa.BufferReader(store.read(info.path)))
+        left = table.filter(pc.invert(pc.is_in(table["crop_sha256"], pa.array(wanted, pa.string()))))
+        removed += table.num_rows - left.num_rows
+        if not apply or left.num_rows == table.num_rows:
+            continue
+        if left.num_rows:
+            path = layout.new_segment(info.path.rpartition("/")[0], prefix)
+            store.write(path, _segment(left))
+        store.delete([info.path])
+    return removed
+
+
+def _segment(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP_ROWS)
+    return bytes(sink.getvalue())
 
 
 def _keep_better(texts: _Texts, digest: str, text: str) -> None:

@@ -6,7 +6,7 @@ They are found by their shard. Once they are filed in the index of answers, they
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from actors.errors import OutputError
@@ -15,6 +15,7 @@ from actors.storage.answer_index import AnswerIndex, KeptAnswer
 from actors.storage.flat_listing import list_flat
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
+from actors.storage.rewriting import rewrite
 
 IndexName = tuple[str, str]
 """Annotator and fingerprint, which name an index of answers."""
@@ -99,6 +100,30 @@ def add_answers(store: ObjectStore, answers: Mapping[IndexName, Sequence[KeptAns
     """Add answers to their indexes."""
     for (annotator, fingerprint), some in answers.items():
         AnswerIndex(store, annotator, fingerprint).add(some)
+
+
+def remove_in_flight(store: ObjectStore, digests: Collection[str], apply: bool) -> int:
+    """Remove answers about crops from those in flight, and return how many these are.
+
+    Args:
+        store: The output.
+        digests: Digests of the crops.
+        apply: Whether to remove them. Otherwise, they are only counted.
+
+    Raises:
+        OutputError: An object does not hold answers.
+        OSError: The store can't be read or written.
+    """
+    removed = 0
+    for info in list_flat(store, layout.ANSWERS_IN_FLIGHT):
+        if layout.parse_in_flight(info.path) is None:
+            continue
+        answers = list(_read(store, info.path))
+        left = [answer for answer in answers if answer.crop_sha256 not in digests]
+        removed += len(answers) - len(left)
+        if apply and len(left) < len(answers):
+            rewrite(store, info.path, "".join(f"{answer.to_json()}\n" for answer in left).encode())
+    return removed
 
 
 def _read(store: ObjectStore, path: str) -> Iterator[KeptAnswer]:

@@ -305,6 +305,31 @@ def detection_of(persons_path: str) -> str | None:
     return match[1] if match else None
 
 
+ERASURES = "erasures"
+"""Folder of what was erased: that it was, and how to recognise it, but not who it was."""
+
+ERASURE_SALT = f"{ERASURES}/salt"
+"""A random text, with which everything that is remembered of erased persons is hashed."""
+
+ERASED_BEFORE = f"{ERASURES}/before"
+"""Folder of the times before which all persons are erased, which are in the names of its objects."""
+
+
+def erasure_path(erasure_id: str, step: str) -> str:
+    """Path of the record that an erasure has begun or is done. The names of erasures sort by their start."""
+    return f"{ERASURES}/{erasure_id}.{step}.json"
+
+
+def left_out_folder(digest: str) -> str:
+    """Folder of what detection leaves out of one file or folder of the input, by the digest of its name."""
+    return f"{ERASURES}/left-out/{digest}"
+
+
+def new_left_out(digest: str) -> str:
+    """Return a new path for frames and boxes that detection leaves out."""
+    return f"{left_out_folder(digest)}/{uuid.uuid4().hex}.jsonl"
+
+
 BATCHES = "gemini/batches"
 
 

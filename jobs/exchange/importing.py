@@ -18,6 +18,7 @@ from actors.storage.object_store import ObjectStore
 from jobs.exchange.exported import EXPORTED, Exported, ExportedFrame, ExportedPerson
 from jobs.exchange.seen import SeenFrame, SeenPerson, Unread
 from jobs.exchange.tools import TOOLS, Tool
+from jobs.run.erased_decisions import without_erased
 
 _MOVED_PX = 0.1
 """A side of a box that moves less was only rounded: CVAT writes hundredths of a pixel, others percents."""
@@ -63,6 +64,9 @@ def import_persons(store: ObjectStore, folder: ObjectStore, reviewer: str) -> Im
     if not saved:
         raise ConfigError(f"--from {folder.uri}: there is no file of {tool.name} (*{tool.suffix}) in it")
     found = compare(exported, _frames(folder, saved, tool, exported), reviewer, read_decisions(store))
+    left = without_erased(store, found.decisions)
+    found.counts["erased"] = len(found.decisions) - len(left)
+    found.decisions = left
     append(store, found.decisions)
     return found
 

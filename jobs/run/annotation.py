@@ -16,6 +16,7 @@ from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 from jobs.run.answer_filing import file_answers
 from jobs.run.plan import Plan, Scope
 from jobs.run.prepare import PreparedRun, check_input, check_places, prepare_run
+from jobs.run.presence import working
 from jobs.run.resolve import Resolved
 from jobs.run.run_log import RunLog, log, run_log, warn
 from jobs.run.run_record import write_run
@@ -47,7 +48,7 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
     settings = loaded.settings
     output, warning = check_places(loaded)
     totals = Totals()
-    with run_log(output) as opened:
+    with run_log(output) as opened, working(output):
         terminal = opened.terminal
         warn(warning, terminal)
         log.info("start", extra={"input": settings.input.uri, "version": version("shopframe")})

@@ -11,6 +11,7 @@ from rich.console import Console
 from actors.commit.previews import DrawnPerson, draw_persons, draw_zones
 from actors.detect.settings import ResolvedDetector
 from actors.detect.shard_detector import ShardDetector
+from actors.erasure.left_out import leave_out, read_left_out
 from actors.errors import FrameError, ShardError, ShardUnavailableError, StoreError
 from actors.read.frame_decoder import decode_frame
 from actors.records import Shard
@@ -116,7 +117,7 @@ def draw_roi(
     for shard in shards[:: -(-len(shards) // _SHARDS)]:
         block = ShardBlock(ShardTask(shard, "detect", previews=-(-wanted // _SHARDS)))
         try:
-            block = detector.detect(block)
+            block = leave_out(detector.detect(block), read_left_out(output, shard))
         except (ShardUnavailableError, StoreError) as error:
             trouble = str(error)
             continue

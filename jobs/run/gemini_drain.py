@@ -22,6 +22,7 @@ from actors.storage.object_store import ObjectStore
 from jobs.run.answer_filing import file_answers
 from jobs.run.person_json_mode import choose_person_json
 from jobs.run.plan_reasons import asked_of_gemini
+from jobs.run.presence import working
 from jobs.run.record_pass import RecordPass
 from jobs.run.resolve import gemini_model
 from jobs.run.run_log import run_log, warn
@@ -87,7 +88,7 @@ def drain(settings: Settings, clock: Clock | None = None, quota_reset: bool = Fa
     resolved = resolve_gemini(settings.gemini, schema, before.earlier_requests)
     warning = probe_output(output)
     started = time.monotonic()
-    with run_log(output) as opened:
+    with run_log(output) as opened, working(output):
         terminal = opened.terminal
         gemini = settings.gemini
         shared = ledger_notice(output, gemini.ledger_uri, gemini.project, gemini.model)

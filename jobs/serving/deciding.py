@@ -19,6 +19,7 @@ from actors.corrections.settings import HUMAN
 from actors.errors import ConfigError
 from actors.storage.commit_record import read_record
 from actors.storage.object_store import ObjectStore
+from jobs.run.erased_decisions import without_erased
 from jobs.serving.person_table import PersonTable
 from jobs.serving.table_queries import KEPT
 from jobs.serving.view import View
@@ -173,6 +174,8 @@ class DecisionDesk:
         return set(table.find(decision for decision in counting if decision.queue == queue).values())
 
     def _append(self, table: PersonTable, decisions: Sequence[Decision]) -> None:
+        # The table may be older than an erasure.
+        decisions = without_erased(self._store, decisions)
         append(self._store, decisions)
         for decision in decisions:
             self._by_shard.setdefault(decision.shard_id, []).append(decision)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
@@ -19,6 +18,7 @@ from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.settings import StorageSettings
 from actors.storage.snapshot_table import SnapshotTable
+from jobs.run.local_copies import copies_of
 from jobs.run.run_record import RunRecord, read_run
 from jobs.serving.charts import Charts, chart_columns
 from jobs.serving.deciding import Action, DecisionDesk
@@ -59,7 +59,7 @@ class Session:
 
     def __init__(self, store: ObjectStore, reviewer: str, cache: Path, cache_bytes: int) -> None:
         self.store = store
-        self._folder = cache / hashlib.sha256(store.uri.encode()).hexdigest()[:16]
+        self._folder = copies_of(store, cache)
         self._desk = DecisionDesk(store, reviewer)
         self._lock = threading.Lock()
         run = read_run(store)

@@ -31,6 +31,8 @@ _DEAD_AFTER_S = 20.0
 """A holder counts as dead when its heartbeat has not changed for this number of seconds. A few heartbeats may
 be late on a busy machine or store."""
 
+_LOOK_EVERY_S = 0.5
+
 Claim = Literal["ours", "theirs", "unknown"]
 """Result of trying to claim something: `ours` if this holder has the claim, `theirs` if another living holder
 has it, and `unknown` if it isn't known yet which of the two is the case."""
@@ -99,6 +101,44 @@ class Claims:
     def release(self, name: str) -> None:
         """Release a claim, so that others can take it. Raises OSError if the store can't be written."""
         self._store.delete([layout.claim_path(name)])
+
+    def appear(self) -> None:
+        """Show others that this holder is alive, before it claims anything.
+
+        Raises:
+            OSError: The store can't be written.
+        """
+        self._begin_to_beat()
+
+    def others(self) -> list[str]:
+        """Return living holders beside this one. It takes at most 20 s to find out that there are none.
+
+        Raises:
+            OSError: The store can't be read.
+        """
+        prefix = f"{layout.HOLDERS}/"
+        names = [info.path.removeprefix(prefix) for info in self._store.list(layout.HOLDERS)]
+        return self._living([name for name in names if name != self._holder])
+
+    def is_held(self, name: str) -> bool:
+        """Return whether another living holder has this claim. It takes at most 20 s to find out.
+
+        Raises:
+            OSError: The store can't be read.
+        """
+        try:
+            holder = str(json.loads(self._store.read(layout.claim_path(name)))["holder"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return False
+        return bool(self._living([holder]))
+
+    def _living(self, holders: list[str]) -> list[str]:
+        while True:
+            verdicts = {holder: self._look_at(holder) for holder in holders}
+            living = [holder for holder, verdict in verdicts.items() if verdict == "theirs"]
+            if living or "unknown" not in verdicts.values():
+                return living
+            time.sleep(_LOOK_EVERY_S)
 
     def close(self) -> None:
         """Stop the heartbeat. Call this when all claims are released."""

@@ -1,0 +1,1 @@
+"""`shopframe erase`: remove persons from everything that an output holds."""
