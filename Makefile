@@ -22,12 +22,15 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: $(VENV)/.installed out/demo/scenes
 	$(BIN)/shopframe annotate --config conf/demo.yaml
 	$(BIN)/shopframe evaluate --config conf/demo.yaml --truth out/demo/scenes/truth.parquet
+	$(BIN)/shopframe report --config conf/demo.yaml
 	@echo "The frames are drawn, so the truth is known: the tables above compare. Look at"
 	@echo "  out/demo/annotated/previews/      pictures with boxes and labels"
 	@echo "  out/demo/annotated/json/          one document per person"
 	@echo "  out/demo/annotated/consolidated/  Parquet and Delta Lake, one row per person"
 	@echo "  out/demo/annotated/consolidated_frames/  likewise, one row per frame"
 	@echo "  out/demo/annotated/evaluation/    plots of the comparison"
+	@echo "and, above all, open this in a browser, which shows all of it:"
+	@echo "  out/demo/annotated/report.html"
 
 # Drawn aside and renamed, so that the folder is whole wherever it is. No model was trained on this seed.
 out/demo/scenes: | $(VENV)/.installed

@@ -29,6 +29,7 @@ COMMANDS = (
     Entry(
         "consolidate", "Bring the consolidated tables up to date with the commit records.", "jobs.consolidate"
     ),
+    Entry("report", "Write one HTML file that shows the output to somebody who wasn't there.", "jobs.report"),
     Entry("review", "Export persons to a tool for corrections, and import what was decided.", "jobs.review"),
     Entry("serve", "Look at persons and correct them, on a local page.", "jobs.serve"),
     Entry("export", "Write a data set to train on, from the final values.", "jobs.export"),

@@ -18,6 +18,9 @@ CONSOLIDATED = "consolidated"
 CONSOLIDATED_FRAMES = "consolidated_frames"
 EVALUATION = "evaluation"
 
+REPORT = "report.html"
+"""The report, where it is not written elsewhere."""
+
 _LONGEST_NAME = 120
 
 
@@ -283,6 +286,21 @@ def day_of_egress(path: str) -> str | None:
     """Return the day of the record of a single request, or None if the path is of something else."""
     match = re.fullmatch(rf"{EGRESS}/([\d-]+)/[^/.]+\.[0-9a-f]+\.jsonl?", path)
     return match[1] if match else None
+
+
+def report_pictures(name: str) -> str:
+    """Folder of the pictures of a report, beside its file. `name` is that of the file."""
+    return f"{name.removesuffix('.html')}_pictures"
+
+
+def report_picture(folder: str, number: int) -> str:
+    """Path of one of a report's pictures."""
+    return f"{folder}/{number:06d}.jpg"
+
+
+def is_report_picture(path: str) -> bool:
+    """Return whether a path is of one of a report's pictures."""
+    return re.fullmatch(r"(?:.*/)?[^/]+_pictures/\d{6,}\.jpg", path) is not None
 
 
 CORRECTIONS = "corrections"

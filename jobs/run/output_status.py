@@ -80,9 +80,22 @@ def output_status(
         "postponed": _last_postponed(store) if postponed is None else list(postponed),
         "failures": totals.failures,
         "failed_frames": _failed_frames(store, seen.with_failed_frames),
+        "places": _places(store, seen),
         "warnings": seen.cameras.warnings(run.section("roi", RoiSettings), gemini.cameras),
     }
     return status | {"next": what_next(status)}
+
+
+def _places(store: ObjectStore, seen: RecordPass) -> dict[str, str | None]:
+    """Return where pictures, the report and persons to correct are, or None for what there is not."""
+    output = store.uri
+    return {
+        "previews": store.uri_of(layout.PREVIEWS) if seen.previews else None,
+        "report": store.uri_of(layout.REPORT) if store.exists(layout.REPORT) else None,
+        "review": f"shopframe review export --output {output} --to FOLDER"
+        if seen.totals.persons["kept"]
+        else None,
+    }
 
 
 def _last_postponed(store: ObjectStore) -> list[dict[str, str]]:

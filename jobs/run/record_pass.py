@@ -38,6 +38,7 @@ class RecordPass:
         waiting: Number of persons that wait for Gemini.
         answers: Number of Gemini's `ok` answers by model.
         with_failed_frames: Paths of the frames tables of the first shards that have failed frames.
+        previews: Number of previews.
         objects: Hashes of the paths of all objects that the records name.
     """
 
@@ -50,6 +51,7 @@ class RecordPass:
         self.waiting = 0
         self.answers: Counter[str] = Counter()
         self.with_failed_frames: list[str] = []
+        self.previews = 0
         self.objects: set[int] = set()
         self._question = question
         self._permitted = permitted
@@ -87,6 +89,7 @@ class RecordPass:
         if record.state == "done" and record.counts.frames_failed and frames is not None:
             first = len(self.with_failed_frames) < _WITH_FAILED_FRAMES
             self.with_failed_frames += [frames.path] if first else []
+        self.previews += sum(entry.kind == "preview" for entry in record.objects)
         self.waiting += waiting_of(record, self._question, denied=denied).total()
         for model, outcomes in outcomes_by_model(record, self._question).items():
             self.answers[model or _UNKNOWN_MODEL] += outcomes.get("ok", 0)

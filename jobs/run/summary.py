@@ -42,7 +42,21 @@ def print_summary(console: Console, status: dict[str, Any], run: dict[str, Any])
         console.print(Text(text), soft_wrap=True)
     for warning in status["warnings"]:
         console.print(Text(f"warning: {warning}"), soft_wrap=True)
+    for line in _place_lines(status):
+        console.print(Text(line), soft_wrap=True)
     console.print(Text(f"next: {status['next']}"), soft_wrap=True)
+
+
+def _place_lines(status: dict[str, Any]) -> Iterator[str]:
+    places = status["places"]
+    if places["previews"]:
+        yield f"previews: {places['previews']}"
+    if places["report"]:
+        yield f"report: {places['report']}"
+    elif places["review"]:
+        yield f"report: none yet; shopframe report --output {status['output']} writes it"
+    if places["review"]:
+        yield f"review: {places['review']}"
 
 
 def _gemini_lines(gemini: dict[str, Any]) -> Iterator[str]:

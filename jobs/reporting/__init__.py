@@ -1,0 +1,1 @@
+"""The report of an output: one HTML file for somebody who wasn't there."""

@@ -1,0 +1,83 @@
+"""What people have decided, counted for the report."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from actors.corrections.decision import Decision, in_force
+from jobs.reporting.measures import label
+
+_CHANGES_SHOWN = 3
+
+
+@dataclass(slots=True)
+class Reviewer:
+    """The decisions of one reviewer that count.
+
+    Attributes:
+        name: The reviewer.
+        kinds: Number of decisions by kind.
+        tools: Number of decisions by tool.
+        random: Number of decisions about persons that were drawn at random.
+        withdrawn: Number of decisions that no longer count.
+        first: When the first one was made.
+        last: When the last one was made.
+    """
+
+    name: str
+    kinds: Counter[str] = field(default_factory=Counter)
+    tools: Counter[str] = field(default_factory=Counter)
+    random: int = 0
+    withdrawn: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Corrections:
+    """Decisions that count, by reviewer and by attribute.
+
+    Attributes:
+        total: Number of decisions.
+        reviewers: The reviewers, the busiest first.
+        attributes: Number of decided values by reviewer, by attribute.
+        changes: The most frequent changes of each attribute, such as "male → female", with their numbers.
+    """
+
+    total: int
+    reviewers: tuple[Reviewer, ...]
+    attributes: dict[str, Counter[str]]
+    changes: dict[str, list[tuple[str, int]]]
+
+
+def count_corrections(decisions: Iterable[Decision]) -> Corrections:
+    """Count decisions. Those that were withdrawn, and the withdrawals, don't count."""
+    listed = list(decisions)
+    reviewers: dict[str, Reviewer] = {}
+    attributes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    changes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    counting = in_force(listed)
+    for one in counting:
+        reviewer = reviewers.setdefault(one.reviewer, Reviewer(one.reviewer))
+        reviewer.kinds[one.kind] += 1
+        reviewer.tools[one.tool] += 1
+        reviewer.random += one.sampling == "random"
+        reviewer.first = reviewer.first or one.decided_at
+        reviewer.last = one.decided_at
+        if one.attribute is not None:
+            attributes[one.attribute][one.reviewer] += 1
+            changes[one.attribute][f"{label(one.replaces)} → {label(one.value)}"] += 1
+    ids = {one.decision_id for one in counting}
+    for one in listed:
+        if one.kind != "withdrawal" and one.decision_id not in ids:
+            reviewers.setdefault(one.reviewer, Reviewer(one.reviewer)).withdrawn += 1
+    busiest = sorted(reviewers.values(), key=lambda r: (-r.kinds.total(), r.name))
+    return Corrections(
+        len(counting),
+        tuple(busiest),
+        dict(sorted(attributes.items())),
+        {name: counts.most_common(_CHANGES_SHOWN) for name, counts in changes.items()},
+    )
