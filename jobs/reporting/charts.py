@@ -63,7 +63,7 @@ def shares_chart(name: str, shares: Shares) -> str:
     margins = [[max(0.0, margin) for margin in side] for side in margins]
     axis.errorbar(middles, places, xerr=margins, fmt="none", ecolor=_INK, elinewidth=1, capsize=2)
     axis.set_yticks(list(places), [_short(value) for value, _ in shares.values])
-    axis.invert_yaxis()
+    axis.set_ylim(max(2, len(shares.values)) - 0.5, -0.5)
     axis.set_xlim(0, 1)
     axis.set_xticks([0, 0.25, 0.5, 0.75, 1])
     axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
