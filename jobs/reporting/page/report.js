@@ -25,12 +25,13 @@ function valueOf(text) {
 }
 
 function addFilter(name, title, options) {
-  const label = element("label", title);
-  const select = element("select", null, { name: name });
+  const id = "filter-" + name;
+  const select = element("select", null, { id: id, name: name });
   select.append(element("option", "all", { value: "" }));
   for (const [value, text] of options) select.append(element("option", text, { value: value }));
-  label.append(select);
-  form.insertBefore(label, form.lastElementChild);
+  const field = element("div");
+  field.append(element("label", title, { htmlFor: id }), select);
+  form.insertBefore(field, form.lastElementChild);
 }
 
 function counted(values) {
