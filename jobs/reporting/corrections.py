@@ -10,6 +10,8 @@ from datetime import datetime
 from actors.corrections.decision import Decision, in_force
 from jobs.reporting.measures import label
 
+CONFIRMED = "confirmed"
+"""The kind of a decision for the value that the person had already."""
 _CHANGES_SHOWN = 3
 
 
@@ -19,7 +21,7 @@ class Reviewer:
 
     Attributes:
         name: The reviewer.
-        kinds: Number of decisions by kind.
+        kinds: Number of decisions by kind; values that were confirmed are a kind of their own.
         tools: Number of decisions by tool.
         random: Number of decisions about persons that were drawn at random.
         withdrawn: Number of decisions that no longer count.
@@ -44,12 +46,14 @@ class Corrections:
         total: Number of decisions.
         reviewers: The reviewers, the busiest first.
         attributes: Number of decided values by reviewer, by attribute.
+        confirmed: Number of decided values that changed nothing, by attribute.
         changes: The most frequent changes of each attribute, such as "male → female", with their numbers.
     """
 
     total: int
     reviewers: tuple[Reviewer, ...]
     attributes: dict[str, Counter[str]]
+    confirmed: Counter[str]
     changes: dict[str, list[tuple[str, int]]]
 
 
@@ -59,17 +63,21 @@ def count_corrections(decisions: Iterable[Decision]) -> Corrections:
     reviewers: dict[str, Reviewer] = {}
     attributes: defaultdict[str, Counter[str]] = defaultdict(Counter)
     changes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    confirmed: Counter[str] = Counter()
     counting = in_force(listed)
     for one in counting:
         reviewer = reviewers.setdefault(one.reviewer, Reviewer(one.reviewer))
-        reviewer.kinds[one.kind] += 1
+        is_confirmed = one.kind == "value" and one.value == one.replaces
+        reviewer.kinds[CONFIRMED if is_confirmed else one.kind] += 1
         reviewer.tools[one.tool] += 1
         reviewer.random += one.sampling == "random"
         reviewer.first = reviewer.first or one.decided_at
         reviewer.last = one.decided_at
         if one.attribute is not None:
             attributes[one.attribute][one.reviewer] += 1
-            changes[one.attribute][f"{label(one.replaces)} → {label(one.value)}"] += 1
+            confirmed[one.attribute] += is_confirmed
+            if not is_confirmed:
+                changes[one.attribute][f"{label(one.replaces)} → {label(one.value)}"] += 1
     ids = {one.decision_id for one in counting}
     for one in listed:
         if one.kind != "withdrawal" and one.decision_id not in ids:
@@ -79,5 +87,6 @@ def count_corrections(decisions: Iterable[Decision]) -> Corrections:
         len(counting),
         tuple(busiest),
         dict(sorted(attributes.items())),
+        confirmed,
         {name: counts.most_common(_CHANGES_SHOWN) for name, counts in changes.items()},
     )

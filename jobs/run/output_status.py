@@ -87,14 +87,11 @@ def output_status(
 
 
 def _places(store: ObjectStore, seen: RecordPass) -> dict[str, str | None]:
-    """Return where pictures, the report and persons to correct are, or None for what there is not."""
-    output = store.uri
+    """Return where pictures and report are and what opens the review queues; None for what there is not."""
     return {
         "previews": store.uri_of(layout.PREVIEWS) if seen.previews else None,
         "report": store.uri_of(layout.REPORT) if store.exists(layout.REPORT) else None,
-        "review": f"shopframe review export --output {output} --to FOLDER"
-        if seen.totals.persons["kept"]
-        else None,
+        "review": f"shopframe serve --output {store.uri}" if seen.totals.persons["kept"] else None,
     }
 
 

@@ -124,17 +124,18 @@ def test_a_corrected_box_is_shown_and_who_corrected_what_is_counted(shop: Shop):
     shop.decide("value", "a2", attribute="cap", value=True, replaces=False)
     taken_back = shop.decide("value", "a3", attribute="cap", value=True, replaces=False)
     shop.decide("withdrawal", "a3", withdraws=taken_back)
+    shop.decide("value", "a4", attribute="cap", value=True, replaces=True)
     shop.run("consolidate")
     page = shop.report()
     corrections = page.sections["corrections"]
-    assert "3 decisions count" in corrections
-    assert "ann 1 0 1 0 0 1 via" in corrections
-    assert "bob 0 1 0 0 0 0 via" in corrections
-    assert "cap 1 ann 1 false → true (1) 1" in corrections
+    assert "4 decisions count" in corrections
+    assert "ann 1 1 0 1 0 0 1 via" in corrections
+    assert "bob 0 0 1 0 0 0 0 via" in corrections
+    assert "cap 2 ann 2 1 false → true (1) 2" in corrections
     assert colour_of(page.data["people"][0]["picture"]) == RED
     assert "People have called 1 of the kept detections no person" in page.sections["counts"]
     corrected = [person["id"] for person in page.data["people"] if "human" in person["traits"]]
-    assert corrected == ["a/a0/0", "a/a1/0", "a/a2/0"]
+    assert corrected == ["a/a0/0", "a/a1/0", "a/a2/0", "a/a4/0"]
 
 
 def test_nothing_that_others_wrote_becomes_markup(shop: Shop):
@@ -254,7 +255,7 @@ def test_status_says_where_to_look(shop: Shop, capsys: pytest.CaptureFixture[str
     assert places == {
         "previews": None,
         "report": None,
-        "review": f"shopframe review export --output {shop.output} --to FOLDER",
+        "review": f"shopframe serve --output {shop.output}",
     }
     assert f"shopframe report --output {shop.output} writes it" in text
     shop.run("report")
