@@ -1,7 +1,7 @@
 """Charts as SVG that goes into a page: by matplotlib, with the page's colours, without scripts.
 
-matplotlib is in the project already, and its SVG needs no script, where plotly and Vega would put one of some
-megabytes into each report. Its text stays text, for screen readers and searches. Styles become attributes, so
+matplotlib is in the project already, and its SVG needs no script, where those of plotly or Vega would make
+each report much larger. Its text stays text, for screen readers and searches. Styles become attributes, so
 that the page can forbid all styles but its own.
 """
 
