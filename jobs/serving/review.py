@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from jobs.evaluation.proportion import Proportion
 from jobs.serving.deciding import DecisionDesk
 from jobs.serving.person_table import PersonTable
-from jobs.serving.view import QUEUES, VERDICT, Conditions, View
+from jobs.serving.view import QUEUES, VERDICT, Conditions, View, Where
 
 _SELECTIONS = 8
 """Selections that are kept, so that pages follow each other while decisions are made."""
@@ -109,7 +108,7 @@ class Review:
         ][0]
         return found
 
-    def _where(self, view: View) -> Any:
+    def _where(self, view: View) -> Where:
         if any(condition.column == VERDICT for condition in view.conditions):
             self._table.load_dropped()
         return self._conditions.where(view)
