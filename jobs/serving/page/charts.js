@@ -14,7 +14,7 @@ const TITLES = {
   rule: "Breaks a rule",
   verdict: "Region of interest",
 };
-const WITHOUT = { camera: "no camera", hour: "no time", day: "no time", certainty: "not known" };
+const WITHOUT = { camera: "no camera", hour: "no time", day: "no time", certainty: "not known", source: "no value", confidence: "none given" };
 const open = new Set();
 let latest = 0;
 
@@ -36,7 +36,10 @@ function isOn(column, bar) {
 
 /** Return a bar's value as text. */
 export function label(column, bar) {
-  if (bar.value === null) return column.endsWith("_source") ? "no value" : (WITHOUT[column] ?? shown(null));
+  if (bar.value === null) {
+    const ending = column.slice(column.lastIndexOf("_") + 1);
+    return WITHOUT[column] ?? WITHOUT[ending] ?? shown(null);
+  }
   if (bar.above !== null && bar.above !== undefined) {
     const high = Math.round(bar.above * 100) / 100;
     return bar.above > 2 ? `${bar.value} to ${high - 1}` : `${bar.value} to ${high}`;
