@@ -53,6 +53,7 @@ def erase_traces(store: ObjectStore, chosen: Sequence[ChosenShard], apply: bool)
         found["lines of logs"] = _erase_log_lines(store, keys | ids | digests, apply)
         # They name single persons that were wrong, and count persons that are gone.
         found["files of evaluation/"] = _delete(store, _paths(store, layout.EVALUATION), apply)
+        found["files of the report"] = _delete(store, _report(store), apply)
     return found
 
 
@@ -65,6 +66,12 @@ def _delete(store: ObjectStore, paths: Iterable[str], apply: bool) -> int:
 
 def _paths(store: ObjectStore, folder: str) -> Iterator[str]:
     return (info.path for info in store.list(folder))
+
+
+def _report(store: ObjectStore) -> Iterator[str]:
+    if store.exists(layout.REPORT):
+        yield layout.REPORT
+    yield from filter(layout.is_report_picture, _paths(store, layout.report_pictures(layout.REPORT)))
 
 
 def _dry_run_pictures(store: ObjectStore, chosen: Sequence[ChosenShard]) -> Iterator[str]:

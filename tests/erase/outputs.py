@@ -73,6 +73,10 @@ def fill(store: ObjectStore, **output: Any) -> None:
         ),
     )
     create_batch(store, batch)
+    for number, person in enumerate(PERSONS):
+        folder = layout.report_pictures(layout.REPORT)
+        store.write(layout.report_picture(folder, number), person.crop)
+    store.write(layout.REPORT, "".join(person.person_id for person in PERSONS).encode())
     store.write(layout.dry_run_path("a", "f2"), b"a drawn frame")
 
 

@@ -85,6 +85,8 @@ def test_every_place_has_something_of_each_person_before(output: Path):
             "json",
             "persons",
             "processing.log",
+            "report.html",
+            "report_pictures",
         }
 
 
@@ -101,6 +103,7 @@ def test_without_yes_nothing_changes_and_what_would_go_is_said(output: Path, era
         "corrections": "1",
         "documents": "1",
         "files of evaluation/": "6",
+        "files of the report": "7",
         "lines of logs": "1",
         "persons in batch jobs": "1",
         "persons in the record of what was sent": "1",
