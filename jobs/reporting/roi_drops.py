@@ -6,7 +6,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -57,10 +56,8 @@ class RoiDrops:
             camera = self._camera_of(record)
             if camera is not None:
                 self.counts.update({(camera, reason): n for reason, n in record.counts.dropped.items()})
-            for row in [] if dropped is None else dropped.to_pylist():
-                group = (row["camera"] or "", row["drop_reason"])
-                self.counts[group] += camera is None
-                self._sample(group, record.shard_id, row)
+            if dropped is not None:
+                self._add(dropped, record.shard_id, is_counted=camera is None)
 
     def by_camera(self) -> list[tuple[str, dict[str, int]]]:
         """Return reasons with their numbers by camera, cameras with the most drops first."""
@@ -103,15 +100,22 @@ class RoiDrops:
         cameras = {camera for camera, _ in self.samples}
         return group[0] in cameras or len(cameras) < _CAMERAS_WITH_SAMPLES
 
-    def _sample(self, group: Group, shard_id: str, row: dict[str, Any]) -> None:
-        if self._takes(group):
-            place = f"{group[0]}-{group[1]}-{len(self.samples[group])}"
-            wanted = Wanted(place, row["frame_key"], row["person_index"], as_box(row["bbox"]))
-            self.samples[group].append((shard_id, wanted))
+    def _add(self, dropped: pa.Table, shard_id: str, *, is_counted: bool) -> None:
+        groups = dropped.group_by(["camera", "drop_reason"]).aggregate([([], "count_all")])
+        for camera, reason, number in zip(*groups.to_pydict().values(), strict=True):
+            group = (camera, reason)
+            self.counts[group] += number if is_counted else 0
+            if self._takes(group):
+                same = pc.and_(pc.equal(dropped["camera"], camera), pc.equal(dropped["drop_reason"], reason))
+                found = self.samples[group]
+                for row in dropped.filter(same).slice(0, SAMPLES - len(found)).to_pylist():
+                    name = f"{camera}-{reason}-{len(found)}"
+                    wanted = Wanted(name, row["frame_key"], row["person_index"], as_box(row["bbox"]))
+                    found.append((shard_id, wanted))
 
 
 def _dropped(store: ObjectStore, record: CommitRecord) -> pa.Table:
-    """Return the dropped persons of a shard with their cameras."""
+    """Return the dropped persons of a shard with their cameras, which are "" where frames name none."""
     frames, persons = record.object("frames"), record.object("persons")
     if frames is None or persons is None:
         return pa.table({name: pa.array([], pa.string()) for name in (*_COLUMNS, "camera")})
@@ -123,4 +127,6 @@ def _dropped(store: ObjectStore, record: CommitRecord) -> pa.Table:
     # A frame whose key was used before has an error and no persons.
     cameras = cameras.filter(pc.equal(cameras["status"], "ok"))
     at = pc.index_in(found["frame_key"], value_set=cameras["frame_key"].combine_chunks())
-    return found.append_column("camera", cameras["camera"].take(at))
+    reasons = found["drop_reason"].cast(pa.string())
+    found = found.set_column(found.schema.get_field_index("drop_reason"), "drop_reason", reasons)
+    return found.append_column("camera", pc.fill_null(cameras["camera"].take(at), ""))

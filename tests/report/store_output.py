@@ -61,8 +61,11 @@ class Shop:
     Every frame has a kept person on the left and a dropped one on the right.
     """
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **output: Any) -> None:
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, uri: str | None = None, **output: Any
+    ) -> None:
         self.output, self.source = folder / "out", folder / "in"
+        self.uri = uri or str(self.output)
         self._monkeypatch = monkeypatch
         self.source.mkdir()
         keys = {"a": [f"a{n}" for n in range(10)], "b": ["b0", "b1"]}
@@ -81,10 +84,8 @@ class Shop:
                 shards[shard_id][key] = [kept, dropped]
                 number += 1
         shards["b"] |= {"b2": f"truncated {HOSTILE} at 17", "b3": f"truncated {HOSTILE} at 21"}
-        settings = Settings.model_validate(
-            {"input": {"uri": str(self.source)}, "output": {"uri": str(self.output)}}
-        )
-        self.store = ObjectStore(str(self.output))
+        settings = Settings.model_validate({"input": {"uri": str(self.source)}, "output": {"uri": self.uri}})
+        self.store = ObjectStore(self.uri)
         failed = {"c": {"c0": []}}
         (self.source / "c.tar").write_bytes(bad.tar({"c0.jpg": picture()}))
         errors = {"c": "no header at byte 512"}
@@ -92,11 +93,11 @@ class Shop:
         self.run("consolidate")
 
     def run(self, *arguments: object, expect: int = 0) -> None:
-        assert run_in_process(self._monkeypatch, *arguments, "--output", self.output) == expect
+        assert run_in_process(self._monkeypatch, *arguments, "--output", self.uri) == expect
 
     def report(self, *options: object) -> Page:
         self.run("report", *options)
-        return Page((self.output / "report.html").read_text())
+        return Page(self.store.read("report.html").decode())
 
     def decide(self, kind: str, frame: str, reviewer: str = "ann", **content: Any) -> str:
         box = tuple(map(float, np.array(LEFT, np.float32)))

@@ -25,6 +25,7 @@ from tests.report.store_output import (
     colour_of_jpeg,
     picture,
 )
+from tests.servers.seaweedfs import S3Server
 from tests.support import bad_inputs as bad
 from tests.support.committed import Found, said, write_output
 
@@ -241,6 +242,15 @@ def test_it_is_written_to_any_store(shop: Shop, tmp_path: Path):
     text = ObjectStore("memory://shown").read("look.html").decode()
     assert text.startswith("<!DOCTYPE html>")
     assert not (shop.output / "report.html").exists()
+
+
+def test_it_is_in_the_output_also_in_a_bucket(
+    s3: S3Server, s3_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shop = Shop(tmp_path, monkeypatch, f"s3://{s3.new_bucket()}/out")
+    page = shop.report()
+    assert "persons kept 12 = 12 rows of consolidated yes" in page.sections["counts"]
+    assert [colour_of(person["picture"]) for person in page.data["people"]] == [BLUE] * PERSONS
 
 
 def test_status_says_where_to_look(shop: Shop, capsys: pytest.CaptureFixture[str]):
