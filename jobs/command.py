@@ -6,6 +6,7 @@ when it is called.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -36,6 +37,10 @@ EXIT_INTERRUPTED = 130
 
 CACHE = Path("~/.cache/shopframe/serve")
 """Default folder of the pictures and tables that `shopframe serve` keeps on this machine."""
+
+_GC_THRESHOLD = 50_000
+"""New objects after which cyclic garbage is collected. With Python's default, 700, collections took a third
+of the CPU time of a run over 100,000 shards, whose plan is large and has no cycles."""
 
 _INTERRUPTED = "interrupted; committed shards are intact. Run the same command again to continue"
 
@@ -131,6 +136,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
         app: The typer app that parses the arguments.
         arguments: The arguments, by default those of this process.
     """
+    gc.set_threshold(_GC_THRESHOLD)
     signal.signal(signal.SIGTERM, _interrupt)
     # A shell starts background commands (`&`) with SIGINT ignored, but a run must stay interruptible.
     signal.signal(signal.SIGINT, signal.default_int_handler)
