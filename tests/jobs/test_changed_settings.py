@@ -38,6 +38,7 @@ OTHER_VALUES: dict[str, Any] = {
     "gemini.media_resolution": "low",
     "gemini.cameras.allow": ["till"],
     "gemini.cameras.deny": ["till"],
+    "gemini.max_in_flight": 3,
     "gemini.max_persons": 3,
     "gemini.max_cost_usd": 3,
     "gemini.prices.input_usd": 1,
