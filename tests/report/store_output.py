@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from actors.attribute_settings import SchemaSettings
 from actors.corrections.decision import Decision
 from actors.corrections.decision_log import append
 from actors.records import Annotation
@@ -27,6 +28,7 @@ LEFT, RIGHT = (0.1, 0.2, 0.3, 0.8), (0.6, 0.2, 0.8, 0.8)
 WIDTH_PX, HEIGHT_PX = 160, 80
 BLUE, RED = (220, 40, 40), (40, 40, 220)
 """The colours of the kept persons on the left and of the dropped ones on the right, in OpenCV's order."""
+ATTRIBUTES = ("gender", "exact_age", "cap")
 HOSTILE = '</script><img src=x onerror="document.title=name"><b>'
 HOSTILE_CAMERA = "<i>till</i>"
 
@@ -84,12 +86,16 @@ class Shop:
                 shards[shard_id][key] = [kept, dropped]
                 number += 1
         shards["b"] |= {"b2": f"truncated {HOSTILE} at 17", "b3": f"truncated {HOSTILE} at 21"}
-        settings = Settings.model_validate({"input": {"uri": str(self.source)}, "output": {"uri": self.uri}})
+        defined = {name: SchemaSettings().attributes[name] for name in ATTRIBUTES}
+        places = {"input": {"uri": str(self.source)}, "output": {"uri": self.uri}}
+        self.settings = Settings.model_validate({**places, "schema": {"attributes": defined, "rules": []}})
         self.store = ObjectStore(self.uri)
         failed = {"c": {"c0": []}}
         (self.source / "c.tar").write_bytes(bad.tar({"c0.jpg": picture()}))
         errors = {"c": "no header at byte 512"}
-        write_output(self.store, shards | failed, settings, errors, cameras=cameras, times=times, **output)
+        write_output(
+            self.store, shards | failed, self.settings, errors, cameras=cameras, times=times, **output
+        )
         self.run("consolidate")
 
     def run(self, *arguments: object, expect: int = 0) -> None:

@@ -212,7 +212,7 @@ def test_pictures_of_more_persons_than_a_file_should_have_are_beside_it(shop: Sh
     many = 2001
     (shop.source / "d.tar").write_bytes(bad.tar({"d0.jpg": picture()}))
     crowd = [Found(LEFT, score=0.9, answers={"smolvlm": said()})] * (many - PERSONS)
-    write_output(shop.store, {"d": {"d0": crowd}}, settings_of(shop))
+    write_output(shop.store, {"d": {"d0": crowd}}, shop.settings)
     shop.run("consolidate")
     to = tmp_path / "shown"
     (to / "look_pictures").mkdir(parents=True)
@@ -229,12 +229,6 @@ def test_pictures_of_more_persons_than_a_file_should_have_are_beside_it(shop: Sh
     assert len(list((to / "look_pictures").iterdir())) == many + 1
     assert "must stay beside this file" in text
     assert "data:image/jpeg" not in text.partition('id="data">')[2]
-
-
-def settings_of(shop: Shop) -> Any:
-    from jobs.settings import Settings
-
-    return Settings.model_validate({"input": {"uri": str(shop.source)}, "output": {"uri": str(shop.output)}})
 
 
 def test_it_is_written_to_any_store(shop: Shop, tmp_path: Path):
@@ -276,7 +270,7 @@ def test_status_says_where_to_look(shop: Shop, capsys: pytest.CaptureFixture[str
 
 def test_an_output_without_persons_has_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shop = Shop(tmp_path, monkeypatch)
-    write_output(shop.store, {name: {} for name in "abc"}, settings_of(shop))
+    write_output(shop.store, {name: {} for name in "abc"}, shop.settings)
     shop.run("consolidate")
     page = shop.report()
     assert page.data["people"] == []
