@@ -25,6 +25,8 @@ _MIN_TEXT_PX = 13
 _TEXT_SHARE = 0.016
 _MAX_LABEL_SHARE = 0.45
 _MAX_STEPS_AWAY = 8
+_STEP_COST = 0.02
+"""What a step away from the box costs, as a share of a hidden person."""
 _BACKDROP = 0.35
 _JPEG_QUALITY = 88
 
@@ -137,13 +139,13 @@ def draw_persons(image: np.ndarray, persons: Sequence[DrawnPerson], max_side_px:
         else:
             cv2.rectangle(canvas, (left, top), (right, bottom), _DROPPED, 1, cv2.LINE_AA)
     taken: list[_Rect] = []
+    people = [_pixels(person.bbox, width, height) for person in persons]
     for person in sorted(persons, key=lambda p: p.drop_reason is not None):
         text = person.label if person.drop_reason is None else person.drop_reason.replace("_", " ")
         if text:
             colour = _KEPT if person.drop_reason is None else _DROPPED
-            _draw_label(
-                canvas, text, _pixels(person.bbox, width, height), colour, text_px=text_px, taken=taken
-            )
+            box = _pixels(person.bbox, width, height)
+            _draw_label(canvas, text, box, colour, text_px=text_px, taken=taken, people=people)
     return _jpeg(canvas)
 
 
@@ -201,8 +203,9 @@ def _draw_label(
     *,
     text_px: int,
     taken: list[_Rect],
+    people: Sequence[_Rect],
 ) -> None:
-    """Draw a label near its box, within the frame and without hiding other labels if there is room."""
+    """Draw a label near its box, within the frame and without hiding labels or people if there is room."""
     height, width = canvas.shape[:2]
     font = cv2.FontFace("sans")
     pad, step = max(2, text_px // 4), round(text_px * 1.3)
@@ -210,7 +213,7 @@ def _draw_label(
     lines = lines[: max(1, (height - pad) // step)]
     wide = min(width, max(_text_width(line, font, text_px) for line in lines) + 3 * pad)
     high = min(height, len(lines) * step + pad)
-    (left, top), hidden = _place(box, (wide, high), (width, height), taken)
+    (left, top), hidden = _place(box, (wide, high), (width, height), taken, people)
     if hidden and colour == _DROPPED:
         return  # a drop reason must not hide another label
     taken.append((left, top, left + wide, top + high))
@@ -224,12 +227,17 @@ def _draw_label(
 
 
 def _place(
-    box: _Rect, label: tuple[int, int], picture: tuple[int, int], taken: Sequence[_Rect]
+    box: _Rect,
+    label: tuple[int, int],
+    picture: tuple[int, int],
+    taken: Sequence[_Rect],
+    people: Sequence[_Rect],
 ) -> tuple[tuple[int, int], int]:
     """Find a place for a label above, below or in its box, or a few label heights away.
 
     Returns:
-        Left and top of the place that hides the least of other labels, and the number of pixels it hides.
+        Left and top of the place that hides the least of other labels and people, and the number of pixels
+        of other labels that it hides.
     """
     left, top, right, bottom = box
     wide, high = label
@@ -238,13 +246,22 @@ def _place(
     tops = [(top - high - s, bottom + s, top + s, bottom - high - s) for s in shifts]
     places = np.array([(x, y) for y in itertools.chain(*tops) for x in (left, right - wide)])
     places = places.clip(0, (width - wide, height - high))
-    others = np.array(taken, np.int64).reshape(-1, 4)
-    # The shape is (places, labels): a crowd has hundreds of labels, too many to compare one by one.
-    shared_wide = _overlap(places[:, :1], wide, others[:, 0], others[:, 2])
-    shared_high = _overlap(places[:, 1:], high, others[:, 1], others[:, 3])
-    hidden = (shared_wide * shared_high).sum(axis=1)
-    best = int(hidden.argmin())
+    hidden = _hidden(places, label, taken).sum(axis=1)
+    areas = np.array([max(1, (x2 - x1) * (y2 - y1)) for x1, y1, x2, y2 in people])
+    # What counts is the share of each person, or small people would disappear. A long way counts a little.
+    shares = (_hidden(places, label, people) / areas).sum(axis=1)
+    away = np.repeat(np.arange(_MAX_STEPS_AWAY), len(places) // _MAX_STEPS_AWAY)
+    best = int((hidden + wide * high * (shares + _STEP_COST * away)).argmin())
     return (int(places[best, 0]), int(places[best, 1])), int(hidden[best])
+
+
+def _hidden(places: np.ndarray, label: tuple[int, int], others: Sequence[_Rect]) -> np.ndarray:
+    """Return how many pixels of each other rectangle a label would hide, (places, others) int."""
+    wide, high = label
+    corners = np.array(others, np.int64).reshape(-1, 4)
+    # A crowd has hundreds of labels, too many to compare one by one.
+    shared_wide = _overlap(places[:, :1], wide, corners[:, 0], corners[:, 2])
+    return _overlap(places[:, 1:], high, corners[:, 1], corners[:, 3]) * shared_wide
 
 
 def _overlap(starts: np.ndarray, length: int, others_start: np.ndarray, others_end: np.ndarray) -> np.ndarray:

@@ -154,3 +154,13 @@ def test_a_blocks_frames_are_drawn_with_their_people_and_in_order():
     assert pictures["b"] == draw_persons(image, [DrawnPerson(box, "", "min_score")], 1280)
     assert pictures["empty"] == draw_persons(image, [], 1280)
     assert not list(preview_of_block(ShardBlock(block.task, previews={"a": encoded}), SCHEMA, 1280))
+
+
+def test_labels_do_not_hide_small_people():
+    small, tall = (0.40, 0.40, 0.42, 0.45), (0.40, 0.46, 0.50, 0.95)
+    said = "male 28 to 38 winter | mask, glasses"
+    labelled = drawn(blank(540, 960), [DrawnPerson(small, said), DrawnPerson(tall, said)])
+    bare = drawn(blank(540, 960), [DrawnPerson(small), DrawnPerson(tall)])
+    rows, columns = slice(round(0.40 * 540), round(0.45 * 540)), slice(round(0.40 * 960), round(0.42 * 960))
+    difference = cv2.absdiff(labelled, bare)[rows, columns]
+    assert difference.max() < 40, "a label makes what is behind it much darker"
