@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -149,11 +150,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Record whether the test has the mark `ray`.
+    """Record whether the test has the mark `ray`, and stop a Ray that other tests have left.
 
     Only tests with this mark may start runs, so `-m "not ray"` leaves out all tests that need Ray.
     """
     job.may_use_ray = item.get_closest_marker("ray") is not None
+    if not job.may_use_ray:
+        ray_cluster.stop_if_idle()
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Record when a test with the mark `ray` ended."""
+    if item.get_closest_marker("ray") is not None:
+        ray_cluster.used_at = time.monotonic()
 
 
 @pytest.fixture(scope="module")

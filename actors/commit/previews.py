@@ -261,7 +261,9 @@ def _hidden(places: np.ndarray, label: tuple[int, int], others: Sequence[_Rect])
     corners = np.array(others, np.int64).reshape(-1, 4)
     # A crowd has hundreds of labels, too many to compare one by one.
     shared_wide = _overlap(places[:, :1], wide, corners[:, 0], corners[:, 2])
-    return _overlap(places[:, 1:], high, corners[:, 1], corners[:, 3]) * shared_wide
+    shared_high = _overlap(places[:, 1:], high, corners[:, 1], corners[:, 3])
+    shared: np.ndarray = shared_wide * shared_high
+    return shared
 
 
 def _overlap(starts: np.ndarray, length: int, others_start: np.ndarray, others_end: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ together with its Ray, or that must not see other runs, starts a Ray of its own.
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 from tests.servers.gemini_server import KEY
@@ -39,6 +40,11 @@ _HEAD = {
 }
 
 _started: dict[frozenset[tuple[str, str]], Cluster] = {}
+
+used_at = 0.0
+"""When the last test ended that may have used a cluster; `conftest.py` sets it."""
+
+_IDLE_S = 60.0
 
 _worker_servers: list[WorkerServer] = []
 
@@ -84,6 +90,12 @@ def address() -> str:
     if known not in _started:
         _started[known] = new_cluster(num_cpus=_CPUS)
     return str(_started[known].address)
+
+
+def stop_if_idle() -> None:
+    """Stop what no test has used for a minute, because dozens of processes keep a third of a core busy."""
+    if time.monotonic() - used_at > _IDLE_S:
+        stop()
 
 
 def stop() -> None:
