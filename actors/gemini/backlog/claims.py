@@ -143,9 +143,14 @@ class Claims:
     def close(self) -> None:
         """Stop the heartbeat. Call this when all claims are released."""
         self._ended.set()
-        if self._beating is not None:
-            self._beating.join()
+        if self._beating is None:
+            return
+        self._beating.join()
+        try:
             self._store.delete([layout.holder_path(self._holder)])
+        except STORAGE_ERRORS as error:
+            # Others see that it no longer changes. An error here would hide the one that ended the run.
+            log.warning("can't delete the heartbeat of this run: %s", storage_error_text(error))
 
     def _look_at(self, holder: str) -> Claim | None:
         """Return "theirs" or "unknown" for the claim of another holder, or None if the holder is dead."""
