@@ -70,6 +70,7 @@ function chartOf(chart, change) {
           type: "button",
           class: "bar",
           "aria-pressed": String(on),
+          "data-key": `${chart.column} ${name}`,
           "aria-label": `${titleOf(chart.column)}: ${name}, ${persons(bar.count)}`,
           on: { click: () => change(toggled(chart.column, bar, on)) },
         },
@@ -97,8 +98,17 @@ function toggled(column, bar, on) {
   return [...kept, ...wanted];
 }
 
-/** Return fields for the earliest and the latest time. */
-function times(change) {
+let times = null;
+let timesShown = null;
+
+/** Return fields for the earliest and the latest time. They stay the same, with what is typed, while the times do. */
+function timesForm(change) {
+  const shown = JSON.stringify(state.conditions.filter((one) => one.column === "captured_at"));
+  if (times === null || timesShown !== shown) [times, timesShown] = [newTimesForm(change), shown];
+  return times;
+}
+
+function newTimesForm(change) {
   const given = (operator) => state.conditions.find((one) => one.column === "captured_at" && one.operator === operator);
   const field = (id, operator) => element("input", { type: "datetime-local", id, value: given(operator)?.value ?? "" });
   const from = field("time-from", ">=");
@@ -138,8 +148,8 @@ export async function showCharts(change) {
     ...groups.map(([name, columns]) => {
       const always = name === "" ? columns.slice(0, 4) : columns.slice(0, 1);
       const more = element("details", { class: "more", open: open.has(name) },
-        element("summary", { text: name === "" ? "More about the persons" : `More about ${words(name)}` }),
-        ...columns.slice(always.length).map(draw), name === "" ? times(change) : null);
+        element("summary", { "data-key": `more ${name}`, text: name === "" ? "More about the persons" : `More about ${words(name)}` }),
+        ...columns.slice(always.length).map(draw), name === "" ? timesForm(change) : null);
       more.addEventListener("toggle", () => {
         if (more.open === open.has(name)) return;
         if (more.open) open.add(name);

@@ -24,9 +24,13 @@ export function element(tag, options = {}, ...children) {
   return made;
 }
 
-/** Replace what an element contains. */
+const keyOf = (node) => node.id || node.dataset.key;
+
+/** Replace what an element contains. What is focused in it stays so, if its like (`id` or `data-key`) is there again. */
 export function fill(parent, ...children) {
+  const key = parent.contains(document.activeElement) ? keyOf(document.activeElement) : null;
   parent.replaceChildren(...children.filter((child) => child !== null));
+  if (key) [...parent.querySelectorAll("[id], [data-key]")].find((node) => keyOf(node) === key)?.focus();
 }
 
 export const byId = (id) => document.getElementById(id);
