@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 from deltalake import Schema
 
 from actors.attributes import AttributeSchema
+from actors.commit.committed_shard import input_identity
 from actors.read.listing import list_shards
 from actors.records import Shard
 from actors.storage import layout
-from actors.storage.commit_record import CommitRecord, InputIdentity, publish
+from actors.storage.commit_record import CommitRecord, publish
 from actors.storage.object_store import ObjectStore
 from actors.storage.snapshot_table import NewFile, SnapshotTable
 from actors.storage.tables import annotations_schema
@@ -86,16 +87,12 @@ def _write_frames(folder: Path, shards: int) -> None:
 
 
 def _record(shard: Shard) -> CommitRecord:
-    found = InputIdentity(
-        uri=shard.uri,
-        format=shard.format,
-        etag=shard.etag,
-        size_bytes=shard.size_bytes,
-        start=shard.start,
-        stop=shard.stop,
-    )
     return CommitRecord(
-        shard_id=shard.shard_id, state="done", attempt=1, attempt_id="001-00000000", input=found
+        shard_id=shard.shard_id,
+        state="done",
+        attempt=1,
+        attempt_id="001-00000000",
+        input=input_identity(shard),
     )
 
 

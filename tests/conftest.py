@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from tests.support import job, ray_cluster
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from playwright.sync_api import Browser
     from ray.cluster_utils import Cluster
 
     from tests.support.job import Models
@@ -134,6 +136,20 @@ def cluster() -> Iterator[Cluster]:
     made = ray_cluster.new_cluster(num_cpus=1)
     yield made
     made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real Chromium. It is closed after each module, because Playwright keeps an event loop running."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("there is no chromium; install Debian's package chromium")
+    with api.sync_playwright() as playwright:
+        # The sandbox of Chromium doesn't run as root. It opens nothing here but what the tests made.
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

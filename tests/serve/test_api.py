@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,24 +15,6 @@ from PIL import Image
 
 from tests.conftest import REPO_ROOT
 from tests.serve.served import MIDDLE, RIGHT, Client, Output
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Output]:
-    with pytest.MonkeyPatch.context() as patch:
-        yield Output(tmp_path_factory.mktemp("serve"), patch)
-
-
-@pytest.fixture
-def output(made: Output) -> Iterator[Output]:
-    yield made
-    made.restore()
-
-
-@pytest.fixture
-def client(output: Output) -> Iterator[Client]:
-    with output.served() as client:
-        yield client
 
 
 def equals(column: str, value: Any) -> dict[str, Any]:

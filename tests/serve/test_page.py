@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 
 import pytest
 
-playwright_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
 from playwright.sync_api import Browser, Page, expect  # noqa: E402
@@ -19,36 +18,6 @@ from tests.serve.served import Client, Output  # noqa: E402
 expect.set_options(timeout=20_000)
 
 SIZES = {"wide": (1440, 900), "phone": (390, 844)}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("needs a browser: apt-get install chromium")
-    with playwright_api.sync_playwright() as playwright:
-        # The superuser, as whom tests run in containers, has no sandbox.
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Output]:
-    with pytest.MonkeyPatch.context() as patch:
-        yield Output(tmp_path_factory.mktemp("page"), patch)
-
-
-@pytest.fixture
-def output(made: Output) -> Iterator[Output]:
-    yield made
-    made.restore()
-
-
-@pytest.fixture
-def client(output: Output) -> Iterator[Client]:
-    with output.served() as client:
-        yield client
 
 
 def opened(browser: Browser, client: Client, size: str = "wide", scheme: str = "light", **options) -> Page:
