@@ -56,17 +56,27 @@ class Terminal:
                 if self.process.poll() is not None:
                     break
                 continue
-            try:
-                drawn = os.read(self._terminal, 65536)
-            except OSError:  # no process has the other end open any more
-                break
-            self._stream.feed(drawn)
+            open_still = self._draw()
             screen = "\n".join(line.rstrip() for line in self._screen.display).rstrip()
             if not self.screens or self.screens[-1] != screen:
                 self.screens.append(screen)
-            if until(screen):
+            if until(screen) or not open_still:
                 break
         return self.screens[-1]
+
+    def _draw(self) -> bool:
+        """Draw what has arrived; return false when no process has the other end open any more.
+
+        What a command writes at once can arrive in pieces. A person doesn't see half of it, so the rest is
+        waited for.
+        """
+        while True:
+            try:
+                self._stream.feed(os.read(self._terminal, 65536))
+            except OSError:
+                return False
+            if not select.select([self._terminal], [], [], 0.05)[0]:
+                return True
 
     def end(self) -> int:
         """Wait until the command ends, and return its exit code."""
