@@ -8,6 +8,7 @@ gigabyte of memory. The tests compare the two implementations.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -124,8 +125,17 @@ def to_frame(boxes: np.ndarray, letterbox: Letterbox, height: int, width: int) -
     return boxes
 
 
+def refuse_telemetry() -> None:
+    """Keep OpenVINO, which is imported after this, from reporting to Google Analytics that it was imported.
+
+    OpenVINO does without the package that reports where it isn't installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+
 def openvino_session(xml: bytes, weights: bytes, precision: str, threads: int) -> Session:
     """Create an OpenVINO session on the CPU; `precision` is float32 or bfloat16."""
+    refuse_telemetry()
     import openvino as ov
 
     core = ov.Core()

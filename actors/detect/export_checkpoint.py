@@ -81,8 +81,9 @@ def _one_line(error: BaseException) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run the command given on the command line and return the exit code."""
-    # By default ultralytics installs missing packages with pip and reports usage.
+    # By default ultralytics installs missing packages with pip, and both it and OpenVINO report usage.
     os.environ.update(YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false")
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     folder = Path(arguments[-1])
     if arguments[0] == "fetch":
         trouble = fetch(arguments[1], folder)

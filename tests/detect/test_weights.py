@@ -16,6 +16,7 @@ from actors.errors import WeightsError
 from actors.storage.object_store import ObjectStore
 from actors.storage.settings import StorageSettings
 from tests.conftest import REPO_ROOT
+from tests.servers.refusing_proxy import refusing_proxy
 
 
 def settings_for(weights, cache, **changes):
@@ -173,17 +174,20 @@ def test_settings_that_can_not_be_are_refused(changes, said):
 EXPORT = """
 import sys
 from pathlib import Path
+from actors.detect.person_detector import PersonDetector
 from actors.detect.settings import DetectorSettings, resolve_detector
 from actors.storage.settings import StorageSettings
-settings = DetectorSettings(weights=sys.argv[1], cache_dir=Path(sys.argv[2]), backend="onnx")
-print(resolve_detector(settings, StorageSettings()).fingerprint)
+settings = DetectorSettings(weights=sys.argv[1], cache_dir=Path(sys.argv[2]), backend=sys.argv[3])
+resolved = resolve_detector(settings, StorageSettings())
+PersonDetector(settings, resolved)
+print(resolved.fingerprint)
 """
 
 
-def start_export(checkpoint, cache):
+def start_export(checkpoint, cache, backend="onnx", **variables):
     return subprocess.Popen(
-        [sys.executable, "-c", EXPORT, str(checkpoint), str(cache)],
-        env={**os.environ, "PYTHONPATH": str(REPO_ROOT)},
+        [sys.executable, "-c", EXPORT, str(checkpoint), str(cache), backend],
+        env={**os.environ, "PYTHONPATH": str(REPO_ROOT), **variables},
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -191,13 +195,17 @@ def start_export(checkpoint, cache):
 
 
 @pytest.mark.slow
-def test_two_processes_that_export_at_once_both_succeed(checkpoint, tmp_path):
-    both = [start_export(checkpoint, tmp_path) for _ in range(2)]
-    said = [process.communicate(timeout=200)[0] for process in both]
+def test_two_processes_that_export_at_once_both_succeed_and_report_no_usage(checkpoint, tmp_path):
+    cache = tmp_path / "cache"
+    with refusing_proxy() as proxy:
+        variables = {**proxy.environment, "HOME": str(tmp_path)}
+        both = [start_export(checkpoint, cache, "openvino", **variables) for _ in range(2)]
+        said = [process.communicate(timeout=200)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert said[0] == said[1] != ""
-    assert len(list((tmp_path / "exports").iterdir())) == 1
-    assert resolve(settings_for(checkpoint, tmp_path, backend="onnx")).fingerprint == said[0].strip()
+    assert len(list((cache / "exports").iterdir())) == 1
+    assert resolve(settings_for(checkpoint, cache, backend="openvino")).fingerprint == said[0].strip()
+    assert proxy.asked == [], "OpenVINO and ultralytics tell others that they are used"
 
 
 @pytest.mark.slow
