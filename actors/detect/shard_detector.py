@@ -23,6 +23,7 @@ from actors.fingerprint import crop_sha256
 from actors.read.frame_decoder import decode_frame
 from actors.read.frame_range import frames_of
 from actors.read.frames import read_frames
+from actors.read.jpeg_decoder import PixelBuffer
 from actors.read.settings import InputSettings
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Frame
 from actors.shard_block import ReportProgress, ShardBlock, report_nothing
@@ -94,6 +95,10 @@ class ShardDetector:
     @cached_property
     def _model(self) -> PersonDetector:
         return PersonDetector(self.detector, self.resolved)
+
+    @cached_property
+    def _pixels(self) -> PixelBuffer:
+        return PixelBuffer()
 
     def load(self) -> None:
         """Load the model now instead of with the first frame.
@@ -191,7 +196,8 @@ class ShardDetector:
     def _decode(self, frame: Frame) -> np.ndarray:
         if frame.data is None:
             raise FrameError(frame.error or "not readable")
-        return decode_frame(frame.data, self.input.max_image_pixels)
+        # Nothing keeps pixels beyond its frame, so the next one may overwrite them.
+        return decode_frame(frame.data, self.input.max_image_pixels, self._pixels)
 
     def _select_over_shard(self, people: list[_FramePeople]) -> None:
         verdicts = iter(select_persons(self.roi, _boxes_of(people)))

@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 from actors.errors import FrameError
 from actors.read.image_headers import check_complete, read_size
+from actors.read.jpeg_decoder import PixelBuffer, decode_jpeg
 
 
-def decode_frame(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+def decode_frame(data: bytes, max_pixels: int, buffer: PixelBuffer | None = None) -> NDArray[np.uint8]:
     """Decode one image to the pixels that `cv2.imread` returns, with the EXIF rotation applied.
+
+    Usual JPEGs are decoded by simplejpeg and everything else by OpenCV, bit for bit to the same pixels where
+    both are of the locked versions. So which of them decodes a frame isn't part of any fingerprint.
 
     The format is recognised by content, regardless of the file name. Grey, CMYK, 16-bit and transparent
     images become 8-bit BGR, and an animation gives its first frame. Every shape is accepted, even 1x1 and
@@ -26,6 +30,7 @@ def decode_frame(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         data: Encoded JPEG, PNG, WebP, BMP or GIF.
         max_pixels: Maximum number of pixels to decode. It is compared with the size in the header, so
             an image that would fill the memory is refused before it is decoded.
+        buffer: Memory for the pixels, which are overwritten by the next frame that is decoded into it.
 
     Returns:
         Pixels as uint8 BGR, of shape (height, width, 3).
@@ -40,6 +45,9 @@ def decode_frame(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
             f"({max_pixels})"
         )
     check_complete(data, size.kind)
+    usual = decode_jpeg(data, size, buffer) if size.kind == "JPEG" else None
+    if usual is not None:
+        return usual
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:

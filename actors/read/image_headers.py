@@ -59,6 +59,16 @@ def check_complete(data: bytes, kind: str) -> None:
         raise FrameError(f"truncated {kind}: ends after {len(data)} bytes") from error
 
 
+def jpeg_header(data: bytes) -> bytes:
+    """Return everything before the pixels of a JPEG.
+
+    Raises:
+        FrameError: The structure is damaged.
+        IndexError: The data ends within its header.
+    """
+    return data[: _jpeg_header(data, frozenset())[1]]
+
+
 def _kind_of(data: bytes) -> str:
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"

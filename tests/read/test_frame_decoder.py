@@ -1,4 +1,4 @@
-"""The decoder returns OpenCV's pixels and refuses images that OpenCV would silently fill with grey."""
+"""The decoders return OpenCV's pixels and refuse images that OpenCV would silently fill with grey."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from actors.errors import FrameError
 from actors.read.frame_decoder import decode_frame
+from actors.read.image_headers import read_size
+from actors.read.jpeg_decoder import PixelBuffer, decode_jpeg
 from tests.support import bad_inputs as bad
 
 MAX_PIXELS = 50_000_000
@@ -54,6 +56,80 @@ def test_pixels_are_those_of_imread_whatever_the_file_is_called(name: str, tmp_p
     assert found.dtype == np.uint8
     assert found.shape == expected.shape
     assert np.array_equal(found, expected)
+
+
+USUAL = {
+    "jpeg": bad.jpeg(),
+    "progressive jpeg": bad.progressive_jpeg(),
+    "jpeg with restart markers": bad.restart_jpeg(),
+    "grey jpeg": bad.grey_jpeg(),
+    "upright by its exif": bad.exif_rotated_jpeg(1),
+}
+LEFT_TO_OPENCV = {
+    "cmyk jpeg": bad.cmyk_jpeg(),
+    "exif of another format": bad.exif_rotated_jpeg(6)
+    .replace(b"II*\0", b"XX*\0")
+    .replace(b"MM\0*", b"XX\0*"),
+    "two orientations": bad.with_second_exif(bad.exif_rotated_jpeg(1), 6),
+    **{f"exif orientation {value}": bad.exif_rotated_jpeg(value) for value in (0, *range(2, 10))},
+}
+
+
+def by_imread(data: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_usual_jpegs_are_decoded_by_simplejpeg_to_the_same_pixels(name: str):
+    found = decode_jpeg(USUAL[name], read_size(USUAL[name]))
+    assert found is not None
+    assert np.array_equal(found, by_imread(USUAL[name]))
+
+
+@pytest.mark.parametrize("name", LEFT_TO_OPENCV)
+def test_other_jpegs_are_left_to_opencv(name: str):
+    data = LEFT_TO_OPENCV[name]
+    assert decode_jpeg(data, read_size(data)) is None
+    assert np.array_equal(decode_frame(data, MAX_PIXELS), by_imread(data))
+
+
+@pytest.mark.parametrize("quality", [30, 85, 100])
+@pytest.mark.parametrize("sampling", ["411", "420", "422", "440", "444"])
+def test_every_chroma_subsampling_gives_the_same_pixels(sampling: str, quality: int):
+    factor = getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{sampling}")
+    noise = np.random.default_rng(1).integers(0, 256, (121, 243, 3), np.uint8)
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor]
+    for width, height in ((243, 121), (16, 16), (17, 31), (8, 1), (1, 9)):
+        data = cv2.imencode(".jpg", noise[:height, :width], options)[1].tobytes()
+        found = decode_jpeg(data, read_size(data))
+        assert found is not None
+        assert np.array_equal(found, by_imread(data))
+
+
+def test_damaged_pixels_are_those_of_opencv():
+    """libjpeg-turbo warns of most damage; such files go to OpenCV, so a frame is what it has always been."""
+    data = bad.jpeg(256, 256)
+    compared = warned = 0
+    for at in range(len(data) // 2, len(data) - 4, len(data) // 150):
+        damaged = bad.with_flipped_byte(data, at)
+        try:
+            found = decode_frame(damaged, MAX_PIXELS)
+        except FrameError:
+            continue
+        compared += 1
+        warned += decode_jpeg(damaged, read_size(damaged)) is None
+        assert np.array_equal(found, by_imread(damaged))
+    assert compared > 40
+    assert 0 < warned <= compared
+
+
+def test_a_buffer_is_used_again_and_makes_no_difference():
+    buffer = PixelBuffer()
+    frames = [bad.jpeg(64, 48, seed=1), bad.jpeg(300, 200, seed=2), bad.jpeg(64, 48, seed=3), bad.grey_jpeg()]
+    for data in frames:
+        assert np.array_equal(decode_frame(data, MAX_PIXELS, buffer), by_imread(data))
+    first, second = (decode_frame(data, MAX_PIXELS, buffer) for data in frames[1:3])
+    assert np.shares_memory(first, second)
 
 
 def test_exif_rotation_is_applied():

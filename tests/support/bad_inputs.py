@@ -72,6 +72,15 @@ def exif_rotated_jpeg(orientation: int = 6) -> bytes:
     return _pillow(64, 48, 0, "JPEG", exif=exif)
 
 
+def with_second_exif(data: bytes, orientation: int) -> bytes:
+    """Return a JPEG with another EXIF segment after its first segment."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = exif.tobytes()
+    end = 4 + int.from_bytes(data[4:6], "big")
+    return data[:end] + b"\xff\xe1" + (2 + len(content)).to_bytes(2, "big") + content + data[end:]
+
+
 def jpeg_with_thumbnail() -> bytes:
     """Return a JPEG whose first segment holds another complete JPEG, including its end-of-image marker."""
     inner = jpeg(16, 16)
