@@ -104,6 +104,7 @@ def compare(
     found = Imported()
     frames = {frame.file_name: frame for frame in exported.frames}
     reviews = _reviews(seen, frames, found)
+    found.problems += dict.fromkeys(review.remark for review in reviews if review.remark)
     several = len({review.reviewer for review in reviews}) > 1
     for review in reviews:
         named = f"{reviewer}/{review.reviewer}" if several and review.reviewer else reviewer

@@ -42,9 +42,11 @@ class SeenFrame:
         persons: Its regions.
         reviewer: Who has reviewed it, as far as the file says.
         reviewed_at: When it was reviewed, as far as the file says.
+        remark: What the user should know about the file, or "".
     """
 
     file_name: str
     persons: tuple[SeenPerson, ...]
     reviewer: str | None = None
     reviewed_at: datetime | None = None
+    remark: str = ""

@@ -44,8 +44,8 @@ TOOLS: Mapping[str, Tool] = {
         ".json",
         via.projects,
         via.read_project,
-        "put VIA's via.html into this folder and open it, load a project (in VIA 3 import it), correct it, "
-        "and save it there",
+        "put VIA's via.html into this folder and open it, load a project (via3-0001.json in VIA 3), correct "
+        "it, and save it there",
         via.shown_box,
     ),
     "labelstudio": Tool(

@@ -1,4 +1,4 @@
-"""Projects of the VGG Image Annotator, version 2, which version 3 imports too.
+"""Projects of the VGG Image Annotator, version 2, and the same ones of version 3.
 
 Source: the format is that of VIA 2.0.10, `https://www.robots.ox.ac.uk/~vgg/software/via/`. Values of regions
 are texts; a checkbox is a mapping from the ids of its ticked options to true; an id may not contain `__`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from actors.attribute import Attribute, AttributeValue
@@ -22,10 +22,14 @@ from jobs.exchange.regions import FRAMES_PER_FILE, NOT_A_PERSON, PERSON_ID, arou
 from jobs.exchange.seen import SeenFrame, SeenPerson, Unread
 
 _NULL = "null"
+_LOST = (
+    "it lacks {}, so it says nothing about them: VIA 3 loses attributes when it imports a project of VIA 2; "
+    "open via3-0001.json instead"
+)
 
 
 def projects(exported: Exported, frames_at: str | None = None) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and content of each project.
+    """Yield the name and content of each project, for VIA 2 and for VIA 3.
 
     Args:
         exported: The frames and persons.
@@ -45,7 +49,13 @@ def projects(exported: Exported, frames_at: str | None = None) -> Iterator[tuple
             "_via_data_format_version": "2.0.10",
             "_via_image_id_list": list(metadata),
         }
-        yield f"{name}.json", json.dumps(project, ensure_ascii=False, indent=1).encode()
+        yield f"{name}.json", _json(project)
+        name = f"via3-{number:04d}"
+        yield f"{name}.json", _json(via3.project_of(project, name))
+
+
+def _json(project: Mapping[str, Any]) -> bytes:
+    return json.dumps(project, ensure_ascii=False, indent=1).encode()
 
 
 def read_project(name: str, content: bytes, exported: Exported) -> Iterator[SeenFrame]:
@@ -61,10 +71,15 @@ def read_project(name: str, content: bytes, exported: Exported) -> Iterator[Seen
     """
     try:
         project = json.loads(content)
+        schema = exported.schema_of_attributes
+        lost: list[str] = []
         if via3.is_project(project):
             images = list(via3.images(project))
+            has = via3.attributes(project)
+            lost = [attribute for attribute in schema.names if attribute_id(attribute, schema) not in has]
         else:
             images = list(project.get("_via_img_metadata", project).values())
+        remark = f"{name}: {_LOST.format(', '.join(lost))}" if lost else ""
         frames = {frame.file_name: frame for frame in exported.frames}
         for image in images:
             file_name = str(image["filename"]).rpartition("/")[2]
@@ -75,8 +90,8 @@ def read_project(name: str, content: bytes, exported: Exported) -> Iterator[Seen
             regions = image["regions"]
             # VIA 1 and some exports have a mapping here.
             listed = regions.values() if isinstance(regions, Mapping) else regions
-            schema = exported.schema_of_attributes
-            yield SeenFrame(file_name, tuple(_person(region, frame, schema) for region in listed))
+            persons = tuple(_person(region, frame, schema, lost) for region in listed)
+            yield SeenFrame(file_name, persons, remark=remark)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{name}: not a project of VIA ({type(error).__name__}: {error}); save it with Project, Save"
@@ -194,11 +209,15 @@ def _text(value: AttributeValue, attribute: Attribute) -> str:
     return "" if value is None and not attribute.nullable else _option(value, attribute)
 
 
-def _person(region: Mapping[str, Any], frame: ExportedFrame, schema: AttributeSchema) -> SeenPerson:
+def _person(
+    region: Mapping[str, Any], frame: ExportedFrame, schema: AttributeSchema, lost: Collection[str]
+) -> SeenPerson:
     x, y, width, height = _rectangle(region["shape_attributes"])
     given = region.get("region_attributes", {})
     values: dict[str, AttributeValue | Unread] = {}
     for attribute in schema:
+        if attribute.name in lost:
+            continue
         text = str(given.get(attribute_id(attribute.name, schema)) or "")
         values[attribute.name] = _value(text, attribute)
     return SeenPerson(

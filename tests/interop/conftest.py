@@ -22,11 +22,12 @@ CHROMIUM = shutil.which("chromium")
 Decisions = list[dict[str, Any]]
 
 
-def in_project(*arguments: object) -> None:
-    """Run a module of the project in the project's environment."""
+def in_project(*arguments: object, expect: int = 0) -> None:
+    """Run a module of the project in the project's environment, which ends with the expected code."""
     python = REPO_ROOT / ".venv" / "bin" / "python"
     environment = os.environ | {"PYTHONPATH": str(REPO_ROOT)}
-    subprocess.run([python, "-m", *map(str, arguments)], check=True, cwd=REPO_ROOT, env=environment)
+    done = subprocess.run([python, "-m", *map(str, arguments)], check=False, cwd=REPO_ROOT, env=environment)
+    assert done.returncode == expect
 
 
 @pytest.fixture(scope="session")
@@ -44,10 +45,10 @@ def work(exports: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def take_back(work: Path) -> Callable[[str], Decisions]:
+def take_back(work: Path) -> Callable[..., Decisions]:
     """Import what is in the folder of a tool, and return the decisions."""
 
-    def take_back(tool: str) -> Decisions:
+    def take_back(tool: str, expect: int = 0) -> Decisions:
         in_project(
             "jobs.cli",
             "review",
@@ -58,6 +59,7 @@ def take_back(work: Path) -> Callable[[str], Decisions]:
             work / tool,
             "--reviewer",
             "ann",
+            expect=expect,
         )
         lines = [path.read_text().splitlines() for path in (work / "out" / "corrections").glob("*.jsonl")]
         return [json.loads(line) for some in lines for line in some]

@@ -67,11 +67,16 @@ def with_persons(exported: Exported, persons: list[ExportedPerson]) -> Exported:
     return exported.model_copy(update={"frames": (frame,)})
 
 
-def saved(exported: Exported) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of an export as the tool saves them, if everything is looked at and submitted."""
+def saved(exported: Exported, beginning: str = "") -> Iterator[tuple[str, bytes]]:
+    """Yield the files of an export as the tool saves them, if everything is looked at and submitted.
+
+    Args:
+        exported: The export.
+        beginning: How the names of the files begin that the tool opens.
+    """
     tool = TOOLS[exported.format]
     for name, content in tool.files(exported, None):
-        if name.endswith(tool.suffix):
+        if name.endswith(tool.suffix) and name.startswith(beginning):
             yield name, submitted(content) if exported.format == "labelstudio" else content
 
 
