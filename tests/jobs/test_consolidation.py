@@ -12,22 +12,25 @@ import duckdb
 import pytest
 from deltalake import DeltaTable
 
-from actors.attributes import AttributeSchema
 from actors.corrections.decision import Decision
 from actors.corrections.decision_log import append
-from actors.records import Annotation
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
-from jobs.run.consolidation import Consolidated, consolidate_output, starts_file
 from jobs.run.verification import check_snapshot
 from jobs.settings import Settings
 from tests.support import job
-from tests.support.committed import Found, said, write_output
-
-BOX = (0.1, 0.1, 0.4, 0.9)
-TABLES = ("consolidated", "consolidated_frames")
-FIRST = [name for name in (f"shard-{n:03d}" for n in range(1000)) if starts_file(name)][:3]
-"""Shards that each begin a file."""
+from tests.support.committed import write_output
+from tests.support.consolidating import (
+    BOX,
+    FIRST,
+    TABLES,
+    consolidate,
+    files_of,
+    globbed,
+    one,
+    person,
+    snapshot,
+)
 
 
 @pytest.fixture
@@ -35,16 +38,8 @@ def store(tmp_path) -> ObjectStore:
     return ObjectStore(str(tmp_path / "out"))
 
 
-def person(**values: Any) -> Found:
-    return Found(BOX, answers={"smolvlm": said(**values)})
-
-
 def shards(names: str, persons: int = 2) -> dict[str, Any]:
     return {name: {"f": [person()] * persons, "torn": "truncated"} for name in names}
-
-
-def one(**values: Any) -> dict[str, Any]:
-    return {"f": [person(**values)]}
 
 
 def female(shard_id: str) -> Decision:
@@ -54,34 +49,6 @@ def female(shard_id: str) -> Decision:
     return Decision.model_validate(about | given)
 
 
-def settings(**attributes: Any) -> Settings:
-    defaults = Settings().attributes.attributes
-    return Settings.model_validate({"schema": {"attributes": {**defaults, **attributes}}})
-
-
-def consolidate(
-    store: ObjectStore, keep_versions_days: float = 0, of: Settings | None = None
-) -> Consolidated:
-    chosen = of or Settings()
-    schema = AttributeSchema(chosen.attributes)
-    return consolidate_output(store, schema, chosen.consensus, keep_versions_days)
-
-
-def globbed(store: ObjectStore, folder: str = "consolidated") -> list[dict[str, Any]]:
-    """The rows that somebody with nothing but DuckDB sees."""
-    table = duckdb.sql(f"SELECT * FROM '{store.root}/{folder}/**/*.parquet'").to_arrow_table()
-    return in_order(table.to_pylist())
-
-
-def snapshot(store: ObjectStore, folder: str = "consolidated", version: int | None = None):
-    """The rows that a reader of Delta Lake sees."""
-    return in_order(DeltaTable(store.uri_of(folder), version=version).to_pyarrow_table().to_pylist())
-
-
-def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(rows, key=lambda row: [row[key] for key in job.ROW_KEYS if key in row])
-
-
 def persons_of(store: ObjectStore) -> dict[str, int]:
     """Number of persons by shard, which must be the same in the glob and in the snapshot."""
     rows = globbed(store)
@@ -89,10 +56,6 @@ def persons_of(store: ObjectStore) -> dict[str, int]:
     assert globbed(store, "consolidated_frames") == snapshot(store, "consolidated_frames")
     names = [row["shard_id"] for row in rows]
     return {name: names.count(name) for name in names}
-
-
-def files_of(store: ObjectStore, folder: str) -> set[str]:
-    return {path.name for path in Path(store.root, folder).glob("*.parquet")}
 
 
 # --- what changes, and what stays ---
@@ -380,94 +343,3 @@ def test_a_shard_whose_object_is_missing_is_left_out_named_and_taken_in_when_it_
     store.write(path, content)
     assert not consolidate(store).incomplete
     assert persons_of(store) == {"a": 2, "b": 2}
-
-
-# --- tables of other attributes ---
-
-
-def column(store: ObjectStore, name: str) -> dict[str, Any]:
-    assert globbed(store) == snapshot(store)
-    return {row["shard_id"]: row[name] for row in globbed(store)}
-
-
-def test_attributes_that_were_added_and_dropped_are_null_where_they_are_unknown(store):
-    a, b, c = FIRST
-    write_output(store, {a: one(mask=True), b: one(mask=True)})
-    consolidate(store)
-    now = settings(backpack={"type": "boolean"}, mask=None)
-    write_output(store, {b: one(backpack=True)}, now)
-    assert consolidate(store, of=now).written == 3, "both of persons, one of frames"
-    assert column(store, "smolvlm_backpack") == {a: None, b: True}
-    assert column(store, "smolvlm_mask") == {a: True, b: None}
-    assert column(store, "smolvlm_gender") == {a: "male", b: "male"}
-    write_output(store, {c: one(backpack=False)}, now)
-    assert consolidate(store, of=now).written == 2
-    assert column(store, "smolvlm_mask") == {a: True, b: None, c: None}
-    write_output(store, {a: one(backpack=False)}, now)
-    consolidate(store, of=now)
-    assert column(store, "smolvlm_backpack") == {a: False, b: True, c: False}
-    assert "smolvlm_mask" not in globbed(store)[0], "no table has it any more"
-
-
-def test_the_snapshot_does_not_depend_on_its_history(store):
-    write_output(store, {"a": one(mask=True), "b": one(mask=True)})
-    consolidate(store)
-    now = settings(backpack={"type": "boolean"}, mask=None)
-    write_output(store, {"b": one(backpack=True)}, now)
-    consolidate(store, of=now)
-    rows, columns = globbed(store), DeltaTable(store.uri_of("consolidated")).schema()
-    for folder in TABLES:
-        shutil.rmtree(Path(store.root, folder))
-    consolidate(store, of=now)
-    assert globbed(store) == rows
-    assert DeltaTable(store.uri_of("consolidated")).schema() == columns
-
-
-@pytest.mark.parametrize(
-    ("attribute", "value", "before"),
-    [
-        ({"type": "category", "values": ["sun", "none"]}, "sun", "true"),
-        ({"type": "integer", "min": 0, "max": 2}, 2, None),
-    ],
-)
-def test_an_attribute_of_another_type_has_that_of_the_last_run(store, attribute, value, before):
-    a, b, _ = FIRST
-    write_output(store, {a: one(glasses=True), b: one(glasses=True)})
-    consolidate(store)
-    now = settings(glasses=attribute)
-    write_output(store, {b: one(glasses=value)}, now)
-    consolidate(store, of=now)
-    assert column(store, "smolvlm_glasses") == {a: before, b: value}
-
-
-def test_a_dropped_attribute_of_two_types_is_text(store):
-    write_output(store, {"a": one(glasses=True), "b": one(glasses=True), "c": one()})
-    write_output(store, {"b": one(glasses=2)}, settings(glasses={"type": "integer", "min": 0, "max": 2}))
-    now = settings(glasses=None)
-    write_output(store, {"c": one()}, now)
-    consolidate(store, of=now)
-    assert column(store, "smolvlm_glasses") == {"a": "true", "b": "2", "c": None}
-
-
-def test_an_annotator_that_only_some_shards_have_is_null_for_the_others(store):
-    a, b, c = FIRST
-    both = Found(BOX, answers={"smolvlm": said(), "gemini": said(gender="female")})
-    write_output(store, {a: one(), b: {"f": [both]}, c: {"f": [Found(BOX)]}})
-    consolidate(store)
-    assert column(store, "gemini_gender") == {a: None, b: "female", c: None}
-    assert column(store, "smolvlm_status") == {a: "ok", b: "ok", c: None}
-    assert len(files_of(store, "consolidated")) == 3
-    write_output(store, {a: one(gender="unknown")})
-    assert consolidate(store).written == 2
-    assert column(store, "gemini_gender") == {a: None, b: "female", c: None}
-
-
-def test_refused_answers_of_an_older_schema_keep_their_reason(store):
-    blocked = Found(BOX, answers={"smolvlm": Annotation("blocked", reason="safety")})
-    write_output(store, {"a": {"f": [blocked]}, "b": one()})
-    now = settings(backpack={"type": "boolean"})
-    write_output(store, {"b": one(backpack=True)}, now)
-    done = job.shopframe("consolidate", "--output", store.root)
-    assert done.returncode == 0, done.stderr
-    assert column(store, "smolvlm_reason") == {"a": "safety", "b": None}
-    assert column(store, "smolvlm_backpack") == {"a": None, "b": True}
