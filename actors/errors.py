@@ -10,6 +10,7 @@
     ├── ShardUnavailableError      one shard can't be processed now; its commit stays as it is
     │   └── CropRestoreError       crops were not kept and can't be cut again
     ├── StoreError                 a store can't be reached or refuses a request; try again later
+    ├── ServerUnavailableError     the server of the local annotator's model doesn't answer; try again later
     ├── FrameError                 one frame can't be read or decoded; its row states the reason
     ├── GeminiRateLimitedError     Gemini's quota is used up for now; wait as it says
     ├── GeminiUnavailableError     Gemini can't be reached or fails; try again later
@@ -78,6 +79,13 @@ class CropRestoreError(ShardUnavailableError):
 
 class StoreError(ShopframeError):
     """A store can't be reached or refuses a request; the same request may work later."""
+
+
+class ServerUnavailableError(ShopframeError):
+    """The server of the local annotator's model can't be reached, is too busy, or fails.
+
+    The same request may work later.
+    """
 
 
 class FrameError(ShopframeError):

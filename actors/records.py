@@ -120,7 +120,7 @@ class Annotation:
             attribute name; it has only the attributes for which the model gives one.
         reasoning: Short explanation by the model, if requested.
         distribution: Probability of every allowed value of a category or boolean, and of the likeliest ones
-            of an integer, for the attributes that have a `confidence`.
+            of an integer, for the attributes for which the model gives them.
     """
 
     status: Outcome

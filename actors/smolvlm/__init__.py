@@ -1,1 +1,1 @@
-"""The local annotator: SmolVLM answers the attributes of a person from the crop."""
+"""The local annotator: a small model, such as SmolVLM, answers the attributes of a person from the crop."""

@@ -10,27 +10,38 @@ from pydantic import Field, model_validator
 from actors.attributes import AttributeSchema
 from actors.errors import ConfigError, WeightsError
 from actors.fingerprint import fingerprint_of
-from actors.prompt import read_prompt
+from actors.prompt import Prompt, read_prompt
 from actors.settings_section import Section
 from actors.smolvlm.checkpoint import Checkpoint, find_checkpoint
+from actors.smolvlm.server_settings import ServerSettings, read_server_key
 
 _DECODER_VERSION = 1
 """Increase this number when a code change makes the same model, prompt and settings give other answers."""
 
 _ARCHITECTURES = ("smolvlm", "idefics3")
 
+_SERVER_VERSION = 1
+"""Likewise for the question that a server is asked."""
+
 
 class SmolVLMSettings(Section):
     """The local annotator."""
 
     enabled: bool = Field(True, description="Whether SmolVLM annotates every kept person.")
+    engine: Literal["guided", "server"] = Field(
+        "guided",
+        description="What runs the model. `guided` runs a SmolVLM or SmolVLM2 in the workers, and only lets "
+        "it choose values. `server` asks a server that you run, such as vLLM, SGLang, llama.cpp or Ollama.",
+    )
     model: str = Field(
         "HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
         description="Any SmolVLM or SmolVLM2 model: a name on the Hugging Face hub, or a folder that all "
-        "workers can read.",
+        "workers can read. For a server, the model's name there.",
     )
     revision: str | None = Field(
-        None, description="Branch, tag or commit on the hub. By default, the main branch."
+        None,
+        description="Branch, tag or commit on the hub. By default, the main branch. For a server, which "
+        "doesn't tell its version, any name for it: persons are asked about again when the name changes.",
     )
     prompt: str | None = Field(
         None,
@@ -76,11 +87,23 @@ class SmolVLMSettings(Section):
     split_image: bool = Field(
         False, description="Whether large crops are also shown as up to 16 tiles, at up to 17 times the cost."
     )
+    server: ServerSettings = Field(ServerSettings(), description="The server of the engine `server`.")
 
     @model_validator(mode="after")
     def _counts_actors(self) -> Self:
         if self.actors != "auto" and self.actors < 1:
             raise ValueError("actors must be auto, or a number of at least 1")
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_to_the_server_what_is_its(self) -> Self:
+        if self.engine != "server" or not self.enabled:
+            return self
+        if self.server.base_url is None:
+            raise ValueError("server.base_url must be set with engine server")
+        for name in ("gpus_per_actor", "dtype", "image_size_px", "split_image"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is the server's to decide: leave it out with engine server")
         return self
 
 
@@ -89,22 +112,25 @@ class ResolvedSmolVLM:
     """The checked model and prompt of a run, which are the same on every worker.
 
     Attributes:
+        engine: What runs the model.
         model: The model's name in the settings.
-        model_version: Commit on the hub, or "sha256:" and the hash over a folder's files.
+        model_version: Commit on the hub, "sha256:" and the hash over a folder's files, or for a server what
+            the settings call its version.
         prompt: Text of the prompt with the attributes filled in.
         prompt_sha256: SHA-256 of `prompt`.
-        dtype: Arithmetic, with "auto" resolved.
-        image_size_px: Side of a tile in pixels, with the model's default filled in.
+        dtype: Arithmetic, with "auto" resolved; "" for a server.
+        image_size_px: Side of a tile in pixels, with the model's default filled in; 0 for a server.
         fingerprint: Hash of everything that changes an answer, which excludes batch size and actors.
-        source: Folder or hub name from which the model is loaded.
-        revision: Commit to load from the hub; None for a folder.
+        source: Folder or hub name from which the model is loaded, or the address of a server.
+        revision: Commit to load from the hub; None for a folder and a server.
     """
 
+    engine: Literal["guided", "server"]
     model: str
     model_version: str
     prompt: str
     prompt_sha256: str
-    dtype: Literal["float32", "bfloat16"]
+    dtype: Literal["float32", "bfloat16", ""]
     image_size_px: int
     fingerprint: str
     source: str
@@ -125,6 +151,8 @@ def resolve_smolvlm(settings: SmolVLMSettings, schema: AttributeSchema) -> Resol
         raise ConfigError(
             f"smolvlm.prompt: {prompt.source} contains <image>; remove it, the crop follows the prompt anyway"
         )
+    if settings.engine == "server":
+        return _resolve_server(settings, schema, prompt)
     checkpoint = find_checkpoint("smolvlm.model", settings.model, settings.revision)
     if checkpoint.config.get("model_type") not in _ARCHITECTURES:
         raise WeightsError(
@@ -150,6 +178,7 @@ def resolve_smolvlm(settings: SmolVLMSettings, schema: AttributeSchema) -> Resol
     if schema.rules:
         content["rules"] = [rule.text for rule in schema.rules]
     return ResolvedSmolVLM(
+        engine="guided",
         model=settings.model,
         model_version=checkpoint.version,
         prompt=prompt.text,
@@ -159,6 +188,35 @@ def resolve_smolvlm(settings: SmolVLMSettings, schema: AttributeSchema) -> Resol
         fingerprint=fingerprint_of(content),
         source=checkpoint.source,
         revision=checkpoint.revision,
+    )
+
+
+def _resolve_server(settings: SmolVLMSettings, schema: AttributeSchema, prompt: Prompt) -> ResolvedSmolVLM:
+    read_server_key()  # a key that can't be one is said now
+    if settings.server.base_url is None:
+        raise ConfigError("smolvlm.server.base_url: must be set with smolvlm.engine=server")
+    version = settings.revision or ""
+    # The address is left out, because a server that has moved gives the same answers.
+    content = {
+        "engine": "server",
+        "decoder": _SERVER_VERSION,
+        "model": settings.model,
+        "revision": version,
+        "prompt": prompt.sha256,
+        "schema": schema.sha256,
+        "reasoning": settings.reasoning,
+    }
+    return ResolvedSmolVLM(
+        engine="server",
+        model=settings.model,
+        model_version=version,
+        prompt=prompt.text,
+        prompt_sha256=prompt.sha256,
+        dtype="",
+        image_size_px=0,
+        fingerprint=fingerprint_of(content),
+        source=settings.server.base_url,
+        revision=None,
     )
 
 

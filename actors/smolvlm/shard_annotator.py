@@ -1,4 +1,4 @@
-"""The annotate stage for SmolVLM: annotate the kept persons of whole shards."""
+"""The annotate stage of the local annotator: annotate the kept persons of whole shards."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from functools import cached_property
 import pyarrow as pa
 
 from actors.attributes import AttributeSchema
+from actors.errors import ShopframeError
 from actors.fingerprint import crop_sha256
 from actors.records import SETTLED, Annotation
 from actors.shard_block import ReportProgress, ShardBlock, ShardTask, report_nothing
-from actors.smolvlm.crop_annotator import CropAnnotator
+from actors.smolvlm.engine import CropEngine, load_engine
 from actors.smolvlm.settings import ResolvedSmolVLM, SmolVLMSettings
 from actors.storage.answer_index import AnswerIndex, KeptAnswer
 from actors.storage.answers_in_flight import read_in_flight, write_in_flight
@@ -32,7 +33,7 @@ KEEP_EVERY_S = 300.0
 
 @dataclass
 class ShardAnnotator:
-    """Annotates shards with SmolVLM; the model is loaded once.
+    """Annotates shards with the local annotator, whose engine is loaded once.
 
     Attributes:
         settings: The annotator's settings.
@@ -51,21 +52,16 @@ class ShardAnnotator:
     keep_every_s: float = KEEP_EVERY_S
 
     @cached_property
-    def _model(self) -> CropAnnotator:
-        import torch
-
-        # Ray limits libraries to one thread per core that an actor reserves. On a CPU the model accounts for
-        # almost all of a run's time, so it uses the threads of its whole node.
-        torch.set_num_threads(self.threads)
-        return CropAnnotator(self.settings, self.resolved, self.schema)
+    def _engine(self) -> CropEngine:
+        return load_engine(self.settings, self.resolved, self.schema, self.threads)
 
     def load(self) -> None:
-        """Load the model now instead of with the first crop.
+        """Load the engine now instead of with the first crop.
 
         Raises:
-            WeightsError: The files can't be loaded on this machine.
+            ConfigError: The model can't be loaded on this machine, or a server refuses the question.
         """
-        _ = self._model
+        _ = self._engine
 
     def annotate(self, block: ShardBlock, report_progress: ReportProgress = report_nothing) -> ShardBlock:
         """Return the block with answers for its kept persons.
@@ -76,6 +72,7 @@ class ShardAnnotator:
         Raises:
             OSError: The output can't be read.
             OutputError: Answers in the output can't be read by this version.
+            ServerUnavailableError: The server that runs the model doesn't answer.
         """
         persons = block.kept_persons()
         before = block.annotations.get(ANNOTATOR)
@@ -114,7 +111,12 @@ class ShardAnnotator:
             keeper.keep(zip(digests[start : start + len(answers)], answers, strict=True))
             report_progress(answers=len(answers))
 
-        return dict(zip(digests, self._model.annotate(list(crops.values()), answered), strict=True))
+        try:
+            answers = self._engine.annotate(list(crops.values()), answered)
+        except ShopframeError:
+            keeper.write()
+            raise
+        return dict(zip(digests, answers, strict=True))
 
     @cached_property
     def _index(self) -> AnswerIndex:
@@ -131,7 +133,7 @@ class ShardAnnotator:
 
 @dataclass
 class _AnswerKeeper:
-    """Writes the answers of a shard in progress from time to time."""
+    """Writes the answers of a shard in progress from time to time, and when its engine fails."""
 
     annotator: ShardAnnotator
     shard_id: str
@@ -145,7 +147,13 @@ class _AnswerKeeper:
             for digest, annotation in answers
             if annotation.status in SETTLED
         ]
-        if time.monotonic() - self._written_at < made_by.keep_every_s:
+        if time.monotonic() - self._written_at >= made_by.keep_every_s:
+            self.write()
+
+    def write(self) -> None:
+        """Write the answers that have not been written yet."""
+        made_by = self.annotator
+        if not self._new:
             return
         try:
             write_in_flight(made_by.output, ANNOTATOR, self.shard_id, made_by.resolved.fingerprint, self._new)

@@ -33,6 +33,7 @@ _READING = (
 )
 _CROPS = ("padding", "max_side_px", "jpeg_quality", "max_frame_bytes")
 _SMOLVLM = (
+    "engine",
     "model",
     "revision",
     "prompt",

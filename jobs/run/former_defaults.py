@@ -25,6 +25,9 @@ _FORMER: Mapping[str, Any] = {
 }
 """The defaults of version 0.1 that are others now, or what it did where it did not know the setting."""
 
+_ADDED: Mapping[str, Any] = {"smolvlm.engine": "guided"}
+"""Settings that version 0.1 did not know, with the value that stands for what it did."""
+
 _SECTIONS = {"crops": "crops", "smolvlm": "smolvlm", "schema": "attributes"}
 """Name of the field of `Settings` that holds a section."""
 
@@ -57,7 +60,7 @@ class KeptDefaults:
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recorded configuration with the settings that its version did not know."""
     completed = copy.deepcopy(dict(config))
-    for path, former in _FORMER.items():
+    for path, former in (*_FORMER.items(), *_ADDED.items()):
         holder = _holder(completed, path)
         if holder is not None:
             holder.setdefault(path.rpartition(".")[2], former)

@@ -25,6 +25,7 @@ OTHER_VALUES: dict[str, Any] = {
     "input.captured_at_column": "k",
     "roi.static": [{"mode": "include", "rectangle": [0, 0, 1, 1]}],
     "roi.dynamic.scope": "shard",
+    "smolvlm.engine": "server",
     "smolvlm.dtype": "bfloat16",
     "smolvlm.image_size_px": 128,
     "gemini.api_version": "v2",
@@ -50,6 +51,7 @@ OTHER_VALUES: dict[str, Any] = {
 """Another value for settings that have no obvious one."""
 
 NEEDS = {
+    "smolvlm.engine": "smolvlm.server.base_url=http://127.0.0.1:9/v1",
     "smolvlm.reasoning_max_tokens": "smolvlm.reasoning=true",
     "gemini.face_attributes": "gemini.blur_faces=true",
 }
@@ -64,6 +66,7 @@ NOT_TRIED = (
     "smolvlm.revision",
     "smolvlm.prompt",
     "smolvlm.enabled",
+    "smolvlm.server.base_url",
     "gemini.prompt",
     "gemini.enabled",
 )

@@ -12,6 +12,7 @@ import pytest
 
 from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
+from actors.errors import ServerUnavailableError
 from actors.fingerprint import crop_sha256
 from actors.records import Shard
 from actors.shard_block import ShardBlock, ShardTask
@@ -22,6 +23,7 @@ from actors.storage.answer_index import AnswerIndex
 from actors.storage.object_store import ObjectStore
 from jobs.run.answer_filing import file_answers, file_uncommitted
 from tests.conftest import REPO_ROOT
+from tests.servers.chat_server import MODEL, chat_server
 from tests.servers.gemini_server import KEY, gemini_server
 from tests.support import gemini_job, job
 from tests.support.committed import Found, said, write_output
@@ -168,6 +170,26 @@ def test_a_killed_shard_is_asked_only_about_crops_that_were_not_answered(models,
     again = annotator().annotate(block("renamed")).annotations["smolvlm"]
     assert asked == []
     assert again.drop_columns(["shard_id"]) == table.drop_columns(["shard_id"])
+
+
+def test_a_shard_whose_server_dies_is_asked_only_about_crops_that_were_not_answered(tmp_path):
+    crops = [jpeg(n, 24, 48) for n in range(7)]
+    with chat_server(dies_after=5) as server:
+        given = {"base_url": server.base_url, "retries": 0, "outage_s": 0, "max_in_flight": 1}
+        settings = SmolVLMSettings.model_validate({"engine": "server", "model": MODEL, "server": given})
+        resolved = resolve_smolvlm(settings, SCHEMA)
+        people = [Found((0.1, 0.1, 0.2, 0.3), crop=crop) for crop in crops]
+        block = a_block(tmp_path / "made", "first", {"f": people})
+
+        def annotate() -> ShardBlock:
+            return ShardAnnotator(settings, resolved, SCHEMA, 1, ObjectStore(str(tmp_path))).annotate(block)
+
+        with pytest.raises(ServerUnavailableError):
+            annotate()
+        server.is_down, server.dies_after = False, None
+        table = annotate().annotations["smolvlm"]
+    assert table["status"].to_pylist() == ["ok"] * 7
+    assert {server.answered[crop_sha256(crop)] for crop in crops} == {1}
 
 
 def a_block(folder: Path, shard_id: str, frames: dict[str, list[Found]]) -> ShardBlock:

@@ -101,11 +101,11 @@ def answer_text(request: Request) -> str:
         return "A text without a schema."
     found = _list_of_persons(schema)
     if found is None:
-        return json.dumps(_value(schema, request.images[0].sha256 if request.images else "", ""))
+        return json.dumps(answer_value(schema, request.images[0].sha256 if request.images else "", ""))
     key, items, id_key = found
     answers = []
     for image in request.images:
-        answer = _value(items, image.sha256, "")
+        answer = answer_value(items, image.sha256, "")
         if id_key:
             answer[id_key] = image.id
         answers.append(answer)
@@ -171,16 +171,16 @@ def _list_of_persons(schema: dict[str, Any]) -> tuple[str, dict[str, Any], str |
     return None
 
 
-def _value(schema: dict[str, Any], sha256: str, path: str) -> Any:
+def answer_value(schema: dict[str, Any], sha256: str, path: str) -> Any:
     """Return a value that the schema allows. It depends on the image and on the place in the schema."""
     draw = int(hashlib.sha256(f"{sha256}{path}".encode()).hexdigest(), 16)
     if "anyOf" in schema:
-        return _value(schema["anyOf"][draw % len(schema["anyOf"])], sha256, f"{path}|")
+        return answer_value(schema["anyOf"][draw % len(schema["anyOf"])], sha256, f"{path}|")
     if "enum" in schema:
         return schema["enum"][draw % len(schema["enum"])]
     kind = schema.get("type")
     if kind == "object":
-        return {k: _value(v, sha256, f"{path}.{k}") for k, v in schema["properties"].items()}
+        return {k: answer_value(v, sha256, f"{path}.{k}") for k, v in schema["properties"].items()}
     if kind == "boolean":
         return bool(draw % 2)
     if kind == "integer":
