@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from actors.attributes import AttributeSchema
@@ -20,6 +20,7 @@ from actors.commit.committed_shard import input_identity
 from actors.commit.documents import build_documents, document_paths, settle_documents
 from actors.commit.objects import Attempt, build_objects
 from actors.commit.pending import PendingAnnotator, with_pending
+from actors.commit.preview_frames import PreviewFrames
 from actors.commit.settings import OutputSettings
 from actors.errors import PreconditionError
 from actors.shard_block import ShardBlock
@@ -43,6 +44,8 @@ class Committer:
         schema: The attributes.
         fingerprints: Fingerprints by stage: hashes of everything that the stage's results depend on.
         pending: Enabled annotators that answer after the commit.
+        preview_frames: Reads frames again whose previews get new labels. Without it, previews whose labels
+            no longer hold are deleted.
     """
 
     store: ObjectStore
@@ -50,6 +53,7 @@ class Committer:
     schema: AttributeSchema
     fingerprints: dict[str, str]
     pending: tuple[PendingAnnotator, ...] = ()
+    preview_frames: PreviewFrames | None = None
 
     def commit(self, block: ShardBlock) -> ShardSummary:
         """Write the shard's objects, then its commit record with a conditional write.
@@ -109,6 +113,13 @@ class Committer:
             for annotator in self.pending:
                 asked = self.fingerprints[annotator.name]
                 block = with_pending(block, annotator, self.schema, known, asked)
+            if (
+                previous is not None
+                and block.task.work != "detect"
+                and block.annotated
+                and self.preview_frames
+            ):
+                block = replace(block, previews=self.preview_frames.read(block, previous))
         return Attempt(
             block=block,
             attempt_id=new_attempt_id(block.task.attempt),
@@ -163,7 +174,8 @@ class Committer:
     def _carried(self, attempt: Attempt, written: Iterable[CommittedObject]) -> tuple[CommittedObject, ...]:
         """Return the entries of the previous record that are still valid.
 
-        After new answers the previews aren't, because their labels show the old ones.
+        After new answers the previews aren't, because their labels show the old ones: they are drawn anew, or
+        are gone if their frames can't be read again.
         """
         previous, block = attempt.previous, attempt.block
         if previous is None or block.task.work == "detect":

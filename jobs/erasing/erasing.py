@@ -15,6 +15,7 @@ from importlib.metadata import version
 
 from actors.attributes import AttributeSchema
 from actors.commit.committed_shard import shard_from_record
+from actors.commit.preview_frames import previews_of
 from actors.corrections.settings import ConsensusSettings
 from actors.erasure.left_out import read_left_out, remember, remember_before
 from actors.errors import ConfigError
@@ -22,7 +23,7 @@ from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
 from actors.storage.snapshot_table import SnapshotTable
-from jobs.erasing.selection import ChosenShard, Selection, choose, choose_named, previews_of
+from jobs.erasing.selection import ChosenShard, Selection, choose, choose_named
 from jobs.erasing.shard import erase_from_shard, finish_documents
 from jobs.erasing.traces import erase_traces
 from jobs.run.consolidation import consolidate_output

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
@@ -11,11 +10,12 @@ from typing import Any, Literal, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actors.commit.preview_frames import previews_of
 from actors.corrections.decision import Box
 from actors.corrections.matching import as_box
 from actors.errors import ConfigError, StoreError
 from actors.storage import layout
-from actors.storage.commit_record import CommitRecord, CommittedObject
+from actors.storage.commit_record import CommitRecord
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
@@ -90,14 +90,6 @@ class ChosenShard:
     def person_ids(self) -> set[str]:
         """Return the ids of the persons, as in the paths of their documents."""
         return {f"{self.record.shard_id}/{layout.object_name(key)}/{index}" for key, index in self.keys}
-
-
-def previews_of(record: CommitRecord, frames: Collection[str]) -> list[CommittedObject]:
-    """Return the previews of some frames of a shard."""
-    names = {layout.object_name(key) for key in frames}
-    shape = re.compile(rf"{layout.PREVIEWS}/{re.escape(record.shard_id)}\.\d{{3,}}-[0-9a-f]{{8}}\.(.+)\.jpg")
-    matches = ((entry, shape.fullmatch(entry.path)) for entry in record.objects)
-    return [entry for entry, match in matches if match is not None and match[1] in names]
 
 
 def choose(store: ObjectStore, selection: Selection) -> Iterator[ChosenShard]:

@@ -10,6 +10,7 @@ from actors.commit.accounting import count, count_by_model, count_denied, count_
 from actors.commit.committed_shard import load_tables
 from actors.commit.crop_retention import persons_parquet
 from actors.commit.documents import Documents, build_documents, document_paths, settle_documents
+from actors.commit.preview_frames import previews_of
 from actors.erasure.removal import without_persons
 from actors.errors import PreconditionError, StoreError
 from actors.shard_block import ShardBlock
@@ -23,7 +24,7 @@ from actors.storage.commit_record import (
 )
 from actors.storage.object_store import ObjectStore
 from actors.storage.tables import to_parquet
-from jobs.erasing.selection import ChosenShard, previews_of
+from jobs.erasing.selection import ChosenShard
 
 
 def erase_from_shard(store: ObjectStore, schema: AttributeSchema, chosen: ChosenShard) -> None:

@@ -6,6 +6,7 @@ from typing import TextIO
 
 from actors.attributes import AttributeSchema
 from actors.commit.committer import Committer
+from actors.commit.preview_frames import PreviewFrames
 from actors.detect.crops import CropSettings
 from actors.detect.restored_crops import CropRestorer
 from actors.fingerprint import annotators_in
@@ -45,7 +46,8 @@ def ask_on_ray(
         "person_json": settings.output.person_json_fingerprint,
     }
     schema = AttributeSchema(settings.attributes)
-    committer = Committer(backlog.store, settings.output, schema, fingerprints, (resolved.pending,))
+    frames = PreviewFrames(run.section("input", InputSettings), settings.storage)
+    committer = Committer(backlog.store, settings.output, schema, fingerprints, (resolved.pending,), frames)
 
     def say(line: str) -> None:
         print(line, file=terminal, flush=True)

@@ -13,6 +13,7 @@ import ray
 
 from actors.attempt_tracker import Snapshot, start_tracker
 from actors.commit.committer import Committer
+from actors.commit.preview_frames import PreviewFrames
 from actors.detect.restored_crops import CropRestorer
 from actors.detect.shard_detector import ShardDetector
 from actors.errors import StalledError
@@ -166,7 +167,10 @@ def _stages(
 def _committer(work: _Work) -> Committer:
     resolved = work.resolved
     pending = () if resolved.gemini is None else (resolved.gemini.pending,)
-    return Committer(work.output, work.settings.output, resolved.schema, resolved.fingerprints, pending)
+    frames = PreviewFrames(work.settings.input, work.settings.storage)
+    return Committer(
+        work.output, work.settings.output, resolved.schema, resolved.fingerprints, pending, frames
+    )
 
 
 def _snapshots(context: StageContext) -> Any:

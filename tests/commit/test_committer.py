@@ -17,7 +17,11 @@ from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
 from actors.commit.committed_shard import load_committed
 from actors.commit.committer import Committer
+from actors.commit.preview_frames import PreviewFrames
+from actors.commit.previews import preview_of_block
 from actors.commit.settings import OutputSettings
+from actors.read.listing import list_shards
+from actors.read.settings import InputSettings
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Annotation, Shard
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage.commit_record import CommitRecord, read_record
@@ -252,6 +256,51 @@ def test_previews_stay_for_a_first_annotator_and_go_when_it_answers_anew(store):
     assert record_of(store).object("preview") is not None
     committer(store).commit(block(work="annotate", replaces=committed_attempt(store), attempt=3))
     assert not drawn & files(store)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Shard:
+    """The input of shard "s" with its frame."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "s.tar").write_bytes(bad.tar({"e.jpg": bad.jpeg(seed=1), "f.jpg": bad.jpeg(seed=2)}))
+    (shard,) = list_shards(InputSettings(uri=str(folder)), StorageSettings())
+    return shard
+
+
+def committed_with_preview(store: ObjectStore, source: Shard) -> bytes:
+    """Commit shard "s" without an annotator, and return the preview."""
+    first = replace(block(), annotations={}, annotated=(), previews={"f": bad.jpeg(seed=2)})
+    committer(store).commit(replace(first, task=replace(first.task, shard=source)))
+    (preview,) = (entry for entry in record_of(store).objects if entry.kind == "preview")
+    return store.read(preview.path)
+
+
+def answered_later(store: ObjectStore, source: Shard) -> ShardBlock:
+    again = block(work="annotate", replaces=committed_attempt(store), attempt=2)
+    return replace(again, task=replace(again.task, shard=source))
+
+
+def test_previews_get_the_labels_of_an_annotator_that_is_enabled_later(store: ObjectStore, source: Shard):
+    before = committed_with_preview(store, source)
+    frames = PreviewFrames(InputSettings(), StorageSettings())
+    block = answered_later(store, source)
+    replace(committer(store), preview_frames=frames).commit(block)
+    (path,) = (path for path in files(store) if path.startswith("previews/"))
+    assert path == record_of(store).object("preview").path
+    ((_, expected),) = preview_of_block(
+        replace(block, previews={"f": bad.jpeg(seed=2)}), SCHEMA, OutputSettings().preview_max_side_px
+    )
+    assert store.read(path) == expected != before
+
+
+def test_previews_stay_as_they_are_where_the_input_has_changed(store: ObjectStore, source: Shard):
+    before = committed_with_preview(store, source)
+    Path(source.uri).write_bytes(bad.tar({"f.jpg": bad.jpeg(seed=3)}))
+    frames = PreviewFrames(InputSettings(), StorageSettings())
+    replace(committer(store), preview_frames=frames).commit(answered_later(store, source))
+    (path,) = (path for path in files(store) if path.startswith("previews/"))
+    assert store.read(path) == before
 
 
 def test_only_detection_changes_what_a_record_says_of_the_input_and_of_detection(store):
