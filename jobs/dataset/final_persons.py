@@ -92,7 +92,8 @@ class FinalPersons:
         missing = [name for name in attributes.names if name not in self._persons.columns]
         if missing:
             raise ConfigError(f"the consolidated table has no column {missing[0]}; run shopframe consolidate")
-        fitting = fitting_persons(self._persons, conditions).filter(duckdb.ColumnExpression(IS_PERSON))
+        fitting = fitting_persons(database, self._persons, conditions, attributes)
+        fitting = fitting.filter(duckdb.ColumnExpression(IS_PERSON))
         self._fitting = fitting.select(*_KEYS).set_alias("fitting")
 
     @classmethod

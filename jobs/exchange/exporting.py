@@ -72,7 +72,8 @@ def export_persons(
         OSError: The output can't be read, or the folder can't be written.
     """
     run = read_run(store)
-    selection = select_persons(store, conditions, limit, purpose)
+    schema = AttributeSchema(run.section("schema", SchemaSettings))
+    selection = select_persons(store, schema, conditions, limit, purpose)
     frames: defaultdict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
     for row in selection.rows:
         frames[row["shard_id"]].setdefault(row["frame_key"], []).append(row)
@@ -86,7 +87,6 @@ def export_persons(
         folder,
         FRAMES,
     )
-    schema = AttributeSchema(run.section("schema", SchemaSettings))
     missed = _missed(store, frames)
     listed = [
         _frame(rows, missed.get((shard_id, key), ()), selection, purpose, records[shard_id], schema, written)

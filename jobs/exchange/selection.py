@@ -14,10 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from actors.attributes import AttributeSchema
 from actors.errors import ConfigError
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.snapshot_table import SnapshotTable
+from jobs.exchange.computed_columns import RULE, with_computed_columns
 
 Purpose = Literal["need", "audit"]
 
@@ -50,12 +52,17 @@ class Selection:
 
 
 def select_persons(
-    store: ObjectStore, conditions: Sequence[str], limit: int | None, purpose: Purpose
+    store: ObjectStore,
+    schema: AttributeSchema,
+    conditions: Sequence[str],
+    limit: int | None,
+    purpose: Purpose,
 ) -> Selection:
     """Choose persons, and return all persons of their frames, so that a reviewer sees each frame whole.
 
     Args:
         store: The output.
+        schema: The attributes of the last run.
         conditions: Each a column, one of = != < <= > >=, and a value or another column, such as
             `gender_confidence<0.6` or `smolvlm_gender!=gemini_gender`. All of them must hold. The value
             `null` stands for no value.
@@ -67,8 +74,10 @@ def select_persons(
     """
     source = consolidated(store)
     with duckdb.connect() as database, condition_errors():
-        persons = database.from_arrow(source).filter(duckdb.ColumnExpression("is_person"))
-        fitting = fitting_persons(persons, conditions)
+        everybody = database.from_arrow(source)
+        persons = everybody.filter(duckdb.ColumnExpression("is_person"))
+        fitting = fitting_persons(database, everybody, conditions, schema)
+        fitting = fitting.filter(duckdb.ColumnExpression("is_person"))
         keys: pa.Table = fitting.select(*_KEYS).order(_ORDER).to_arrow_table()
         available = keys.num_rows
         if not available:
@@ -97,12 +106,26 @@ def consolidated(store: ObjectStore, folder: str = layout.CONSOLIDATED) -> ds.Da
     return ds.dataset([store.full(path) for path in paths], filesystem=store.fs, format="parquet")
 
 
-def fitting_persons(persons: duckdb.DuckDBPyRelation, conditions: Sequence[str]) -> duckdb.DuckDBPyRelation:
+def fitting_persons(
+    database: duckdb.DuckDBPyConnection,
+    persons: duckdb.DuckDBPyRelation,
+    conditions: Sequence[str],
+    schema: AttributeSchema,
+) -> duckdb.DuckDBPyRelation:
     """Return the persons for whom all conditions hold.
+
+    Args:
+        database: The database of the relation.
+        persons: Consolidated rows.
+        conditions: Conditions on their columns, or on those of `with_computed_columns`.
+        schema: The attributes of the last run.
 
     Raises:
         ConfigError: A condition is no condition, or names no column.
     """
+    names = [match[1] for condition in conditions if (match := _CONDITION.fullmatch(condition))]
+    if not set(names) <= set(persons.columns):
+        persons = with_computed_columns(database, persons, schema)
     for condition in conditions:
         persons = persons.filter(_expression(condition, persons))
     return persons
@@ -115,6 +138,15 @@ def condition_errors() -> Iterator[None]:
         yield
     except duckdb.ConversionException as error:
         raise ConfigError(f"--select: {str(error).splitlines()[0]}") from None
+
+
+def _breaks(rules: duckdb.Expression, value: str) -> duckdb.Expression:
+    """Return whether a rule is among those that are broken; `any` stands for any of them, `null` for none."""
+    count = duckdb.FunctionExpression("len", rules)
+    if value in ("any", "null"):
+        found: duckdb.Expression = count > 0 if value == "any" else count == 0
+        return found
+    return duckdb.FunctionExpression("list_contains", rules, duckdb.ConstantExpression(value))
 
 
 def _positions(available: int, limit: int, purpose: Purpose) -> pa.Array:
@@ -131,10 +163,11 @@ def _expression(condition: str, persons: duckdb.DuckDBPyRelation) -> duckdb.Expr
     types = dict(zip(persons.columns, persons.types, strict=True))
     if name not in types:
         raise ConfigError(
-            f"--select {condition}: the consolidated table has no column {name}; it has "
-            f"{', '.join(sorted(types))}"
+            f"--select {condition}: persons have no column {name}; they have {', '.join(sorted(types))}"
         )
     column = duckdb.ColumnExpression(name)
+    if name == RULE and sign in ("=", "!=") and isinstance(types[name].id, str) and types[name].id == "list":
+        return _breaks(column, value) if sign == "=" else ~_breaks(column, value)
     if value == "null" and sign in ("=", "!="):
         return column.isnull() if sign == "=" else column.isnotnull()
     if value in types:

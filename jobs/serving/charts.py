@@ -8,8 +8,8 @@ from typing import Any
 
 from actors.attributes import AttributeSchema
 from actors.corrections.final_values import CONFIDENCE, IS_PERSON, SOURCE
+from jobs.exchange.person_queries import DISAGREES
 from jobs.serving.person_table import PersonTable
-from jobs.serving.table_queries import DISAGREES
 from jobs.serving.view import RULE, VERDICT, Conditions, View
 
 _BINS = 10

@@ -19,9 +19,9 @@ from actors.corrections.settings import HUMAN
 from actors.errors import ConfigError
 from actors.storage.commit_record import read_record
 from actors.storage.object_store import ObjectStore
+from jobs.exchange.person_queries import KEPT
 from jobs.run.erased_decisions import without_erased
 from jobs.serving.person_table import PersonTable
-from jobs.serving.table_queries import KEPT
 from jobs.serving.view import View
 
 TOOL = "serve"

@@ -15,7 +15,6 @@ from actors.attribute import AttributeValue
 from actors.attributes import AttributeSchema
 from actors.corrections.decision import MISSED, Box, Decision
 from actors.corrections.final_values import (
-    SOURCE,
     PersonDecisions,
     decisions_by_row,
     final_columns,
@@ -26,17 +25,10 @@ from actors.errors import ConfigError
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.snapshot_table import SnapshotTable
+from jobs.exchange.computed_columns import final_attributes, note_combinations, value_shares
+from jobs.exchange.person_queries import KEPT, PersonQueries, create_rule_table
 from jobs.serving.dropped_persons import dropped_persons
 from jobs.serving.local_copies import local_files
-from jobs.serving.table_queries import (
-    KEPT,
-    PersonQueries,
-    attributes_of_rule,
-    breaking,
-    create_rule_table,
-    quoted,
-    rule_table,
-)
 
 _MEMORY_LIMIT = "600MB"
 """Memory of DuckDB, beyond which it goes on on the disk. A million persons take about 300 MB."""
@@ -78,8 +70,7 @@ class PersonTable:
         self._database.execute("SET GLOBAL TimeZone = 'UTC'")
         source = self._database.read_parquet(files)
         source.create_view("source")
-        # The last run may have other attributes than the last consolidation.
-        self.schema = schema.only([name for name in schema.names if f"{name}_{SOURCE}" in source.columns])
+        self.schema = final_attributes(schema, source.columns)
         if not len(self.schema):
             raise ConfigError(f"--output {store.uri}: consolidated/ has no final values; {_REMEDY}")
         self._queries = PersonQueries(self.schema, source.columns)
@@ -193,31 +184,11 @@ class PersonTable:
         self._database.execute(self._queries.create_source_type())
         for number, rule in enumerate(self.schema.rules):
             self._database.execute(create_rule_table(number, rule, self.schema))
-        self._note_combinations(self._database, "source")
-        self._shares = self._value_shares()
+        note_combinations(self._database, self.schema, "source")
+        self._shares = value_shares(self._database, self._queries, "source")
         # Files and their rows are in the order of shards, frames and persons.
         numbered = "(SELECT *, (row_number() OVER () - 1)::INTEGER AS id FROM source)"
         self._database.execute(f"CREATE TABLE persons AS {self._queries.rows(numbered, 'id', self._shares)}")
-
-    def _note_combinations(self, cursor: duckdb.DuckDBPyConnection, relation: str) -> None:
-        """Remember which combinations of values in a relation break a rule."""
-        for number, rule in enumerate(self.schema.rules):
-            names = ", ".join(map(quoted, attributes_of_rule(rule)))
-            found = cursor.execute(
-                f"SELECT DISTINCT {names} FROM {relation} EXCEPT SELECT {names} FROM {rule_table(number)}"
-            ).fetchall()
-            for combination in breaking(rule, found):
-                marks = ", ".join("?" for _ in combination)
-                cursor.execute(f"INSERT INTO {rule_table(number)} VALUES ({marks}, true)", list(combination))
-
-    def _value_shares(self) -> dict[str, dict[AttributeValue, float]]:
-        shares: defaultdict[str, dict[AttributeValue, float]] = defaultdict(dict)
-        for attribute in self._queries.judged:
-            name = quoted(attribute.name)
-            found = self.query(f"SELECT {name}, count(*) FROM source WHERE {name} IS NOT NULL GROUP BY ALL")
-            total = sum(count for _, count in found)
-            shares[attribute.name] = {value: count / total for value, count in sorted(found)}
-        return dict(shares)
 
     # --- what was decided since ---
 
@@ -259,7 +230,7 @@ class PersonTable:
             return
         with self._database.cursor() as cursor:
             cursor.register("fresh", rows)
-            self._note_combinations(cursor, "fresh")
+            note_combinations(cursor, self.schema, "fresh")
             cursor.begin()
             cursor.execute("DELETE FROM persons WHERE id IN (SELECT id FROM fresh)")
             cursor.execute(f"INSERT INTO persons {self._queries.rows('fresh', 'id', self._shares)}")

@@ -12,7 +12,7 @@ from actors.attribute import AttributeValue
 from actors.attributes import AttributeSchema
 from actors.corrections.final_values import CONFIDENCE, IS_PERSON, SOURCE
 from actors.errors import ConfigError
-from jobs.serving.table_queries import DISAGREES, KEPT, quoted
+from jobs.exchange.person_queries import DISAGREES, KEPT, quoted
 
 QueueName = Literal["all", "least_certain", "disagreeing", "violations", "rare", "audit"]
 

@@ -1,0 +1,61 @@
+"""`--select` finds the persons that the page shows with the same filter."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from actors.errors import ConfigError
+from jobs.exchange.selection import select_persons
+from tests.serve.served import Client, Output
+from tests.support.committed import SCHEMA
+from tests.support.in_process import run_in_process
+
+
+@pytest.mark.parametrize(
+    ("selected", "filtered"),
+    [
+        ("certainty<0.5", {"column": "certainty", "operator": "<", "value": 0.5}),
+        ("rarity<0.25", {"column": "rarity", "operator": "<", "value": 0.25}),
+        ("gender_disagrees=true", {"column": "gender_disagrees", "value": True}),
+        ("hour=9", {"column": "hour", "value": 9}),
+        ("hour=null", {"column": "hour", "value": None}),
+        ("day=2026-05-02", {"column": "day", "value": "2026-05-02"}),
+        ("rule=any", {"column": "rule", "value": "any"}),
+        ("rule=null", {"column": "rule", "value": None}),
+        ("rule=exact_age within age_group", {"column": "rule", "value": "exact_age within age_group"}),
+        ("decided=true", {"column": "decided", "value": True}),
+    ],
+)
+def test_a_selection_has_the_persons_of_the_pages_filter(
+    client: Client, output: Output, selected: str, filtered: dict[str, Any]
+):
+    client.ask("decide", kind="value", ids=[4], attribute="gender", value="male")
+    output.consolidate()
+    client.ask("about")
+    shown = client.ids("all", filtered)
+    everybody = output.rows("shard_id, frame_key, person_index")
+    assert 0 < len(shown) < len(everybody)
+    selection = select_persons(output.store, SCHEMA, [selected], None, "need")
+    assert selection.chosen == {everybody[number] for number in shown}
+
+
+def test_rules_that_do_not_hold_are_selected_by_what_they_say(output: Output):
+    kept = select_persons(output.store, SCHEMA, ["rule!=exact_age within age_group"], None, "need")
+    broken = select_persons(output.store, SCHEMA, ["rule=exact_age within age_group"], None, "need")
+    assert (len(kept.chosen), len(broken.chosen)) == (12, 6)
+
+
+def test_a_column_that_no_person_has_is_explained(output: Output):
+    with pytest.raises(ConfigError, match=r"no column colour; they have .*certainty.*gender_disagrees"):
+        select_persons(output.store, SCHEMA, ["colour=red"], None, "need")
+
+
+def test_persons_in_dispute_are_exported(client: Client, output: Output, monkeypatch: pytest.MonkeyPatch):
+    to = output.cache / "review"
+    command = ["review", "export", "--output", output.path, "--to", to, "--select", "disagreement>0"]
+    assert run_in_process(monkeypatch, *command) == 0
+    exported = json.loads((to / "exported.json").read_text())
+    assert len(exported["frames"]) == len(client.ids("disagreeing")) == 3
