@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from actors.attributes import AttributeSchema
-from actors.errors import WeightsError
 from actors.records import Annotation
 from actors.smolvlm.answer_grammar import answer_grammar
+from actors.smolvlm.crop_pictures import decode_crop, in_its_square, set_tiles
+from actors.smolvlm.fitting_batches import FittingBatches
+from actors.smolvlm.loaded_model import load_model
 from actors.smolvlm.settings import ResolvedSmolVLM, SmolVLMSettings
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
-
-    from actors.smolvlm.guided_decoding import GuidedAnswer
-
-log = logging.getLogger(__name__)
-
-_GREY = (127, 127, 127)
-"""Colour of the bars beside a letterboxed crop: about 0 after the processor's normalisation to -1..1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,41 +36,14 @@ class CropAnnotator:
         Raises:
             WeightsError: The files can't be loaded on this machine.
         """
-        import torch
-        from transformers import AutoModelForImageTextToText, AutoProcessor
-        from transformers.utils import logging as transformers_logging
-
         from actors.smolvlm.guided_decoding import GuidedDecoder
         from actors.smolvlm.key_values import GROUPED_ATTENTION
         from actors.smolvlm.reasoning import ReasoningWriter
 
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._settings = settings
-        self._batch_size = settings.batch_size
-        device = "cuda" if settings.gpus_per_actor > 0 else "cpu"
-        try:
-            self._processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-                resolved.source, revision=resolved.revision
-            )
-            loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                resolved.source,
-                revision=resolved.revision,
-                dtype=getattr(torch, resolved.dtype),
-                attn_implementation={"text_config": GROUPED_ATTENTION, "vision_config": "sdpa"},
-                output_loading_info=True,
-            )
-            model, loading = loaded
-            model = model.to(device).eval()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise WeightsError(
-                f"smolvlm.model: {resolved.source} can't be loaded on this machine: {error}; if it is a "
-                "folder, every worker must see it"
-            ) from error
-        if loading["missing_keys"]:
-            # transformers initialises missing weights with random numbers and continues.
-            missing = ", ".join(sorted(loading["missing_keys"])[:3])
-            raise WeightsError(f"smolvlm.model: {resolved.source} lacks weights: {missing}")
-        self._configure_processor(model, resolved.image_size_px)
+        attention = {"text_config": GROUPED_ATTENTION, "vision_config": "sdpa"}
+        model, self._processor = load_model(settings, resolved, attn_implementation=attention)
+        set_tiles(self._processor, model, resolved.image_size_px, settings.split_image)
         tokenizer = self._processor.tokenizer
         grammar = answer_grammar(schema, lambda text: tokenizer.encode(text, add_special_tokens=False))
         self._text = self._prompt_text(resolved.prompt)
@@ -90,6 +55,7 @@ class CropAnnotator:
             else None
         )
         self._decoder = GuidedDecoder(model, grammar, self._prefix, writer)
+        self._batches = FittingBatches(settings.batch_size, self._decoder.release)
 
     def annotate(
         self,
@@ -126,37 +92,13 @@ class CropAnnotator:
         """Answer any number of crops with the same token ids, in batches that fit into memory."""
         import torch
 
-        answers: list[Annotation] = []
-        while len(answers) < len(pixels):
-            batch = pixels[len(answers) : len(answers) + self._batch_size]
-            decoded: list[GuidedAnswer] | None = None
-            try:
-                decoded = self._decoder.decode(ids[len(self._prefix) :], torch.stack(list(batch)))
-            except (torch.OutOfMemoryError, MemoryError) as error:
-                trouble = str(error)
-            except RuntimeError as error:
-                if not _is_cpu_out_of_memory(error):
-                    raise
-                trouble = str(error)
-            if decoded is not None:
-                answers += [
-                    Annotation("ok", None, a.values, a.confidence, a.reasoning, a.distribution)
-                    for a in decoded
-                ]
-                continue
-            # This is outside the handler because a live traceback would keep the batch's tensors.
-            self._decoder.release()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            if len(batch) == 1:
-                reason = (
-                    f"out of memory on a single crop: {trouble.splitlines()[0] if trouble else 'no detail'}"
-                )
-                answers.append(Annotation("error", reason))
-            else:
-                self._batch_size = len(batch) // 2
-                log.warning("out of memory with %d crops; batches now have %d", len(batch), self._batch_size)
-        return answers
+        def decode(batch: Sequence[Tensor]) -> list[Annotation]:
+            decoded = self._decoder.decode(ids[len(self._prefix) :], torch.stack(list(batch)))
+            return [
+                Annotation("ok", None, a.values, a.confidence, a.reasoning, a.distribution) for a in decoded
+            ]
+
+        return self._batches.run(pixels, decode)
 
     def _prepare(self, crops: Sequence[bytes]) -> Iterator[tuple[int, list[_Prepared | Annotation]]]:
         """Yield each batch with the position of its first crop.
@@ -172,32 +114,12 @@ class CropAnnotator:
                 yield start, [future.result() for future in batch]
 
     def _prepare_one(self, crop: bytes) -> _Prepared | Annotation:
-        from PIL import Image
-        from PIL.JpegImagePlugin import JpegImageFile
-
-        try:
-            # Crops are always JPEGs written by Shopframe. Image.open would try every format, and in a process
-            # that has imported ultralytics even tries to import decoders that aren't installed.
-            with JpegImageFile(io.BytesIO(crop)) as opened:
-                image = opened.convert("RGB")
-        except SyntaxError:
-            return Annotation("error", "the crop can't be decoded: not an image")
-        except (OSError, ValueError, TypeError, Image.DecompressionBombError) as error:
-            return Annotation("error", f"the crop can't be decoded: {error}")
-        if self._settings.letterbox and not self._settings.split_image:
-            image = letterboxed(image)
+        image = decode_crop(crop)
+        if isinstance(image, Annotation):
+            return image
+        image = in_its_square(image, self._settings)
         inputs = self._processor(text=self._text, images=[image], return_tensors="pt")
         return _Prepared(tuple(inputs["input_ids"][0].tolist()), inputs["pixel_values"][0])
-
-    def _configure_processor(self, model: Any, side_px: int) -> None:
-        images = self._processor.image_processor
-        tile = {"longest_edge": side_px}
-        images.max_image_size = type(images.max_image_size)(**tile)
-        images.do_image_splitting = self._settings.split_image
-        # Without tiles, the crop is scaled directly to its square, not first to up to four times that size.
-        images.do_resize = self._settings.split_image
-        vision = model.config.vision_config
-        self._processor.image_seq_len = (side_px // vision.patch_size // model.config.scale_factor) ** 2
 
     def _prompt_text(self, prompt: str) -> str:
         content = [{"type": "text", "text": prompt}, {"type": "image"}]
@@ -205,19 +127,3 @@ class CropAnnotator:
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
         return text
-
-
-def letterboxed(image: Image) -> Image:
-    """Return the image in the middle of a grey square whose side is the image's longer one.
-
-    transformers scales every image to a square, which makes a person of 170x512 pixels three times as wide.
-    """
-    from PIL import ImageOps
-
-    side = max(image.size)
-    return ImageOps.pad(image, (side, side), color=_GREY)
-
-
-def _is_cpu_out_of_memory(error: RuntimeError) -> bool:
-    # torch has no exception type for a failed allocation on the CPU.
-    return "DefaultCPUAllocator" in str(error)

@@ -47,9 +47,13 @@ def load_engine(
         return ServerEngine(settings, resolved, schema)
     import torch
 
-    from actors.smolvlm.crop_annotator import CropAnnotator
-
     # Ray limits libraries to one thread per core that an actor reserves. On a CPU the model accounts for
     # almost all of a run's time, so it uses the threads of its whole node.
     torch.set_num_threads(threads)
+    if resolved.engine == "generate":
+        from actors.smolvlm.generate_engine import GenerateEngine
+
+        return GenerateEngine(settings, resolved, schema)
+    from actors.smolvlm.crop_annotator import CropAnnotator
+
     return CropAnnotator(settings, resolved, schema)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -18,25 +19,28 @@ from actors.smolvlm.server_settings import ServerSettings, read_server_key
 _DECODER_VERSION = 1
 """Increase this number when a code change makes the same model, prompt and settings give other answers."""
 
-_ARCHITECTURES = ("smolvlm", "idefics3")
+GUIDED_ARCHITECTURES = ("smolvlm", "idefics3")
+"""Model types of transformers that the engine `guided` runs."""
 
+_GENERATE_VERSION = 1
 _SERVER_VERSION = 1
-"""Likewise for the question that a server is asked."""
+"""Likewise for the other engines."""
 
 
 class SmolVLMSettings(Section):
     """The local annotator."""
 
     enabled: bool = Field(True, description="Whether SmolVLM annotates every kept person.")
-    engine: Literal["guided", "server"] = Field(
+    engine: Literal["guided", "generate", "server"] = Field(
         "guided",
         description="What runs the model. `guided` runs a SmolVLM or SmolVLM2 in the workers, and only lets "
-        "it choose values. `server` asks a server that you run, such as vLLM, SGLang, llama.cpp or Ollama.",
+        "it choose values. `generate` runs other models there, token by token. `server` asks a server that "
+        "you run, such as vLLM, SGLang, llama.cpp or Ollama.",
     )
     model: str = Field(
         "HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
-        description="Any SmolVLM or SmolVLM2 model: a name on the Hugging Face hub, or a folder that all "
-        "workers can read. For a server, the model's name there.",
+        description="The model: a name on the Hugging Face hub, or a folder that all workers can read. For "
+        "a server, the model's name there.",
     )
     revision: str | None = Field(
         None,
@@ -77,7 +81,8 @@ class SmolVLMSettings(Section):
         ge=32,
         le=1024,
         description="Side of the square that a crop is scaled to, in pixels. By default, the model's own "
-        "size (512 for SmolVLM2 256M and 500M). A smaller size is faster but shows less detail.",
+        "size (512 for SmolVLM2 256M and 500M). A smaller size is faster but shows less detail. This and the "
+        "next two settings are SmolVLM's; other models see a crop as their processors show it.",
     )
     letterbox: bool = Field(
         True,
@@ -119,13 +124,13 @@ class ResolvedSmolVLM:
         prompt: Text of the prompt with the attributes filled in.
         prompt_sha256: SHA-256 of `prompt`.
         dtype: Arithmetic, with "auto" resolved; "" for a server.
-        image_size_px: Side of a tile in pixels, with the model's default filled in; 0 for a server.
+        image_size_px: Side of a tile in pixels, with the model's default filled in; 0 if it isn't a SmolVLM.
         fingerprint: Hash of everything that changes an answer, which excludes batch size and actors.
         source: Folder or hub name from which the model is loaded, or the address of a server.
         revision: Commit to load from the hub; None for a folder and a server.
     """
 
-    engine: Literal["guided", "server"]
+    engine: Literal["guided", "generate", "server"]
     model: str
     model_version: str
     prompt: str
@@ -154,31 +159,42 @@ def resolve_smolvlm(settings: SmolVLMSettings, schema: AttributeSchema) -> Resol
     if settings.engine == "server":
         return _resolve_server(settings, schema, prompt)
     checkpoint = find_checkpoint("smolvlm.model", settings.model, settings.revision)
-    if checkpoint.config.get("model_type") not in _ARCHITECTURES:
+    kind = checkpoint.config.get("model_type")
+    is_square = kind in GUIDED_ARCHITECTURES
+    if settings.engine == "guided" and not is_square:
         raise WeightsError(
-            f"smolvlm.model: {settings.model} is a {checkpoint.config.get('model_type')!r}, not a SmolVLM"
+            f"smolvlm.model: {settings.model} is a {kind!r}, not a SmolVLM; set smolvlm.engine=generate"
         )
     dtype = settings.dtype
     if dtype == "auto":
         dtype = "bfloat16" if settings.gpus_per_actor > 0 else "float32"
-    image_size_px = _image_size(settings, checkpoint)
-    content = {
+    content: dict[str, object] = {
         "decoder": _DECODER_VERSION,
         "model": checkpoint.version,
         "prompt": prompt.sha256,
         "schema": schema.sha256,
         "dtype": dtype,
         "reasoning": settings.reasoning_max_tokens if settings.reasoning else 0,
-        "image_size_px": image_size_px,
-        "split_image": settings.split_image,
     }
-    # These are left out where they are off, so that answers of versions without them stay valid.
-    if settings.letterbox:
-        content["letterbox"] = True
-    if schema.rules:
+    image_size_px = 0
+    if is_square:
+        image_size_px = _image_size(settings, checkpoint)
+        content |= {"image_size_px": image_size_px, "split_image": settings.split_image}
+        # These are left out where they are off, so that answers of versions without them stay valid.
+        if settings.letterbox:
+            content["letterbox"] = True
+    elif settings.image_size_px is not None or settings.split_image:
+        raise ConfigError(
+            f"smolvlm.image_size_px and smolvlm.split_image: {settings.model} is a {kind!r}, whose processor "
+            "decides how a crop is shown; leave them out"
+        )
+    if settings.engine == "generate":
+        _check_safetensors(settings, checkpoint)
+        content |= {"engine": "generate", "decoder": _GENERATE_VERSION}
+    elif schema.rules:
         content["rules"] = [rule.text for rule in schema.rules]
     return ResolvedSmolVLM(
-        engine="guided",
+        engine=settings.engine,
         model=settings.model,
         model_version=checkpoint.version,
         prompt=prompt.text,
@@ -189,6 +205,15 @@ def resolve_smolvlm(settings: SmolVLMSettings, schema: AttributeSchema) -> Resol
         source=checkpoint.source,
         revision=checkpoint.revision,
     )
+
+
+def _check_safetensors(settings: SmolVLMSettings, checkpoint: Checkpoint) -> None:
+    """Refuse a folder whose weights are pickled, which may run code when they are read."""
+    if checkpoint.revision is None and not any(Path(checkpoint.source).glob("*.safetensors")):
+        raise WeightsError(
+            f"smolvlm.model: {settings.model} has no weights in safetensors; save it with "
+            "save_pretrained of a current transformers"
+        )
 
 
 def _resolve_server(settings: SmolVLMSettings, schema: AttributeSchema, prompt: Prompt) -> ResolvedSmolVLM:

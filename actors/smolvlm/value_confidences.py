@@ -64,7 +64,7 @@ def certainty_of(answer: str, tokens: Sequence[WrittenToken], schema: AttributeS
 
     Args:
         answer: A valid answer, as JSON.
-        tokens: The tokens that it was written with. There may be more before and after it.
+        tokens: The tokens that its values were written with. There may be others before and after them.
         schema: The attributes.
 
     Returns:
@@ -72,10 +72,11 @@ def certainty_of(answer: str, tokens: Sequence[WrittenToken], schema: AttributeS
     """
     certainty = Certainty({}, {})
     written = b"".join(token.text for token in tokens)
-    begin = written.find(answer.encode())
+    spans = {name: span for name, span in _value_spans(answer) if name in schema.names}
+    last = max((stop for _, stop in spans.values()), default=0)
+    begin = written.find(answer[:last].encode())
     if begin < 0:
         return certainty
-    spans = dict(_value_spans(answer))
     for attribute in schema:
         if attribute.name not in spans:
             continue
@@ -174,7 +175,7 @@ def _text_of(value: AttributeValue) -> bytes:
 
 def _value_spans(answer: str) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yield the name of each attribute, and where its value begins and ends in a valid answer."""
-    decode = json.JSONDecoder().raw_decode
+    decode = json.JSONDecoder(strict=False).raw_decode
     position = _skip(answer, answer.index("{") + 1)
     while position < len(answer) and answer[position] == '"':
         name, position = decode(answer, position)

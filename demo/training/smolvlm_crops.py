@@ -18,7 +18,7 @@ from PIL import Image
 
 from actors.attributes import AttributeSchema
 from actors.detect.crops import cut_crop
-from actors.smolvlm.crop_annotator import letterboxed
+from actors.smolvlm.crop_pictures import letterboxed
 from demo.scenes import generate_scenes
 from demo.training.demo_settings import demo_settings
 from demo.training.smolvlm_model import SIDE_PX

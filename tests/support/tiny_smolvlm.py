@@ -94,7 +94,7 @@ def make_smolvlm(folder: Path, architecture: Architecture, seed: int = 0, corpus
     from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
 
     tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=_train_tokenizer([*_CORPUS, *corpus]),
+        tokenizer_object=train_tokenizer(corpus),
         bos_token="<|im_start|>",
         eos_token="<end_of_utterance>",
         pad_token="<|im_start|>",
@@ -132,7 +132,8 @@ def make_smolvlm(folder: Path, architecture: Architecture, seed: int = 0, corpus
     return folder
 
 
-def _train_tokenizer(corpus: list[str]) -> Any:
+def train_tokenizer(corpus: Sequence[str], special: Sequence[str] = _SPECIAL) -> Any:
+    """Return a byte-level BPE tokenizer like SmolLM2's, trained on answers and additional text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -142,12 +143,12 @@ def _train_tokenizer(corpus: list[str]) -> Any:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=600 if corpus == _CORPUS else 2000,
-        special_tokens=_SPECIAL,
+        vocab_size=2000 if corpus else 600,
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(corpus * 4, trainer)
+    tokenizer.train_from_iterator([*_CORPUS, *corpus] * 4, trainer)
     return tokenizer
 
 
