@@ -94,6 +94,9 @@ class Frame:
         captured_at: Time of the frame in UTC, if the shard gives it.
         error: Why the frame can't be used.
         note: Problem that the reader ignored, such as a broken sidecar.
+        name: Name of the image's file within the shard; for Parquet, the key.
+        is_key_matched: Whether the path matches `input.key_pattern`; None if it wasn't compared, because
+            there is no pattern, or because sidecar or row give all that the pattern could.
     """
 
     key: str
@@ -102,6 +105,8 @@ class Frame:
     captured_at: datetime | None = None
     error: str | None = None
     note: str | None = None
+    name: str = ""
+    is_key_matched: bool | None = None
 
 
 Distribution = tuple[tuple[AttributeValue, float], ...]

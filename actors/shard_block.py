@@ -87,6 +87,7 @@ class ShardBlock:
         annotations: Table of each annotator by name (see `actors.storage.tables`), one row per kept person.
         annotated: Names of the annotators whose tables were made in this attempt.
         previews: Encoded images to draw on, by frame key.
+        keys_not_matched: Number of frames whose keys don't match `input.key_pattern`; None without a pattern.
         timings_s: Seconds spent in each stage.
         error: Why the shard could not be done; the later stages pass the block on to the commit.
         fault: Kind of the `error`; None if there is none.
@@ -99,6 +100,7 @@ class ShardBlock:
     annotations: Mapping[str, pa.Table] = field(default_factory=dict)
     annotated: tuple[str, ...] = ()
     previews: Mapping[str, bytes] = field(default_factory=dict)
+    keys_not_matched: int | None = None
     timings_s: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
     fault: Fault | None = None
@@ -114,7 +116,14 @@ class ShardBlock:
 
         It has the error, and the frames, because each of them gets a row.
         """
-        return ShardBlock(self.task, frames=self.frames, timings_s=self.timings_s, error=error, fault="input")
+        return ShardBlock(
+            self.task,
+            frames=self.frames,
+            keys_not_matched=self.keys_not_matched,
+            timings_s=self.timings_s,
+            error=error,
+            fault="input",
+        )
 
     def postponed(self, error: str, fault: Fault) -> ShardBlock:
         """Return the block of a shard that could not be done for a reason that isn't in its content."""
@@ -143,6 +152,7 @@ class ShardBlock:
             "annotations": [{"name": n, "table": _to_ipc(t)} for n, t in self.annotations.items()],
             "annotated": list(self.annotated),
             "previews": [{"key": k, "image": v} for k, v in self.previews.items()],
+            "keys_not_matched": self.keys_not_matched,
             "timings_s": json.dumps(dict(self.timings_s)),
             "error": self.error,
             "fault": self.fault,
@@ -169,6 +179,7 @@ class ShardBlock:
             annotations={a["name"]: _from_ipc(a["table"]) for a in row["annotations"]},
             annotated=tuple(row["annotated"]),
             previews={p["key"]: p["image"] for p in row["previews"]},
+            keys_not_matched=row["keys_not_matched"],
             timings_s=json.loads(row["timings_s"]),
             error=row["error"],
             fault=row["fault"],
@@ -185,6 +196,7 @@ _BLOCK_SCHEMA = pa.schema(
         ("annotations", pa.list_(pa.struct([("name", pa.string()), ("table", pa.large_binary())]))),
         ("annotated", pa.list_(pa.string())),
         ("previews", pa.list_(pa.struct([("key", pa.string()), ("image", pa.large_binary())]))),
+        ("keys_not_matched", pa.int64()),
         ("timings_s", pa.string()),
         ("error", pa.string()),
         ("fault", pa.string()),

@@ -223,7 +223,7 @@ def _layers(
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {override}: write it as key.path=value")
-        yield f"--set {key.strip()}", _nest(key.strip(), _parse_value(override, text))
+        yield f"--set {key.strip()}", _nest(key.strip(), _parse_value(override, key.strip(), text))
     for key, (option, value) in options.items():
         if value is not None:
             yield option, _nest(key, value)
@@ -269,11 +269,26 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _parse_value(override: str, text: str) -> Any:
+def _parse_value(override: str, path: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError as error:
+        if _is_text(path):
+            return text
         raise ConfigError(f"--set {override}: the value is not valid YAML") from error
+    # Braces of a pattern are a mapping in YAML.
+    return text if isinstance(value, dict) and _is_text(path) else value
+
+
+def _is_text(path: str) -> bool:
+    """Return whether the setting with this path is text."""
+    model: Any = Settings
+    for part in path.split("."):
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return False
+        found = {f.alias or n: f for n, f in model.model_fields.items()}.get(part)
+        model = None if found is None else found.annotation
+    return model in (str, str | None)
 
 
 def _nest(path: str, value: Any) -> dict[str, Any]:

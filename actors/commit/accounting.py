@@ -74,7 +74,12 @@ def count(block: ShardBlock) -> Counts:
         return Counts()
     frames = block.frames.num_rows
     if block.error is not None or block.persons is None:
-        return Counts(frames=frames, frames_failed=frames, cameras=_count_cameras(block.frames))
+        return Counts(
+            frames=frames,
+            frames_failed=frames,
+            cameras=_count_cameras(block.frames),
+            keys_not_matched=block.keys_not_matched,
+        )
     ok = sum(status == "ok" for status in block.frames["status"].to_pylist())
     dropped = Counter(r for r in block.persons["drop_reason"].to_pylist() if r is not None)
     return Counts(
@@ -85,6 +90,7 @@ def count(block: ShardBlock) -> Counts:
         kept=pc.sum(block.persons["kept"]).as_py() or 0,
         dropped=dict(sorted(dropped.items())),
         cameras=_count_cameras(block.frames),
+        keys_not_matched=block.keys_not_matched,
     )
 
 

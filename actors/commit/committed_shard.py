@@ -46,7 +46,11 @@ def load_tables(output: ObjectStore, record: CommitRecord) -> ShardBlock:
     annotations = {kind.partition("/")[2]: table for kind, table in tables.items() if "/" in kind}
     task = ShardTask(shard_from_record(record), "write", replaces=record.attempt_id)
     return ShardBlock(
-        task, frames=tables.get("frames"), persons=tables.get("persons"), annotations=annotations
+        task,
+        frames=tables.get("frames"),
+        persons=tables.get("persons"),
+        annotations=annotations,
+        keys_not_matched=record.counts.keys_not_matched,
     )
 
 

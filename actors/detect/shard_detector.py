@@ -143,16 +143,26 @@ class ShardDetector:
         if not is_decided_by_frame:
             self._select_over_shard(people)
             report_progress(0, sum(found.drops.count(None) for found in people))
-        block = replace(block, frames=_frames_table(shard.shard_id, people, failed))
+        read = [*(found.frame for found in people), *failed]
+        block = replace(
+            block,
+            frames=_frames_table(shard.shard_id, people, failed),
+            keys_not_matched=self._count_unmatched(read),
+        )
         if trouble is not None:
             return block.failed(str(trouble))
-        total = len(people) + len(failed)
+        total = len(read)
         if total >= MIN_FRAMES_OF_SHARE and len(failed) / total > self.max_failed_frames:
             return block.failed(
                 f"{len(failed)} of {total} frames failed, more than run.max_failed_frames="
                 f"{self.max_failed_frames} allows: {_describe_failures(failed)}"
             )
         return replace(block, persons=_persons_table(shard.shard_id, people), previews=previews.chosen())
+
+    def _count_unmatched(self, frames: list[Frame]) -> int | None:
+        if self.input.key_pattern is None:
+            return None
+        return sum(frame.is_key_matched is False for frame in frames)
 
     def _detect_frame(self, frame: Frame) -> _FramePeople | Frame:
         """Return the people of a frame, or the frame with its error and without its content."""

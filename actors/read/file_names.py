@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from actors.errors import ShardError
-from actors.read.settings import InputSettings
+from actors.records import ShardFormat
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif"})
 
@@ -14,6 +14,14 @@ UNREAD_IMAGE_EXTENSIONS = frozenset({".tif", ".tiff", ".heic", ".heif", ".avif",
 """Images that the decoder refuses. They count as frames too, so that each is reported as failed."""
 
 SIDECAR_EXTENSION = ".json"
+
+_SHARD_SUFFIXES: dict[str, ShardFormat] = {
+    ".tar": "webdataset",
+    ".tar.gz": "webdataset",
+    ".tgz": "webdataset",
+    ".parquet": "parquet",
+    ".zip": "zip",
+}
 
 DAMAGED_TEXT = "backslashreplace"
 
@@ -23,6 +31,21 @@ def extension(name: str) -> str:
     base = name.rpartition("/")[2]
     stem, dot, last = base.rpartition(".")
     return f".{last.lower()}" if dot and stem else ""
+
+
+def format_of(path: str) -> ShardFormat | None:
+    """Return the format of a file by its extension, or None if it is not an input."""
+    lower = path.lower()
+    for suffix, kind in _SHARD_SUFFIXES.items():
+        if lower.endswith(suffix):
+            return kind
+    return "images" if is_image(path) else None
+
+
+def without_shard_suffix(path: str) -> str:
+    """Return the path of a tar, Parquet file or zip without its extension."""
+    suffix = next((s for s in sorted(_SHARD_SUFFIXES, key=len, reverse=True) if path.lower().endswith(s)), "")
+    return path[: len(path) - len(suffix or extension(path))]
 
 
 def is_image(name: str) -> bool:
@@ -72,13 +95,17 @@ def no_images_error(found: Counter[str]) -> ShardError:
     return ShardError(f"contains no images (found: {describe_extensions(found)})")
 
 
-def size_error(size_bytes: int, settings: InputSettings) -> str | None:
-    """Return why an image of this size is not read, or None if it is read."""
+def size_error(size_bytes: int, max_bytes: int) -> str | None:
+    """Return why an image of this size is not read, or None if it is read.
+
+    Args:
+        size_bytes: Size of the encoded image.
+        max_bytes: The limit, `input.max_image_bytes`.
+    """
     if size_bytes == 0:
         return "empty (0 bytes)"
-    if size_bytes > settings.max_image_bytes:
-        limit = settings.max_image_bytes
-        return f"too large: {size_bytes} bytes, more than input.max_image_bytes allows ({limit})"
+    if size_bytes > max_bytes:
+        return f"too large: {size_bytes} bytes, more than input.max_image_bytes allows ({max_bytes})"
     return None
 
 

@@ -6,10 +6,11 @@ A problem with the shard itself raises a ShardError after the frames before it w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import IO, Any
 
 from actors.errors import ShardError, ShardUnavailableError, StoreError
+from actors.read.key_facts import with_key_facts
 from actors.read.loose_images import read_images
 from actors.read.parquet_frames import read_parquet
 from actors.read.settings import InputSettings
@@ -40,11 +41,12 @@ _FILE_READERS: dict[ShardFormat, tuple[_FileReader, dict[str, Any]]] = {
 """The reader of each format with single-file shards, and the options to open the file with."""
 
 
-def read_frames(shard: Shard, settings: InputSettings, storage: StorageSettings) -> Iterator[Frame]:
+def read_frames(shard: Shard, settings: InputSettings, storage: StorageSettings) -> Generator[Frame]:
     """Yield the frames of a shard in its own order, one for every image that it lists.
 
     A sidecar (`<key>.json` with `camera` and `captured_at`) must be next to its image in a tar, and may be
-    anywhere in a zip. Memory holds one sample and the data that is read ahead, about 16 to 40 MB.
+    anywhere in a zip. Camera and time that neither it nor a column gives are read from the path, by
+    `input.key_pattern`. Memory holds one sample and the data that is read ahead, about 16 to 40 MB.
 
     Args:
         shard: The shard to read.
@@ -58,8 +60,9 @@ def read_frames(shard: Shard, settings: InputSettings, storage: StorageSettings)
         StoreError: The shard can't be read now.
     """
     name = shard.uri if not shard.members else f"{shard.uri} ({shard.shard_id})"
+    frames = _read(shard, settings, ObjectStore(shard.uri, storage))
     try:
-        yield from _read(shard, settings, ObjectStore(shard.uri, storage))
+        yield from frames if settings.key_pattern is None else with_key_facts(frames, shard, settings)
     except (ShardError, ShardUnavailableError, StoreError) as error:
         raise type(error)(f"{name}: {error}") from error
     except FileNotFoundError as error:

@@ -14,9 +14,11 @@ from actors.read.file_names import (
     describe_extensions,
     extension,
     file_key,
+    format_of,
     is_hidden,
     is_image,
     is_sidecar,
+    without_shard_suffix,
 )
 from actors.read.grouping import divide
 from actors.read.loose_images import list_members, pack_members
@@ -30,13 +32,6 @@ from actors.storage.object_store import ObjectStore
 from actors.storage.settings import StorageSettings
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 
-_SHARD_SUFFIXES: dict[str, ShardFormat] = {
-    ".tar": "webdataset",
-    ".tar.gz": "webdataset",
-    ".tgz": "webdataset",
-    ".parquet": "parquet",
-    ".zip": "zip",
-}
 _GLOB_CHARACTERS = frozenset("*?[")
 
 
@@ -231,15 +226,6 @@ def current_etag(shard: Shard, storage: StorageSettings) -> str:
     return etag if shard.start == 0 and shard.stop is None else part_etag(etag, shard.start, shard.stop)
 
 
-def format_of(path: str) -> ShardFormat | None:
-    """Return the format of a file by its extension, or None if it is not an input."""
-    lower = path.lower()
-    for suffix, kind in _SHARD_SUFFIXES.items():
-        if lower.endswith(suffix):
-            return kind
-    return "images" if is_image(path) else None
-
-
 def by_folder(objects: Iterable[ObjectInfo]) -> Iterator[tuple[str, list[ObjectInfo]]]:
     """Yield each folder with the objects directly in it. Hidden files and folders are left out.
 
@@ -259,13 +245,8 @@ def with_sidecars(infos: Iterable[ObjectInfo]) -> Iterator[tuple[ObjectInfo, Obj
     return ((info, sidecars.get(file_key(info.path))) for info in files if is_image(info.path))
 
 
-def _without_suffix(path: str) -> str:
-    suffix = next((s for s in sorted(_SHARD_SUFFIXES, key=len, reverse=True) if path.lower().endswith(s)), "")
-    return path[: len(path) - len(suffix or extension(path))]
-
-
 def _file_shard_id(path: str) -> str:
-    name = object_name(_without_suffix(path))
+    name = object_name(without_shard_suffix(path))
     # A name like that of a part that was cut off another shard is escaped.
     return name if cut_id(name) == name else object_name(f"./{name}")
 

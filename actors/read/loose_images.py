@@ -73,7 +73,7 @@ def _read_image(
     facts = NO_FACTS
     if error is None:
         data, error = _read_file(store, name, settings.max_image_bytes)
-        if data is not None and (error := size_error(len(data), settings)) is not None:
+        if data is not None and (error := size_error(len(data), settings.max_image_bytes)) is not None:
             data = None
     if sidecar is not None:
         content, sidecar_error = _read_file(store, sidecar, MAX_SIDECAR_BYTES)
@@ -83,7 +83,7 @@ def _read_image(
             facts = sidecar_too_large(sidecar, len(content))
         else:
             facts = parse_sidecar(sidecar, content, settings)
-    return facts.apply(Frame(file_key(name), data, error=error))
+    return facts.apply(Frame(file_key(name), data, error=error, name=name))
 
 
 def _read_file(store: ObjectStore, name: str, max_bytes: int) -> tuple[bytes | None, str | None]:

@@ -173,13 +173,14 @@ def _to_frame(
         row[columns.camera] if columns.camera else None,
         row[columns.captured_at] if columns.captured_at else None,
         label,
+        settings.timezone,
     )
     if facts.note:
         notes.append(facts.note)
     data, error = _image_of(row[columns.image])
     duplicate = seen.duplicate_error(key, label)
     if data is not None:
-        error = duplicate or size_error(len(data), settings)
+        error = duplicate or size_error(len(data), settings.max_image_bytes)
     return Frame(
         key,
         None if error else data,
@@ -187,6 +188,7 @@ def _to_frame(
         captured_at=facts.captured_at,
         error=duplicate or error,
         note="; ".join(notes) or None,
+        name=key,
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from actors.read.key_pattern import compile_pattern
+from actors.read.local_time import time_zone
 from actors.settings_section import Section
 from actors.storage.uris import PlainUri
 
@@ -53,6 +55,17 @@ class InputSettings(Section):
         description="Whether to read a frame's camera and time from the .json file beside it (tar, zip, "
         "images).",
     )
+    key_pattern: str | None = Field(
+        None,
+        description="Pattern of the end of a frame's path, from which its camera and time are read where "
+        'neither sidecar nor column gives them, such as "{camera}/{captured_at:%Y%m%d_%H%M%S}*.jpg", or '
+        "a regular expression with groups of these names. --dry-run shows what it reads.",
+    )
+    timezone: str = Field(
+        "UTC",
+        description="Time zone (IANA name, such as Europe/Berlin) of times that name none. Of an hour that "
+        "occurs twice, because clocks are set back, the first is taken.",
+    )
     image_column: str = Field("image", min_length=1, description="Parquet column of the encoded images.")
     key_column: str | None = Field(
         None,
@@ -67,3 +80,27 @@ class InputSettings(Section):
         description="Parquet column or sidecar key of the frame's time. By default, `captured_at` if "
         "present.",
     )
+
+    @field_validator("key_pattern")
+    @classmethod
+    def _is_pattern(cls, text: str | None) -> str | None:
+        if text is not None:
+            compile_pattern(text)
+        return text
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_zone(cls, name: str) -> str:
+        time_zone(name)
+        return name
+
+    def fingerprint_content(self) -> dict[str, object]:
+        """Return everything that the frames of a shard depend on.
+
+        `key_pattern` and `timezone` are left out at their defaults: outputs of versions that did not have
+        them stay valid.
+        """
+        fields = type(self).model_fields
+        optional = ("key_pattern", "timezone")
+        unused = {name for name in optional if getattr(self, name) == fields[name].default}
+        return self.model_dump(mode="json", exclude={"uri", "format", "max_shard_bytes", *unused})

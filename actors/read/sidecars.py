@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from actors.read.file_names import DAMAGED_TEXT, clean_text
+from actors.read.local_time import in_utc
 from actors.read.settings import InputSettings
 from actors.records import Frame
 
@@ -50,16 +51,17 @@ def parse_sidecar(name: str, content: bytes, settings: InputSettings) -> FrameFa
         return FrameFacts(note=f"{label} ignored: holds a {type(document).__name__}, not an object")
     camera = document.get(settings.camera_column or "camera")
     captured_at = document.get(settings.captured_at_column or "captured_at")
-    return parse_facts(camera, captured_at, label)
+    return parse_facts(camera, captured_at, label, settings.timezone)
 
 
-def parse_facts(camera: Any, captured_at: Any, label: str) -> FrameFacts:
+def parse_facts(camera: Any, captured_at: Any, label: str, zone: str) -> FrameFacts:
     """Return the camera and time from values of any type. Invalid values are left out and noted.
 
     Args:
         camera: Text or a whole number.
-        captured_at: A datetime, ISO 8601 text or seconds since 1970. A time without a zone is taken as UTC.
+        captured_at: A datetime, ISO 8601 text or seconds since 1970.
         label: Where the values come from, for the note.
+        zone: IANA name of the time zone of times that name none.
     """
     notes = []
     name: str | None = None
@@ -69,27 +71,24 @@ def parse_facts(camera: Any, captured_at: Any, label: str) -> FrameFacts:
     elif camera is not None:
         notes.append(f"camera is a {type(camera).__name__}, not text")
     if captured_at is not None:
-        time = parse_time(captured_at)
-        if time is None:
-            shown = _valid_unicode(repr(captured_at)[:60])
-            notes.append(f"captured_at {shown} is neither ISO 8601 nor seconds since 1970")
+        time, doubt = parse_time(captured_at, zone)
+        if doubt is not None:
+            notes.append(f"captured_at {doubt}")
     return FrameFacts(name, time, f"{label}: {'; '.join(notes)}" if notes else None)
 
 
-def parse_time(value: Any) -> datetime | None:
-    """Return the time in UTC, or None if the value is not a valid time."""
+def parse_time(value: Any, zone: str) -> tuple[datetime | None, str | None]:
+    """Return the time in UTC, or None if the value is not a valid time, and what is wrong or doubtful."""
     try:
         if isinstance(value, str):
-            moment = datetime.fromisoformat(value.strip())
-        elif isinstance(value, datetime):
-            moment = value
-        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return datetime.fromtimestamp(value, UTC)
-        else:
-            return None
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return in_utc(datetime.fromisoformat(value.strip()), zone)
+        if isinstance(value, datetime):
+            return in_utc(value, zone)
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return datetime.fromtimestamp(value, UTC), None
     except (ValueError, OverflowError, OSError):
-        return None
+        pass
+    return None, f"{_valid_unicode(repr(value)[:60])} is neither ISO 8601 nor seconds since 1970"
 
 
 def _valid_unicode(text: str) -> str:

@@ -69,12 +69,12 @@ def _tar_frames(members: Iterator[TarMember], shard: Shard, settings: InputSetti
                 images += 1
                 # Keys are registered from the first image on, so that a duplicate is found in any part.
                 error = seen.duplicate_error(member.key, member.name) or size_error(
-                    member.size_bytes, settings
+                    member.size_bytes, settings.max_image_bytes
                 )
                 if not in_range(shard, images - 1):
                     continue
                 data = member.read() if error is None else None
-                sample.frames.append(Frame(member.key, data, error=error))
+                sample.frames.append(Frame(member.key, data, error=error, name=member.name))
             elif settings.sidecars and is_sidecar(member.name):
                 sample.facts = _sidecar_of(member, settings)
             else:

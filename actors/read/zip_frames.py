@@ -68,13 +68,13 @@ def read_zip(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iterator
             if problem is None:
                 data, problem = _read_entry(archive, entry)
             facts = _facts(archive, sidecars.get(key), settings)
-            yield facts.apply(Frame(key, data, error=problem))
+            yield facts.apply(Frame(key, data, error=problem, name=entry.filename))
 
 
 def _refusal(entry: zipfile.ZipInfo, settings: InputSettings) -> str | None:
     if entry.flag_bits & 0x1:
         return "encrypted in the zip; pack it without a password"
-    return size_error(entry.file_size, settings)
+    return size_error(entry.file_size, settings.max_image_bytes)
 
 
 def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[bytes | None, str | None]:

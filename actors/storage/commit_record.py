@@ -66,7 +66,8 @@ class Counts(_Frozen):
 
     `frames` is `frames_ok` plus `frames_failed`; `detected` is `kept` plus the sum of `dropped`. `cameras`
     has the number of frames by camera; frames that name none are left out. It is None if the frames name more
-    than `MAX_CAMERAS`, or if an earlier version wrote the record.
+    than `MAX_CAMERAS`, or if an earlier version wrote the record. `keys_not_matched` is the number of frames
+    whose camera or time would come from `input.key_pattern`, which their keys don't match; None without one.
     """
 
     frames: int = 0
@@ -76,6 +77,7 @@ class Counts(_Frozen):
     kept: int = 0
     dropped: dict[str, int] = Field(default_factory=dict)
     cameras: dict[str, int] | None = None
+    keys_not_matched: int | None = None
 
 
 class CommitRecord(_Frozen):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -11,9 +12,11 @@ from rich.console import Console
 from actors.errors import StalledError, StoreError
 from actors.gemini.backlog.selection import Backlog
 from actors.gemini.gemini_run import GeminiRun
+from actors.records import Shard
 from actors.storage.object_store import ObjectStore
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 from jobs.run.answer_filing import file_answers
+from jobs.run.key_sample import refuse_pattern_without_match, sample_keys
 from jobs.run.plan import Plan, Scope
 from jobs.run.prepare import PreparedRun, check_input, check_places, prepare_run
 from jobs.run.presence import working
@@ -55,6 +58,7 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
         found = check_input(loaded, output, annotator, terminal)
         settings, resolved = found.settings, found.resolved
         prepared = prepare_run(found, output, scope, annotator, keep_index=True)
+        _check_pattern(settings, found.shards, prepared.plan)
         write_run(output, prepared.record)
         starts = "; starting Ray" if prepared.has_work else ""
         print(f"{prepared.reasons.line()}{starts}", file=terminal)
@@ -81,6 +85,13 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
             ) from error
     print_summary(Console(soft_wrap=False), status, run)
     return not (run["shards_failed"] or run["shards_postponed"] or run["gemini"]["failed"])
+
+
+def _check_pattern(settings: Settings, shards: Sequence[Shard], plan: Plan) -> None:
+    """Refuse an `input.key_pattern` that matches no key of the input, if frames are read with it."""
+    if settings.input.key_pattern is not None and any(task.work == "detect" for task in plan.tasks):
+        keys = sample_keys(shards, settings.input, settings.storage)
+        refuse_pattern_without_match(keys, settings.input)
 
 
 def _file_replaced(settings: Settings, output: ObjectStore, plan: Plan, backlog: Backlog | None) -> None:

@@ -41,7 +41,8 @@ class SeenCameras:
             return []
         return [
             f"{setting}: none of the {self.listed:,} frames is of camera {', '.join(missing)}, so it has no "
-            f"effect there ({self._describe()}); check the names, input.sidecars and input.camera_column"
+            f"effect there ({self._describe()}); check the names, input.sidecars, input.camera_column and "
+            "input.key_pattern"
             for setting, missing in absent_cameras(roi, gemini, self.frames)
         ]
 

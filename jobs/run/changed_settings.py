@@ -26,6 +26,8 @@ _READING = (
     "max_image_pixels",
     "frames_per_shard",
     "sidecars",
+    "key_pattern",
+    "timezone",
     "image_column",
     "key_column",
     "camera_column",

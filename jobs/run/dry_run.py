@@ -19,6 +19,7 @@ from actors.shard_block import ShardBlock, ShardTask
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from jobs.run.cameras import absent_cameras
+from jobs.run.key_sample import key_lines, refuse_pattern_without_match, sample_keys
 from jobs.run.plan import Scope
 from jobs.run.prepare import check_input, check_places, prepare_run
 from jobs.run.run_log import log, run_log, warn
@@ -62,7 +63,9 @@ class DryRun:
 
 
 def dry_run(loaded: LoadedSettings, scope: Scope, annotator: str | None) -> None:
-    """Print what a run would do and why, draw the ROI on a sample of the input, and print what it decides.
+    """Print what is read from ten keys, what a run would do and why, and what the ROI decides on a sample.
+
+    The ROI is also drawn on this sample of the input.
 
     Args:
         loaded: The settings.
@@ -81,11 +84,18 @@ def dry_run(loaded: LoadedSettings, scope: Scope, annotator: str | None) -> None
         log.info("dry run", extra={"input": settings.input.uri})
         found = check_input(loaded, output, annotator, terminal)
         settings = found.settings
+        keys = sample_keys(found.shards, settings.input, settings.storage)
+        _print(key_lines(keys, settings.input))
+        refuse_pattern_without_match(keys, settings.input)
         prepared = prepare_run(found, output, scope, annotator)
         tried = draw_roi(settings, found.resolved.detector, output, found.shards)
     pictures = [output.uri_of(path) for path in tried.pictures]
     said = [*prepared.reasons.lines(), *pictures, *tried.lines(settings)]
-    Console().print("\n".join(said), soft_wrap=True, markup=False, highlight=False)
+    _print(said)
+
+
+def _print(lines: Sequence[str]) -> None:
+    Console().print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
 
 
 def draw_roi(

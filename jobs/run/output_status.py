@@ -21,6 +21,7 @@ from actors.storage.object_store import ObjectStore
 from actors.time_text import moment
 from jobs.run.record_pass import RecordPass
 from jobs.run.run_record import RunRecord, read_run
+from jobs.run.totals import Totals
 from jobs.run.words import counted, wait_of
 
 _FAILURES_SHOWN = 5
@@ -66,6 +67,7 @@ def output_status(
         "output": store.uri,
         "shards": {"total": total, "done": done, "failed": failed, "pending": total - done - failed},
         "frames": {key: totals.frames[key] for key in ("total", "ok", "failed")},
+        "keys_not_matched": totals.keys_not_matched,
         "persons": {key: totals.persons[key] for key in ("detected", "kept", "dropped")},
         "dropped": dict(sorted(totals.dropped.items())),
         "annotators": {
@@ -81,9 +83,21 @@ def output_status(
         "failures": totals.failures,
         "failed_frames": _failed_frames(store, seen.with_failed_frames),
         "places": _places(store, seen),
-        "warnings": seen.cameras.warnings(run.section("roi", RoiSettings), gemini.cameras),
+        "warnings": [
+            *seen.cameras.warnings(run.section("roi", RoiSettings), gemini.cameras),
+            *_key_warnings(totals),
+        ],
     }
     return status | {"next": what_next(status)}
+
+
+def _key_warnings(totals: Totals) -> Iterator[str]:
+    if totals.keys_not_matched:
+        yield (
+            f"input.key_pattern: the keys of {totals.keys_not_matched:,} of the {totals.frames['total']:,} "
+            f"frames don't match it, so camera or time are missing there ({layout.CONSOLIDATED_FRAMES} notes "
+            "it for each); compare it with the keys that shopframe annotate --dry-run prints"
+        )
 
 
 def _places(store: ObjectStore, seen: RecordPass) -> dict[str, str | None]:

@@ -43,13 +43,12 @@ def resolve(settings: Settings, before: RunRecord | None = None) -> Resolved:
     schema = AttributeSchema(settings.attributes)
     detector = resolve_detector(settings.detector, settings.storage)
     smolvlm = resolve_smolvlm(settings.smolvlm, schema) if settings.smolvlm.enabled else None
-    reading = settings.input.model_dump(mode="json", exclude={"uri", "format", "max_shard_bytes"})
     selecting = settings.roi.model_dump(mode="json")
     fingerprints = {
         "detect": fingerprint_of(
             [
                 detector.fingerprint,
-                reading,
+                settings.input.fingerprint_content(),
                 selecting,
                 settings.crops.fingerprint_content(),
                 settings.run.max_failed_frames,

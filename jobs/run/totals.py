@@ -15,6 +15,8 @@ _POSTPONED_LISTED = 1000
 class Totals:
     """Sums over commit records. `rests` counts the shards that a run has added to its plan.
 
+    `keys_not_matched` counts the frames whose keys don't match `input.key_pattern`.
+
     The counts add up: frames = frames ok + frames failed, detected = kept + dropped, and kept = the sum of
     an annotator's outcomes, if the annotator was on for every shard.
     """
@@ -28,6 +30,7 @@ class Totals:
     failures: list[dict[str, str]] = field(default_factory=list)
     postponed: list[dict[str, str]] = field(default_factory=list)
     rests: int = 0
+    keys_not_matched: int = 0
 
     def add(self, shard: Any) -> None:
         """Add one shard, given as its commit record or as the summary that its commit returned."""
@@ -35,6 +38,7 @@ class Totals:
         self.shards[shard.state] += 1
         self.rests += getattr(shard, "has_rest", False)
         self.frames.update(total=counts.frames, ok=counts.frames_ok, failed=counts.frames_failed)
+        self.keys_not_matched += counts.keys_not_matched or 0
         dropped = sum(counts.dropped.values())
         self.persons.update(detected=counts.detected, kept=counts.kept, dropped=dropped)
         self.dropped.update(counts.dropped)

@@ -16,7 +16,7 @@ from tests.support import bad_inputs as bad
 from tests.support import gemini_job, job
 from tests.support.job import Models
 
-CHECK = "check the names, input.sidecars and input.camera_column"
+CHECK = "check the names, input.sidecars, input.camera_column and input.key_pattern"
 
 
 def seen(*shards: Counts) -> SeenCameras:

@@ -20,6 +20,8 @@ OTHER_VALUES: dict[str, Any] = {
     "detector.actors": 3,
     "input.uri": "elsewhere",
     "input.format": "zip",
+    "input.key_pattern": "{camera}/*",
+    "input.timezone": "Europe/Berlin",
     "input.key_column": "k",
     "input.camera_column": "k",
     "input.captured_at_column": "k",
