@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+
+from actors.records import RequestCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,10 @@ class Snapshot:
         answers: Answers of local annotators so far, including those not committed yet.
         steps: Number that grows whenever anything has moved: a frame, a person, an answer, or the start or
             end of a shard in a stage.
+        in_progress: Number of shards in progress, by stage.
+        deaths: Number of workers that died while they processed a shard, by stage.
+        retries: Number of times that a shard is tried again after a fault of the infrastructure.
+        store_requests: What the workers of the stages have asked of the stores.
     """
 
     in_flight: tuple[InFlight, ...] = ()
@@ -41,6 +47,10 @@ class Snapshot:
     persons: int = 0
     answers: int = 0
     steps: int = 0
+    in_progress: Mapping[str, int] = field(default_factory=dict)
+    deaths: Mapping[str, int] = field(default_factory=dict)
+    retries: int = 0
+    store_requests: RequestCounts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,9 @@ class AttemptTracker:
         self._seen: Counter[str] = Counter()
         self._refusals: dict[str, str] = {}
         self._steps = 0
+        self._deaths: Counter[str] = Counter()
+        self._retries = 0
+        self._store_requests: Counter[tuple[str, str]] = Counter()
 
     def start(self, stage: str, shard_id: str, node_id: str) -> int:
         """Record that a worker on a node starts a shard, and return how many workers the shard has killed."""
@@ -80,15 +93,21 @@ class AttemptTracker:
         deaths = 0
         if before is not None:
             deaths = before.deaths + (before.node_id in self._live_nodes())
+            self._deaths[stage] += 1
         self._started[stage, shard_id] = _Started(node_id, deaths)
         # A shard that a worker starts again and again doesn't move.
         self._steps += before is None
         return deaths
 
-    def finish(self, stage: str, shard_id: str) -> None:
-        """Record that the worker has finished the shard, successfully or not."""
+    def finish(self, stage: str, shard_id: str, store_requests: RequestCounts) -> None:
+        """Record that the worker has finished the shard, successfully or not, and what it asked of stores."""
         self._started.pop((stage, shard_id), None)
         self._steps += 1
+        self._store_requests.update(store_requests)
+
+    def try_again(self, shards: int) -> None:
+        """Record that shards are tried again after a fault of the infrastructure."""
+        self._retries += shards
 
     def report_progress(self, frames: int = 0, persons: int = 0, answers: int = 0) -> None:
         """Add progress within a shard."""
@@ -113,6 +132,10 @@ class AttemptTracker:
             persons=self._seen["persons"],
             answers=self._seen["answers"],
             steps=self._steps,
+            in_progress=Counter(stage for stage, _ in self._started),
+            deaths=dict(self._deaths),
+            retries=self._retries,
+            store_requests=dict(self._store_requests),
         )
 
 

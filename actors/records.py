@@ -41,6 +41,9 @@ SETTLED: tuple[Outcome, ...] = ("ok", "invalid", "blocked", "truncated")
 RETRYABLE: tuple[Outcome, ...] = ("error", "pending")
 """Outcomes that a plain rerun asks for again; it needs the crop to do so."""
 
+RequestCounts = Mapping[tuple[str, str], int]
+"""Number of requests to S3 by operation (`GetObject`) and result: `ok`, `throttled`, `refused`, `failed`."""
+
 NOT_PERMITTED = "not sent: gemini.cameras does not permit its camera"
 """Reason of the outcome `denied`."""
 

@@ -131,7 +131,8 @@ class ShardBlock:
 
     def committed(self, summary: str) -> ShardBlock:
         """Return the block of a committed shard, reduced to what the driver needs."""
-        return ShardBlock(replace(self.task, shard=replace(self.task.shard, members=b"")), summary=summary)
+        task = replace(self.task, shard=replace(self.task.shard, members=b""))
+        return ShardBlock(task, timings_s=self.timings_s, summary=summary)
 
     def kept_persons(self) -> pa.Table:
         """Return the kept rows of `persons`.

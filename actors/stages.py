@@ -31,11 +31,14 @@ from actors.errors import ShardError, ShardUnavailableError, ShopframeError
 from actors.shard_block import ReportProgress, ShardBlock, Work
 from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.storage.object_store import ObjectStore
+from actors.storage.request_counts import NewRequests
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 
 log = logging.getLogger(__name__)
 
 _REPORT_EVERY_S = 1.0
+
+_store_requests = NewRequests()
 
 ALL_WORK: tuple[Work, ...] = ("detect", "annotate", "write")
 
@@ -176,7 +179,7 @@ def run_stage(batch: pa.Table, stage: BlockStage, context: StageContext) -> pa.T
         report = _ProgressReport(context.tracker)
         done = _work(stage, block, report)
         report.send()
-    context.tracker.finish.remote(stage.name, shard_id)
+    context.tracker.finish.remote(stage.name, shard_id, _store_requests.take())
     timings_s = {**done.timings_s, stage.name: round(time.perf_counter() - started, 3)}
     return replace(done, timings_s=timings_s).to_arrow()
 

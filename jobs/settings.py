@@ -118,6 +118,25 @@ class RunSettings(Section):
         return self
 
 
+class MetricsSettings(Section):
+    """Where Prometheus finds the metrics of a run."""
+
+    on_cluster: bool = Field(
+        True,
+        description="Whether a run on a Ray cluster reports its metrics through Ray, whose nodes export them "
+        "together with Ray's own.",
+    )
+    textfile: str | None = Field(
+        None,
+        description="File that the run keeps up to date with its metrics, for the textfile collector of "
+        "node_exporter (its name ends in .prom). Each run needs a file of its own.",
+    )
+    port: int | None = Field(
+        None, ge=0, le=65535, description="Port at which the run answers Prometheus with its metrics."
+    )
+    host: str = Field("127.0.0.1", description="Address at which it answers.")
+
+
 class Settings(Section):
     """The whole configuration, with one section for each part of a run."""
 
@@ -133,6 +152,7 @@ class Settings(Section):
     consensus: ConsensusSettings = ConsensusSettings()
     storage: StorageSettings = StorageSettings()
     run: RunSettings = RunSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @model_validator(mode="after")
     def _output_is_not_input(self) -> Self:

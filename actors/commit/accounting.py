@@ -31,6 +31,7 @@ class ShardSummary:
         retry: Whether the same run should try a postponed shard again.
         stop_frame: Number of the first frame that the commit left to another shard, or None.
         has_rest: Whether the run processes those frames as a shard of its own because of this commit.
+        timings_s: Seconds that each stage took in this attempt.
     """
 
     shard_id: str
@@ -41,6 +42,7 @@ class ShardSummary:
     retry: bool = False
     stop_frame: int | None = None
     has_rest: bool = False
+    timings_s: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the summary as one line of JSON."""
@@ -51,9 +53,16 @@ class ShardSummary:
         """Read the summary that the last stage put into a block; without one, the shard is postponed."""
         if block.summary is None:
             retry = block.fault == "infrastructure"
-            return cls(block.task.shard.shard_id, "postponed", error=block.error, retry=retry)
+            return cls(
+                block.task.shard.shard_id,
+                "postponed",
+                error=block.error,
+                retry=retry,
+                timings_s=block.timings_s,
+            )
         content = json.loads(block.summary)
-        return cls(**{**content, "counts": Counts(**content["counts"])})
+        changes = {"counts": Counts(**content["counts"]), "timings_s": block.timings_s}
+        return cls(**{**content, **changes})
 
     @classmethod
     def of_record(cls, record: CommitRecord) -> ShardSummary:

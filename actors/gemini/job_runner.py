@@ -27,10 +27,12 @@ from actors.gemini.api.batch_jobs import (
 )
 from actors.gemini.api.client import GeminiClient
 from actors.gemini.api.packing import PackedRequest
+from actors.gemini.api.tokens import cost_usd
 from actors.gemini.batch_records import BatchRecord
 from actors.gemini.protocol import Progress
 from actors.gemini.quota.quota import Clock
 from actors.gemini.settings import GeminiSettings
+from actors.storage.request_counts import counted_so_far
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,9 @@ class JobRunner:
     def progress(self) -> Progress:
         """Return how often jobs were looked at, and how long it is until the next time."""
         wait_s = max(0.0, self._waits_until - self._clock.now())
-        return Progress(self._steps, wait_s, "batch job" if wait_s else "")
+        reason = "batch job" if wait_s else ""
+        traffic = self._client.traffic.so_far()
+        return Progress(self._steps, wait_s, reason, traffic=traffic, store_requests=counted_so_far())
 
     async def find(self, record: BatchRecord) -> BatchJob | None:
         """Return the server's job of a record, whatever its state, or None if it has none."""
@@ -115,7 +119,11 @@ class JobRunner:
                 log.warning("batch job %s: the server no longer has its answers", job.display_name)
                 return []
             with target.open("rb") as lines:
-                return list(read_results(lines, requests, self._client.schema, self._client.scrub))
+                found = list(read_results(lines, requests, self._client.schema, self._client.scrub))
+        for _, answer in found:
+            usd = cost_usd(answer.usage, self._settings, batch=True)
+            self._client.traffic.answered(answer, usd)
+        return found
 
     async def delete_files(self, record: BatchRecord, job: BatchJob | None) -> None:
         """Delete the files of a job, which show people. Google would delete them after two days."""

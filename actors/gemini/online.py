@@ -18,7 +18,7 @@ import os
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from actors.attributes import AttributeSchema
@@ -40,6 +40,7 @@ from actors.gemini.sender import Sender, Stopped
 from actors.gemini.settings import GeminiSettings, ResolvedGemini
 from actors.records import Annotation
 from actors.storage.object_store import ObjectStore
+from actors.storage.request_counts import counted_so_far
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 
 log = logging.getLogger(__name__)
@@ -183,7 +184,13 @@ class OnlineAnnotator(Annotator):
 
     async def progress(self) -> Progress:
         """Return what has moved so far, and for how long the annotator waits on purpose."""
-        return self._sender.progress()
+        sender = self._sender
+        return replace(
+            sender.progress(),
+            traffic=sender.client.traffic.so_far(),
+            quota=sender.quota.last_status(),
+            store_requests=counted_so_far(),
+        )
 
     async def finish(self) -> RunSpend:
         """End the run in the ledger, and return what it has spent."""

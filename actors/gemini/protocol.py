@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
 from actors.gemini.answer_journal import JournalEntry
 from actors.gemini.api.packing import Crop
+from actors.gemini.api.traffic import Traffic
 from actors.gemini.quota.ledger import RunSpend
-from actors.records import SETTLED, Outcome
+from actors.gemini.quota.status import QuotaStatus
+from actors.records import SETTLED, Outcome, RequestCounts
 
 Person = tuple[str, int]
 """Frame key and person index, which identify a person within a shard."""
@@ -77,11 +79,19 @@ class Progress:
         steps: Number that grows whenever a request was answered, refused or given up, or a job was looked at.
         wait_s: For how many more seconds the annotator waits on purpose.
         reason: Why it waits, as in `NotNow.reason`.
+        in_flight: Number of requests that are being answered.
+        traffic: What the annotator's process has sent.
+        quota: The quota as the annotator has seen it last; None if it needs none.
+        store_requests: What the annotator's process has asked of the stores.
     """
 
     steps: int = 0
     wait_s: float = 0.0
     reason: str = ""
+    in_flight: int = 0
+    traffic: Traffic | None = None
+    quota: QuotaStatus | None = None
+    store_requests: RequestCounts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,7 @@ class Sender:
         """Return what has moved so far, and for how long the sender waits on purpose."""
         until = max((wait.until for wait in self._waits.values()), default=0.0)
         reason = next((wait.reason for wait in self._waits.values() if wait.until == until), "")
-        return Progress(self._steps, max(0.0, until - self.time.now()), reason)
+        return Progress(self._steps, max(0.0, until - self.time.now()), reason, self._in_flight)
 
     def begin(self, run_id: str) -> None:
         """Begin or join a run, and forget why the previous run stopped."""

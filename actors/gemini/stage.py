@@ -7,9 +7,10 @@ import hashlib
 import logging
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -43,6 +44,7 @@ from actors.gemini.sender import begin_run
 from actors.gemini.settings import GeminiSettings, ResolvedGemini
 from actors.gemini.stall_watch import StallWatch
 from actors.storage.object_store import ObjectStore
+from actors.storage.request_counts import NewRequests
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 
 log = logging.getLogger(__name__)
@@ -121,6 +123,11 @@ class BacklogWorker:
         waits_for_all: The attribute of the same name of the annotator's class.
         persons_ahead: Number of persons that should be in progress.
 
+    Attributes:
+        done: What was done so far.
+        progress: What the annotator said last about itself.
+        store_requests: What was asked of the stores for the shards that were worked off.
+
     Raises:
         ConfigError: The annotator's actor can't start.
     """
@@ -135,9 +142,10 @@ class BacklogWorker:
         persons_ahead: int,
     ) -> None:
         self.done = GeminiRun()
+        self.progress: Progress | None = None
+        self.store_requests: Counter[tuple[str, str]] = Counter()
         self._find_annotator = find_annotator
         self._annotator = find_annotator()
-        self._progress: Progress | None = None
         self._asked_progress: Any = None
         self._waits_for_all = waits_for_all
         self._persons_ahead = persons_ahead
@@ -157,6 +165,11 @@ class BacklogWorker:
                 "gemini: the actor can't start; on a cluster every node needs GEMINI_API_KEY in its "
                 f"environment: {str(error).strip().splitlines()[-1]}"
             ) from None
+
+    @property
+    def backlog(self) -> int:
+        """Number of shards that are offered and not worked off, those in progress included."""
+        return len(self._offered) + len(self._running) + len(self._claimed)
 
     def offer(self, tasks: Iterable[DrainTask]) -> None:
         """Add shards to the backlog."""
@@ -195,6 +208,7 @@ class BacklogWorker:
         for reference in ready:
             task, drained = self._running.pop(reference), ray.get(reference)
             self._finished += 1
+            self.store_requests.update(drained.store_requests)
             if drained.claim == "ours":
                 self._count(drained)
                 finished.append(drained)
@@ -223,11 +237,16 @@ class BacklogWorker:
             self._advance(poll_s)
             said(self.done, len(self._running) + len(self._offered))
             self._look(watch)
+        self._ask_progress_last()
         self.done.held = sum(claimed.claim == "theirs" for claimed in self._claimed)
         self.done.spent = ray.get(self._worker.finish.remote())
         # The stop takes effect only now, so that answers that came before it are still committed.
         self.done.stop = self.done.stop or stop
         return self.done
+
+    def _ask_progress_last(self) -> None:
+        with suppress(ray.exceptions.RayActorError):  # The actor of another run may have ended with that run.
+            self.progress = ray.get(self._annotator.progress.remote())
 
     @property
     def _has_more(self) -> bool:
@@ -239,11 +258,11 @@ class BacklogWorker:
             self._asked_progress = self._annotator.progress.remote()
         if ray.wait([self._asked_progress], timeout=0)[0]:
             try:
-                self._progress = ray.get(self._asked_progress)
+                self.progress = ray.get(self._asked_progress)
             except ray.exceptions.RayActorError:  # The actor of another run has ended with that run.
                 self._annotator = self._find_annotator()
             self._asked_progress = None
-            found = self._progress
+            found = self.progress
         else:
             found = None
         in_progress = [task.shard_id for task in self._running.values()]
@@ -320,9 +339,14 @@ class _DrainActor:
         self._annotator = find_annotator()
         self._claims = Claims(drainer.committer.store, holder)
         self._has_threads = False
+        self._store_requests = NewRequests()
 
     async def drain(self, task: DrainTask) -> Drained:
         """Work off one shard, unless another run works on it."""
+        drained = await self._drain(task)
+        return replace(drained, store_requests=self._store_requests.take())
+
+    async def _drain(self, task: DrainTask) -> Drained:
         self._use_threads()
         try:
             claim = await asyncio.to_thread(self._claims.take, task.shard_id)

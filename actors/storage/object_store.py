@@ -24,7 +24,8 @@ from fsspec.implementations.local import LocalFileSystem
 from actors.errors import ConfigError, PreconditionError
 from actors.storage.folder_listing import local_folder, remote_folder
 from actors.storage.object_info import ObjectInfo, folder_by_folder, is_object, object_info
-from actors.storage.s3_requests import delete_s3, is_lost_condition
+from actors.storage.request_counts import count_requests
+from actors.storage.s3_requests import delete_s3, is_lost_condition, s3_options
 from actors.storage.settings import StorageSettings
 from actors.storage.store_errors import error_code, is_unsupported, storage_error_text
 from actors.storage.temporary_file import temporary_file
@@ -66,26 +67,17 @@ class ObjectStore:
         options: dict[str, Any] = {}
         protocol = fsspec.utils.get_protocol(self.uri)
         if protocol in ("s3", "s3a"):
-            endpoint = self.settings.s3_endpoint
-            options = {
-                "anon": self.settings.anon,
-                "use_listings_cache": False,
-                "config_kwargs": {
-                    "retries": {"max_attempts": self.settings.retries, "mode": "standard"},
-                    "connect_timeout": min(10.0, self.settings.timeout_s),
-                    "read_timeout": self.settings.timeout_s,
-                    # The default of 10 would make most of the writers of `write_many` wait for each other.
-                    "max_pool_connections": _REMOTE_WRITERS,
-                },
-            }
-            if endpoint:
-                options["endpoint_url"] = endpoint
+            # The default of 10 connections would make most of the writers of `write_many` wait.
+            options = s3_options(self.settings, _REMOTE_WRITERS)
         elif protocol not in ("file", "local", "memory"):
             options = {"use_listings_cache": False}
         try:
-            return fsspec.filesystem(protocol, **options)
+            fs = fsspec.filesystem(protocol, **options)
         except (ValueError, ImportError) as error:
             raise ConfigError(f"{self.uri}: can't open this kind of URI: {error}") from error
+        if protocol in ("s3", "s3a"):
+            count_requests(fs)
+        return fs
 
     @cached_property
     def root(self) -> str:

@@ -9,10 +9,33 @@ import fsspec
 from botocore.exceptions import BotoCoreError, ClientError
 
 from actors.storage.map_ahead import map_ahead
+from actors.storage.settings import StorageSettings
 from actors.storage.store_errors import storage_error_text
 
 _KEYS = 1000
 """Maximum number of keys in one request to delete objects."""
+
+
+def s3_options(settings: StorageSettings, connections: int) -> dict[str, Any]:
+    """Return the options of an s3fs filesystem with the credentials of the environment.
+
+    Args:
+        settings: Endpoint, retries and deadlines.
+        connections: Number of requests that may be sent at once.
+    """
+    options: dict[str, Any] = {
+        "anon": settings.anon,
+        "use_listings_cache": False,
+        "config_kwargs": {
+            "retries": {"max_attempts": settings.retries, "mode": "standard"},
+            "connect_timeout": min(10.0, settings.timeout_s),
+            "read_timeout": settings.timeout_s,
+            "max_pool_connections": connections,
+        },
+    }
+    if settings.s3_endpoint:
+        options["endpoint_url"] = settings.s3_endpoint
+    return options
 
 
 def delete_s3(fs: fsspec.AbstractFileSystem, paths: Sequence[str]) -> None:

@@ -10,6 +10,11 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 STORAGE_ERRORS = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
 """Exceptions of a store that can't be reached or refuses a request. Not all of them are OSErrors."""
 
+THROTTLED = frozenset(
+    {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests"}
+)
+"""Error codes with which stores ask for fewer requests."""
+
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 _REFUSALS = frozenset(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TextIO
-
 from actors.attributes import AttributeSchema
 from actors.commit.committer import Committer
 from actors.commit.preview_frames import PreviewFrames
@@ -18,13 +16,15 @@ from actors.gemini.stage import make_stage
 from actors.gemini.stall_watch import StallWatch
 from actors.read.settings import InputSettings
 from jobs.run.gemini_display import GeminiDisplay
-from jobs.run.ray_session import ray_session
+from jobs.run.metrics import finish_measured, run_metrics
+from jobs.run.ray_session import ray_session, uses_cluster
+from jobs.run.run_log import RunLog
 from jobs.run.run_record import RunRecord
 from jobs.settings import Settings
 
 
 def ask_on_ray(
-    settings: Settings, run: RunRecord, backlog: Backlog, terminal: TextIO, clock: Clock | None
+    settings: Settings, run: RunRecord, backlog: Backlog, opened: RunLog, clock: Clock | None
 ) -> GeminiRun:
     """Ask Gemini about the persons of a backlog, and return what was done.
 
@@ -32,7 +32,7 @@ def ask_on_ray(
         settings: The settings.
         run: The run that made the output, with this run's Gemini.
         backlog: The backlog.
-        terminal: Where the user reads.
+        opened: The log of the run, with the terminal.
         clock: The clock that the quota uses, by default that of this machine.
 
     Raises:
@@ -50,15 +50,18 @@ def ask_on_ray(
     committer = Committer(backlog.store, settings.output, schema, fingerprints, (resolved.pending,), frames)
 
     def say(line: str) -> None:
-        print(line, file=terminal, flush=True)
+        print(line, file=opened.terminal, flush=True)
 
-    with ray_session(settings):
+    with (
+        ray_session(settings),
+        run_metrics(settings.metrics, opened.run_id, uses_cluster(settings)) as metrics,
+    ):
         stage = make_stage(
             settings.gemini, resolved, resolved.schema, committer, _crop_restorer(run, settings), clock
         )
         stage.offer(backlog.at_once())
         stalls = StallWatch(settings.run.stall_warning_s, settings.run.stall_fail_s, say)
-        return stage.finish(GeminiDisplay(say), stalls)
+        return finish_measured(stage, GeminiDisplay(say), stalls, metrics)
 
 
 def _crop_restorer(run: RunRecord, settings: Settings) -> CropRestorer:

@@ -34,14 +34,18 @@ from jobs.run.wrap_up import wrap_up
 from jobs.settings import CONF, LoadedSettings, Settings
 
 
+_OF_THE_MACHINE = ("ray", "storage", "metrics")
+"""Sections of the settings that are never taken from `run.json`."""
+
+
 def inherited(run: RunRecord) -> dict[str, Any]:
     """Return the settings of the last run that a drain uses unless it is given others.
 
-    They keep a forgotten `--config` from asking about every person again. Ray and storage depend on the
-    machine. The address is left out because whoever can write to the output could change `run.json`, and
+    They keep a forgotten `--config` from asking about every person again. What depends on the machine is
+    left out, which also keeps `run.json` from naming files that this run would write. The address is left out because whoever can write to the output could change `run.json`, and
     would then receive the API key and the pictures.
     """
-    kept = {key: value for key, value in run.config.items() if key not in ("ray", "storage")}
+    kept = {key: value for key, value in run.config.items() if key not in _OF_THE_MACHINE}
     section = kept.get(ANNOTATOR, {})
     return {**kept, ANNOTATOR: {key: value for key, value in section.items() if key not in ADDRESS}}
 
@@ -119,7 +123,7 @@ def drain(settings: Settings, clock: Clock | None = None, quota_reset: bool = Fa
                 file_answers(output, {shard.shard_id for shard in waiting})
             from jobs.run.backlog_on_ray import ask_on_ray
 
-            done = ask_on_ray(settings, run_record, backlog, terminal, clock)
+            done = ask_on_ray(settings, run_record, backlog, opened, clock)
         if done.stop is not None and done.stop.kind == "refused":
             # A key or model that was refused must not become the default of the next run.
             write_run(output, before)

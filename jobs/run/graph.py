@@ -93,6 +93,7 @@ def run_graph(
                 yield replace(summary, has_rest=rest is not None)
         if not again:
             return
+        context.tracker.try_again.remote(len(again))
         log.warning(
             "%d shards are tried again", len(again), extra={"shards": dict(list(errors.items())[:20])}
         )

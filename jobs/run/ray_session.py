@@ -68,7 +68,7 @@ def ray_session(settings: Settings) -> Iterator[tuple[float, float]]:
     Raises:
         ConfigError: If the cluster can't be reached, or Ray can't start.
     """
-    address = settings.ray.address or os.environ.get("RAY_ADDRESS") or "local"
+    address = _address(settings)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     if address == "local":
         cores = settings.ray.num_cpus or len(os.sched_getaffinity(0))
@@ -103,6 +103,15 @@ def ray_session(settings: Settings) -> Iterator[tuple[float, float]]:
     # This is skipped after an error or interrupt: the thread that runs the graph may still be working, and
     # Ray ends the whole process if a thread uses it after shutdown. Ray's processes end with this one.
     ray.shutdown()
+
+
+def uses_cluster(settings: Settings) -> bool:
+    """Return whether the run connects to a cluster instead of starting a Ray of its own."""
+    return _address(settings) != "local"
+
+
+def _address(settings: Settings) -> str:
+    return settings.ray.address or os.environ.get("RAY_ADDRESS") or "local"
 
 
 def _is_slow_start(error: BaseException) -> bool:
@@ -150,7 +159,7 @@ def plan_resources(settings: Settings, cpus: float, gpus: float | None) -> Stage
         ConfigError: If the settings ask for a GPU and there is none.
     """
     vlm, detector = settings.smolvlm, settings.detector
-    local = (settings.ray.address or os.environ.get("RAY_ADDRESS") or "local") == "local"
+    local = not uses_cluster(settings)
     if gpus == 0 and local:
         if vlm.enabled and vlm.gpus_per_actor > 0:
             raise ConfigError(

@@ -28,10 +28,12 @@ class RunLog:
     Attributes:
         terminal: A stream to the terminal's standard error.
         uri: Where the log is: a file, or a folder of objects.
+        run_id: Id of the run, which is in each line.
     """
 
     terminal: TextIO
     uri: str
+    run_id: str
 
 
 @contextmanager
@@ -57,7 +59,8 @@ def run_log(store: ObjectStore) -> Iterator[RunLog]:
     root.setLevel(logging.INFO)
     try:
         with _stderr_to_log() as terminal:
-            yield RunLog(terminal, store.uri_of(layout.LOG if store.is_local else layout.log_folder(run_id)))
+            uri = store.uri_of(layout.LOG if store.is_local else layout.log_folder(run_id))
+            yield RunLog(terminal, uri, run_id)
     except BaseException as error:
         # The traceback is not logged, because the command shows it where it is useful.
         log.error("stopped: %s: %s", type(error).__name__, error)  # noqa: TRY400

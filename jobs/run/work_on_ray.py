@@ -25,9 +25,10 @@ from actors.stages import BlockStage, StageContext, annotate_stage, commit_stage
 from actors.storage.object_store import ObjectStore
 from jobs.run.gemini_display import GeminiDisplay
 from jobs.run.graph import Retries, run_graph
+from jobs.run.metrics import RunMetrics, finish_measured, run_metrics
 from jobs.run.prepare import PreparedRun
 from jobs.run.progress import ProgressDisplay, watch
-from jobs.run.ray_session import StageResources, plan_resources, ray_session
+from jobs.run.ray_session import StageResources, plan_resources, ray_session, uses_cluster
 from jobs.run.resolve import Resolved
 from jobs.run.run_log import RunLog, log
 from jobs.run.totals import Totals
@@ -87,7 +88,11 @@ def work_on_ray(
 def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
     settings, backlog, tasks = work.settings, work.prepared.backlog, work.prepared.plan.tasks
     sizes = {task.shard.shard_id: task.shard.size_bytes for task in tasks}
-    with ray_session(settings) as (cpus, gpus), ProgressDisplay(work.log.terminal, sizes) as display:
+    with (
+        ray_session(settings) as (cpus, gpus),
+        run_metrics(settings.metrics, work.log.run_id, uses_cluster(settings), len(tasks)) as metrics,
+        ProgressDisplay(work.log.terminal, sizes) as display,
+    ):
         resources = plan_resources(settings, cpus, gpus)
         context = StageContext(start_tracker(), settings.run.max_attempts)
         crop_restorer = CropRestorer(
@@ -107,23 +112,30 @@ def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
             )
             gemini.offer(backlog.at_once())
         stalls = StallWatch(settings.run.stall_warning_s, settings.run.stall_fail_s, display.say)
+        snapshot = _snapshots(context, metrics)
         for summary in watch(
             summaries,
-            _snapshots(context),
+            snapshot,
             display,
             settings.run.stall_warning_s,
             settings.run.stall_fail_s,
         ):
             totals.add(summary)
             display.add(summary)
+            metrics.add(summary)
+            if metrics.is_due:
+                snapshot()
             log.info("shard", extra=dataclasses.asdict(summary) | {"counts": summary.counts.model_dump()})
             if gemini is not None and backlog is not None:
                 gemini.offer(backlog.committed(summary))
                 gemini.advance(stalls)
+                metrics.look_at_gemini(gemini)
+        if metrics.is_on:
+            snapshot()
         if gemini is None or backlog is None:
             return GeminiRun()
         gemini.offer(backlog.afterwards())
-        return gemini.finish(GeminiDisplay(display.say), stalls)
+        return finish_measured(gemini, GeminiDisplay(display.say), stalls, metrics)
 
 
 def _retries(settings: RunSettings) -> Retries:
@@ -173,12 +185,13 @@ def _committer(work: _Work) -> Committer:
     )
 
 
-def _snapshots(context: StageContext) -> Any:
+def _snapshots(context: StageContext, metrics: RunMetrics) -> Any:
     def snapshot() -> Snapshot:
         try:
             found: Snapshot = ray.get(context.tracker.snapshot.remote(), timeout=5)
         except (ray.exceptions.RayError, TimeoutError):
             return Snapshot()
+        metrics.look(found)
         return found
 
     return snapshot

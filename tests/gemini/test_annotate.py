@@ -16,6 +16,7 @@ from tests.servers.gemini_faults import Fault
 from tests.servers.gemini_server import KEY, Seen, gemini_server
 from tests.support import gemini_job, job
 from tests.support.job import Models
+from tests.support.metrics import read_metrics, total
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -56,19 +57,41 @@ def both(models: Models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("both")
     source, output = folder / "in", folder / "out"
     job.write_shards(source, "abc")
-    found = SimpleNamespace(output=output, journals=[], outcomes=[], said=[], crops=[])
+    found = SimpleNamespace(output=output, journals=[], outcomes=[], said=[], crops=[], metrics=[])
+    textfile = folder / "shopframe.prom"
     with gemini_server(faults=[Fault("safety", 2)]) as server:
         # With one person per request, each fault hits only one person.
         asking = gemini_job.options(server.base_url, requests_per_minute=1000, persons_per_request=1)
         again = [[], [], ["--retry-annotator", "gemini"], ["--set", "roi.max_persons=3"]]
         for more in again:
             begun = len(server.journal)
-            done = annotate(source, output, *models.options(), *asking, *more)
+            measured = ["--set", f"metrics.textfile={textfile}"]
+            done = annotate(source, output, *models.options(), *asking, *measured, *more)
             found.journals.append(server.journal[begun:])
             found.outcomes.append(gemini_job.outcomes(output))
             found.crops.append(crops(output))
             found.said.append(done.stdout + done.stderr)
+            found.metrics.append(read_metrics(textfile.read_text()))
     return found
+
+
+def test_metrics_are_what_the_first_run_did(both):
+    found, crops, requests = both.metrics[0], len(both.crops[0]), len(both.journals[0])
+    assert total(found, "shards_total", outcome="done") == 3
+    assert total(found, "frames_total") == total(found, "frames_total", outcome="ok") == 6
+    assert total(found, "persons_total", outcome="kept") == crops
+    assert total(found, "annotations_total", annotator="smolvlm", outcome="ok") == crops
+    for stage in ("detect", "annotate", "commit"):
+        assert total(found, "stage_duration_seconds_count", stage=stage) == 3
+    assert total(found, "gemini_requests_total", outcome="answered") == requests
+    assert total(found, "gemini_persons_total") == crops
+    assert total(found, "gemini_tokens_total", direction="input") > 0
+    assert total(found, "gemini_cost_dollars_total") > 0
+    assert total(found, "gemini_backlog_shards") == 0
+    assert total(found, "gemini_breaker_open") == 0
+    assert total(found, "shards_waiting") == 0
+    assert total(found, "shards_in_progress") == 0
+    assert total(found, "run_active") == 0
 
 
 def test_everybody_is_sent_once_and_has_an_outcome(both):

@@ -12,6 +12,7 @@ from actors.storage.settings import StorageSettings
 from tests.servers.seaweedfs import S3Server
 from tests.support import job
 from tests.support.job import Models
+from tests.support.metrics import read_metrics, total
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -23,7 +24,13 @@ def test_a_run_from_bucket_to_bucket_commits_everything_and_keeps_the_secret(
     source = ObjectStore(f"{bucket}/in", StorageSettings())
     for path in tmp_path.glob("*.tar"):
         source.write(path.name, path.read_bytes())
-    job.annotate(source.uri, f"{bucket}/out", *models.options(smolvlm=False))
+    textfile = tmp_path / "shopframe.prom"
+    measured = ["--set", f"metrics.textfile={textfile}"]
+    job.annotate(source.uri, f"{bucket}/out", *models.options(smolvlm=False), *measured)
+    metrics = read_metrics(textfile.read_text())
+    # Of each shard, at least two tables and the record were written by a worker.
+    assert total(metrics, "store_requests_total", operation="PutObject", result="ok") >= 6
+    assert total(metrics, "store_requests_total", result="failed") == 0
     store = ObjectStore(f"{bucket}/out", StorageSettings())
     found = [record for record, _ in read_records(store)]
     assert [(r.shard_id, r.state, r.counts.frames_ok) for r in found] == [("a", "done", 2), ("b", "done", 2)]

@@ -35,7 +35,12 @@ def test_an_error_of_ray_says_how_far_the_run_was(tasks, said, tmp_path, monkeyp
     prepared = PreparedRun(Plan(tasks), None, None, None, None)
     with pytest.raises(StalledError) as failed:
         work_on_ray.work_on_ray(
-            Settings(), None, prepared, ObjectStore(str(tmp_path)), RunLog(StringIO(), "out/log"), totals
+            Settings(),
+            None,
+            prepared,
+            ObjectStore(str(tmp_path)),
+            RunLog(StringIO(), "out/log", "run"),
+            totals,
         )
     message = str(failed.value)
     assert message.startswith(said)

@@ -22,6 +22,8 @@ from actors.gemini.api.answer import GeminiAnswer, is_other_model, read_answer, 
 from actors.gemini.api.error_responses import GeminiError, Refusal, Scrubber, meaning_of
 from actors.gemini.api.packing import PackedRequest
 from actors.gemini.api.request import generation_config, request_contents
+from actors.gemini.api.tokens import cost_usd
+from actors.gemini.api.traffic import TrafficCounter
 from actors.gemini.quota.lease import SystemClock
 from actors.gemini.quota.server_time import ServerTime
 from actors.gemini.settings import GeminiSettings, ResolvedGemini
@@ -71,6 +73,7 @@ class GeminiClient:
             messages of the server that are used elsewhere.
         has_answered: Whether the server has answered a request, and thus accepts the arguments that all
             requests have in common.
+        traffic: What was sent and answered.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class GeminiClient:
         self.schema = schema
         self.scrub = Scrubber(key)
         self.has_answered = False
+        self.traffic = TrafficCounter()
         self._time = time or ServerTime(SystemClock())
         self._refused_in_a_row = 0
         self._warned_of: set[str] = set()
@@ -132,6 +136,12 @@ class GeminiClient:
             GeminiRefusedError: No request will be answered, because the key, the model or the settings
                 are wrong.
         """
+        with self.traffic.errors():
+            answer = await self._ask(request)
+        self.traffic.answered(answer, cost_usd(answer.usage, self.settings))
+        return answer
+
+    async def _ask(self, request: PackedRequest) -> GeminiAnswer:
         from google.genai import types
 
         config = generation_config(request, self.settings, self.schema).model_copy(

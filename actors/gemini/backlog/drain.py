@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from actors.attributes import AttributeSchema
 from actors.commit.accounting import ShardSummary
@@ -21,6 +21,7 @@ from actors.gemini.camera_settings import GeminiCameras
 from actors.gemini.protocol import Answers, AskedCrop, DrainTask, Person, Stop
 from actors.gemini.second_answers import broken_rules
 from actors.gemini.settings import ANNOTATOR, ResolvedGemini
+from actors.records import RequestCounts
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage.commit_record import read_record
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
@@ -41,6 +42,7 @@ class Drained:
         stop: Why the stage stopped, if it did.
         error: What went wrong with this shard alone.
         claim: Result of claiming the shard. Nothing was done unless it is `ours`.
+        store_requests: What was asked of the stores meanwhile.
     """
 
     shard_id: str
@@ -50,6 +52,7 @@ class Drained:
     stop: Stop | None = None
     error: str | None = None
     claim: Claim = "ours"
+    store_requests: RequestCounts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

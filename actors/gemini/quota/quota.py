@@ -53,7 +53,7 @@ from actors.gemini.quota.spend import (
     with_ended_run,
     with_spend,
 )
-from actors.gemini.quota.status import QuotaStatus, read_status
+from actors.gemini.quota.status import QuotaStatus, read_status, status_of
 
 __all__ = ["Clock", "LedgerPlace", "NotNow", "Quota", "QuotaLimits", "QuotaStatus", "Reservation"]
 __all__ += ["Patience", "SystemClock", "key_id_of", "ledger_place"]
@@ -310,6 +310,10 @@ class Quota:
         """Return the status of the quota from the current ledger."""
         now = self.clock.now()
         return await asyncio.to_thread(read_status, self._place, self.limits, now)
+
+    def last_status(self) -> QuotaStatus:
+        """Return the status from the ledger as this holder has seen it last, without reading it."""
+        return status_of(self._ledger.last_seen, self.limits, self.clock.now())
 
     # --- leases ---
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from actors.gemini.quota.breaker import is_open
 from actors.gemini.quota.ledger import Ledger, pacific_day, read_ledger, reset_of
 from actors.gemini.quota.place import LedgerPlace, with_earlier
 from actors.gemini.quota.rules import QuotaLimits, current, in_window, left_today, limit_at
@@ -26,6 +27,7 @@ class QuotaStatus:
         tokens_per_minute: The limit in force for input tokens, or None if there is no limit.
         held_until: Time in UTC until which the server told Shopframe to wait, or None.
         declared_spent: Whether the server reported the day's quota as spent, whatever was counted here.
+        breaker_open: Whether one request at a time finds out if the server answers again.
     """
 
     limits: QuotaLimits
@@ -38,6 +40,7 @@ class QuotaStatus:
     tokens_per_minute: int | None
     held_until: datetime | None
     declared_spent: bool
+    breaker_open: bool
 
     def days_left(self, pending_requests: int) -> int:
         """Return how many resets must pass before the last pending request can be sent; 0 means today."""
@@ -65,6 +68,7 @@ def status_of(ledger: Ledger, limits: QuotaLimits, now: float) -> QuotaStatus:
         tokens_per_minute=None if tokens is None else limit_at(ledger, tokens, now),
         held_until=datetime.fromtimestamp(ledger.held_until, UTC) if ledger.held_until > now else None,
         declared_spent=ledger.spent_day == today,
+        breaker_open=is_open(ledger.breaker),
     )
 
 
