@@ -6,14 +6,18 @@ This limits the retries of shards that crash their workers, and tells a stall fr
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
+from actors.log_lines import LineFields
 from actors.records import RequestCounts
+
+_MOST_LINES = 1000
+"""Number of lines that wait for the driver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class Snapshot:
         deaths: Number of workers that died while they processed a shard, by stage.
         retries: Number of times that a shard is tried again after a fault of the infrastructure.
         store_requests: What the workers of the stages have asked of the stores.
+        lines: Warnings and errors that workers have logged since the last snapshot.
     """
 
     in_flight: tuple[InFlight, ...] = ()
@@ -51,6 +56,7 @@ class Snapshot:
     deaths: Mapping[str, int] = field(default_factory=dict)
     retries: int = 0
     store_requests: RequestCounts = field(default_factory=dict)
+    lines: tuple[LineFields, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,7 @@ class AttemptTracker:
         self._steps = 0
         self._deaths: Counter[str] = Counter()
         self._retries = 0
+        self._lines: deque[LineFields] = deque(maxlen=_MOST_LINES)
         self._store_requests: Counter[tuple[str, str]] = Counter()
 
     def start(self, stage: str, shard_id: str, node_id: str) -> int:
@@ -114,6 +121,10 @@ class AttemptTracker:
         self._seen.update(frames=frames, persons=persons, answers=answers)
         self._steps += frames + persons + answers
 
+    def log(self, line: LineFields) -> None:
+        """Keep a line that a worker has logged until the driver asks. The oldest of too many is dropped."""
+        self._lines.append(line)
+
     def refuse(self, node_id: str, reason: str) -> None:
         """Record that a worker can't start on a node, for example because the model can't be loaded there."""
         self._refusals.setdefault(node_id, reason)
@@ -124,7 +135,8 @@ class AttemptTracker:
 
     def snapshot(self) -> Snapshot:
         """Return the current state of all stages, for the driver."""
-        now = time.monotonic()
+        now, lines = time.monotonic(), tuple(self._lines)
+        self._lines.clear()
         flying = sorted(self._started.items(), key=lambda item: item[1].since)[:20]
         return Snapshot(
             in_flight=tuple(InFlight(stage, shard, now - e.since) for (stage, shard), e in flying),
@@ -136,6 +148,7 @@ class AttemptTracker:
             deaths=dict(self._deaths),
             retries=self._retries,
             store_requests=dict(self._store_requests),
+            lines=lines,
         )
 
 

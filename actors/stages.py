@@ -28,6 +28,7 @@ from actors.detect.restored_crops import CropRestorer
 from actors.detect.shard_detector import ShardDetector
 from actors.erasure.left_out import leave_out, read_left_out
 from actors.errors import ShardError, ShardUnavailableError, ShopframeError
+from actors.log_lines import about_shard, log_as_worker
 from actors.shard_block import ReportProgress, ShardBlock, Work
 from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.storage.object_store import ObjectStore
@@ -158,10 +159,12 @@ class StageContext:
     Attributes:
         tracker: Handle of the run's `AttemptTracker` actor.
         max_attempts: Number of workers that one shard may kill.
+        run_id: Id of the run, for the log.
     """
 
     tracker: Any
     max_attempts: int
+    run_id: str = ""
 
 
 def run_stage(batch: pa.Table, stage: BlockStage, context: StageContext) -> pa.Table:
@@ -177,7 +180,9 @@ def run_stage(batch: pa.Table, stage: BlockStage, context: StageContext) -> pa.T
         done = _deadly(stage, block, deaths)
     else:
         report = _ProgressReport(context.tracker)
-        done = _work(stage, block, report)
+        log_as_worker(context.run_id, context.tracker.log.remote)
+        with about_shard(shard_id, block.task.attempt):
+            done = _work(stage, block, report)
         report.send()
     context.tracker.finish.remote(stage.name, shard_id, _store_requests.take())
     timings_s = {**done.timings_s, stage.name: round(time.perf_counter() - started, 3)}

@@ -32,6 +32,7 @@ class ShardSummary:
         stop_frame: Number of the first frame that the commit left to another shard, or None.
         has_rest: Whether the run processes those frames as a shard of its own because of this commit.
         timings_s: Seconds that each stage took in this attempt.
+        attempt: Number of this attempt at the shard.
     """
 
     shard_id: str
@@ -43,6 +44,7 @@ class ShardSummary:
     stop_frame: int | None = None
     has_rest: bool = False
     timings_s: Mapping[str, float] = field(default_factory=dict)
+    attempt: int = 0
 
     def to_json(self) -> str:
         """Return the summary as one line of JSON."""
@@ -51,18 +53,12 @@ class ShardSummary:
     @classmethod
     def from_block(cls, block: ShardBlock) -> ShardSummary:
         """Read the summary that the last stage put into a block; without one, the shard is postponed."""
+        attempt: dict[str, Any] = {"attempt": block.task.attempt, "timings_s": block.timings_s}
         if block.summary is None:
             retry = block.fault == "infrastructure"
-            return cls(
-                block.task.shard.shard_id,
-                "postponed",
-                error=block.error,
-                retry=retry,
-                timings_s=block.timings_s,
-            )
+            return cls(block.task.shard.shard_id, "postponed", error=block.error, retry=retry, **attempt)
         content = json.loads(block.summary)
-        changes = {"counts": Counts(**content["counts"]), "timings_s": block.timings_s}
-        return cls(**{**content, **changes})
+        return cls(**{**content, **attempt, "counts": Counts(**content["counts"])})
 
     @classmethod
     def of_record(cls, record: CommitRecord) -> ShardSummary:

@@ -33,7 +33,6 @@ from jobs.run.words import counted, wait_of
 from jobs.run.wrap_up import wrap_up
 from jobs.settings import CONF, LoadedSettings, Settings
 
-
 _OF_THE_MACHINE = ("ray", "storage", "metrics")
 """Sections of the settings that are never taken from `run.json`."""
 
@@ -42,8 +41,8 @@ def inherited(run: RunRecord) -> dict[str, Any]:
     """Return the settings of the last run that a drain uses unless it is given others.
 
     They keep a forgotten `--config` from asking about every person again. What depends on the machine is
-    left out, which also keeps `run.json` from naming files that this run would write. The address is left out because whoever can write to the output could change `run.json`, and
-    would then receive the API key and the pictures.
+    left out. Whoever can write to the output could change `run.json`, so it names no file that this run
+    writes, and no address, which would receive the API key and the pictures.
     """
     kept = {key: value for key, value in run.config.items() if key not in _OF_THE_MACHINE}
     section = kept.get(ANNOTATOR, {})

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
-from pythonjsonlogger.json import JsonFormatter
-
+from actors.log_lines import JsonLines
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from jobs.run.log_files import LogFile, LogSegments
@@ -41,18 +40,11 @@ def run_log(store: ObjectStore) -> Iterator[RunLog]:
     """Write the run's log to the output, so that the terminal shows only messages for the user.
 
     Standard error is redirected: whatever Python and native libraries write there becomes log lines. Each
-    line has the id of its run.
+    line has the id of its run and the name of the machine that logged it.
     """
     run_id = layout.new_run_id()
     handler = LogFile(store) if store.is_local else LogSegments(store, run_id)
-    handler.setFormatter(
-        JsonFormatter(
-            "{asctime}{levelname}{name}{message}",
-            style="{",
-            rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
-            static_fields={"run_id": run_id},
-        )
-    )
+    handler.setFormatter(JsonLines(run_id))
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     root.handlers[:] = [handler]

@@ -20,6 +20,7 @@ from actors.errors import StalledError
 from actors.gemini.gemini_run import GeminiRun
 from actors.gemini.stage import make_stage
 from actors.gemini.stall_watch import StallWatch
+from actors.log_lines import log_passed_on
 from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.stages import BlockStage, StageContext, annotate_stage, commit_stage, detect_stage
 from actors.storage.object_store import ObjectStore
@@ -94,7 +95,7 @@ def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
         ProgressDisplay(work.log.terminal, sizes) as display,
     ):
         resources = plan_resources(settings, cpus, gpus)
-        context = StageContext(start_tracker(), settings.run.max_attempts)
+        context = StageContext(start_tracker(), settings.run.max_attempts, work.log.run_id)
         crop_restorer = CropRestorer(
             settings.input, settings.storage, settings.crops, work.resolved.fingerprints["detect"]
         )
@@ -130,8 +131,7 @@ def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
                 gemini.offer(backlog.committed(summary))
                 gemini.advance(stalls)
                 metrics.look_at_gemini(gemini)
-        if metrics.is_on:
-            snapshot()
+        snapshot()  # What workers have logged since the last one, and the last values of metrics.
         if gemini is None or backlog is None:
             return GeminiRun()
         gemini.offer(backlog.afterwards())
@@ -192,6 +192,8 @@ def _snapshots(context: StageContext, metrics: RunMetrics) -> Any:
         except (ray.exceptions.RayError, TimeoutError):
             return Snapshot()
         metrics.look(found)
+        for line in found.lines:
+            log_passed_on(line)
         return found
 
     return snapshot

@@ -6,12 +6,14 @@ import json
 
 import pytest
 
+from actors.log_lines import NODE
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_records
 from actors.storage.settings import StorageSettings
 from tests.servers.seaweedfs import S3Server
 from tests.support import job
 from tests.support.job import Models
+from tests.support.logs import logs_of
 from tests.support.metrics import read_metrics, total
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -42,6 +44,10 @@ def test_a_run_from_bucket_to_bucket_commits_everything_and_keeps_the_secret(
     assert {"run.json", "progress.json"} <= set(objects)
     log = json.loads(store.read("progress.json"))["run"]["log"]
     assert any(store.uri_of(path).startswith(f"{log}/") for path in objects)
+    (lines,) = logs_of(store).values()
+    assert all(line["node"] == NODE for line in lines)
+    shards = [(line["shard_id"], line["attempt"]) for line in lines if line["message"] == "shard"]
+    assert sorted(shards) == [("a", 1), ("b", 1)]
     for path in objects:
         assert s3.secret_key.encode() not in store.read(path), path
     done = job.shopframe("status", "--output", f"{bucket}/out", "--json")
