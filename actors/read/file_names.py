@@ -15,6 +15,12 @@ UNREAD_IMAGE_EXTENSIONS = frozenset({".tif", ".tiff", ".heic", ".heif", ".avif",
 
 SIDECAR_EXTENSION = ".json"
 
+VIDEO_EXTENSIONS = frozenset(
+    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv"}
+    | {".asf", ".flv", ".3gp", ".h264", ".264", ".h265", ".hevc"}
+)
+"""Videos, which `shopframe shards --videos` cuts into shards. They are no input of a run."""
+
 _SHARD_SUFFIXES: dict[str, ShardFormat] = {
     ".tar": "webdataset",
     ".tar.gz": "webdataset",
@@ -51,6 +57,11 @@ def without_shard_suffix(path: str) -> str:
 def is_image(name: str) -> bool:
     """Return whether a file with this name counts as a frame."""
     return not is_hidden(name) and extension(name) in IMAGE_EXTENSIONS | UNREAD_IMAGE_EXTENSIONS
+
+
+def is_video(name: str) -> bool:
+    """Return whether a file with this name is cut as a video."""
+    return not is_hidden(name) and extension(name) in VIDEO_EXTENSIONS
 
 
 def is_sidecar(name: str) -> bool:

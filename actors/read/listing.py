@@ -11,6 +11,7 @@ from itertools import groupby
 from actors.errors import InputError
 from actors.read.file_names import (
     SIDECAR_EXTENSION,
+    VIDEO_EXTENSIONS,
     describe_extensions,
     extension,
     file_key,
@@ -98,6 +99,12 @@ class _Listing:
             return InputError(f"{self.uri}: nothing matches; check input.uri")
         if not self.others:
             return InputError(f"{self.uri}: is empty; check input.uri")
+        if videos := Counter({name: n for name, n in self.others.items() if name in VIDEO_EXTENSIONS}):
+            return InputError(
+                f"{self.uri}: holds videos ({describe_extensions(videos)}), which a run doesn't read; cut "
+                f"them into shards with shopframe shards --videos {self.uri} --output SHARDS, and pass "
+                "SHARDS as --input"
+            )
         wanted = {
             "auto": "tar, Parquet, zip or images",
             "webdataset": "tar (.tar, .tar.gz, .tgz)",

@@ -207,11 +207,11 @@ def _write_tar(
                 continue
             _, image, sidecar = content
             key = _key_of(original, used)
-            _add(tar, f"{key}{extension(original)}", image)
+            add_member(tar, f"{key}{extension(original)}", image)
             if key != file_key(original):
                 sidecar = _with_original_path(sidecar, original)
             if sidecar is not None:
-                _add(tar, f"{key}.json", sidecar)
+                add_member(tar, f"{key}.json", sidecar)
     return len(group) - len(left_out), left_out
 
 
@@ -238,7 +238,8 @@ def _with_original_path(sidecar: bytes | None, path: str) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add a file without time and owner, so that equal content gives equal bytes."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
