@@ -19,6 +19,7 @@ from actors.read.file_names import IMAGE_EXTENSIONS, UNREAD_IMAGE_EXTENSIONS, ex
 from actors.read.local_time import in_utc
 
 _REGEX_MARK = "(?P<"
+_FLAGS = re.compile(r"\(\?[a-zA-Z]+\)")
 
 _FIELDS = ("camera", "captured_at")
 
@@ -145,7 +146,7 @@ def compile_pattern(text: str) -> KeyPattern:
     if not (cameras or directives or free):
         raise ValueError(
             f"{text!r} has neither {{camera}} nor {{captured_at:...}}; write a pattern such as "
-            "{camera}/{captured_at:%Y%m%d_%H%M%S}*.jpg"
+            "{camera}/{captured_at:%Y%m%d_%H%M%S}*.jpg, or a regular expression with (?P<camera>...)"
         )
     _check_time(directives, free)
     _check_ends(tokens)
@@ -158,8 +159,11 @@ def compile_pattern(text: str) -> KeyPattern:
 
 
 def _from_regex(text: str) -> KeyPattern:
+    flags = _FLAGS.match(text)
+    body = text[flags.end() :] if flags else text
     try:
-        regex = re.compile(f"(?:.*/)?(?:{text})")
+        # The pattern describes the end of a path, so its beginning is that of a folder's or file's name.
+        regex = re.compile(f"{flags[0] if flags else ''}(?:.*/)?(?:{body.removeprefix('^')})")
     except re.error as error:
         raise ValueError(f"{text!r} is no regular expression: {error}") from error
     unknown = sorted(regex.groupindex.keys() - set(_FIELDS))

@@ -231,7 +231,7 @@ class _Cutter:
             video.etag,
             self.settings.key_pattern,
             self.settings.timezone,
-            self.picking.every_s if self.picking.scene_change is None else None,
+            float(self.picking.every_s) if self.picking.scene_change is None else None,
             self.picking.scene_change,
             self.frames_per_shard,
             self.max_shard_bytes,

@@ -94,7 +94,7 @@ class Video:
             # A rounded time may lie a little before the interval that it begins.
             if (now := math.floor(offset_s / seconds + 1e-6)) > interval:
                 interval = now
-                yield offset_s, _picture(frame)
+                yield offset_s, self._picture(frame)
 
     def pick_scenes(self, threshold: float) -> Iterator[tuple[float, np.ndarray]]:
         """Yield the first frame, and each whose `scene` score is above a threshold.
@@ -108,9 +108,9 @@ class Video:
                 shape = (frame.width, frame.height, frame.format.name)
                 changes = _SceneChanges(frame, threshold)
                 changes.is_change(frame)
-                yield offset_s, _picture(frame)
+                yield offset_s, self._picture(frame)
             elif changes.is_change(frame):
-                yield offset_s, _picture(frame)
+                yield offset_s, self._picture(frame)
 
     def trouble(self) -> str | None:
         """Return what was wrong with the frames, after they were read, or None."""
@@ -153,6 +153,12 @@ class Video:
                     self._damaged += 1
                     continue
                 yield offset_s, frame
+
+    def _picture(self, frame: av.VideoFrame) -> np.ndarray:
+        """Return a frame as it is displayed: with square pixels, and turned by a multiple of 90 degrees."""
+        width = max(1, round(frame.width * (self._stream.sample_aspect_ratio or 1)))
+        picture: np.ndarray = frame.to_ndarray(format="bgr24", width=width, height=frame.height)
+        return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
 
     def _stated_duration_s(self) -> float | None:
         duration, base = self._stream.duration, self._stream.time_base
@@ -206,12 +212,6 @@ class _SceneChanges:
         except av.BlockingIOError:
             return False
         return True
-
-
-def _picture(frame: av.VideoFrame) -> np.ndarray:
-    """Return a frame as it is displayed. A rotation in the file is a multiple of 90 degrees."""
-    picture: np.ndarray = frame.to_ndarray(format="bgr24")
-    return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
 
 
 def _time_of(tags: Mapping[str, str], zone: str) -> tuple[datetime | None, str | None]:

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -22,7 +23,7 @@ from actors.storage.settings import StorageSettings
 from jobs.run.cutting import CutSummary, Picking, cut_videos
 from jobs.run.video import Video
 from tests.support import bad_inputs as bad
-from tests.support import videos
+from tests.support import job, videos
 from tests.support.in_process import run_in_process
 
 STORAGE = StorageSettings(retries=1, timeout_s=10)
@@ -128,6 +129,13 @@ def test_a_rotated_video_is_cut_as_it_is_displayed():
     assert seed_of(upright) == 3
 
 
+def test_pixels_that_are_not_square_are_made_so():
+    with Video(io.BytesIO(videos.video([3], pixel_shape=Fraction(3, 2)))) as opened:
+        ((_, picture),) = opened.pick_every(1)
+    assert picture.shape == (videos.HEIGHT, videos.WIDTH * 3 // 2, 3)
+    assert seed_of(cv2.resize(picture, (videos.WIDTH, videos.HEIGHT))) == 3
+
+
 @pytest.mark.parametrize(
     ("tags", "expected"),
     [
@@ -171,6 +179,21 @@ def test_a_rerun_cuts_only_what_is_new_changed_or_unfinished(archive: Path, tmp_
     assert len(list(output.glob("*.tar"))) == 2
     # Other frames are wanted.
     assert cut(archive, output, Picking(0.5), frames_per_shard=2).videos_cut == 2
+
+
+def test_a_killed_run_is_finished_by_the_next_one_with_the_same_tars(archive: Path, tmp_path):
+    for number in range(20):
+        (archive / f"{number:02d}.mp4").write_bytes(videos.video(SHOT))
+    output = tmp_path / "out"
+    process = job.start("shards", "--videos", archive, "--output", output, "--every", 1)
+    assert job.wait_for(lambda: list(output.glob("_cut/*.json")), process)
+    process.kill()
+    job.finish(process)
+    survived = len(list(output.glob("_cut/*.json")))
+    done = cut(archive, output)
+    assert (done.videos_skipped, done.videos_cut) == (survived, 22 - survived)
+    cut(archive, tmp_path / "whole")
+    assert job.bytes_of(output, ".") == job.bytes_of(tmp_path / "whole", ".")
 
 
 def test_a_video_of_the_same_name_from_another_folder_replaces_nothing(archive: Path, tmp_path):

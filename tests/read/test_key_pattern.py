@@ -39,6 +39,7 @@ def read(pattern: str, path: str, zone: str = "UTC") -> KeyFacts | None:
         (r"(?P<captured_at>\d{10})-(?P<camera>\w+?)(-\w+)?", "1714557600-till-x.jpg"),
         (r"(?P<camera>\w+)_(?P<captured_at>\d{14})\d*", "till_20240501100000123.jpg"),
         (r"(?P<camera>\w+)@(?P<captured_at>.{16})", "till@2024-05-01_10-00.jpg"),
+        (r"(?i)^CAM-(?P<camera>\w+)/(?P<captured_at>\d+)\.JPG$", "/x/cam-till/20240501100000.jpg"),
     ],
 )
 def test_a_pattern_describes_the_end_of_a_path(pattern: str, path: str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -23,6 +24,7 @@ def video(
     codec: str = "libx264",
     tags: Mapping[str, str] | None = None,
     options: Mapping[str, str] | None = None,
+    pixel_shape: Fraction | None = None,
 ) -> bytes:
     """Return a video with one picture for each seed."""
     # Not in memory, because FFmpeg opens a file again to move its index to the front.
@@ -35,6 +37,8 @@ def video(
         stream.width, stream.height = WIDTH, HEIGHT
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.thread_count = 1
+        if pixel_shape is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_shape
         for seed in seeds:
             frame = av.VideoFrame.from_ndarray(bad.pixels(WIDTH, HEIGHT, seed), format="bgr24")
             container.mux(stream.encode(frame))
