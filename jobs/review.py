@@ -157,6 +157,8 @@ def _import(store: ObjectStore, folder: ObjectStore, reviewer: str) -> int:
         f"{counts['not_a_person'] + counts['deleted']} (deleted regions {counts['deleted']}), missed persons "
         f"{counts['new']} (copied regions {counts['copies']}), known before {counts['known']}"
     )
+    if counts["confirmed"]:
+        typer.echo(f"  {counted(counts['confirmed'], 'value')} of persons drawn at random are confirmed")
     if counts["erased"]:
         typer.echo(f"  {counted(counts['erased'], 'decision')} about persons that were erased are left out")
     if counts["found_by_box"]:

@@ -34,6 +34,7 @@ class ExportedPerson(_Part):
         box: The box as shown: the corrected one, or the detected one.
         detection: Attempt that wrote the table of persons.
         values: The final value of each attribute; None also if there is none.
+        unanswered: The attributes of which nobody has given a value.
         sampling: How the person was chosen. Others in its frame are there by need.
         probability: Probability with which it was drawn, if at random.
     """
@@ -43,6 +44,7 @@ class ExportedPerson(_Part):
     box: Box
     detection: str
     values: dict[str, AttributeValue]
+    unanswered: tuple[str, ...] = ()
     sampling: Sampling = "need"
     probability: float | None = None
 

@@ -12,6 +12,7 @@ from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
 from actors.corrections.decision import MISSED
 from actors.corrections.decision_log import read_decisions
+from actors.corrections.final_values import SOURCE
 from actors.corrections.matching import as_box
 from actors.corrections.missed_persons import MissedPerson, missed_persons
 from actors.errors import ConfigError
@@ -163,6 +164,7 @@ def _frame(
                 box=bbox if row["corrected_bbox"] is None else as_box(row["corrected_bbox"]),
                 detection=record.detection,
                 values={name: row[name] for name in schema.names},
+                unanswered=tuple(name for name in schema.names if row[f"{name}_{SOURCE}"] is None),
                 sampling="random" if is_drawn else "need",
                 probability=probability if is_drawn else None,
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -80,7 +80,7 @@ def _frames(folder: ObjectStore, names: Sequence[str], tool: Tool, exported: Exp
         for frame in tool.read(folder.uri_of(name), contents[name], exported):
             if name not in untouched or frame.file_name not in seen:
                 seen.add(frame.file_name)
-                yield frame
+                yield replace(frame, is_saved=name not in untouched)
 
 
 def compare(
@@ -95,6 +95,9 @@ def compare(
     drawn where nobody was, is a person whom the detector has missed; a person without a region is none.
     Frames that the files don't have are left alone.
 
+    A value that was left as it was is no decision, but for persons that were drawn at random: what an audit
+    finds right counts as much as what it finds wrong. A file that nobody has saved confirms nothing.
+
     Args:
         exported: What was exported.
         seen: What the files say.
@@ -108,17 +111,25 @@ def compare(
     several = len({review.reviewer for review in reviews}) > 1
     for review in reviews:
         named = f"{reviewer}/{review.reviewer}" if several and review.reviewer else reviewer
-        place = _Place(exported.format, named, review.reviewed_at, frames[review.file_name], found)
+        frame = frames[review.file_name]
+        place = _Place(exported.format, named, review.reviewed_at, frame, found, review.is_saved)
         _compare_frame(place, review.persons)
     reviewed = {review.file_name for review in reviews}
     found.counts["frames"] = len(reviewed)
     found.counts["persons"] = sum(len(frames[name].persons) for name in reviewed)
     found.counts["frames_without_file"] = len(frames) - len(reviewed)
     known = {_content(d) for decisions in earlier.values() for d in _newest(in_force(list(decisions)))}
+    before = [decision for decisions in earlier.values() for decision in decisions]
     # A review that says when it was made may have been followed by others, and is the same one all the same.
-    known_at = {(_content(d), d.decided_at) for decisions in earlier.values() for d in decisions}
+    # What is only confirmed must not come back either, after somebody has decided otherwise.
+    known_at = {(_content(d), d.decided_at) for d in before}
+    confirmed = {_content(d) for d in before if _confirms(d)}
     new = [
-        d for d in found.decisions if _content(d) not in known and (_content(d), d.decided_at) not in known_at
+        d
+        for d in found.decisions
+        if _content(d) not in known
+        and (_content(d), d.decided_at) not in known_at
+        and not (_confirms(d) and _content(d) in confirmed)
     ]
     found.counts["known"] = len(found.decisions) - len(new)
     found.decisions = new
@@ -146,13 +157,22 @@ def _reviews(
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where regions are compared, and where the differences go."""
+    """Where regions are compared, and where the differences go.
+
+    Attributes:
+        is_saved: Whether somebody has saved what is compared.
+    """
 
     tool: str
     reviewer: str
     reviewed_at: datetime | None
     frame: ExportedFrame
     found: Imported
+    is_saved: bool
+
+    def confirms(self, person: ExportedPerson, attribute: str) -> bool:
+        """Return whether a value that was left as it was is a decision."""
+        return self.is_saved and person.sampling == "random" and attribute not in person.unanswered
 
     def decide(self, person: ExportedPerson, kind: str, **content: Any) -> None:
         chosen = {"sampling": person.sampling, "probability": person.probability}
@@ -221,9 +241,10 @@ def _compare_frame(place: _Place, regions: Sequence[SeenPerson]) -> None:
             place.found.counts["moved"] += 1
             place.decide(person, "box", new_bbox=region.box)
         for name, value in place.readable(region, person):
-            if value != person.values.get(name) or type(value) is not type(person.values.get(name)):
-                place.found.counts["values"] += 1
-                was = person.values.get(name)
+            was = person.values.get(name)
+            is_changed = value != was or type(value) is not type(was)
+            if is_changed or place.confirms(person, name):
+                place.found.counts["values" if is_changed else "confirmed"] += 1
                 place.decide(person, "value", attribute=name, value=value, replaces=was)
 
 
@@ -257,8 +278,20 @@ def _newest(decisions: Sequence[Decision]) -> Iterable[Decision]:
     return {(d.frame_key, d.bbox, d.detection, d.kind, d.attribute): d for d in decisions}.values()
 
 
+def _confirms(decision: Decision) -> bool:
+    """Return whether a decision leaves a value as it was."""
+    return decision.kind == "value" and _typed(decision.value) == _typed(decision.replaces)
+
+
 def _content(decision: Decision) -> tuple[Any, ...]:
-    """Return what a decision says, without who said it and when."""
-    value = (type(decision.value).__name__, decision.value)
+    """Return what a decision says, without who said it and when.
+
+    About a person that was drawn at random it is said anew, or the sample would lack those decided before.
+    """
     about = (decision.shard_id, decision.frame_key, decision.bbox, decision.detection)
-    return (*about, decision.kind, decision.attribute, value, decision.new_bbox)
+    said = (decision.kind, decision.attribute, _typed(decision.value), decision.new_bbox, decision.sampling)
+    return (*about, *said)
+
+
+def _typed(value: AttributeValue) -> tuple[str, AttributeValue]:
+    return (type(value).__name__, value)

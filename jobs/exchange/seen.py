@@ -43,6 +43,7 @@ class SeenFrame:
         reviewer: Who has reviewed it, as far as the file says.
         reviewed_at: When it was reviewed, as far as the file says.
         remark: What the user should know about the file, or "".
+        is_saved: Whether somebody has saved the file. Otherwise, it is as it was exported.
     """
 
     file_name: str
@@ -50,3 +51,4 @@ class SeenFrame:
     reviewer: str | None = None
     reviewed_at: datetime | None = None
     remark: str = ""
+    is_saved: bool = True

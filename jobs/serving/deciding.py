@@ -203,16 +203,30 @@ class DecisionDesk:
                 Decision(**about, kind="value", attribute=attribute, value=value, replaces=row[attribute])
             ]
         if action.kind == "confirm":
+            settled = self._settled(table, row, about["queue"], probability is not None)
             return [
                 Decision(**about, kind="value", attribute=name, value=row[name], replaces=row[name])
                 for name in table.schema.names
-                if row[f"{name}_{SOURCE}"] not in (None, HUMAN)
+                if row[f"{name}_{SOURCE}"] is not None and name not in settled
             ]
         if action.kind == "not_a_person":
             return [Decision(**about, kind="not_a_person")] if row[IS_PERSON] else []
         if action.kind == "person":
             return [self._withdrawal(made) for made in self._not_a_person(table, row)]
         return [Decision(**about, kind="box", new_bbox=_box(action.box))]
+
+    def _settled(
+        self, table: PersonTable, row: Mapping[str, Any], queue: str | None, is_audit: bool
+    ) -> set[str]:
+        """Return the attributes of a person that need no confirmation, because people have decided them.
+
+        In an audit only what was decided in it counts, or the sample would lack those decided before.
+        """
+        if not is_audit:
+            return {name for name in table.schema.names if row[f"{name}_{SOURCE}"] == HUMAN}
+        decisions = [d for d in in_force(self._by_shard.get(row["shard_id"], [])) if d.queue == queue]
+        place = table.find(decisions)
+        return {str(d.attribute) for d in decisions if place.get(d.decision_id) == row["id"]}
 
     def _not_a_person(self, table: PersonTable, row: Mapping[str, Any]) -> list[Decision]:
         decisions = [d for d in in_force(self._by_shard.get(row["shard_id"], [])) if d.kind == "not_a_person"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import duckdb
 import pytest
 
 from actors.corrections.decision import MISSED, Decision
-from actors.corrections.decision_log import read_decisions
+from actors.corrections.decision_log import append, read_decisions
+from actors.records import Annotation
 from actors.storage.object_store import ObjectStore
 from jobs.exchange.exported import Exported
 from jobs.settings import Settings
@@ -243,8 +245,50 @@ def test_an_audit_records_the_probability_of_those_who_were_drawn(review: Review
     assert sorted((p.sampling, p.probability) for p in frame.persons) == [("need", None), ("random", 0.25)]
     drawn = next(n for n, p in enumerate(frame.persons) if p.sampling == "random")
     review.change(lambda p: said_in(p, frame.frame_key, drawn).update(gender="female"))
-    (decision,) = review.take_back()
-    assert (decision.sampling, decision.probability) == ("random", 0.25)
+    (decision,) = (d for d in review.take_back() if d.attribute == "gender")
+    assert (decision.value, decision.sampling, decision.probability) == ("female", "random", 0.25)
+
+
+def test_an_audit_confirms_what_was_left_as_it_was(review: Review, capsys: pytest.CaptureFixture[str]):
+    review.export("--purpose", "audit", "--limit", "2")
+    # Nobody has saved the file.
+    assert review.take_back() == []
+    review.change(lambda project: project["_via_settings"]["ui"].update(leftsidebar_width=20))
+    exported = Exported.read(ObjectStore(str(review.to)))
+    drawn = {p.bbox for f in exported.frames for p in f.persons if p.sampling == "random"}
+    found = review.take_back()
+    assert f"{len(found)} values of persons drawn at random are confirmed" in capsys.readouterr().out
+    names = exported.schema_of_attributes.names
+    assert Counter((d.frame_key, d.bbox) for d in found) == Counter(
+        {(f.frame_key, p.bbox): len(names) for f in exported.frames for p in f.persons if p.probability}
+    )
+    assert len(found) == 2 * len(names)
+    assert {d.bbox for d in found} == drawn
+    assert {(d.kind, d.sampling, d.probability, d.value == d.replaces) for d in found} == {
+        ("value", "random", 0.5, True)
+    }
+    assert review.take_back() == []
+
+
+def test_an_audit_counts_changes_and_persons_without_answers(review: Review):
+    nobody = Found(FAR, score=0.4, answers={"smolvlm": Annotation("invalid")})
+    man = Found(LEFT, answers={"smolvlm": said({"gender": 0.25}, gender="male")})
+    write_output(ObjectStore(str(review.output)), {"a": {"f": [man, nobody], "g": []}}, review.settings)
+    review.run("consolidate")
+    review.export("--purpose", "audit", "--limit", "2")
+    review.change(lambda project: said_in(project, "f", 0).update(gender="female"))
+    found = review.take_back()
+    assert {round(d.bbox[0], 3) for d in found} == {LEFT[0]}
+    changed = [(d.attribute, d.value, d.replaces) for d in found if d.value != d.replaces]
+    assert changed == [("gender", "female", "male")]
+    assert {d.sampling for d in found} == {"random"}
+    # A later decision is not taken back by the same file.
+    cap = next(d for d in found if d.attribute == "cap")
+    later = cap.model_copy(
+        update={"decision_id": "0" * 32, "value": not cap.value, "sampling": "need", "probability": None}
+    )
+    append(ObjectStore(str(review.output)), [later])
+    assert [d.attribute for d in review.take_back()] == []
 
 
 @pytest.mark.parametrize(

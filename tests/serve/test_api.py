@@ -373,3 +373,16 @@ def test_an_audit_draws_the_same_persons_again_and_records_their_probability(cli
     with output.served() as again:
         assert again.ids(**view) == drawn
         assert again.ask("queue", view=view) == state
+
+
+def test_an_audit_is_finished_with_persons_that_were_decided_before(client: Client, output: Output):
+    everybody = list(range(18))
+    client.ask("decide", kind="confirm", ids=everybody)
+    view = {"queue": "audit", "size": 6, "seed": 3}
+    drawn = client.ids(**view)
+    client.ask("decide", kind="value", ids=drawn[:1], attribute="cap", value=False, view=view)
+    client.ask("decide", kind="confirm", ids=drawn, view=view)
+    state = client.ask("queue", view=view)
+    assert (state["left"], state["decided"], state["changed"]) == (0, 6, 1)
+    audited = [d for d in output.decisions() if d.queue == "audit"]
+    assert len(audited) == len({(d.shard_id, d.frame_key, d.bbox, d.attribute) for d in audited})
