@@ -71,6 +71,12 @@ class Pictures:
         self._pool = ThreadPoolExecutor(_SHARDS_AT_ONCE, thread_name_prefix="pictures")
         self._pending: dict[str, asyncio.Future[bytes]] = {}
         self._gone: dict[str, tuple[float, str]] = {}
+        self._etags: dict[str, str] = {}
+
+    def forget(self) -> None:
+        """Look again which input shards were detected in, and whether those that were gone are back."""
+        self._etags.clear()
+        self._gone.clear()
 
     def close(self) -> None:
         """End the threads."""
@@ -102,12 +108,28 @@ class Pictures:
         return await self._picture(person["shard_id"], _Wanted(_name(person, "frame"), key, None))
 
     async def _picture(self, shard_id: str, wanted: _Wanted) -> bytes:
-        content = await asyncio.to_thread(self._cache.get, wanted.name)
+        content = await asyncio.to_thread(self._cached, shard_id, wanted)
         if content is not None:
             return content
         if wanted.name not in self._pending:
             self._begin(shard_id, [wanted])
         return await asyncio.shield(self._pending[wanted.name])
+
+    def _cached(self, shard_id: str, wanted: _Wanted) -> bytes | None:
+        """Return a picture that was cut from the input in which the shard was detected, or None."""
+        if shard_id not in self._etags:
+            try:
+                found = read_record(self._store, shard_id)
+            except _TROUBLE:
+                return None
+            if found is None:
+                return None
+            self._etags[shard_id] = found[0].input.etag
+        return self._cache.get(_path(wanted, self._etags[shard_id]))
+
+    def _keep(self, record: CommitRecord, picture: _Wanted, content: bytes) -> None:
+        self._etags[record.shard_id] = record.input.etag
+        self._cache.put(_path(picture, record.input.etag), content)
 
     def _begin(self, shard_id: str, wanted: Sequence[_Wanted]) -> None:
         loop = asyncio.get_running_loop()
@@ -150,7 +172,7 @@ class Pictures:
         """Yield the pictures of a shard by name, in the order of the frames in the input."""
         left: defaultdict[str, list[_Wanted]] = defaultdict(list)
         for one in wanted:
-            content = self._cache.get(one.name)
+            content = self._cached(shard_id, one)
             if content is not None:
                 yield one.name, content
             else:
@@ -166,7 +188,7 @@ class Pictures:
         try:
             for key, data in frames_of(found[0], set(left), self._settings, self._storage):
                 for one, content in self._cut(left.pop(key), data):
-                    self._cache.put(one.name, content)
+                    self._keep(found[0], one, content)
                     yield one.name, content
             if left:
                 raise ShardUnavailableError(f"{found[0].input.uri} no longer contains {min(left)}")
@@ -174,7 +196,7 @@ class Pictures:
             reason = str(error) if isinstance(error, ShopframeError) else storage_error_text(error)
             for one, content in self._committed(found[0], [one for of in left.values() for one in of]):
                 left[one.frame_key].remove(one)
-                self._cache.put(one.name, content)
+                self._keep(found[0], one, content)
                 yield one.name, content
             if any(left.values()):
                 self._gone[shard_id] = (time.monotonic(), reason)
@@ -214,8 +236,13 @@ def _thumbnail(person: Person) -> _Wanted:
 
 
 def _name(person: Person, picture: str) -> str:
-    """Return the name of a picture in the cache, which has a folder for each shard and frame."""
+    """Return the name of a picture. The cache has a folder for each shard and frame."""
     return f"{person['shard_id']}/{layout.object_name(person['frame_key'])}/{picture}"
+
+
+def _path(picture: _Wanted, etag: str) -> str:
+    """Return the path of a picture in the cache. Another version of the input has other pictures."""
+    return f"{picture.name}-{hashlib.sha256(etag.encode()).hexdigest()[:16]}"
 
 
 def _scaled(crop: bytes) -> bytes:

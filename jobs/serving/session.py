@@ -83,6 +83,7 @@ class Session:
             if always or tuple(paths) != self._loaded.table.version:
                 # The old table is left to the garbage collector, because others may be reading it.
                 self._loaded = self._load(read_run(self.store))
+                self.pictures.forget()
             else:
                 self._desk.read(self._loaded.table)
 

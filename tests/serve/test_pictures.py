@@ -13,9 +13,9 @@ from PIL import Image
 from actors.storage.object_store import ObjectStore
 from jobs.serving.picture_cache import PictureCache
 from jobs.settings import Settings
-from tests.serve.served import LEFT, MIDDLE, served
+from tests.serve.served import LEFT, MIDDLE, Client, served
 from tests.support import bad_inputs as bad
-from tests.support.committed import Found, said, write_output
+from tests.support.committed import FRAME_HEIGHT_PX, FRAME_WIDTH_PX, Found, said, write_output
 from tests.support.in_process import run_in_process
 
 
@@ -72,3 +72,33 @@ def test_an_output_in_a_bucket_is_served_from_copies_of_its_table(
     assert len(copies) == len(list(store.list("consolidated"))) - len(
         list(store.list("consolidated/_delta_log"))
     )
+
+
+def test_pictures_of_an_input_that_was_replaced_are_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    settings = Settings.model_validate({"input": {"uri": str(source)}, "output": {"uri": str(output)}})
+    persons = {"a": {"f": [Found(LEFT, answers={"smolvlm": said()})]}}
+
+    def detect(seed: int) -> None:
+        (source / "a.tar").write_bytes(bad.tar({"f.jpg": bad.jpeg(FRAME_WIDTH_PX, FRAME_HEIGHT_PX, seed)}))
+        write_output(ObjectStore(str(output)), persons, settings, keep_crops="never")
+        assert run_in_process(monkeypatch, "consolidate", "--output", output) == 0
+
+    def shown(client: Client) -> list[bytes]:
+        answers = [client.get(f"{what}/0") for what in ("thumbnails", "frames")]
+        assert [status for status, _, _ in answers] == [200, 200]
+        return [body for _, _, body in answers]
+
+    detect(seed=1)
+    with served(ObjectStore(str(output)), tmp_path / "cache") as client:
+        first = shown(client)
+    detect(seed=2)
+    with served(ObjectStore(str(output)), tmp_path / "cache") as client:
+        second = shown(client)
+        assert [one == other for one, other in zip(first, second, strict=True)] == [False, False]
+        detect(seed=1)
+        client.ask("about")
+        assert shown(client) == first
