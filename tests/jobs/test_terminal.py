@@ -3,86 +3,15 @@
 from __future__ import annotations
 
 import os
-import pty
-import select
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 
-import pyte
 import pytest
 
-from tests.conftest import REPO_ROOT
 from tests.support import job, ray_cluster
 from tests.support.job import Models
+from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
-
-COLUMNS, LINES = 110, 40
-
-
-class Terminal:
-    """Run a command at a terminal of its own, with `variables` added to its environment.
-
-    Attributes:
-        process: The process of the command.
-        screens: The screen after each change so far, the newest last.
-    """
-
-    def __init__(self, *arguments: object, **variables: str) -> None:
-        self._screen = pyte.Screen(COLUMNS, LINES)
-        self._stream = pyte.ByteStream(self._screen)
-        self.screens: list[str] = []
-        self._terminal, command = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
-            cwd=REPO_ROOT,
-            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": str(COLUMNS), "LINES": str(LINES)}
-            | variables,
-            stdin=command,
-            stdout=command,
-            stderr=command,
-            start_new_session=True,
-        )
-        os.close(command)
-
-    def watch(self, until: Callable[[str], bool] = lambda screen: False) -> str:
-        """Draw until `until(screen)` is true, the command ends or 240 s have passed; return the screen."""
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline:
-            if not select.select([self._terminal], [], [], 0.2)[0]:
-                if self.process.poll() is not None:
-                    break
-                continue
-            open_still = self._draw()
-            screen = "\n".join(line.rstrip() for line in self._screen.display).rstrip()
-            if not self.screens or self.screens[-1] != screen:
-                self.screens.append(screen)
-            if until(screen) or not open_still:
-                break
-        return self.screens[-1]
-
-    def _draw(self) -> bool:
-        """Draw what has arrived; return false when no process has the other end open any more.
-
-        What a command writes at once can arrive in pieces. A person doesn't see half of it, so the rest is
-        waited for.
-        """
-        while True:
-            try:
-                self._stream.feed(os.read(self._terminal, 65536))
-            except OSError:
-                return False
-            if not select.select([self._terminal], [], [], 0.05)[0]:
-                return True
-
-    def end(self) -> int:
-        """Wait until the command ends, and return its exit code."""
-        self.watch()
-        os.close(self._terminal)
-        return self.process.wait(60)
 
 
 @pytest.fixture
