@@ -40,8 +40,8 @@ from actors.storage.uris import absolute_uri
 
 ANNOTATOR = "gemini"
 
-ADDRESS = ("base_url", "api_version")
-"""Settings that say where the API key and the pictures go. They come from the configuration of each run."""
+ADDRESS = ("base_url", "api_version", "ledger_uri")
+"""Settings that say where key, pictures and counts go. They come from the configuration of each run."""
 
 ID_KEY = "image_id"
 """Key in an answer that repeats the id of the image it describes."""

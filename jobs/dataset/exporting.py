@@ -20,7 +20,6 @@ from actors.storage import layout
 from actors.storage.commit_record import read_record
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
-from actors.storage.settings import StorageSettings
 from actors.storage.snapshot_table import SnapshotTable
 from actors.storage.uris import absolute_uri
 from jobs.dataset.crops import HuggingFaceWriter, WebDatasetWriter
@@ -30,7 +29,7 @@ from jobs.dataset.final_persons import FinalFrame, FinalPersons
 from jobs.dataset.splits import Period, assign, empty_splits, group_of
 from jobs.dataset.writer import Writer
 from jobs.exchange.frame_files import frames_of
-from jobs.run.run_record import RunRecord, read_run
+from jobs.run.run_record import read_run
 
 CARD = "README.md"
 FACTS = "dataset.json"
@@ -110,7 +109,7 @@ def export_dataset(
         splits = tuple(name for name in shares if groups[name])
         writer = WRITERS[kind](to, attributes, crops, inputs.max_image_pixels, splits)
         annotators = persons.annotators()
-        for shard in _read(store, run, inputs, persons, writer, split_of, period):
+        for shard in _read(store, inputs, persons, writer, split_of, period):
             for frame in shard.frames:
                 if frame.frame_key in shard.made:
                     split = _split(frame, split_of, period)
@@ -153,7 +152,6 @@ def export_dataset(
 
 def _read(
     store: ObjectStore,
-    run: RunRecord,
     inputs: InputSettings,
     persons: FinalPersons,
     writer: Writer,
@@ -161,7 +159,6 @@ def _read(
     period: Period,
 ) -> Iterator[_Shard]:
     """Yield the shards with what the writer makes of their frames. Some shards are read at once."""
-    storage = run.section("storage", StorageSettings)
 
     def read(item: tuple[str, list[FinalFrame]]) -> _Shard:
         shard_id, frames = item
@@ -171,7 +168,7 @@ def _read(
         by_key = {frame.frame_key: frame for frame in frames if writer.is_wanted(frame)}
         left, made, trouble = set(by_key), {}, None
         try:
-            for key, data in frames_of(found[0], left, inputs, storage):
+            for key, data in frames_of(found[0], left, inputs, store.settings):
                 try:
                     made[key] = writer.make(_split(by_key[key], split_of, period), by_key[key], data)
                 except FrameError as error:

@@ -21,7 +21,6 @@ from actors.storage import layout
 from actors.storage.commit_record import CommitRecord
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_some_records
-from actors.storage.settings import StorageSettings
 from jobs.exchange.exported import EXPORTED, FRAMES, Exported, ExportedFrame, ExportedPerson
 from jobs.exchange.frame_files import FrameFile, write_frames
 from jobs.exchange.selection import Purpose, Selection, select_persons
@@ -84,7 +83,7 @@ def export_persons(
         {shard_id: list(keys) for shard_id, keys in frames.items() if shard_id in records},
         records,
         run.section("input", InputSettings),
-        run.section("storage", StorageSettings),
+        store.settings,
         folder,
         FRAMES,
     )

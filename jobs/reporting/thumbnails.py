@@ -63,14 +63,13 @@ def cut_thumbnails(
         wanted: Persons by shard.
     """
     inputs = run.section("input", InputSettings)
-    storage = run.section("storage", StorageSettings)
 
     def cut(item: tuple[str, Sequence[Wanted]]) -> ShardThumbnails:
         shard_id, persons = item
         found = read_record(store, shard_id)
         if found is None:
             return ShardThumbnails(shard_id, {}, "it is no longer committed")
-        pictures, trouble = _from_input(found[0], persons, inputs, storage)
+        pictures, trouble = _from_input(found[0], persons, inputs, store.settings)
         missing = [person for person in persons if person.name not in pictures]
         if missing:
             pictures |= _from_kept_crops(store, found[0], missing)

@@ -33,6 +33,9 @@ from jobs.run.words import counted, wait_of
 from jobs.run.wrap_up import wrap_up
 from jobs.settings import CONF, LoadedSettings, Settings
 
+_NOT_FROM_OUTPUT = (*ADDRESS, "prompt")
+"""Settings of Gemini that are never taken from `run.json`."""
+
 _OF_THE_MACHINE = ("ray", "storage", "metrics")
 """Sections of the settings that are never taken from `run.json`."""
 
@@ -41,12 +44,12 @@ def inherited(run: RunRecord) -> dict[str, Any]:
     """Return the settings of the last run that a drain uses unless it is given others.
 
     They keep a forgotten `--config` from asking about every person again. What depends on the machine is
-    left out. Whoever can write to the output could change `run.json`, so it names no file that this run
-    writes, and no address, which would receive the API key and the pictures.
+    left out. Whoever can write to the output could change `run.json`, so it names no address, which would
+    receive the API key and the pictures, and no file, which would be written or sent.
     """
     kept = {key: value for key, value in run.config.items() if key not in _OF_THE_MACHINE}
     section = kept.get(ANNOTATOR, {})
-    return {**kept, ANNOTATOR: {key: value for key, value in section.items() if key not in ADDRESS}}
+    return {**kept, ANNOTATOR: {key: value for key, value in section.items() if key not in _NOT_FROM_OUTPUT}}
 
 
 def refuse_other_address(run: RunRecord, loaded: LoadedSettings) -> None:
@@ -59,13 +62,14 @@ def refuse_other_address(run: RunRecord, loaded: LoadedSettings) -> None:
     """
     section = run.config.get(ANNOTATOR, {})
     default = f"{CONF / 'default.yaml'}"
-    for key in ADDRESS:
+    for key in _NOT_FROM_OUTPUT:
         name, now = f"{ANNOTATOR}.{key}", getattr(loaded.settings.gemini, key)
         recorded = section.get(key, now)
         if recorded != now and loaded.sources.get(name, default) == default:
             raise ConfigError(
-                f"{name}: run.json says {recorded!r} and the default is {now!r}; the address is never taken "
-                f"from the output, so pass the one that you trust with --config or --set {name}=..."
+                f"{name}: run.json says {recorded!r} and the default is {now!r}; addresses and files are "
+                "never taken from the output, so pass the one that you trust with --config or "
+                f"--set {name}=..."
             )
 
 

@@ -16,7 +16,6 @@ from actors.errors import ConfigError
 from actors.read.settings import InputSettings
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
-from actors.storage.settings import StorageSettings
 from actors.storage.snapshot_table import SnapshotTable
 from jobs.exchange.person_queries import DISAGREES
 from jobs.run.local_copies import copies_of
@@ -67,7 +66,7 @@ class Session:
         self.pictures = Pictures(
             store,
             run.section("input", InputSettings),
-            run.section("storage", StorageSettings),
+            store.settings,
             PictureCache(self._folder / "pictures", cache_bytes),
         )
 

@@ -20,7 +20,15 @@ def record_in_output(output: Path, **gemini: Any) -> None:
     (output / "run.json").write_text(json.dumps(record))
 
 
-@pytest.mark.parametrize(("key", "value"), [("base_url", None), ("api_version", "v1alpha")])
+KEYS = [
+    ("base_url", None),
+    ("api_version", "v1alpha"),
+    ("ledger_uri", "s3://strangers/ledger"),
+    ("prompt", "/etc/hostname"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), KEYS)
 def test_an_address_in_the_output_gets_no_request(tmp_path, capsys, monkeypatch, key, value):
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
     gemini_job.write_backlog(tmp_path, 1, 4)
