@@ -77,7 +77,7 @@ s3: $(VENV)/.installed
 	$(BIN)/python -m tests.servers.seaweedfs
 
 lock: $(VENV)/.installed
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --quiet -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra int8 --universal --generate-hashes --quiet -o requirements.lock
 	$(BIN)/uv pip compile tests/interop/requirements.in --python-version 3.11 --universal --generate-hashes --quiet \
 		-o tests/interop/requirements.txt
 

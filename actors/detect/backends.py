@@ -153,7 +153,7 @@ def openvino_session(xml: bytes, weights: bytes, precision: str, threads: int) -
     request = compiled.create_infer_request()
 
     def run(image: np.ndarray) -> np.ndarray:
-        request.infer({0: ov.Tensor(_planes(image), shared_memory=True)})
+        request.infer({0: ov.Tensor(planes_of(image), shared_memory=True)})
         return np.asarray(request.get_output_tensor(0).data[0])
 
     return run
@@ -171,12 +171,12 @@ def onnx_session(model: bytes, threads: int) -> Session:
     name = session.get_inputs()[0].name
 
     def run(image: np.ndarray) -> np.ndarray:
-        return np.asarray(session.run(None, {name: _planes(image)})[0][0])
+        return np.asarray(session.run(None, {name: planes_of(image)})[0][0])
 
     return run
 
 
-def _planes(image: np.ndarray) -> np.ndarray:
+def planes_of(image: np.ndarray) -> np.ndarray:
     """Convert (height, width, 3) uint8 BGR to (1, 3, height, width) float32 RGB in 0..1.
 
     OpenVINO could do this inside the network, but in bfloat16 the rounding would change single scores by up

@@ -64,7 +64,7 @@ class PersonDetector:
     def _session(self) -> Session:
         files, settings = self._resolved.files, self._settings
         if self._resolved.backend == "openvino":
-            return openvino_session(files[0], files[1], self._resolved.precision, settings.threads)
+            return openvino_session(files[0], files[1], self._resolved.float_precision, settings.threads)
         return onnx_session(files[0], settings.threads)
 
     def _light(self, session: Session) -> Session:

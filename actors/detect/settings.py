@@ -15,7 +15,8 @@ from actors.fingerprint import fingerprint_of
 from actors.settings_section import Section
 from actors.storage.settings import StorageSettings
 
-Precision = Literal["float32", "bfloat16"]
+FloatPrecision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
 
 
 class DetectorSettings(Section):
@@ -36,10 +37,12 @@ class DetectorSettings(Section):
         description="Library that runs the network. `auto` picks OpenVINO if it is installed, else ONNX "
         "Runtime, else torch.",
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
         "auto",
         description="Arithmetic precision in OpenVINO. `auto` picks bfloat16 where the CPU is faster in it, "
-        "else float32; float32 gives the same boxes on every CPU.",
+        "else float32. From about 2,000 frames on it also tries int8: it quantises the network on frames of "
+        "the input, and uses it if it finds the same persons in other frames and is faster. `int8` insists "
+        "on that, and fails where it finds others. float32 gives the same boxes on every CPU.",
     )
     confidence: float = Field(0.25, ge=0, le=1, description="Minimum score of a detection.")
     iou: float = Field(
@@ -77,8 +80,9 @@ class DetectorSettings(Section):
             raise ValueError(f"actors is {self.actors}: give auto, or a number of at least 1")
         if self.device != "cpu" and self.backend not in ("auto", "torch"):
             raise ValueError(f"backend {self.backend} runs on the CPU only: use device cpu, or backend torch")
-        if self.precision == "bfloat16" and (self.backend in ("onnx", "torch") or self.device != "cpu"):
-            raise ValueError("precision bfloat16 needs backend openvino")
+        only_openvino = self.precision in ("bfloat16", "int8")
+        if only_openvino and (self.backend in ("onnx", "torch") or self.device != "cpu"):
+            raise ValueError(f"precision {self.precision} needs backend openvino")
         return self
 
 
@@ -93,24 +97,31 @@ class ResolvedDetector:
         weights: The setting `detector.weights`.
         weights_sha256: SHA-256 of the checkpoint, hexadecimal.
         backend: The library that runs the network.
-        precision: Precision of the arithmetic.
+        float_precision: Precision of the arithmetic, in int8 that of the layers that aren't quantised.
         exporter: Package and version that read the checkpoint.
         person: Index of the class "person".
         stride: Input sides are multiples of this many pixels.
         fingerprint: SHA-256 of all settings that change boxes. The precision enters as it was set: "auto"
-            accepts either one, so continuing on another kind of machine doesn't detect anything again.
+            accepts each of them, so continuing on another kind of machine doesn't detect anything again.
         files: The network in the backend's format.
+        int8_sha256: Digest of the network if it is quantised to int8, else None.
     """
 
     weights: str
     weights_sha256: str
     backend: Backend
-    precision: Precision
+    float_precision: FloatPrecision
     exporter: str
     person: int
     stride: int
     fingerprint: str
     files: tuple[bytes, ...] = field(repr=False)
+    int8_sha256: str | None = None
+
+    @property
+    def precision(self) -> Precision:
+        """Precision of the network."""
+        return self.float_precision if self.int8_sha256 is None else "int8"
 
 
 def resolve_detector(settings: DetectorSettings, storage: StorageSettings) -> ResolvedDetector:
@@ -145,7 +156,7 @@ def resolve_detector(settings: DetectorSettings, storage: StorageSettings) -> Re
         weights=settings.weights,
         weights_sha256=sha256,
         backend=backend,
-        precision=_precision(settings, backend),
+        float_precision=_float_precision(settings, backend),
         exporter=model.exporter,
         person=person,
         stride=model.stride,
@@ -168,10 +179,10 @@ def _backend(settings: DetectorSettings) -> Backend:
     return next((name for name, module in modules.items() if find_spec(module) is not None), "torch")
 
 
-def _precision(settings: DetectorSettings, backend: Backend) -> Precision:
+def _float_precision(settings: DetectorSettings, backend: Backend) -> FloatPrecision:
     if backend != "openvino":
         return "float32"
-    if settings.precision != "auto":
+    if settings.precision in ("float32", "bfloat16"):
         return settings.precision
     return "bfloat16" if _is_fast_in_bfloat16() else "float32"
 

@@ -1,4 +1,4 @@
-"""Names of the objects under the output URI. No other module builds these names itself."""
+"""Names of the objects under the output URI. No other module builds names, but `model_paths` of networks."""
 
 import hashlib
 import re

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 
@@ -16,11 +17,12 @@ from actors.records import Shard
 from actors.storage.object_store import ObjectStore
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 from jobs.run.answer_filing import file_answers
+from jobs.run.detector_network import choose_network
 from jobs.run.key_sample import refuse_pattern_without_match, sample_keys
 from jobs.run.plan import Plan, Scope
 from jobs.run.prepare import PreparedRun, check_input, check_places, prepare_run
 from jobs.run.presence import working
-from jobs.run.resolve import Resolved
+from jobs.run.resolve import Resolved, with_network
 from jobs.run.run_log import RunLog, log, run_log, warn
 from jobs.run.run_record import write_run
 from jobs.run.summary import print_summary
@@ -59,6 +61,7 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
         settings, resolved = found.settings, found.resolved
         prepared = prepare_run(found, output, scope, annotator, keep_index=True)
         _check_pattern(settings, found.shards, prepared.plan)
+        resolved, prepared = _with_network(settings, resolved, prepared, output, terminal)
         write_run(output, prepared.record)
         starts = "; starting Ray" if prepared.has_work else ""
         print(f"{prepared.reasons.line()}{starts}", file=terminal)
@@ -92,6 +95,19 @@ def _check_pattern(settings: Settings, shards: Sequence[Shard], plan: Plan) -> N
     if settings.input.key_pattern is not None and any(task.work == "detect" for task in plan.tasks):
         keys = sample_keys(shards, settings.input, settings.storage)
         refuse_pattern_without_match(keys, settings.input)
+
+
+def _with_network(
+    settings: Settings, resolved: Resolved, prepared: PreparedRun, output: ObjectStore, terminal: TextIO
+) -> tuple[Resolved, PreparedRun]:
+    """Return the models and the run with the network that detects, if the run detects anything."""
+    shards = [task.shard for task in prepared.plan.tasks if task.work == "detect"]
+    if not shards:
+        return resolved, prepared
+    chosen = choose_network(settings, resolved.detector, output, shards, prepared.frames_done, terminal)
+    models = with_network(prepared.record.models, chosen)
+    record = prepared.record.model_copy(update={"models": models})
+    return replace(resolved, detector=chosen.detector), replace(prepared, record=record)
 
 
 def _file_replaced(settings: Settings, output: ObjectStore, plan: Plan, backlog: Backlog | None) -> None:

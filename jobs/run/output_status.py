@@ -20,7 +20,7 @@ from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.time_text import moment
 from jobs.run.record_pass import RecordPass
-from jobs.run.run_record import RunRecord, read_run
+from jobs.run.run_record import DetectorModel, RunRecord, read_run
 from jobs.run.totals import Totals
 from jobs.run.words import counted, wait_of
 
@@ -63,6 +63,7 @@ def output_status(
     done, failed = totals.shards["done"], totals.shards["failed"]
     # The run counts a shard that is cut as one; each of its later parts counts as soon as it is known.
     total = max(run.plan.shards, done + failed - parts.committed) + parts.committed + len(parts.not_committed)
+    detector = run.models.detector
     status = {
         "output": store.uri,
         "shards": {"total": total, "done": done, "failed": failed, "pending": total - done - failed},
@@ -79,6 +80,7 @@ def output_status(
         "cost_usd": {name: round(cost, 6) for name, cost in sorted(totals.cost_usd.items())},
         "quota": _quota(store, run, gemini, max(0, seen.waiting - uncommitted.persons)),
         "models": {"demo": run.models.demo, "notice": run.models.notice},
+        "detector": None if detector is None else _detector(detector),
         "postponed": _last_postponed(store) if postponed is None else list(postponed),
         "failures": totals.failures,
         "failed_frames": _failed_frames(store, seen.with_failed_frames),
@@ -98,6 +100,12 @@ def _key_warnings(totals: Totals) -> Iterator[str]:
             f"frames don't match it, so camera or time are missing there ({layout.CONSOLIDATED_FRAMES} notes "
             "it for each); compare it with the keys that shopframe annotate --dry-run prints"
         )
+
+
+def _detector(detector: DetectorModel) -> dict[str, str | None]:
+    """Return the precision of the detector, and what was compared if int8 was tried."""
+    compared = None if detector.int8 is None else detector.int8.text()
+    return {"precision": detector.precision, "int8": compared}
 
 
 def _places(store: ObjectStore, seen: RecordPass) -> dict[str, str | None]:

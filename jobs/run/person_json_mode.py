@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from actors.read.file_names import is_image
-from actors.read.loose_images import list_members
 from actors.records import Shard
+from jobs.run.frame_estimate import estimated_frames
 from jobs.run.run_record import RunRecord
 from jobs.run.words import counted
 from jobs.settings import Settings
 
 _MOST_FRAMES = 2000
 """Number of frames up to which each person gets an object of its own."""
-
-_FRAME_BYTES = 100_000
-"""Assumed size of a frame in a tar, zip or Parquet file: a small JPEG of a 1080p camera."""
 
 
 def choose_person_json(
@@ -35,7 +31,7 @@ def choose_person_json(
         return settings, None
     mode, reason = _mode_of(before), "as in the last run"
     if mode not in ("files", "tar"):
-        frames = sum(map(_frames_in, shards))
+        frames = sum(map(estimated_frames, shards))
         mode = "files" if frames <= _MOST_FRAMES else "tar"
         reason = f"the input has about {counted(frames, 'frame')}"
     what = "one document per person" if mode == "files" else "one tar of documents per shard"
@@ -45,9 +41,3 @@ def choose_person_json(
 
 def _mode_of(before: RunRecord | None) -> Any:
     return None if before is None else before.config["output"]["person_json"]
-
-
-def _frames_in(shard: Shard) -> int:
-    if shard.format == "images":
-        return sum(map(is_image, list_members(shard.members)))
-    return max(1, shard.size_bytes // _FRAME_BYTES)

@@ -122,6 +122,7 @@ class PreparedRun:
         backlog: Gemini's part of the run, or None if Gemini isn't enabled.
         reasons: What the run does again and why.
         record: Content of `run.json`. It is not written yet.
+        frames_done: Number of frames that the output has.
         seen: The pass over the records that planned the run, or None if there is work, after which its counts
             won't hold.
     """
@@ -130,6 +131,7 @@ class PreparedRun:
     backlog: Backlog | None
     reasons: PlanReasons
     record: RunRecord
+    frames_done: int
     seen: RecordPass | None
 
     @property
@@ -210,7 +212,7 @@ def prepare_run(
     changes = {} if before is None else changes_since(before, record)
     reasons = plan_reasons(plan, known, changes, waiting, settings.gemini)
     log.info("plan", extra={"plan": reasons.as_dict()})
-    prepared = PreparedRun(plan, backlog, reasons, record, seen)
+    prepared = PreparedRun(plan, backlog, reasons, record, seen.totals.frames["total"], seen)
     return replace(prepared, seen=None) if prepared.has_work else prepared
 
 

@@ -12,6 +12,7 @@ from actors.gemini.quota.quota import key_id_of
 from actors.gemini.settings import ResolvedGemini, resolve_gemini
 from actors.smolvlm.settings import ResolvedSmolVLM, resolve_smolvlm
 from jobs.run.demo_models import demo_models, notice_of
+from jobs.run.detector_network import ChosenNetwork
 from jobs.run.run_record import DetectorModel, GeminiModel, Models, RunRecord, SmolVLMModel
 from jobs.settings import Settings
 
@@ -92,16 +93,39 @@ def models_of(resolved: Resolved, before: Models) -> Models:
     return Models(
         demo=bool(demo_stages),
         notice=notice_of(demo_stages),
-        detector=DetectorModel(
-            demo="detector" in of_demo,
-            weights=detector.weights,
-            sha256=detector.weights_sha256,
-            backend=detector.backend,
-            precision=detector.precision,
+        detector=_with_network_of(
+            before.detector,
+            DetectorModel(
+                demo="detector" in of_demo,
+                weights=detector.weights,
+                sha256=detector.weights_sha256,
+                backend=detector.backend,
+                precision=detector.precision,
+            ),
         ),
         smolvlm=smolvlm,
         gemini=None if resolved.gemini is None else gemini_model(resolved.gemini),
     )
+
+
+def _with_network_of(before: DetectorModel | None, now: DetectorModel) -> DetectorModel:
+    """Return the entry of a detector with the network of the last run, which holds until this run detects."""
+    if before is None or (before.sha256, before.backend) != (now.sha256, now.backend):
+        return now
+    precision = now.precision if before.network is None else before.precision
+    return now.model_copy(update={"precision": precision, "network": before.network, "int8": before.int8})
+
+
+def with_network(models: Models, chosen: ChosenNetwork) -> Models:
+    """Return the recorded models with the network that a run detects with."""
+    if models.detector is None:
+        return models
+    network = {
+        "precision": chosen.detector.precision,
+        "network": chosen.detector.int8_sha256,
+        "int8": chosen.choice,
+    }
+    return models.model_copy(update={"detector": models.detector.model_copy(update=network)})
 
 
 def gemini_model(resolved: ResolvedGemini) -> GeminiModel:

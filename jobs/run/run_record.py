@@ -17,6 +17,7 @@ from pydantic import (
     model_serializer,
 )
 
+from actors.detect.int8_choice import Int8Choice
 from actors.errors import ConfigError
 from actors.gemini.question import Question, request_settings
 from actors.settings_section import Section
@@ -33,8 +34,10 @@ _PACKAGES = (
     "transformers",
     "ultralytics-opencv-headless",
     "openvino",
+    "nncf",
     "onnxruntime",
     "opencv-python-headless",
+    "simplejpeg",
     "xgrammar",
     "google-genai",
     "pyarrow",
@@ -54,13 +57,19 @@ class PlanCounts(_Part):
 
 
 class DetectorModel(_Part):
-    """The detector. `demo` is true for the demo's model."""
+    """The detector. `demo` is true for the demo's model.
+
+    `network` is the digest of the network in `models/` if it is used in int8, and `int8` says what was
+    compared if int8 was tried for this output.
+    """
 
     demo: bool
     weights: str
     sha256: str
     backend: str
     precision: str
+    network: str | None = None
+    int8: Int8Choice | None = None
 
 
 class SmolVLMModel(_Part):

@@ -92,6 +92,8 @@ def _summary_rows(status: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple
             f"{shards['pending']:,} pending"
         ),
     )
+    if status["detector"] is not None and status["detector"]["int8"] is not None:
+        yield "detector", status["detector"]["int8"]
     yield "frames", f"{frames['total']:,} = {frames['ok']:,} ok + {frames['failed']:,} failed"
     reasons = ", ".join(f"{reason} {n:,}" for reason, n in status["dropped"].items())
     yield (
