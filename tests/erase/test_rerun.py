@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from actors.storage.object_store import ObjectStore
 from tests.erase.found import Person, traces
-from tests.support import job
+from tests.support import job, without_ray
 from tests.support.in_process import run_in_process
 from tests.support.job import Models
-
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 def persons(output: Path) -> list[Person]:
@@ -26,7 +22,7 @@ def test_force_leaves_an_erased_person_and_the_persons_of_an_erased_frame_out(
     job.write_shards(tmp_path / "in", "a", frames=3)
     output, keep = tmp_path / "out", ["--set", "output.keep_crops=always"]
     options = [*models.options(smolvlm=False), *keep]
-    job.annotate(tmp_path / "in", output, *options)
+    without_ray.annotate(tmp_path / "in", output, *options)
     before = persons(output)
     counts = {key: sum(person.frame_key == key for person in before) for key in {p.frame_key for p in before}}
     several = next(person for person in before if counts[person.frame_key] > 1)
@@ -36,7 +32,7 @@ def test_force_leaves_an_erased_person_and_the_persons_of_an_erased_frame_out(
     assert run_in_process(monkeypatch, *erase, "--frame", f"a/{other.frame_key}") == 0
     erased = [several, *(person for person in before if person.frame_key == other.frame_key)]
     rows = {kind: job.table(output, kind).to_pylist() for kind in ("frames", "persons")}
-    job.annotate(tmp_path / "in", output, *options, "--force")
+    without_ray.annotate(tmp_path / "in", output, *options, "--force")
     assert {kind: job.table(output, kind).to_pylist() for kind in rows} == rows
     assert persons(output) == [person for person in before if person not in erased]
     for person in erased:

@@ -11,9 +11,9 @@ from actors.detect.roi import RoiSettings
 from actors.gemini.camera_settings import GeminiCameras
 from actors.storage.commit_record import Counts
 from jobs.run.cameras import SeenCameras
-from tests.servers.gemini_server import KEY, gemini_server
+from tests.servers.gemini_server import gemini_server
 from tests.support import bad_inputs as bad
-from tests.support import gemini_job, job
+from tests.support import gemini_job, job, without_ray
 from tests.support.job import Models
 
 CHECK = "check the names, input.sidecars, input.camera_column and input.key_pattern"
@@ -71,7 +71,6 @@ def warnings_in_log(output: Path) -> list[str]:
     return [line["message"] for line in lines if "cameras found" in line.get("message", "")]
 
 
-@pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_a_glob_of_images_keeps_zones_and_cameras_and_every_run_names_the_missing_ones(
     models: Models, tmp_path: Path
@@ -84,10 +83,8 @@ def test_a_glob_of_images_keeps_zones_and_cameras_and_every_run_names_the_missin
         asked = gemini_job.options(
             server.base_url, requests_per_minute=1000, cameras={"deny": ["till", "back-office"]}
         )
-        command = ["annotate", "--input", f"{tmp_path}/in/*.jpg", "--output", output, *options, *asked]
-        runs = [job.shopframe(*command, environment={"GEMINI_API_KEY": KEY}) for _ in range(2)]
+        runs = [without_ray.annotate(f"{tmp_path}/in/*.jpg", output, *options, *asked) for _ in range(2)]
         journal = list(server.journal)
-    assert [run.returncode for run in runs] == [0, 0], runs[0].stdout + runs[0].stderr
     cameras = {row["frame_key"]: row["camera"] for row in job.table(output, "frames").to_pylist()}
     assert sorted(cameras.values()) == ["door", "door", "till", "till"]
     persons = job.table(output, "persons").to_pylist()

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from tests.servers.gemini_server import KEY, gemini_server
-from tests.support import gemini_job, job
+from tests.servers.gemini_server import gemini_server
+from tests.support import gemini_job, job, without_ray
 from tests.support.job import Models
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 CHANGED = [
     "--set", "schema.attributes.bag={type: boolean}",
@@ -22,16 +22,12 @@ CHANGED = [
 def test_one_annotator_answers_new_attributes_beside_the_old_answers_of_the_other(models: Models, tmp_path):
     source, output = tmp_path / "in", tmp_path / "out"
     job.write_shards(source, "ab")
-    job.annotate(source, output, *models.options())
+    without_ray.annotate(source, output, *models.options())
     documents = {path: json.loads(content) for path, content in job.bytes_of(output, "json").items()}
     assert documents
     with gemini_server() as server:
         asking = gemini_job.options(server.base_url, requests_per_minute=1000)
-        done = job.shopframe(
-            "annotate", "--input", source, "--output", output, *models.options(smolvlm=False), *asking,
-            *CHANGED, environment={"GEMINI_API_KEY": KEY},
-        )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+        without_ray.annotate(source, output, *models.options(smolvlm=False), *asking, *CHANGED)
     outcomes = job.progress(output)["annotators"]["gemini"]
     assert outcomes["ok"] == len(documents)
     for path, content in job.bytes_of(output, "json").items():

@@ -16,7 +16,7 @@ from actors.records import Annotation
 from actors.storage.object_store import ObjectStore
 from jobs import cli, command
 from jobs.evaluation.reliability import reliability
-from tests.support import job
+from tests.support import job, without_ray
 from tests.support.committed import SCHEMA, Found, said, write_output, write_truth
 from tests.support.job import Models
 
@@ -399,11 +399,11 @@ def test_a_folder_of_truth_and_everything_in_a_bucket(bucket, run):
     assert (code, "there is no such file" in err) == (2, True)
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_run_measured_against_its_own_answers_is_perfect(models: Models, tmp_path):
     job.write_shards(tmp_path / "in", "a")
-    job.annotate(tmp_path / "in", tmp_path / "out", *models.options())
+    without_ray.annotate(tmp_path / "in", tmp_path / "out", *models.options())
     kept = [
         {"shard_id": r["shard_id"], "frame_key": r["frame_key"], "bbox": r["bbox"]}
         | {name: r[f"smolvlm_{name}"] for name in SCHEMA.names}

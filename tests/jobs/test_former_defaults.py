@@ -13,7 +13,7 @@ from actors.attributes import AttributeSchema
 from actors.gemini.settings import GeminiSettings, resolve_gemini
 from jobs.run.former_defaults import complete, keep_former_defaults
 from jobs.settings import Settings, load_settings
-from tests.support import job
+from tests.support import job, without_ray
 from tests.support.in_process import run_in_process
 from tests.support.job import Models
 
@@ -81,14 +81,14 @@ def test_a_setting_that_the_last_run_was_given_is_not_kept_when_it_is_no_longer_
     assert settings.crops == Settings().crops
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_plain_rerun_does_nothing_again_until_the_new_defaults_are_asked_for(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
     job.write_shards(tmp_path / "in", "a")
     given = [part for setting in FORMER for part in ("--set", setting)]
-    job.annotate(tmp_path / "in", tmp_path / "out", *models.options(), *given)
+    without_ray.annotate(tmp_path / "in", tmp_path / "out", *models.options(), *given)
     run = json.loads((tmp_path / "out/run.json").read_bytes())
     del run["kept_defaults"]
     run["config"] = {
@@ -111,7 +111,7 @@ def test_a_plain_rerun_does_nothing_again_until_the_new_defaults_are_asked_for(
         )
         assert job.records(tmp_path / "out") == records
     shutil.copytree(tmp_path / "out", tmp_path / "again")
-    said = job.annotate(
+    said = without_ray.annotate(
         tmp_path / "in", tmp_path / "again", "--config", "default.yaml", "--dry-run", *models.options()
     ).stdout
     assert "crops.padding 0.05 -> 0.1" in said

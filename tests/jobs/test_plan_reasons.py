@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.support import job
+from tests.support import job, without_ray
 from tests.support.in_process import run_in_process
 from tests.support.job import Models
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 EIGHT = ("gemini.enabled=true", "gemini.base_url=http://127.0.0.1:9", "gemini.persons_per_request=8")
 
@@ -24,7 +24,7 @@ def annotated(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an input of four shards and the output of a run over them."""
     folder = tmp_path_factory.mktemp("reasons")
     job.write_shards(folder / "in", "abcd")
-    job.annotate(folder / "in", folder / "out", *models.options())
+    without_ray.annotate(folder / "in", folder / "out", *models.options())
     return folder
 
 
@@ -187,7 +187,7 @@ def test_a_run_says_it_in_one_line_and_progress_json_has_it_as_data(
 ):
     change(output, "a", lambda record: record["input"].update(etag="other"))
     given = [*models.options(), "--set", "smolvlm.dtype=bfloat16"]
-    done = job.annotate(annotated / "in", output, *given)
+    done = without_ray.annotate(annotated / "in", output, *given)
     (line,) = (line for line in done.stderr.splitlines() if "in the input" in line)
     assert line == (
         "4 shards in the input, 4 to do: 1 changed in the input (same size, other etag); 3 to be annotated "
@@ -202,5 +202,5 @@ def test_a_run_says_it_in_one_line_and_progress_json_has_it_as_data(
     ]
     changed = {"setting": "smolvlm.dtype", "old": "auto", "new": "bfloat16"}
     assert plan["changed_settings"] == {"smolvlm": [changed]}
-    again = job.annotate(annotated / "in", output, *given)
+    again = without_ray.annotate(annotated / "in", output, *given)
     assert "4 shards in the input, 0 to do\n" in again.stderr

@@ -9,10 +9,10 @@ import pytest
 from actors.storage.object_store import ObjectStore
 from jobs.run.superseded import remove_superseded
 from tests.support import bad_inputs as bad
-from tests.support import committed, job
+from tests.support import committed, job, without_ray
 from tests.support.job import Models
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +23,13 @@ def done(models: Models, tmp_path_factory):
     job.write_shards(source / "monday", "ab")
     job.write_shards(source / "tuesday", "ab", first_seed=50)
     options = models.options(smolvlm=False)
-    job.annotate(source, output, *options)
+    without_ray.annotate(source, output, *options)
     return SimpleNamespace(source=source, output=output, options=options)
 
 
-@pytest.mark.ray
 def test_a_run_over_one_folder_of_the_input_finds_its_shards_done(done):
     before = job.bytes_of(done.output, ".")
-    job.annotate(done.source / "tuesday", done.output, *done.options)
+    without_ray.annotate(done.source / "tuesday", done.output, *done.options)
     run = job.progress(done.output)["run"]
     assert (run["shards_done"], run["shards_skipped"], run["shards_replaced"]) == (0, 2, 0)
     after = job.bytes_of(done.output, ".")
@@ -39,10 +38,9 @@ def test_a_run_over_one_folder_of_the_input_finds_its_shards_done(done):
         assert kept == found, folder
 
 
-@pytest.mark.ray
 def test_a_retry_with_other_sizes_of_shards_is_refused_and_deletes_nothing(done):
     before = job.bytes_of(done.output, "commits")
-    refused = job.annotate(
+    refused = without_ray.annotate(
         done.source, done.output, *done.options, "--set", "input.max_shard_bytes=100000", "--retry-failed",
         expect=2,
     )  # fmt: skip
@@ -50,12 +48,11 @@ def test_a_retry_with_other_sizes_of_shards_is_refused_and_deletes_nothing(done)
     assert job.bytes_of(done.output, "commits") == before
 
 
-@pytest.mark.ray
 def test_a_shard_is_removed_with_all_it_had_when_its_parts_are_committed(done):
     rows = [row["frame_key"] for row in job.table(done.output, "frames").to_pylist()]
     size = (done.source / "monday/a.tar").stat().st_size
     smaller = ["--set", f"input.max_shard_bytes={size * 2 // 3}"]
-    said = job.annotate(done.source, done.output, *done.options, *smaller)
+    said = without_ray.annotate(done.source, done.output, *done.options, *smaller)
     run = job.progress(done.output)["run"]
     assert run["shards_replaced"] == 4
     assert "removed 4 shards whose input is now in other shards" in said.stdout
@@ -66,21 +63,20 @@ def test_a_shard_is_removed_with_all_it_had_when_its_parts_are_committed(done):
     assert {path.split("/")[1] for path in job.bytes_of(done.output, "json")} <= set(found)
 
 
-@pytest.mark.ray
 def test_a_part_of_a_folder_of_images_neither_replaces_its_groups_nor_doubles_them(models: Models, tmp_path):
     source, output = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     for number in range(12):
         (source / f"day-{number % 3}-{number:02d}.jpg").write_bytes(bad.jpeg(320, 240, number))
     options = [*models.options(smolvlm=False), "--set", "input.frames_per_shard=4"]
-    job.annotate(source, output, *options)
+    without_ray.annotate(source, output, *options)
     before = job.bytes_of(output, "commits")
-    refused = job.annotate(source / "day-1-*.jpg", output, *options, expect=2)
+    refused = without_ray.annotate(source / "day-1-*.jpg", output, *options, expect=2)
     assert "pass the folder as --input" in refused.stderr
     assert job.bytes_of(output, "commits") == before
     other = tmp_path / "other"
-    job.annotate(source / "day-1-*.jpg", other, *options)
-    job.annotate(source / "day-2-*.jpg", other, *options)
+    without_ray.annotate(source / "day-1-*.jpg", other, *options)
+    without_ray.annotate(source / "day-2-*.jpg", other, *options)
     keys = [row["frame_key"] for row in job.table(other, "frames").to_pylist()]
     assert sorted(keys) == sorted(p.stem for day in (1, 2) for p in source.glob(f"day-{day}-*"))
 
