@@ -47,6 +47,8 @@ OTHER_VALUES: dict[str, Any] = {
     "gemini.prices.input_usd": 1,
     "gemini.prices.output_usd": 1,
     "gemini.prices.batch_share": 0.4,
+    "metrics.textfile": "run.prom",
+    "metrics.port": 9100,
     "output.person_json": "tar",
     "schema.attributes.backpack": {"type": "boolean", "description": "Carries a backpack"},
 }
