@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -91,6 +92,7 @@ def detect_stage(
     crop_restorer: CropRestorer,
     output: ObjectStore,
     loads_model: bool = True,
+    retained_since: datetime | None = None,
 ) -> BlockStage:
     """Return the stage that reads a shard and detects its persons, or loads them from an earlier commit.
 
@@ -100,8 +102,9 @@ def detect_stage(
         crop_restorer: Cuts out again the crops that were not kept.
         output: The output.
         loads_model: Whether any shard of the run needs detection.
+        retained_since: Persons of frames before this time are left out.
     """
-    work = partial(_detect, detector, crop_restorer, output)
+    work = partial(_detect, detector, crop_restorer, output, retained_since)
     return BlockStage("detect", resources, work, prepare=detector.load if loads_model else _nothing)
 
 
@@ -113,12 +116,13 @@ def _detect(
     detector: ShardDetector,
     crop_restorer: CropRestorer,
     output: ObjectStore,
+    retained_since: datetime | None,
     block: ShardBlock,
     report_progress: ReportProgress,
 ) -> ShardBlock:
     if block.task.work == "detect":
         found = detector.detect(block, report_progress)
-        return leave_out(found, read_left_out(output, found.task.shard))
+        return leave_out(found, read_left_out(output, found.task.shard, retained_since))
     block, record = load_committed(block, output)
     return crop_restorer.fill_crops(block, record) if block.task.work == "annotate" else block
 

@@ -60,7 +60,8 @@ def clean(
 
 def _retain(store: ObjectStore, settings: Settings, dry_run: bool) -> None:
     """Erase the persons that are older than `output.retain_days`."""
-    if settings.output.retain_days is None:
+    days, since = settings.output.retain_days, settings.output.retained_since()
+    if days is None or since is None:
         return
     from actors.attributes import AttributeSchema
     from jobs.erasing.erasing import Eraser
@@ -68,11 +69,11 @@ def _retain(store: ObjectStore, settings: Settings, dry_run: bool) -> None:
     from jobs.erasing.words import retained
 
     eraser = Eraser(store, AttributeSchema(settings.attributes), settings.consensus)
-    selection = Selection.of_retention(settings.output.retain_days)
+    selection = Selection("retention", before=since)
     done = eraser.look(selection)
     if done.counts["persons"] and not dry_run:
         done = eraser.erase(selection)
-    typer.echo("\n".join(retained(done, settings.output.retain_days, erased=not dry_run)))
+    typer.echo("\n".join(retained(done, days, erased=not dry_run)))
 
 
 @dataclass(slots=True)

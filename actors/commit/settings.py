@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -56,15 +57,19 @@ class OutputSettings(Section):
         None,
         gt=0,
         description="Age in days, by the time of the frame, from which shopframe clean erases persons as "
-        "shopframe erase --before does. Frames without a time are kept. null keeps everybody.",
+        "shopframe erase --before does, and detection leaves them out. Frames without a time are kept. null "
+        "keeps everybody.",
     )
-
     answer_index: bool = Field(
         True,
         description="Whether every answer is also filed under answers/ by its crop, so that an annotator is "
         "not asked again about a crop that is found under another name or in another shard. It takes about "
         "as much space as the annotations.",
     )
+
+    def retained_since(self) -> datetime | None:
+        """Return the time before which persons aren't kept any more, as of now."""
+        return None if self.retain_days is None else datetime.now(UTC) - timedelta(days=self.retain_days)
 
     @property
     def person_json_fingerprint(self) -> str:

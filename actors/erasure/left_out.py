@@ -79,8 +79,13 @@ def place_of(shard: Shard) -> str:
     return re.sub(r"\.part-\d{5,}$", "", name) if shard.start or shard.stop is not None else name
 
 
-def read_left_out(store: ObjectStore, shard: Shard) -> LeftOut | None:
-    """Return who is left out of a shard, or None if nobody was ever erased from the output.
+def read_left_out(store: ObjectStore, shard: Shard, retained_since: datetime | None = None) -> LeftOut | None:
+    """Return who is left out of a shard, or None if nobody is.
+
+    Args:
+        store: The output.
+        shard: The shard.
+        retained_since: Persons of frames before this time are left out too, by `output.retain_days`.
 
     Raises:
         OutputError: An object is not of this version.
@@ -89,7 +94,8 @@ def read_left_out(store: ObjectStore, shard: Shard) -> LeftOut | None:
     try:
         salt = store.read(layout.ERASURE_SALT)
     except FileNotFoundError:
-        return None
+        # Nobody was ever erased from the output.
+        return None if retained_since is None else LeftOut(b"", {}, retained_since)
     frames: dict[str, tuple[Box, ...] | None] = {}
     for info in store.list(layout.left_out_folder(_digest(salt, place_of(shard)))):
         try:
@@ -103,7 +109,7 @@ def read_left_out(store: ObjectStore, shard: Shard) -> LeftOut | None:
                 f"{store.full(info.path)}: not what was erased, in the form of this version; restore it: "
                 "without it, erased persons come back"
             ) from error
-    times = [_time_of(info.path) for info in store.list(layout.ERASED_BEFORE)]
+    times = [retained_since, *(_time_of(info.path) for info in store.list(layout.ERASED_BEFORE))]
     return LeftOut(salt, frames, max((time for time in times if time is not None), default=None))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self
+from datetime import datetime
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,11 +38,6 @@ class Selection:
     kind: SelectionKind
     name: str = ""
     before: datetime | None = None
-
-    @classmethod
-    def of_retention(cls, days: float) -> Self:
-        """Return the selection of persons in frames older than some days."""
-        return cls("retention", before=datetime.now(UTC) - timedelta(days=days))
 
     @property
     def frames_whole(self) -> bool:

@@ -101,6 +101,13 @@ def check_input(
     if kept.paths:
         print(kept.line(), file=terminal)
     settings = kept.settings
+    since = settings.output.retained_since()
+    if since is not None:
+        print(
+            f"output.retain_days={settings.output.retain_days:g}: detection leaves out persons of frames "
+            f"before {since:%Y-%m-%d %H:%M} UTC",
+            file=terminal,
+        )
     shards = list(list_shards(settings.input, settings.storage))
     settings, documents = choose_person_json(settings, before, shards)
     settings = _with_reask(settings, annotator)

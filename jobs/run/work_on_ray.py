@@ -167,7 +167,8 @@ def _stages(
         max_failed_frames=settings.run.max_failed_frames,
     )
     detects = any(task.work == "detect" for task in work.prepared.plan.tasks)
-    stages = [detect_stage(resources.detect, detector, crop_restorer, work.output, detects)]
+    since = settings.output.retained_since()
+    stages = [detect_stage(resources.detect, detector, crop_restorer, work.output, detects, since)]
     if resolved.smolvlm is not None and resources.annotate is not None:
         threads = max(1, (os.cpu_count() or 1) // resources.annotate.workers)
         annotator = ShardAnnotator(settings.smolvlm, resolved.smolvlm, resolved.schema, threads, work.output)
