@@ -115,6 +115,7 @@ def test_persons_are_corrected_by_keys_alone(page: Page, output: Output):
     page.keyboard.press("g")
     page.keyboard.press("n")
     expect(title).to_have_text("Person 2")
+    expect(page.get_by_role("status")).to_have_text("Person 1: gender is can't tell")
     page.keyboard.press("x")
     expect(page.locator("#person .warning", has_text="Not a person")).to_be_visible()
     page.keyboard.press("u")

@@ -146,8 +146,9 @@ function history() {
 
 async function decide(actions, attribute, value) {
   waiting = null;
-  await actions.decide({ kind: "value", ids: [current.id], attribute, value });
-  say(`${words(attribute)} is ${shown(value)}`);
+  const { id } = current;
+  await actions.decide({ kind: "value", ids: [id], attribute, value });
+  say(`Person ${id}: ${words(attribute)} is ${shown(value)}`);
 }
 
 /** Decide what a key has chosen, before anything else happens. */
