@@ -11,14 +11,16 @@ from actors.read.settings import InputSettings
 from actors.records import Frame, Shard
 
 
-def path_of(shard: Shard, frame: Frame) -> str:
-    """Return the path that `input.key_pattern` describes the end of.
+def paths_of(shard: Shard, frame: Frame) -> list[str]:
+    """Return the paths of which `input.key_pattern` describes the end of one, the likelier one first.
 
-    It is that of a loose image; in a tar, Parquet file or zip it is the path of this shard without its
-    extension, and in it the name of the member or the key. So a packed folder has the paths of the folder.
+    A loose image has one. In a tar, Parquet file or zip, the path of this shard without its extension comes
+    first, so that a packed folder has the paths of the folder, and then the path with its extension; the
+    name of the member or the key follows.
     """
-    folder = shard.uri if shard.format == "images" else without_shard_suffix(shard.uri)
-    return f"{clean_text(folder).rstrip('/')}/{clean_text(frame.name).removeprefix('./')}"
+    folders = [shard.uri] if shard.format == "images" else [without_shard_suffix(shard.uri), shard.uri]
+    name = clean_text(frame.name).removeprefix("./")
+    return [f"{clean_text(folder).rstrip('/')}/{name}" for folder in folders]
 
 
 def with_key_facts(frames: Iterable[Frame], shard: Shard, settings: InputSettings) -> Iterator[Frame]:
@@ -28,15 +30,16 @@ def with_key_facts(frames: Iterable[Frame], shard: Shard, settings: InputSetting
     """
     pattern = compile_pattern(str(settings.key_pattern))
     for frame in frames:
-        yield _completed(frame, path_of(shard, frame), pattern, settings.timezone)
+        yield _completed(frame, shard, pattern, settings.timezone)
 
 
-def _completed(frame: Frame, path: str, pattern: KeyPattern, zone: str) -> Frame:
+def _completed(frame: Frame, shard: Shard, pattern: KeyPattern, zone: str) -> Frame:
     lacks_camera = frame.camera is None and pattern.has_camera
     lacks_time = frame.captured_at is None and pattern.has_time
     if not lacks_camera and not lacks_time:
         return frame
-    facts = pattern.read(path, zone)
+    read = (pattern.read(path, zone) for path in paths_of(shard, frame))
+    facts = next((found for found in read if found is not None), None)
     if facts is None:
         note = "its key doesn't match input.key_pattern"
         return replace(frame, is_key_matched=False, note=_joined(frame.note, note))

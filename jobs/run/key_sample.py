@@ -9,7 +9,7 @@ from itertools import islice
 
 from actors.errors import ConfigError, ShardError, ShardUnavailableError, StoreError
 from actors.read.frames import read_frames
-from actors.read.key_facts import path_of, with_key_facts
+from actors.read.key_facts import paths_of, with_key_facts
 from actors.read.local_time import time_zone
 from actors.read.settings import InputSettings
 from actors.records import Frame, Shard
@@ -94,7 +94,7 @@ def _sample_shard(
                 found = given
                 if settings.key_pattern is not None:
                     (found,) = with_key_facts([given], shard, settings)
-                yield SampledKey(path_of(shard, given), given, found)
+                yield SampledKey(paths_of(shard, given)[0], given, found)
     except (ShardError, ShardUnavailableError, StoreError):
         return
 

@@ -11,7 +11,10 @@ import pytest
 
 from actors.read.settings import InputSettings
 from actors.records import Frame
+from jobs.run.changed_settings import Change, changes_since
 from jobs.run.key_sample import SampledKey, key_lines
+from jobs.run.run_record import PlanCounts, RunRecord
+from jobs.settings import Settings, load_settings
 from tests.servers.gemini_server import KEY, gemini_server
 from tests.support import bad_inputs as bad
 from tests.support import gemini_job, job
@@ -61,6 +64,15 @@ def test_without_the_settings_outputs_of_earlier_versions_are_not_done_again():
     assert InputSettings(uri="in", timezone="UTC").fingerprint_content() == before
     changed = InputSettings(key_pattern="{camera}/*", timezone="Asia/Tokyo").fingerprint_content()
     assert changed == before | {"key_pattern": "{camera}/*", "timezone": "Asia/Tokyo"}
+
+
+def test_an_output_of_an_earlier_version_is_not_said_to_have_changed_its_time_zone():
+    config = Settings().as_dict()
+    del config["input"]["timezone"], config["input"]["key_pattern"]
+    before = RunRecord(config=config, fingerprints={"detect": "a"}, plan=PlanCounts(shards=1))
+    settings = load_settings((), ["roi.max_persons=2"]).settings
+    now = RunRecord(config=settings.as_dict(), fingerprints={"detect": "b"}, plan=PlanCounts(shards=1))
+    assert changes_since(before, now) == {"detect": [Change("roi.max_persons", None, 2)]}
 
 
 @pytest.mark.slow

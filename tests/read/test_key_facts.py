@@ -107,6 +107,12 @@ def test_columns_win_and_a_key_fills_what_they_lack(tmp_path):
     assert odd.note == "its key doesn't match input.key_pattern"
 
 
+def test_a_pattern_may_name_the_extension_of_the_shard(tmp_path):
+    (tmp_path / "till.tar.gz").write_bytes(bad.tar_gz(in_folder("")))
+    found = read(tmp_path, pattern="{camera}.tar.gz/{captured_at:%Y%m%d_%H%M%S}*")
+    assert [(f.camera, f.captured_at) for f in found] == [("till", at) for at in AT]
+
+
 def test_a_broken_frame_has_camera_and_time_too(tmp_path):
     (tmp_path / "a.tar").write_bytes(bad.tar({f"till/{FIRST}.jpg": b""}))
     (frame,) = read(tmp_path)
