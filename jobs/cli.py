@@ -37,7 +37,7 @@ COMMANDS = (
     Entry("clean", "Delete what no commit record names and no running command may need.", "jobs.clean"),
     Entry("erase", "Remove persons from everything that the output holds.", "jobs.erase"),
     Entry("evaluate", "Measure the committed output against a ground-truth table.", "jobs.evaluate"),
-    Entry("shards", "Pack loose images into WebDataset shards.", "jobs.shards"),
+    Entry("shards", "Pack loose images, or frames of videos, into WebDataset shards.", "jobs.shards"),
     Entry("config", "Validate the settings and print each one with its source.", "jobs.config"),
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from datetime import UTC, datetime
 from functools import lru_cache
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 
 @lru_cache(maxsize=64)
@@ -15,12 +15,14 @@ def time_zone(name: str) -> ZoneInfo:
     Raises:
         ValueError: There is no such zone. The message names the remedy.
     """
-    known = available_timezones()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1) or [z for z in known if z.endswith(f"/{name}")]
-        remedy = f"did you mean {min(close)}?" if close else "write an IANA name, such as Europe/Berlin"
-        raise ValueError(f"no time zone is called {name!r}; {remedy}")
-    return ZoneInfo(name)
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        # Listing all zones takes longer than finding one, so it is left to the error.
+        known = available_timezones()
+    close = difflib.get_close_matches(name, known, n=1) or [z for z in known if z.endswith(f"/{name}")]
+    remedy = f"did you mean {min(close)}?" if close else "write an IANA name, such as Europe/Berlin"
+    raise ValueError(f"no time zone is called {name!r}; {remedy}")
 
 
 def in_utc(time: datetime, zone: str) -> tuple[datetime, str | None]:

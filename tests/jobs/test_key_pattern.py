@@ -43,6 +43,9 @@ def write_frames(folder: Path, *names: str) -> None:
         ("input.timezone=Berlin", "no time zone is called 'Berlin'; did you mean Europe/Berlin?"),
         ("input.timezone=Europe/Berlim", "did you mean Europe/Berlin?"),
         ("input.timezone=qqq", "write an IANA name, such as Europe/Berlin"),
+        ("input.timezone=Europe", "no time zone is called 'Europe'; "),
+        ("input.timezone=../UTC", "no time zone is called '../UTC'; "),
+        ("input.timezone=''", "no time zone is called ''; write an IANA name"),
     ],
 )
 def test_a_wrong_pattern_or_zone_is_a_configuration_error(setting, message, monkeypatch, capsys):
