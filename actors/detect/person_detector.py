@@ -11,11 +11,11 @@ from actors.detect.backends import (
     Session,
     letterbox_of,
     onnx_session,
-    openvino_session,
     person_boxes,
     to_frame,
     torch_detector,
 )
+from actors.detect.openvino_network import OpenVinoNetwork
 from actors.detect.settings import DetectorSettings, ResolvedDetector
 from actors.errors import FrameError, WeightsError
 
@@ -64,7 +64,7 @@ class PersonDetector:
     def _session(self) -> Session:
         files, settings = self._resolved.files, self._settings
         if self._resolved.backend == "openvino":
-            return openvino_session(files[0], files[1], self._resolved.float_precision, settings.threads)
+            return OpenVinoNetwork(files[0], files[1], self._resolved.float_precision, settings.threads)
         return onnx_session(files[0], settings.threads)
 
     def _light(self, session: Session) -> Session:
