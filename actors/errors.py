@@ -4,6 +4,7 @@
     ├── ConfigError                settings or credentials are wrong; nothing is started (exit code 2)
     │   ├── InputError             the input is missing, empty or can't be listed
     │   ├── WeightsError           model weights are missing, unreachable or not the pinned ones
+    │   │   └── TokenizationError  a model's tokenizer doesn't suit the engine that is to run it
     │   ├── OutputError            the output can't be written
     │   └── GeminiRefusedError     Gemini refuses the key, model or settings; its stage stops
     ├── ShardError                 the content of one shard can't be used; the shard is recorded as failed
@@ -38,6 +39,10 @@ class InputError(ConfigError):
 
 class WeightsError(ConfigError):
     """Model weights are missing, unreachable or differ from the pinned checksum."""
+
+
+class TokenizationError(WeightsError):
+    """A model's tokenizer doesn't split texts as the engine assumes that is to run the model."""
 
 
 class OutputError(ConfigError):

@@ -233,6 +233,7 @@ class StageWorker:
         self._stage = stage
         self._context = context
         self._is_suspect = False
+        log_as_worker(context.run_id, context.tracker.log.remote)
         try:
             if stage.resources.gpus > 0 and stage.resources.gpu_setting:
                 require_cuda(stage.resources.gpu_setting)

@@ -14,6 +14,7 @@ from actors.smolvlm.crop_pictures import decode_crop, in_its_square, set_tiles
 from actors.smolvlm.fitting_batches import FittingBatches
 from actors.smolvlm.loaded_model import load_model
 from actors.smolvlm.settings import ResolvedSmolVLM, SmolVLMSettings
+from actors.smolvlm.tokenization import check_tokenization
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +36,7 @@ class CropAnnotator:
 
         Raises:
             WeightsError: The files can't be loaded on this machine.
+            TokenizationError: The tokenizer doesn't suit guided decoding.
         """
         from actors.smolvlm.guided_decoding import GuidedDecoder
         from actors.smolvlm.key_values import GROUPED_ATTENTION
@@ -45,9 +47,14 @@ class CropAnnotator:
         model, self._processor = load_model(settings, resolved, attn_implementation=attention)
         set_tiles(self._processor, model, resolved.image_size_px, settings.split_image)
         tokenizer = self._processor.tokenizer
-        grammar = answer_grammar(schema, lambda text: tokenizer.encode(text, add_special_tokens=False))
+
+        def tokenize(text: str) -> list[int]:
+            return list(tokenizer.encode(text, add_special_tokens=False))
+
+        grammar = answer_grammar(schema, tokenize)
         self._text = self._prompt_text(resolved.prompt)
-        self._prefix = tokenizer.encode(self._text.partition("<image>")[0], add_special_tokens=False)
+        self._prefix = tokenize(self._text.partition("<image>")[0])
+        check_tokenization(schema, grammar, tokenize, self._prefix, self._any_prompt())
         vocabulary = model.lm_head.weight.shape[0]
         writer = (
             ReasoningWriter(tokenizer, vocabulary, settings.reasoning_max_tokens)
@@ -120,6 +127,14 @@ class CropAnnotator:
         image = in_its_square(image, self._settings)
         inputs = self._processor(text=self._text, images=[image], return_tensors="pt")
         return _Prepared(tuple(inputs["input_ids"][0].tolist()), inputs["pixel_values"][0])
+
+    def _any_prompt(self) -> list[int]:
+        """Return the token ids of the prompt with some picture."""
+        from PIL import Image
+
+        inputs = self._processor(text=self._text, images=[Image.new("RGB", (64, 64))], return_tensors="pt")
+        ids: list[int] = inputs["input_ids"][0].tolist()
+        return ids
 
     def _prompt_text(self, prompt: str) -> str:
         content = [{"type": "text", "text": prompt}, {"type": "image"}]

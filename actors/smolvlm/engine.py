@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from actors.attributes import AttributeSchema
+from actors.errors import TokenizationError, WeightsError
 from actors.records import Annotation
 from actors.smolvlm.settings import ResolvedSmolVLM, SmolVLMSettings
+
+log = logging.getLogger(__name__)
 
 
 class CropEngine(Protocol):
@@ -32,6 +36,9 @@ def load_engine(
 ) -> CropEngine:
     """Load the engine that the settings resolve to.
 
+    `auto` is guided decoding where the tokenizer suits it. That follows from the model, the schema and the
+    prompt, which are in the fingerprint, so all workers and runs that share answers choose the same engine.
+
     Args:
         settings: The annotator's settings.
         resolved: The model and prompt.
@@ -50,10 +57,16 @@ def load_engine(
     # Ray limits libraries to one thread per core that an actor reserves. On a CPU the model accounts for
     # almost all of a run's time, so it uses the threads of its whole node.
     torch.set_num_threads(threads)
-    if resolved.engine == "generate":
-        from actors.smolvlm.generate_engine import GenerateEngine
+    if resolved.engine != "generate":
+        from actors.smolvlm.crop_annotator import CropAnnotator
 
-        return GenerateEngine(settings, resolved, schema)
-    from actors.smolvlm.crop_annotator import CropAnnotator
+        try:
+            return CropAnnotator(settings, resolved, schema)
+        except TokenizationError as error:
+            reason = f"the tokenizer of {resolved.model} doesn't suit guided decoding: {error}"
+            if resolved.engine == "guided":
+                raise WeightsError(f"smolvlm.engine: {reason}; use auto or generate") from error
+        log.warning("smolvlm.engine: %s; generate is used, which is slower", reason)
+    from actors.smolvlm.generate_engine import GenerateEngine
 
-    return CropAnnotator(settings, resolved, schema)
+    return GenerateEngine(settings, resolved, schema)

@@ -31,11 +31,12 @@ class SmolVLMSettings(Section):
     """The local annotator."""
 
     enabled: bool = Field(True, description="Whether SmolVLM annotates every kept person.")
-    engine: Literal["guided", "generate", "server"] = Field(
-        "guided",
+    engine: Literal["auto", "guided", "generate", "server"] = Field(
+        "auto",
         description="What runs the model. `guided` runs a SmolVLM or SmolVLM2 in the workers, and only lets "
-        "it choose values. `generate` runs other models there, token by token. `server` asks a server that "
-        "you run, such as vLLM, SGLang, llama.cpp or Ollama.",
+        "it choose values. `generate` runs other models there, token by token. `auto` is `guided` where it "
+        "can be, else `generate`. `server` asks a server that you run, such as vLLM, SGLang, llama.cpp or "
+        "Ollama.",
     )
     model: str = Field(
         "HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
@@ -117,7 +118,7 @@ class ResolvedSmolVLM:
     """The checked model and prompt of a run, which are the same on every worker.
 
     Attributes:
-        engine: What runs the model.
+        engine: What runs the model. "auto" is "guided" unless the tokenizer turns out not to suit it.
         model: The model's name in the settings.
         model_version: Commit on the hub, "sha256:" and the hash over a folder's files, or for a server what
             the settings call its version.
@@ -130,7 +131,7 @@ class ResolvedSmolVLM:
         revision: Commit to load from the hub; None for a folder and a server.
     """
 
-    engine: Literal["guided", "generate", "server"]
+    engine: Literal["auto", "guided", "generate", "server"]
     model: str
     model_version: str
     prompt: str
@@ -163,8 +164,10 @@ def resolve_smolvlm(settings: SmolVLMSettings, schema: AttributeSchema) -> Resol
     is_square = kind in GUIDED_ARCHITECTURES
     if settings.engine == "guided" and not is_square:
         raise WeightsError(
-            f"smolvlm.model: {settings.model} is a {kind!r}, not a SmolVLM; set smolvlm.engine=generate"
+            f"smolvlm.model: {settings.model} is a {kind!r}, not a SmolVLM; use smolvlm.engine auto or "
+            "generate"
         )
+    engine = "generate" if settings.engine == "auto" and not is_square else settings.engine
     dtype = settings.dtype
     if dtype == "auto":
         dtype = "bfloat16" if settings.gpus_per_actor > 0 else "float32"
@@ -188,13 +191,13 @@ def resolve_smolvlm(settings: SmolVLMSettings, schema: AttributeSchema) -> Resol
             f"smolvlm.image_size_px and smolvlm.split_image: {settings.model} is a {kind!r}, whose processor "
             "decides how a crop is shown; leave them out"
         )
-    if settings.engine == "generate":
+    if engine == "generate":
         _check_safetensors(settings, checkpoint)
         content |= {"engine": "generate", "decoder": _GENERATE_VERSION}
     elif schema.rules:
         content["rules"] = [rule.text for rule in schema.rules]
     return ResolvedSmolVLM(
-        engine=settings.engine,
+        engine=engine,
         model=settings.model,
         model_version=checkpoint.version,
         prompt=prompt.text,

@@ -25,7 +25,7 @@ _FORMER: Mapping[str, Any] = {
 }
 """The defaults of version 0.1 that are others now, or what it did where it did not know the setting."""
 
-_ADDED: Mapping[str, Any] = {"smolvlm.engine": "guided", "input.timezone": "UTC"}
+_ADDED: Mapping[str, Any] = {"smolvlm.engine": "auto", "input.timezone": "UTC"}
 """Settings that version 0.1 did not know, with the value that stands for what it did."""
 
 _SECTIONS = {"crops": "crops", "smolvlm": "smolvlm", "schema": "attributes"}

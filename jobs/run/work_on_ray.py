@@ -20,7 +20,7 @@ from actors.errors import StalledError
 from actors.gemini.gemini_run import GeminiRun
 from actors.gemini.stage import make_stage
 from actors.gemini.stall_watch import StallWatch
-from actors.log_lines import log_passed_on
+from actors.log_lines import LineFields, log_passed_on
 from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.stages import BlockStage, StageContext, annotate_stage, commit_stage, detect_stage
 from actors.storage.object_store import ObjectStore
@@ -113,7 +113,7 @@ def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
             )
             gemini.offer(backlog.at_once())
         stalls = StallWatch(settings.run.stall_warning_s, settings.run.stall_fail_s, display.say)
-        snapshot = _snapshots(context, metrics)
+        snapshot = _snapshots(context, metrics, display)
         for summary in watch(
             summaries,
             snapshot,
@@ -186,7 +186,9 @@ def _committer(work: _Work) -> Committer:
     )
 
 
-def _snapshots(context: StageContext, metrics: RunMetrics) -> Any:
+def _snapshots(context: StageContext, metrics: RunMetrics, display: ProgressDisplay) -> Any:
+    told: set[str] = set()
+
     def snapshot() -> Snapshot:
         try:
             found: Snapshot = ray.get(context.tracker.snapshot.remote(), timeout=5)
@@ -195,6 +197,15 @@ def _snapshots(context: StageContext, metrics: RunMetrics) -> Any:
         metrics.look(found)
         for line in found.lines:
             log_passed_on(line)
+            # Every worker that loads a model warns of the same.
+            if _is_about_loading(line) and line["msg"] not in told:
+                told.add(line["msg"])
+                display.say(f"warning: {line['msg']}")
         return found
 
     return snapshot
+
+
+def _is_about_loading(line: LineFields) -> bool:
+    """Return whether a worker of ours warned while it was loading, and so of the whole run."""
+    return "shard_id" not in line and line["name"].startswith("actors.")

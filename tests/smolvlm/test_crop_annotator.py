@@ -136,12 +136,12 @@ def test_a_missing_piece_of_split_weights_is_named(folder, schema, tmp_path):
         resolve_smolvlm(settings_of(copy), schema)
 
 
-def test_another_kind_of_model_is_refused(folder, schema, tmp_path):
+def test_another_kind_of_model_is_refused_by_guided_decoding(folder, schema, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "model_type": "llava"}))
     with pytest.raises(WeightsError, match="'llava', not a SmolVLM"):
-        resolve_smolvlm(settings_of(copy), schema)
+        resolve_smolvlm(settings_of(copy, engine="guided"), schema)
 
 
 @pytest.mark.parametrize("model", ["/no/such/folder", "./nothing", "no-owner", "s3://bucket/model"])

@@ -6,6 +6,7 @@ Run `python -m tests.support.tiny_smolvlm FOLDER` to make one by hand.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,6 +131,14 @@ def make_smolvlm(folder: Path, architecture: Architecture, seed: int = 0, corpus
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def add_prefix_space(folder: Path) -> None:
+    """Let a model's tokenizer begin each text with a space, for which guided decoding isn't made."""
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["pre_tokenizer"]["pretokenizers"][1]["add_prefix_space"] = True
+    path.write_text(json.dumps(content))
 
 
 def train_tokenizer(corpus: Sequence[str], special: Sequence[str] = _SPECIAL) -> Any:
