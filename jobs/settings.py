@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_serializer, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from actors.attribute_settings import SchemaSettings
 from actors.commit.settings import OutputSettings
@@ -31,6 +31,10 @@ from actors.storage.settings import StorageSettings
 from actors.storage.uris import absolute_uri
 
 CONF = Path(str(files("conf")))
+
+
+_CREDENTIAL_WORDS = {"KEY", "SECRET", "TOKEN", "PASSWORD", "CREDENTIAL", "CREDENTIALS"}
+"""Words in the names of variables whose values are kept from logs."""
 
 
 class RaySettings(Section):
@@ -52,8 +56,21 @@ class RaySettings(Section):
         description="Maximum memory of a local Ray for shards between stages, in bytes.",
     )
     runtime_env: dict[str, Any] = Field(
-        default_factory=dict, description="Ray runtime environment, passed to the cluster unchanged."
+        default_factory=dict,
+        description="Ray runtime environment, passed to the cluster unchanged. Ray "
+        "logs it, so it may hold no credentials.",
     )
+
+    @field_validator("runtime_env")
+    @classmethod
+    def _has_no_credentials(cls, runtime_env: dict[str, Any]) -> dict[str, Any]:
+        for name in runtime_env.get("env_vars") or ():
+            if _CREDENTIAL_WORDS & set(str(name).upper().split("_")):
+                raise ValueError(
+                    f"env_vars.{name} is the name of a credential, and Ray writes this section into its "
+                    "logs and the job's metadata; set the variable in the environment of the nodes"
+                )
+        return runtime_env
 
     @field_serializer("runtime_env")
     def _without_secrets(self, runtime_env: dict[str, Any]) -> dict[str, Any]:

@@ -160,3 +160,15 @@ def test_the_shipped_file_describes_each_key_as_the_code_does():
     described = dict(described_keys(Settings))
     assert len(described) > 80
     assert {key: shipped.get(key) for key in described} == described
+
+
+@pytest.mark.parametrize("name", ["GEMINI_API_KEY", "aws_session_token", "DB_PASSWORD"])
+def test_a_credential_in_the_runtime_environment_is_refused_without_its_value(name: str):
+    with pytest.raises(ConfigError) as raised:
+        load_settings(overrides=[f"ray.runtime_env={{env_vars: {{{name}: canary}}}}"])
+    message = str(raised.value)
+    assert f"ray.runtime_env: env_vars.{name} is the name of a credential" in message
+    assert "set the variable in the environment of the nodes" in message
+    assert "canary" not in message
+    fine = load_settings(overrides=["ray.runtime_env={env_vars: {TOKENIZERS_PARALLELISM: 'true'}}"])
+    assert fine.settings.ray.runtime_env == {"env_vars": {"TOKENIZERS_PARALLELISM": "true"}}
