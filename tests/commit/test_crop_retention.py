@@ -42,7 +42,7 @@ from actors.storage.tables import from_parquet, to_parquet
 from jobs.run.graph import rest_of
 from tests.servers.gemini_server import KEY, gemini_server
 from tests.support import bad_inputs as bad
-from tests.support import gemini_job, job
+from tests.support import gemini_job, job, without_ray
 from tests.support.gemini_asking import SCHEMA, settings_for
 from tests.support.job import Models
 from tests.support.quota_simulation import SimulatedClock
@@ -328,20 +328,22 @@ def answers_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 # --- crops after whole commands ---
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_crops_are_gone_once_both_annotators_have_answered(models, tmp_path, monkeypatch):
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
     source, output = tmp_path / "in", tmp_path / "out"
     job.write_shards(source, "ab")
     with gemini_server() as server:
         asking = gemini_job.options(server.base_url, requests_per_minute=1000, requests_per_day=1)
-        job.annotate(source, output, *models.options(), *asking, "--set", "gemini.persons_per_request=4")
+        without_ray.annotate(
+            source, output, *models.options(), *asking, "--set", "gemini.persons_per_request=4"
+        )
         kept = sum(record["counts"]["kept"] for record in job.records(output).values())
         waiting = [r for r in job.records(output).values() if "pending" in r["annotators"]["gemini"]]
         # The only request of the day answers one of the two shards; the other waits and keeps its crops.
         assert len(waiting) == 1
         assert len(list(crops_of(output))) == waiting[0]["counts"]["kept"]
-        gemini_job.gemini(output, server.base_url, requests_per_minute=1000, requests_per_day=100)
+        without_ray.gemini(output, server.base_url, requests_per_minute=1000, requests_per_day=100)
     assert gemini_job.outcomes(output) == {"ok": kept}
     assert list(crops_of(output)) == []
     assert not job.debris(output)
@@ -355,12 +357,12 @@ def never_kept(models: Models, tmp_path_factory) -> Path:
     write_images(source)
     job.write_shards(source, "ab")
     never = ["--set", "output.keep_crops=never"]
-    job.annotate(source, output, *models.options(smolvlm=False), *never)
+    without_ray.annotate(source, output, *models.options(smolvlm=False), *never)
     (source / "b.tar").unlink()
     return output
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["online", "batch"])
 def test_gemini_cuts_what_was_never_kept_and_a_vanished_source_costs_its_shard_alone(
     never_kept, tmp_path, mode
@@ -370,7 +372,7 @@ def test_gemini_cuts_what_was_never_kept_and_a_vanished_source_costs_its_shard_a
     before = job.records(output)
     with gemini_server() as server:
         settings = {"mode": mode, "batch.poll_s": 0.3, "requests_per_minute": 1000}
-        gemini_job.gemini(output, server.base_url, expect=1, **settings)
+        without_ray.gemini(output, server.base_url, expect=1, **settings)
     after = job.records(output)
     assert after["b"] == before["b"]
     assert len(after) == 3
@@ -384,13 +386,13 @@ def test_gemini_cuts_what_was_never_kept_and_a_vanished_source_costs_its_shard_a
     assert not job.debris(output)
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_a_source_that_changed_before_people_were_asked_about_again_leaves_the_shard_as_it_was(
     models, tmp_path
 ):
     source, output = tmp_path / "in", tmp_path / "out"
     job.write_shards(source, "a")
-    job.annotate(source, output, *models.options())
+    without_ray.annotate(source, output, *models.options())
     record = job.records(output)["a"]
     # Make the output look as if SmolVLM's answers had been truncated.
     entry = next(e for e in record["objects"] if e["kind"] == "annotations/smolvlm")
@@ -401,7 +403,7 @@ def test_a_source_that_changed_before_people_were_asked_about_again_leaves_the_s
     (output / "commits/a.json").write_text(json.dumps(record | outcomes))
     before = job.bytes_of(output, "commits") | job.bytes_of(output, "annotations")
     os.utime(source / "a.tar", (1, 1))
-    job.annotate(source, output, *models.options(), "--retry-annotator", "smolvlm", expect=1)
+    without_ray.annotate(source, output, *models.options(), "--retry-annotator", "smolvlm", expect=1)
     assert job.bytes_of(output, "commits") | job.bytes_of(output, "annotations") == before
     log = (output / "processing.log").read_text()
     assert "a.tar has changed since its people were detected" in log

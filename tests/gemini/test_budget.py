@@ -16,7 +16,7 @@ from actors.gemini.settings import GeminiSettings, resolve_gemini
 from actors.records import Annotation
 from actors.storage.object_store import ObjectStore
 from tests.servers.gemini_server import gemini_server
-from tests.support import gemini_job
+from tests.support import gemini_job, without_ray
 from tests.support.committed import Found, said, write_output
 from tests.support.gemini_asking import jpeg
 
@@ -121,7 +121,6 @@ def test_a_budget_above_the_backlog_is_everybody(output):
         assert sorted(chosen(output, policy=policy, max_persons=1000)) == list(range(PERSONS))
 
 
-@pytest.mark.ray
 def test_runs_spend_their_budgets_on_the_least_confident_and_an_audit_and_on_nobody_twice(output):
     settings = {
         "policy": "least_confident",
@@ -134,7 +133,7 @@ def test_runs_spend_their_budgets_on_the_least_confident_and_an_audit_and_on_nob
     with gemini_server() as server:
         for _ in range(2):
             begun = len(server.journal)
-            gemini_job.gemini(output, server.base_url, **settings)
+            without_ray.gemini(output, server.base_url, **settings)
             images = [image for seen in server.journal[begun:] for image in seen.images]
             assert len(images) == BUDGET
             asked.append({numbers[image] for image in images})

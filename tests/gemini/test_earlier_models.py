@@ -20,7 +20,7 @@ from actors.storage.object_store import ObjectStore
 from jobs.run.output_status import output_status
 from jobs.run.run_record import read_run
 from tests.servers.gemini_server import MODEL, MODEL_2_5, gemini_server
-from tests.support import gemini_job, job
+from tests.support import gemini_job, job, without_ray
 from tests.support.gemini_asking import SCHEMA
 
 OLD = {
@@ -163,17 +163,16 @@ def make_old(output: Path) -> None:
             path.unlink()
 
 
-@pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_a_new_model_asks_nobody_again_until_it_is_told_to(tmp_path):
     output, store = tmp_path / "out", ObjectStore(str(tmp_path / "out"))
     gemini_job.write_backlog(output, 2, 4)
     with gemini_server(models=(MODEL, MODEL_2_5)) as server:
-        gemini_job.gemini(output, server.base_url, model=MODEL_2_5, requests_per_minute=1000)
+        without_ray.gemini(output, server.base_url, model=MODEL_2_5, requests_per_minute=1000)
         assert output_status(store)["answers"] == {"gemini": {MODEL_2_5: 8}}
         make_old(output)
         begun = len(server.journal)
-        said = gemini_job.gemini(output, server.base_url, model=MODEL, requests_per_minute=1000).stdout
+        said = without_ray.gemini(output, server.base_url, model=MODEL, requests_per_minute=1000).stdout
         assert len(server.journal) == begun
         assert "8 ok answers of gemini-2.5-flash" in " ".join(said.split())
         status = output_status(store)
@@ -181,16 +180,16 @@ def test_a_new_model_asks_nobody_again_until_it_is_told_to(tmp_path):
         assert status["quota"]["persons_waiting"] == 0
         # The limit ends the first run after half of the persons; the other half keeps its answers.
         limited = {"reask": True, "max_persons": 4, "policy": "random", "requests_per_minute": 1000}
-        gemini_job.gemini(output, server.base_url, model=MODEL, **limited)
+        without_ray.gemini(output, server.base_url, model=MODEL, **limited)
         assert output_status(store)["answers"] == {"gemini": {MODEL_2_5: 4, MODEL: 4}}
         assert gemini_job.outcomes(output) == {"ok": 8}
         again = {"reask": True, "requests_per_minute": 1000}
-        gemini_job.gemini(output, server.base_url, model=MODEL, **again, max_persons=None)
+        without_ray.gemini(output, server.base_url, model=MODEL, **again, max_persons=None)
         assert output_status(store)["answers"] == {"gemini": {MODEL: 8}}
         asked = [seen for seen in server.journal[begun:] if seen.status == 200]
         assert {seen.model for seen in asked} == {MODEL}
         assert sum(len(seen.images) for seen in asked) == 8
-        gemini_job.gemini(output, server.base_url, model=MODEL, **again)
+        without_ray.gemini(output, server.base_url, model=MODEL, **again)
         assert len(server.journal) == begun + len(asked)
     assert set(job.table(output, gemini_job.ANSWERS)["model"].to_pylist()) == {MODEL}
     assert read_backlog(store, resolved(reask=True), GeminiCameras()) == []

@@ -14,10 +14,10 @@ from tests.gemini.test_client import HARMLESS, PARTLY, RATE_LIMITS, REFUSED, TRA
 from tests.gemini.test_client import OUTCOMES as ALL_OUTCOMES
 from tests.servers.gemini_clock import ServerClock, pacific_day
 from tests.servers.gemini_faults import BATCH, KINDS, Fault
-from tests.servers.gemini_server import GeminiServer, gemini_server
-from tests.support import gemini_job, job
+from tests.servers.gemini_server import KEY, GeminiServer, gemini_server
+from tests.support import gemini_job, job, without_ray
 from tests.support.gemini_asking import jpeg
-from tests.support.online_asking import ask
+from tests.support.online_asking import StandingClock, ask
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -78,10 +78,12 @@ def faulty(tmp_path_factory) -> Faulty:
     clock = ServerClock(NOON, speed=0)
     with gemini_server(clock=clock, faults=faults) as server:
 
-        def run(expect: int = 0, **more: object) -> CompletedProcess[str]:
-            return gemini_job.gemini(
-                output, server.base_url, expect=expect, clock="standing", **{**SETTINGS, **more}
-            )
+        def run(expect: int = 0, key: str = KEY, **more: object) -> CompletedProcess[str]:
+            asking = gemini_job.options(server.base_url, **{**SETTINGS, **more})
+            return without_ray.command(
+                "gemini", "--output", output, *asking,
+                expect=expect, clock=StandingClock(clock), environment={"GEMINI_API_KEY": key},
+            )  # fmt: skip
 
         refused = {
             "invalid_key": run(2, key=WRONG_KEY),
@@ -111,7 +113,6 @@ def test_every_fault_is_tested():
     assert tested == KINDS - set(BATCH)
 
 
-@pytest.mark.ray
 def test_each_fault_has_its_outcome_and_nobody_elses(faulty):
     expected = dict.fromkeys(faulty.outcomes[0], "ok")
     expected |= {faulty.struck[kind]: outcome for kind, outcome in OUTCOMES.items()}
@@ -121,7 +122,6 @@ def test_each_fault_has_its_outcome_and_nobody_elses(faulty):
     assert len(expected) == SHARDS * A_SHARD
 
 
-@pytest.mark.ray
 def test_what_is_not_ok_has_a_reason_and_another_model_is_named(faulty):
     for row in job.table(faulty.output, gemini_job.ANSWERS).to_pylist():
         assert (row["reason"] is None) == (row["status"] == "ok")
@@ -132,13 +132,11 @@ def test_what_is_not_ok_has_a_reason_and_another_model_is_named(faulty):
     assert named[faulty.struck["other_model"]] == "gemini-3.8-flash"
 
 
-@pytest.mark.ray
 def test_every_fault_struck(faulty):
     seen = {one.fault for one in faulty.journals[0]}
     assert seen - {None} == {*OUTCOMES, *HARMLESS, *RATE_LIMITS, *PASSING}
 
 
-@pytest.mark.ray
 def test_refusals_for_a_quota_are_obeyed(faulty):
     journal = faulty.journals[0]
     limited = [at for at, one in enumerate(journal) if one.fault in RATE_LIMITS]
@@ -152,7 +150,6 @@ def test_refusals_for_a_quota_are_obeyed(faulty):
             assert next_one.at - refusal.at >= (2 if wait_s is None else wait_s)
 
 
-@pytest.mark.ray
 def test_only_errors_are_asked_about_again(faulty):
     owed = {digest for digest, outcome in faulty.outcomes[0].items() if outcome == "error"}
     assert {image for one in faulty.journals[1] for image in one.images} == owed
@@ -161,7 +158,6 @@ def test_only_errors_are_asked_about_again(faulty):
     }
 
 
-@pytest.mark.ray
 @pytest.mark.parametrize("fault", ["invalid_key", "unknown_model"])
 def test_a_wrong_key_or_model_stops_the_job_with_the_remedy(faulty, fault):
     said = faulty.refused[fault].stdout

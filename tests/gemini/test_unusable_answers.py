@@ -11,7 +11,7 @@ from actors.gemini.batch import BatchAnnotator
 from actors.gemini.protocol import DrainTask
 from tests.servers.gemini_faults import Fault
 from tests.servers.gemini_server import gemini_server
-from tests.support import gemini_draining, gemini_job
+from tests.support import gemini_draining, gemini_job, without_ray
 from tests.support.quota_simulation import SimulatedClock
 
 PERSONS = 40
@@ -88,12 +88,11 @@ def test_a_batch_job_of_unusable_answers_is_not_asked_again_in_halves(output):
     assert "I can't tell." in stop.reason
 
 
-@pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_the_user_is_told_and_the_day_is_not_burnt(tmp_path):
     gemini_job.write_backlog(tmp_path, 3, 8)
     with gemini_server(faults=[Fault("prose", None)]) as server:
-        done = gemini_job.gemini(tmp_path, server.base_url, expect=1, requests_per_minute=1000)
+        done = without_ray.gemini(tmp_path, server.base_url, expect=1, requests_per_minute=1000)
         assert len(server.journal) == A_FEW
     said = " ".join(done.stdout.replace("│", " ").split())
     assert "the last 5 answers were all unusable for one reason" in said

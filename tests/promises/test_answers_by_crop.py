@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,37 +21,14 @@ from actors.storage import layout
 from actors.storage.answer_index import AnswerIndex
 from actors.storage.object_store import ObjectStore
 from jobs.run.answer_filing import file_answers, file_uncommitted
-from tests.conftest import REPO_ROOT
 from tests.servers.chat_server import MODEL, chat_server
-from tests.servers.gemini_server import KEY, gemini_server
-from tests.support import gemini_job, job
+from tests.servers.gemini_server import gemini_server
+from tests.support import gemini_job, job, without_ray
 from tests.support.committed import Found, said, write_output
 from tests.support.gemini_asking import jpeg
 from tests.support.job import Models
 
 SCHEMA = AttributeSchema(SchemaSettings())
-
-COUNTING = """
-import sys
-from pathlib import Path
-
-from actors.smolvlm.shard_annotator import ShardAnnotator
-from jobs.cli import main
-from jobs.run import work_on_ray
-
-ASKED = Path(sys.argv.pop(1))
-
-
-class Counting(ShardAnnotator):
-    def _ask(self, shard_id, crops, report_progress):
-        with ASKED.open("a") as file:
-            file.writelines(f"{digest}\\n" for digest in crops)
-        return super()._ask(shard_id, crops, report_progress)
-
-
-work_on_ray.ShardAnnotator = Counting
-main(sys.argv[1:])
-"""
 
 
 def answers_by_crop(output: Path, annotator: str) -> dict[str, dict[str, Any]]:
@@ -79,24 +55,21 @@ def runs(models: Models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("answers")
     source, output = folder / "in", folder / "out"
     job.write_shards(source / "day", "ab", frames=4)
-    asked, script = folder / "asked", folder / "counting.py"
-    script.write_text(COUNTING)
     found = SimpleNamespace(output=output, asked=[], requests=[], answers=[])
-    with gemini_server() as server:
+    real = ShardAnnotator._ask
+    with gemini_server() as server, pytest.MonkeyPatch.context() as patch:
 
         def run(input_folder: Path, *options: str) -> None:
-            asked.write_text("")
+            asked: list[str] = []
+            patch.setattr(
+                ShardAnnotator,
+                "_ask",
+                lambda self, s, crops, r: (asked.extend(crops), real(self, s, crops, r))[1],
+            )
             before = len(server.journal)
             given = [*models.options(), *gemini_job.options(server.base_url, requests_per_minute=1000)]
-            places = ["--input", str(input_folder), "--output", str(output)]
-            done = job.finish(
-                job.start_command(
-                    [sys.executable, script, asked, "annotate", *places, *given, *options],
-                    environment={"PYTHONPATH": str(REPO_ROOT), "GEMINI_API_KEY": KEY},
-                )
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-            found.asked.append(asked.read_text().split())
+            without_ray.annotate(input_folder, output, *given, *options)
+            found.asked.append(asked)
             found.requests.append(len(server.journal) - before)
             found.answers.append([answers_by_crop(output, name) for name in ("smolvlm", "gemini")])
 
@@ -108,7 +81,7 @@ def runs(models: Models, tmp_path_factory):
     return found
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_pictures_in_other_shards_are_not_asked_about_again(runs):
     assert len(runs.asked[0]) == len(set(runs.asked[0])) > 0
@@ -117,7 +90,7 @@ def test_pictures_in_other_shards_are_not_asked_about_again(runs):
     assert runs.requests[1] == 0
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_they_keep_the_answers_that_they_had(runs):
     shards = job.records(runs.output)
