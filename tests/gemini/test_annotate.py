@@ -14,7 +14,7 @@ import pytest
 from actors.fingerprint import crop_sha256
 from tests.servers.gemini_faults import Fault
 from tests.servers.gemini_server import KEY, Seen, gemini_server
-from tests.support import gemini_job, job
+from tests.support import gemini_job, job, without_ray
 from tests.support.job import Models
 from tests.support.metrics import read_metrics, total
 
@@ -24,11 +24,13 @@ WRONG_KEY = "AIza-that-nobody-gave-out"
 
 
 def annotate(
-    source: Path, output: Path, *options: object, key: str | None = KEY, expect: int = 0
+    source: Path, output: Path, *options: object, key: str | None = KEY, expect: int = 0, on_ray: bool = False
 ) -> CompletedProcess[str]:
     environment = {"GEMINI_API_KEY": key or ""}
-    given = ["--input", source, "--output", output, "--set", "output.keep_crops=always", *options]
-    done = job.shopframe("annotate", *given, environment=environment, own_ray=key != KEY)
+    given = ["annotate", "--input", source, "--output", output, "--set", "output.keep_crops=always", *options]
+    if not on_ray:
+        return without_ray.command(*given, environment=environment, expect=expect)
+    done = job.shopframe(*given, environment=environment)
     assert done.returncode == expect, done.stdout + done.stderr
     return done
 
@@ -51,8 +53,8 @@ def sent(journal: list[Seen]) -> Counter[str]:
 def both(models: Models, tmp_path_factory):
     """Four runs with both annotators.
 
-    Two persons are blocked in the first run. The second run is the same, the third retries Gemini, and the
-    fourth keeps more persons per frame.
+    Two persons are blocked in the first run, which is on Ray. The second run is the same, the third retries
+    Gemini, and the fourth keeps more persons per frame.
     """
     folder = tmp_path_factory.mktemp("both")
     source, output = folder / "in", folder / "out"
@@ -66,7 +68,8 @@ def both(models: Models, tmp_path_factory):
         for more in again:
             begun = len(server.journal)
             measured = ["--set", f"metrics.textfile={textfile}"]
-            done = annotate(source, output, *models.options(), *asking, *measured, *more)
+            options = [*models.options(), *asking, *measured, *more]
+            done = annotate(source, output, *options, on_ray=not found.journals)
             found.journals.append(server.journal[begun:])
             found.outcomes.append(gemini_job.outcomes(output))
             found.crops.append(crops(output))
@@ -169,13 +172,13 @@ def troubled(models: Models, tmp_path_factory):
         note(annotate(source, output, *local, *asking, key=WRONG_KEY, expect=1))
         note(annotate(source, output, *local, *asking))
     with gemini_server() as server:
-        note(gemini_job.gemini(output, server.base_url, **{**settings, "requests_per_day": 50}))
+        note(without_ray.gemini(output, server.base_url, **{**settings, "requests_per_day": 50}))
         found.outcomes = gemini_job.outcomes(output)
         found.reasons = {r["reason"] for r in job.table(output, gemini_job.ANSWERS).to_pylist()}
         found.egress = gemini_job.egress(output)
         server.journal.clear()
         permitted = {"requests_per_day": 50, "persons_per_request": 2, "cameras": {"deny": []}}
-        note(gemini_job.gemini(output, server.base_url, **permitted))
+        note(without_ray.gemini(output, server.base_url, **permitted))
     return found
 
 
