@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import time
 from collections import Counter
@@ -22,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
+from actors.actor_bounds import ActorBounds
 from actors.commit.committed_shard import load_committed
 from actors.commit.committer import Committer
 from actors.cuda import require_cuda
@@ -50,10 +52,13 @@ class Resources:
     """The resources that a stage uses.
 
     Attributes:
-        workers: Number of blocks that are processed at once.
+        workers: Number of blocks that are processed at once; where there are bounds, at the start.
         cpus: Cores that each worker reserves.
         gpus: GPUs that each worker reserves; a fraction if several workers share one.
+        shards_per_worker: Number of planned shards for which there is one worker.
         gpu_setting: Setting that requested the GPU, for the error message if a worker finds none.
+        bounds: Bounds between which the number of actors follows the work, or None if it stays.
+        memory_bytes: Memory that each worker reserves, or None for none.
     """
 
     workers: int
@@ -61,6 +66,15 @@ class Resources:
     gpus: float = 0
     shards_per_worker: int = 1
     gpu_setting: str = ""
+    bounds: ActorBounds | None = None
+    memory_bytes: int | None = None
+
+    def bounds_for(self, shards: int) -> ActorBounds:
+        """Return the bounds of the number of workers for so many shards."""
+        needed = math.ceil(shards / self.shards_per_worker)
+        bounds = self.bounds or ActorBounds(min=self.workers, max=self.workers)
+        most = needed if bounds.max is None else min(needed, bounds.max)
+        return ActorBounds(min=min(bounds.min, most), max=most)
 
 
 @dataclass(frozen=True, slots=True)

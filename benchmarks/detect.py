@@ -57,7 +57,7 @@ from actors.detect.person_detector import PersonDetector
 from actors.detect.settings import ResolvedDetector, resolve_detector
 from actors.records import Shard
 from jobs.run.plan import make_plan
-from jobs.run.ray_session import plan_resources
+from jobs.run.stage_resources import plan_resources
 from jobs.settings import Settings, load_settings
 
 _REPOSITORY = Path(__file__).resolve().parent.parent

@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from actors.actor_bounds import AUTO, ActorBounds
 from actors.detect.weights import Backend, check_sha256, export_model, read_weights
 from actors.errors import WeightsError
 from actors.fingerprint import fingerprint_of
@@ -57,9 +58,10 @@ class DetectorSettings(Section):
     image_size: int = Field(
         640, ge=32, le=4096, multiple_of=32, description="Longer side of the network's input, in pixels."
     )
-    actors: Literal["auto"] | int = Field(
-        "auto",
-        description="Number of detector processes. `auto` starts as many as the cluster's cores allow.",
+    actors: ActorBounds = Field(
+        AUTO,
+        description="Number of detector processes: a number, or `min` and `max`, between which a cluster's "
+        "pool follows the work. `auto` is one on every core that is up or comes up.",
     )
     device: str = Field(
         "cpu",
@@ -76,8 +78,6 @@ class DetectorSettings(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.actors != "auto" and self.actors < 1:
-            raise ValueError(f"actors is {self.actors}: give auto, or a number of at least 1")
         if self.device != "cpu" and self.backend not in ("auto", "torch"):
             raise ValueError(f"backend {self.backend} runs on the CPU only: use device cpu, or backend torch")
         only_openvino = self.precision in ("bfloat16", "int8")

@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from actors.actor_bounds import ONE, ActorBounds
 from actors.attributes import AttributeSchema
 from actors.errors import ConfigError, WeightsError
 from actors.fingerprint import fingerprint_of
@@ -60,10 +61,11 @@ class SmolVLMSettings(Section):
         description="Number of crops per forward pass, which is halved if memory runs out. Answers don't "
         "depend on it.",
     )
-    actors: int | Literal["auto"] = Field(
-        1,
-        description="Number of workers that hold the model. `auto` starts as many as the cluster has room "
-        "for.",
+    actors: ActorBounds = Field(
+        ONE,
+        description="Number of workers that hold the model: a number, or `min` and `max`, between which a "
+        "cluster's pool follows the work. `auto` is one on every GPU that is up or that the autoscaler may "
+        "start, and one if they run on CPUs.",
     )
     gpus_per_actor: float = Field(
         0, ge=0, description="GPUs per worker. 0.5 lets two workers share one GPU, and 0 runs on the CPU."
@@ -94,12 +96,6 @@ class SmolVLMSettings(Section):
         False, description="Whether large crops are also shown as up to 16 tiles, at up to 17 times the cost."
     )
     server: ServerSettings = Field(ServerSettings(), description="The server of the engine `server`.")
-
-    @model_validator(mode="after")
-    def _counts_actors(self) -> Self:
-        if self.actors != "auto" and self.actors < 1:
-            raise ValueError("actors must be auto, or a number of at least 1")
-        return self
 
     @model_validator(mode="after")
     def _leaves_to_the_server_what_is_its(self) -> Self:

@@ -17,9 +17,10 @@ from actors.gemini.stall_watch import StallWatch
 from actors.read.settings import InputSettings
 from jobs.run.gemini_display import GeminiDisplay
 from jobs.run.metrics import finish_measured, run_metrics
-from jobs.run.ray_session import ray_session, uses_cluster
+from jobs.run.ray_session import ray_session
 from jobs.run.run_log import RunLog
 from jobs.run.run_record import RunRecord
+from jobs.run.stage_resources import uses_cluster
 from jobs.settings import Settings
 
 

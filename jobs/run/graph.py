@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,15 +19,18 @@ from actors.errors import ConfigError
 from actors.read.frame_range import frames_of
 from actors.shard_block import ShardBlock, ShardTask
 from actors.stages import BlockStage, StageContext, StageWorker, run_stage
+from jobs.run.shard_stream import ForgetBlocks, ShardStream
 
 log = logging.getLogger("shopframe")
 
 _ONE_AHEAD: dict[str, Any] = {"max_tasks_in_flight_per_actor": 2}
 """Each actor has one shard in progress and one waiting. More would only fill the object store."""
 
-_WAVE = 4096
-"""Number of shards in one Ray Data execution. Ray keeps about 5 KB per block in the driver; waves bound this
-memory, at the cost of starting the actors once per wave."""
+_AHEAD = 4096
+"""Number of shards that Ray knows of at once. It keeps about 5 KB for each in the driver."""
+
+_ANY_ROW_BYTES = 1
+"""Size from which Ray Data passes a row on as a block. A row is never split, so each one is a block."""
 
 
 _LONGEST_PAUSE_S = 300.0
@@ -79,9 +81,9 @@ def run_graph(
         again: list[ShardTask] = []
         errors: dict[str, str | None] = {}
         while waiting:
-            wave = {t.shard.shard_id: t for t in (waiting.popleft() for _ in range(min(_WAVE, len(waiting))))}
-            for summary in _run_where_workers_start(wave, stages, context, retries.worker_starts, avoided):
-                task = wave[summary.shard_id]
+            for task, summary in _run_where_workers_start(
+                waiting, stages, context, retries.worker_starts, avoided
+            ):
                 if summary.retry and left:
                     again.append(task)
                     errors[summary.shard_id] = summary.error
@@ -115,30 +117,32 @@ def rest_of(task: ShardTask, summary: ShardSummary) -> ShardTask | None:
 
 
 def _run_where_workers_start(
-    tasks: Mapping[str, ShardTask],
+    waiting: deque[ShardTask],
     stages: Sequence[BlockStage],
     context: StageContext,
     worker_starts: int,
     avoided: set[str],
-) -> Iterator[ShardSummary]:
-    """Run a wave, and run the rest of it without the nodes on which workers turn out not to start.
+) -> Iterator[tuple[ShardTask, ShardSummary]]:
+    """Run the waiting shards, and go on without the nodes on which workers turn out not to start.
 
     Args:
-        tasks: The shards of the wave by their ids.
+        waiting: The shards. They are taken from it; the caller may add others meanwhile.
         stages: The stages.
         context: The run's tracker and limits.
         worker_starts: Number of workers in a row that may fail to start.
         avoided: Ids of the nodes that are not used; nodes are added to it.
 
+    Yields:
+        Each shard that was waiting at the start and its summary, and some of those that were added since.
+
     Raises:
         ConfigError: No node can start the workers.
     """
-    left = dict(tasks)
-    while left:
+    while True:
+        in_progress: dict[str, ShardTask] = {}
+        _set_context(worker_starts, avoided)
         try:
-            for summary in _run_wave(list(left.values()), stages, context, worker_starts, avoided):
-                del left[summary.shard_id]
-                yield summary
+            yield from _run_stream(waiting, in_progress, stages, context)
         except ray.exceptions.RayActorError as error:
             refusals: dict[str, str] = ray.get(context.tracker.refusals.remote())
             if not refusals.keys() - avoided:
@@ -147,19 +151,13 @@ def _run_where_workers_start(
                 raise ConfigError(next(iter(refusals.values()))) from error
             log.warning("nodes on which no worker starts are no longer used", extra={"nodes": refusals})
             avoided |= refusals.keys()
+            waiting.extendleft(reversed(in_progress.values()))
         else:
             return
 
 
-def _run_wave(
-    tasks: Sequence[ShardTask],
-    stages: Sequence[BlockStage],
-    context: StageContext,
-    worker_starts: int,
-    avoided: set[str],
-) -> Iterator[ShardSummary]:
+def _set_context(worker_starts: int, avoided: set[str]) -> None:
     data_context = ray.data.DataContext.get_current()
-    data_context.target_max_block_size = None
     data_context.enable_progress_bars = False
     data_context.print_on_execution_start = False
     data_context.execution_options.preserve_order = False
@@ -167,21 +165,60 @@ def _run_wave(
         {"ray.io/node-id": f"!in({','.join(sorted(avoided))})"} if avoided else None
     )
     data_context.max_consecutive_actor_init_deaths = worker_starts - 1
-    rows = [task.to_row() for task in tasks]
-    blocks = ray.data.from_items(rows, override_num_blocks=len(rows))
+
+
+def _run_stream(
+    waiting: deque[ShardTask],
+    in_progress: dict[str, ShardTask],
+    stages: Sequence[BlockStage],
+    context: StageContext,
+) -> Iterator[tuple[ShardTask, ShardSummary]]:
+    """Run the waiting shards in one execution, which starts the workers once.
+
+    Args:
+        waiting: The shards, which are taken from it. The execution ends when none is left.
+        in_progress: Those that were taken and have no summary yet, by their ids.
+        stages: The stages.
+        context: The run's tracker and limits.
+    """
+    planned = len(waiting)
+    works = {task.work for task in waiting}
+    stream = ShardStream() if planned > _AHEAD else None
+
+    def take() -> dict[str, dict[str, Any]]:
+        tasks = [waiting.popleft() for _ in range(min(len(waiting), _AHEAD - len(in_progress)))]
+        taken = {task.shard.shard_id: task for task in tasks}
+        in_progress.update(taken)
+        return {shard_id: task.to_row() for shard_id, task in taken.items()}
+
+    data_context = ray.data.DataContext.get_current()
+    data_context.custom_execution_callback_classes = [] if stream is None else [ForgetBlocks]
+    if stream is None:
+        data_context.target_max_block_size = None
+        rows = list(take().values())
+        blocks: ray.data.Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    else:
+        data_context.target_max_block_size = _ANY_ROW_BYTES
+        blocks = stream.dataset()
+        stream.put(take(), closes=not waiting)
     for stage in stages:
-        if not any(task.work in stage.concerns for task in tasks):
-            continue
-        blocks = _add_stage(blocks, stage, context, len(tasks))
+        if works & set(stage.concerns):
+            blocks = _add_stage(blocks, stage, context, planned)
     for batch in blocks.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         table: pa.Table = batch
         for row in range(table.num_rows):
-            yield ShardSummary.from_block(ShardBlock.from_arrow(table.slice(row, 1)))
+            summary = ShardSummary.from_block(ShardBlock.from_arrow(table.slice(row, 1)))
+            yield in_progress.pop(summary.shard_id), summary
+            if stream is not None:
+                stream.done(summary.shard_id)
+                if not stream.is_closed:
+                    stream.put(take(), closes=not waiting)
 
 
 def _add_stage(blocks: Any, stage: BlockStage, context: StageContext, shards: int) -> Any:
     resources = stage.resources
-    workers = min(resources.workers, math.ceil(shards / resources.shards_per_worker))
+    bounds = resources.bounds_for(shards)
+    workers = bounds.within(resources.workers)
     options: dict[str, Any] = {
         # Both values pass whole blocks. With GPUs, Ray Data requires a number of rows, and a block has one.
         "batch_size": 1 if resources.gpus else None,
@@ -189,6 +226,7 @@ def _add_stage(blocks: Any, stage: BlockStage, context: StageContext, shards: in
         "zero_copy_batch": True,
         "num_cpus": resources.cpus,
         "num_gpus": resources.gpus,
+        **({"memory": resources.memory_bytes} if resources.memory_bytes else {}),
     }
     if not stage.keeps_state:
         return blocks.map_batches(
@@ -199,7 +237,9 @@ def _add_stage(blocks: Any, stage: BlockStage, context: StageContext, shards: in
     return blocks.map_batches(
         _worker_class(stage.name),
         fn_constructor_args=(stage, context),
-        compute=ray.data.ActorPoolStrategy(size=workers, **_ONE_AHEAD),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=bounds.min, initial_size=workers, max_size=bounds.max, **_ONE_AHEAD
+        ),
         **options,
     )
 

@@ -1,4 +1,4 @@
-"""Connect to Ray or start it, and decide how many workers each stage gets."""
+"""Connect to Ray or start it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
+import yaml
 from tenacity import retry, retry_if_exception, stop_after_attempt
 
 import actors
 import conf
 import jobs
 from actors.errors import ConfigError
-from actors.stages import Resources
+from jobs.run.stage_resources import Reach, plan_resources, ray_address
 from jobs.settings import Settings
 
 log = logging.getLogger("shopframe")
@@ -32,43 +34,38 @@ _UNREAD_STATISTICS = ("RAY_enable_metrics_collection", "RAY_event_stats")
 """Statistics that nothing reads if there is no dashboard. Ray's idle processes, including six actors, used
 17% of a core with these statistics and 9% without."""
 
-
-_COMMIT_CPUS = 0.1
-"""Cores of a commit worker, which waits for the bucket most of the time."""
-_DETECTORS_PER_COMMIT = 2
-_COMMITS = (2, 128)
-"""Fewest and most commit workers. S3 takes 3,500 writes per second and prefix, which is what 128 workers make
-that write five objects a shard with an answer in 0.2 s."""
+_LAUNCHED = Path("~/ray_bootstrap_config.yaml")
+"""Configuration of the autoscaler, which Ray's cluster launcher leaves on the head."""
 
 
 @dataclass(frozen=True, slots=True)
-class StageResources:
-    """The resources of each stage. `annotate` is None if no local annotator is enabled."""
+class Session:
+    """A connection to Ray.
 
-    detect: Resources
-    annotate: Resources | None
-    commit: Resources
+    Attributes:
+        cpus: Number of cores that are up.
+        gpus: Number of GPUs that are up.
+        reach: What the cluster can grow to.
+    """
 
-    @property
-    def cpus(self) -> float:
-        """Number of cores that all workers reserve together."""
-        stages = [self.detect, self.commit, *([self.annotate] if self.annotate else [])]
-        return sum(stage.workers * stage.cpus for stage in stages)
+    cpus: float
+    gpus: float
+    reach: Reach
 
 
 @contextmanager
-def ray_session(settings: Settings) -> Iterator[tuple[float, float]]:
+def ray_session(settings: Settings) -> Iterator[Session]:
     """Connect to the configured cluster, or start a local Ray for the duration of the run.
 
     After an error the connection stays open, because the process is about to end.
 
     Yields:
-        The number of cores and GPUs that are available.
+        What is up, and what the cluster can grow to.
 
     Raises:
         ConfigError: If the cluster can't be reached, or Ray can't start.
     """
-    address = _address(settings)
+    address = ray_address(settings)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     if address == "local":
         cores = settings.ray.num_cpus or len(os.sched_getaffinity(0))
@@ -99,19 +96,38 @@ def ray_session(settings: Settings) -> Iterator[tuple[float, float]]:
         logger.propagate = True
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus = cores if address == "local" else resources.get("CPU", 0.0)
-    yield float(cpus), float(resources.get("GPU", 0.0))
+    reach = Reach() if address == "local" else _reach()
+    yield Session(float(cpus), float(resources.get("GPU", 0.0)), reach)
     # This is skipped after an error or interrupt: the thread that runs the graph may still be working, and
     # Ray ends the whole process if a thread uses it after shutdown. Ray's processes end with this one.
     ray.shutdown()
 
 
-def uses_cluster(settings: Settings) -> bool:
-    """Return whether the run connects to a cluster instead of starting a Ray of its own."""
-    return _address(settings) != "local"
+def _reach() -> Reach:
+    """Return what the autoscaler may start, if the driver is on a head that the cluster launcher made."""
+    try:
+        launched = yaml.safe_load(_LAUNCHED.expanduser().read_text(encoding="utf-8"))
+        groups = [
+            (int(group.get("max_workers", launched["max_workers"])), group.get("resources", {}))
+            for name, group in launched["available_node_types"].items()
+            if name != launched["head_node_type"]
+        ]
+        cpus, gpus = (sum(n * float(held.get(kind, 0)) for n, held in groups) for kind in ("CPU", "GPU"))
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
+        return Reach(node_cpus=_largest_node([]))
+    return Reach(
+        cpus,
+        gpus,
+        node_cpus=_largest_node([float(held.get("CPU", 0)) for _, held in groups]),
+        states_memory=all("memory" in held for _, held in groups),
+    )
 
 
-def _address(settings: Settings) -> str:
-    return settings.ray.address or os.environ.get("RAY_ADDRESS") or "local"
+def _largest_node(may_start: list[float]) -> float | None:
+    """Return the number of cores of the largest node that is up or may start, or None if there is none."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    up = [float(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
+    return max([*may_start, *up], default=0) or None
 
 
 def _is_slow_start(error: BaseException) -> bool:
@@ -142,58 +158,3 @@ def _check_reachable(address: str) -> None:
             f"ray.address: can't use {address}: {error}; start the cluster, or unset ray.address and "
             "RAY_ADDRESS to run on this machine"
         ) from error
-
-
-def plan_resources(settings: Settings, cpus: float, gpus: float | None) -> StageResources:
-    """Divide the cores: annotators first, then commits, then a detector on each remaining core.
-
-    The number of commit workers follows from those that they work for, so that commits keep up with a cluster
-    of any size.
-
-    Args:
-        settings: The settings. `detector.actors` and `smolvlm.actors` are used as given, unless "auto".
-        cpus: Number of cores; for a local Ray, those of the machine.
-        gpus: Number of GPUs, or None if it isn't known yet.
-
-    Raises:
-        ConfigError: If the settings ask for a GPU and there is none.
-    """
-    vlm, detector = settings.smolvlm, settings.detector
-    local = not uses_cluster(settings)
-    if gpus == 0 and local:
-        if vlm.enabled and vlm.gpus_per_actor > 0:
-            raise ConfigError(
-                f"smolvlm.gpus_per_actor: {vlm.gpus_per_actor} is set but this machine has no GPU; set it to "
-                "0 to run on the CPU"
-            )
-        if detector.device != "cpu":
-            raise ConfigError(
-                f"detector.device: {detector.device} is set but this machine has no GPU; set it to cpu"
-            )
-    annotators = 0
-    if vlm.enabled:
-        fitting = int((gpus or 1) // vlm.gpus_per_actor) if vlm.gpus_per_actor > 0 else 1
-        annotators = max(1, fitting) if vlm.actors == "auto" else vlm.actors
-    threads = detector.threads
-    others = annotators + math.ceil(_commit_workers(int(cpus) // threads, annotators) * _COMMIT_CPUS)
-    free = max(1, int(cpus) - (0 if local else others)) // threads
-    detectors = max(1, free) if detector.actors == "auto" else detector.actors
-    planned = StageResources(
-        detect=Resources(
-            workers=detectors, gpus=0 if detector.device == "cpu" else 1, gpu_setting="detector.device"
-        ),
-        annotate=Resources(workers=annotators, gpus=vlm.gpus_per_actor, gpu_setting="smolvlm.gpus_per_actor")
-        if vlm.enabled
-        else None,
-        commit=Resources(
-            workers=_commit_workers(detectors, annotators), cpus=_COMMIT_CPUS, shards_per_worker=8
-        ),
-    )
-    if not local and gpus is not None and planned.cpus > cpus:
-        log.warning("the run needs %.1f cores but the cluster has %.0f; it may wait", planned.cpus, cpus)
-    return planned
-
-
-def _commit_workers(detectors: int, annotators: int) -> int:
-    fewest, most = _COMMITS
-    return min(most, max(fewest, math.ceil(detectors / _DETECTORS_PER_COMMIT) + annotators))

@@ -29,9 +29,10 @@ from jobs.run.graph import Retries, run_graph
 from jobs.run.metrics import RunMetrics, finish_measured, run_metrics
 from jobs.run.prepare import PreparedRun
 from jobs.run.progress import ProgressDisplay, watch
-from jobs.run.ray_session import StageResources, plan_resources, ray_session, uses_cluster
+from jobs.run.ray_session import ray_session
 from jobs.run.resolve import Resolved
 from jobs.run.run_log import RunLog, log
+from jobs.run.stage_resources import StageResources, plan_resources, uses_cluster
 from jobs.run.totals import Totals
 from jobs.run.words import counted
 from jobs.settings import RunSettings, Settings
@@ -90,11 +91,11 @@ def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
     settings, backlog, tasks = work.settings, work.prepared.backlog, work.prepared.plan.tasks
     sizes = {task.shard.shard_id: task.shard.size_bytes for task in tasks}
     with (
-        ray_session(settings) as (cpus, gpus),
+        ray_session(settings) as session,
         run_metrics(settings.metrics, work.log.run_id, uses_cluster(settings), len(tasks)) as metrics,
         ProgressDisplay(work.log.terminal, sizes) as display,
     ):
-        resources = plan_resources(settings, cpus, gpus)
+        resources = plan_resources(settings, session.cpus, session.gpus, session.reach)
         context = StageContext(start_tracker(), settings.run.max_attempts, work.log.run_id)
         crop_restorer = CropRestorer(
             settings.input, settings.storage, settings.crops, work.resolved.fingerprints["detect"]

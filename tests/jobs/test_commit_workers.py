@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from jobs.run.ray_session import plan_resources
+from jobs.run.stage_resources import Reach, plan_resources
 from jobs.settings import Settings, load_settings
 from tests.support import job, ray_cluster
 
@@ -30,9 +30,9 @@ def test_all_workers_fit_the_cluster_and_commits_take_little_of_it(elsewhere, co
     assert planned.commit.workers * planned.commit.cpus <= max(1, 0.06 * cores)
 
 
-def test_commits_grow_with_the_detectors_up_to_a_bound(elsewhere):
+def test_commits_grow_with_the_detectors_that_there_may_be_up_to_a_bound(elsewhere):
     settings = _settings("smolvlm.enabled=false")
-    workers = [plan_resources(settings, cores, 0).commit.workers for cores in (2, 16, 100, 400, 2000)]
+    workers = [plan_resources(settings, 0, 0, Reach(n)).commit.workers for n in (2, 16, 100, 400, 2000)]
     assert workers == [2, 8, 48, 128, 128]
 
 
@@ -54,10 +54,11 @@ from actors.records import Shard
 from actors.shard_block import ShardTask
 from actors.stages import BlockStage, StageContext
 from jobs.run.graph import run_graph
-from jobs.run.ray_session import plan_resources, ray_session
+from jobs.run.ray_session import ray_session
+from jobs.run.stage_resources import plan_resources
 from jobs.settings import load_settings
 
-settings = load_settings((), ["smolvlm.enabled=false"]).settings
+settings = load_settings((), ["smolvlm.enabled=false", "detector.actors=9"]).settings
 
 
 @ray.remote(num_cpus=0)
@@ -73,8 +74,8 @@ class Meeting:
         return self.present
 
 
-with ray_session(settings) as (cpus, gpus):
-    resources = plan_resources(settings, cpus, gpus)
+with ray_session(settings) as session:
+    resources = plan_resources(settings, session.cpus, session.gpus)
     meeting = Meeting.remote(resources.commit.workers)
 
     def detect(block, report_progress):
@@ -90,7 +91,7 @@ with ray_session(settings) as (cpus, gpus):
     ]
     tasks = [ShardTask(Shard(f"s{i:02d}", f"in/{i}", "webdataset", "e", 1), "detect") for i in range(48)]
     summaries = list(run_graph(tasks, stages, StageContext(start_tracker(), 3)))
-    print(json.dumps([cpus, resources.detect.workers, resources.commit.workers,
+    print(json.dumps([session.cpus, resources.detect.workers, resources.commit.workers,
                       [s.state for s in summaries]]))
 """
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,12 +58,14 @@ class Output:
         done: list[str] = []
         totals = Totals()
 
-        def workers(tasks: Mapping[str, ShardTask], *_: Any) -> Iterator[ShardSummary]:
-            for task in tasks.values():
+        def workers(waiting: deque[ShardTask], *_: Any) -> Iterator[tuple[ShardTask, ShardSummary]]:
+            tasks = list(waiting)
+            waiting.clear()
+            for task in tasks:
                 if len(done) == commits:
                     raise KilledError
                 done.append(task.shard.shard_id)
-                yield self._commit(task, weights, cap, detect)
+                yield task, self._commit(task, weights, cap, detect)
                 self.check_disjoint()
 
         with pytest.MonkeyPatch.context() as patch:
