@@ -116,7 +116,7 @@ def _leave_ray_out(patch: pytest.MonkeyPatch, clock: Clock | None) -> None:
     for module in (work_on_ray, backlog_on_ray):
         patch.setattr(module, "ray_session", no_session)
     patch.setattr(work_on_ray, "start_tracker", lambda: None)
-    patch.setattr(work_on_ray, "_snapshots", lambda _: Snapshot)
+    patch.setattr(work_on_ray, "_snapshots", lambda *_: Snapshot)
     patch.setattr(work_on_ray, "run_graph", _run_graph)
     if clock is not None:
         patch.setattr(work_on_ray, "make_stage", partial(gemini_stage.make_stage, clock=clock))
