@@ -15,9 +15,9 @@ from jobs.run.changed_settings import Change, changes_since
 from jobs.run.key_sample import SampledKey, key_lines
 from jobs.run.run_record import PlanCounts, RunRecord
 from jobs.settings import Settings, load_settings
-from tests.servers.gemini_server import KEY, gemini_server
+from tests.servers.gemini_server import gemini_server
 from tests.support import bad_inputs as bad
-from tests.support import gemini_job, job
+from tests.support import gemini_job, job, without_ray
 from tests.support.in_process import run_in_process
 from tests.support.job import Models
 
@@ -86,8 +86,7 @@ def test_a_dry_run_prints_ten_keys_with_what_was_read_from_them_first(models: Mo
     given = ["--input", tmp_path / "in", "--output", tmp_path / "out", *models.options(smolvlm=False)]
     zone = ["--set", "input.timezone=Europe/Berlin"]
     pattern = ["--set", f"input.key_pattern={PATTERN}"]
-    done = job.shopframe("annotate", "--dry-run", *given, *pattern, *zone, environment=job.NO_RAY)
-    assert done.returncode == 0, done.stderr
+    done = without_ray.command("annotate", "--dry-run", *given, *pattern, *zone)
     first, *keys = done.stdout.splitlines()[:11]
     assert first == "10 keys, and the camera and time of each:"
     assert keys[0].endswith(
@@ -107,8 +106,7 @@ def test_a_pattern_that_matches_none_of_ten_keys_stops_a_run_before_any_work(mod
     write_frames(tmp_path / "in", *(f"cam-{n}/frame" for n in range(12)))
     given = ["--input", tmp_path / "in", "--output", tmp_path / "out", *models.options(smolvlm=False)]
     pattern = ["--set", f"input.key_pattern={PATTERN}"]
-    done = job.shopframe("annotate", *given, *pattern, environment=job.NO_RAY)
-    assert done.returncode == 2
+    done = without_ray.command("annotate", *given, *pattern, expect=2)
     assert (
         f"input.key_pattern: {PATTERN} matches none of 10 sampled keys, of which the first is " in done.stderr
     )
@@ -121,7 +119,7 @@ def cameras(output: Path) -> Counter[str | None]:
     return Counter(job.table(output, "frames")["camera"].to_pylist())
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_another_pattern_corrects_zones_and_denied_cameras_and_pays_for_no_answer_twice(
     models: Models, tmp_path
@@ -140,9 +138,7 @@ def test_another_pattern_corrects_zones_and_denied_cameras_and_pays_for_no_answe
             """Return the images that were sent."""
             before = len(server.journal)
             given = [part for setting in settings for part in ("--set", f"input.{setting}")]
-            command = ["annotate", "--input", tmp_path / "shop", "--output", output, *options, *asked, *given]
-            done = job.shopframe(*command, environment={"GEMINI_API_KEY": KEY})
-            assert done.returncode == 0, done.stdout + done.stderr
+            done = without_ray.annotate(tmp_path / "shop", output, *options, *asked, *given)
             said.append(" ".join((done.stderr + done.stdout).split()))
             return [image for seen in server.journal[before:] for image in seen.images]
 
@@ -167,7 +163,7 @@ def test_another_pattern_corrects_zones_and_denied_cameras_and_pays_for_no_answe
     assert "because settings changed: input.timezone UTC -> Europe/Berlin" in said[2]
     warning = "input.key_pattern: the keys of 1 of the 4 frames don't match it"
     assert f"warning: {warning}" in said[2]
-    status = json.loads(job.shopframe("status", "--output", output, "--json").stdout)
+    status = json.loads(without_ray.command("status", "--output", output, "--json").stdout)
     assert status["keys_not_matched"] == 1
     assert any(w.startswith(warning) for w in status["warnings"])
     unmatched = {r["input"]["uri"].rpartition("/")[2]: r["counts"] for r in job.records(output).values()}
