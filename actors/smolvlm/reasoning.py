@@ -89,12 +89,12 @@ class ReasoningBatch:
         written = written.rstrip("\ufffd")
         if written.endswith('"'):
             try:
-                return str(json.loads(f'"{written}')).strip()
+                return str(json.loads(f'"{written}', strict=False)).strip()
             except json.JSONDecodeError:
                 pass  # the text was cut after an escaped quote
         for cut in range(_LONGEST_ESCAPE + 1):
             try:
-                return str(json.loads(f'"{written[: len(written) - cut]}"')).strip()
+                return str(json.loads(f'"{written[: len(written) - cut]}"', strict=False)).strip()
             except json.JSONDecodeError:
                 continue
         return ""
