@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 from tests.servers.seaweedfs import S3Server, find_weed, seaweedfs
-from tests.support import job, ray_cluster
+from tests.support import fork_server, job, ray_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -153,9 +153,10 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _stop_ray() -> Iterator[None]:
+def _stop_processes() -> Iterator[None]:
     yield
     ray_cluster.stop()
+    fork_server.stop("commands")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import runpy
 
-from tests.support.worker_server import SETUP_SCRIPT
+from tests.support.setup_forked_worker import SETUP_SCRIPT
 
 
 def fork_workers() -> None:

@@ -95,7 +95,7 @@ def start(
     clock: str | None = None,
     own_ray: bool = False,
     **settings: Any,
-) -> subprocess.Popen[str]:
+) -> job.Process:
     """Start `shopframe gemini`.
 
     Args:
@@ -112,9 +112,9 @@ def start(
     arguments = ["gemini", "--output", str(output), *options(base_url, **settings), *more]
     environment = {"GEMINI_API_KEY": key, "PYTHONPATH": str(REPO_ROOT)}
     own_ray = own_ray or key != KEY
-    module = "tests.support.forking_ray" if own_ray else "jobs.cli"
-    program = ["-m", module] if clock is None else ["-c", _CLOCKED, base_url, clock]
-    command = [sys.executable, *program, *arguments]
+    if clock is None:
+        return job.start(*arguments, environment=environment, own_ray=own_ray)
+    command = [sys.executable, "-c", _CLOCKED, base_url, clock, *arguments]
     return job.start_command(command, environment, own_ray)
 
 
@@ -127,7 +127,7 @@ def gemini(
     return done
 
 
-def kill_everything(driver: subprocess.Popen[str]) -> None:
+def kill_everything(driver: job.Process) -> None:
     """Send SIGKILL to the driver and to all processes of its Ray at once."""
     for pid in job.descendants(driver.pid):
         try:

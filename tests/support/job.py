@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ import pyarrow.dataset as ds
 from actors.storage.tables import from_parquet
 from tests.support import bad_inputs as bad
 from tests.support import ray_cluster
+from tests.support.fork_server import fork_server
+from tests.support.forked_process import ForkedProcess
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,7 +56,7 @@ def _set(key: str, value: object) -> list[str]:
 
 def start(
     *arguments: object, environment: Mapping[str, str] | None = None, own_ray: bool = False
-) -> subprocess.Popen[str]:
+) -> ForkedProcess:
     """Start `shopframe` in a process group of its own.
 
     Args:
@@ -64,25 +65,27 @@ def start(
         own_ray: Whether the run starts a Ray of its own instead of connecting to the session's cluster.
     """
     program = "tests.support.forking_ray" if own_ray else "jobs.cli"
-    return start_command([sys.executable, "-m", program, *arguments], environment, own_ray)
+    variables = _environment(arguments, environment, own_ray)
+    uses_ray = _is_run(arguments) and variables.get("RAY_ADDRESS") != NO_RAY["RAY_ADDRESS"]
+    return ForkedProcess(
+        fork_server("runs" if uses_ray else "commands"),
+        [program, *map(str, arguments)],
+        variables,
+        str(REPO_ROOT),
+    )
 
 
 def start_command(
     command: Sequence[object], environment: Mapping[str, str] | None = None, own_ray: bool = False
 ) -> subprocess.Popen[str]:
-    """Start any command line that runs `shopframe`; the other arguments are those of `start`."""
-    variables = dict(environment or {})
-    if {"annotate", "gemini"} & set(map(str, command)):
-        needs_ray = variables.items() & NO_RAY.items() != NO_RAY.items()
-        assert may_use_ray or not needs_ray, "this test starts a run: mark it with pytest.mark.ray"
-        if own_ray:
-            variables.update(ray_cluster.forking_environment())
-        elif "RAY_ADDRESS" not in variables:
-            variables["RAY_ADDRESS"] = ray_cluster.address()
+    """Start any command line that runs `shopframe` in a new interpreter, as a user does.
+
+    The other arguments are those of `start`.
+    """
     return subprocess.Popen(
         [*map(str, command)],
         cwd=REPO_ROOT,
-        env={**os.environ, **variables},
+        env=_environment(command, environment, own_ray),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -90,12 +93,33 @@ def start_command(
     )
 
 
-def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+def _is_run(command: Sequence[object]) -> bool:
+    return bool({"annotate", "gemini"} & set(map(str, command)))
+
+
+def _environment(
+    command: Sequence[object], environment: Mapping[str, str] | None, own_ray: bool
+) -> dict[str, str]:
+    variables = dict(environment or {})
+    if _is_run(command):
+        needs_ray = variables.items() & NO_RAY.items() != NO_RAY.items()
+        assert may_use_ray or not needs_ray, "this test starts a run: mark it with pytest.mark.ray"
+        if own_ray:
+            variables.update(ray_cluster.forking_environment())
+        elif "RAY_ADDRESS" not in variables:
+            variables["RAY_ADDRESS"] = ray_cluster.address()
+    return {**os.environ, **variables}
+
+
+Process = ForkedProcess | subprocess.Popen[str]
+
+
+def finish(process: Process) -> subprocess.CompletedProcess[str]:
     stdout, stderr = process.communicate(timeout=240)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
-def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
+def wait_for(condition: Callable[[], Any], process: Process) -> Any:
     """Wait until the condition holds, the process ends or 240 s have passed.
 
     Returns:

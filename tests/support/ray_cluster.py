@@ -11,8 +11,8 @@ import time
 from typing import TYPE_CHECKING
 
 from tests.servers.gemini_server import KEY
-from tests.support.setup_forked_worker import SOCKET_VARIABLE
-from tests.support.worker_server import SETUP_SCRIPT, WorkerServer
+from tests.support import fork_server
+from tests.support.setup_forked_worker import SETUP_SCRIPT, SOCKET_VARIABLE
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -46,18 +46,10 @@ used_at = 0.0
 
 _IDLE_S = 60.0
 
-_worker_servers: list[WorkerServer] = []
-
-
-def _worker_server() -> WorkerServer:
-    if not _worker_servers:
-        _worker_servers.append(WorkerServer())
-    return _worker_servers[0]
-
 
 def forking_environment() -> dict[str, str]:
     """Return the variables with which a Ray node forks its workers, if it runs their script."""
-    return {SOCKET_VARIABLE: _worker_server().socket}
+    return {SOCKET_VARIABLE: fork_server.fork_server("workers").socket}
 
 
 def new_cluster(**head: object) -> Cluster:
@@ -102,5 +94,5 @@ def stop() -> None:
     """End the session's clusters and the process that forks workers, if they were started."""
     while _started:
         _started.popitem()[1].shutdown()
-    while _worker_servers:
-        _worker_servers.pop().stop()
+    fork_server.stop("runs")
+    fork_server.stop("workers")

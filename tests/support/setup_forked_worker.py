@@ -10,6 +10,9 @@ import json
 import os
 import socket
 import sys
+from pathlib import Path
+
+SETUP_SCRIPT = Path(__file__)
 
 SOCKET_VARIABLE = "SHOPFRAME_TEST_WORKER_SOCKET"
 
@@ -18,11 +21,11 @@ _CONTEXT = "--serialized-runtime-env-context="
 
 def _ask(arguments: list[str], environment: dict[str, str]) -> bool:
     """Return whether a worker was forked."""
-    asked = {"arguments": arguments, "environment": environment, "folder": os.getcwd()}
+    asked = {"arguments": arguments, "environment": environment, "folder": os.getcwd(), "is_command": False}
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(os.environ[SOCKET_VARIABLE])
-            socket.send_fds(connection, [json.dumps(asked).encode()], [0, 1, 2])
+            socket.send_fds(connection, [json.dumps(asked).encode() + b"\n"], [0, 1, 2])
     except OSError:
         return False
     return True

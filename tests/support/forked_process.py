@@ -1,0 +1,109 @@
+"""The command `shopframe` in a process that is forked instead of started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+from tests.support.fork_server import ForkServer, ask
+
+
+class ForkedProcess:
+    """A running command in a session of its own, with the methods of `subprocess.Popen` that tests use."""
+
+    def __init__(
+        self, server: ForkServer, arguments: Sequence[str], environment: Mapping[str, str], folder: str
+    ) -> None:
+        self.args = list(arguments)
+        self.returncode: int | None = None
+        server.wait_until_ready()
+        out, err = os.pipe(), os.pipe()
+        try:
+            self._connection = ask(
+                server.socket,
+                [0, out[1], err[1]],
+                arguments=self.args,
+                environment=dict(environment),
+                folder=folder,
+                is_command=True,
+            )
+        finally:
+            os.close(out[1])
+            os.close(err[1])
+        self.stdout, self.stderr = (os.fdopen(pipe[0]) for pipe in (out, err))
+        self.pid = int(self._read_line())
+
+    def _read_line(self) -> bytes:
+        """Read a line, which arrives as a whole."""
+        line = self._connection.recv(1)
+        while not line.endswith(b"\n"):
+            more = self._connection.recv(1)
+            assert more, "the process that forks others died; see its error above"
+            line += more
+        return line
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while the process runs."""
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until the process ends, and return its exit code; that of a signal is negative.
+
+        Raises:
+            subprocess.TimeoutExpired: If it still runs after so many seconds.
+        """
+        if self.returncode is None:
+            # A blocking socket with time-out 0 doesn't block.
+            self._connection.settimeout(timeout)
+            try:
+                self.returncode = int(self._read_line())
+            except (BlockingIOError, TimeoutError):
+                raise subprocess.TimeoutExpired(self.args, timeout or 0) from None
+            self._connection.close()
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Read the standard output and error to their ends, wait, and return both.
+
+        Raises:
+            subprocess.TimeoutExpired: If the process still runs after so many seconds.
+        """
+        found: dict[IO[str], str] = {}
+
+        def read(stream: IO[str]) -> None:
+            with stream:
+                found[stream] = stream.read()
+
+        readers = [
+            threading.Thread(target=read, args=[stream], daemon=True)
+            for stream in (self.stdout, self.stderr)
+            if not stream.closed
+        ]
+        for reader in readers:
+            reader.start()
+        self.wait(timeout)
+        for reader in readers:
+            reader.join(timeout)
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return found.get(self.stdout, ""), found.get(self.stderr, "")
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the process unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Send SIGKILL to the process unless it has ended."""
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the process unless it has ended."""
+        self.send_signal(signal.SIGTERM)
