@@ -101,6 +101,8 @@ def describe_answer(row: Mapping[str, Any], schema: AttributeSchema) -> str:
     first: list[str] = []
     rest: list[str] = []
     for attribute in schema:
+        if attribute.name not in row:  # The annotator was asked before the attribute was added.
+            continue
         value = row[attribute.name]
         if value is None and attribute.type == "boolean" and attribute.nullable:
             rest.append(f"{attribute.name.replace('_', ' ')}?")
