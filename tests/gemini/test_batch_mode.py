@@ -9,9 +9,9 @@ import pytest
 from tests.servers.gemini_faults import Fault
 from tests.servers.gemini_server import gemini_server
 from tests.support import gemini_job as g
-from tests.support import job
+from tests.support import job, without_ray
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 A_DAY_S = 24 * 3600
 """How long a batch job takes that must still run when something else has happened. The tests then set the
@@ -34,9 +34,9 @@ def test_batch_gives_the_same_annotations_as_online_at_half_the_price(tmp_path):
     for output in (online, batch):
         g.write_backlog(output, shards=3, persons=7)
     with gemini_server() as server:
-        g.gemini(online, server.base_url, persons_per_request=4)
+        without_ray.gemini(online, server.base_url, persons_per_request=4)
         asked_online = g.answered(server.journal)
-        g.gemini(batch, server.base_url, **BATCH)
+        without_ray.gemini(batch, server.base_url, **BATCH)
         asked = g.answered(server.journal) - asked_online
     assert answers(batch) == answers(online)
     assert g.outcomes(batch) == {"ok": 21}
@@ -47,6 +47,7 @@ def test_batch_gives_the_same_annotations_as_online_at_half_the_price(tmp_path):
     assert cost[batch] == pytest.approx(cost[online] / 2, rel=0.2)
 
 
+@pytest.mark.ray
 def test_a_job_whose_driver_was_killed_is_found_again_and_not_submitted_twice(tmp_path):
     g.write_backlog(tmp_path, shards=2, persons=8)
     with gemini_server(batch_delay_s=A_DAY_S) as server:
@@ -55,13 +56,14 @@ def test_a_job_whose_driver_was_killed_is_found_again_and_not_submitted_twice(tm
         g.kill_everything(driver)
         server.clock.advance(A_DAY_S)
         assert [state["closed"] for state in states(tmp_path)] == [None]
-        g.gemini(tmp_path, server.base_url, **BATCH)
+        without_ray.gemini(tmp_path, server.base_url, **BATCH)
         assert len(server.batches.jobs) == 1
         assert set(g.answered(server.journal).values()) == {1}
     assert [state["closed"] for state in states(tmp_path)] == ["succeeded"]
     assert g.outcomes(tmp_path) == {"ok": 16}
 
 
+@pytest.mark.ray
 def test_two_jobs_at_once_submit_nobody_twice(tmp_path):
     g.write_backlog(tmp_path, shards=4, persons=4)
     with gemini_server(batch_delay_s=3) as server:
@@ -72,12 +74,13 @@ def test_two_jobs_at_once_submit_nobody_twice(tmp_path):
     assert g.outcomes(tmp_path) == {"ok": 16}
 
 
+@pytest.mark.ray
 def test_a_job_that_waits_is_left_to_the_run_that_submitted_it(tmp_path):
     g.write_backlog(tmp_path, shards=2, persons=4)
     with gemini_server(batch_delay_s=A_DAY_S) as server:
         first = g.start(tmp_path, server.base_url, **BATCH)
         assert job.wait_for(lambda: server.batches.jobs, first)
-        second = g.gemini(tmp_path, server.base_url, **BATCH)
+        second = without_ray.gemini(tmp_path, server.base_url, **BATCH)
         assert first.poll() is None, "the second run must end at once, while the first waits for its answers"
         assert "2 shards left to another run" in second.stdout
         server.clock.advance(A_DAY_S)
@@ -90,12 +93,12 @@ def test_a_job_that_waits_is_left_to_the_run_that_submitted_it(tmp_path):
 def test_after_the_deadline_the_job_is_cancelled_and_its_persons_are_pending(tmp_path):
     g.write_backlog(tmp_path, shards=2, persons=4)
     with gemini_server(batch_delay_s=3600) as server:
-        g.gemini(tmp_path, server.base_url, **BATCH | {"batch.deadline_s": 1})
+        without_ray.gemini(tmp_path, server.base_url, **BATCH | {"batch.deadline_s": 1})
         assert [state["closed"] for state in states(tmp_path)] == ["cancelled"]
         assert not g.answered(server.journal)
         status = json.loads(job.shopframe("status", "--output", tmp_path, "--json").stdout)
         assert status["quota"]["persons_waiting"] == 8
-        g.gemini(tmp_path, server.base_url, mode="online")
+        without_ray.gemini(tmp_path, server.base_url, mode="online")
     assert g.outcomes(tmp_path) == {"ok": 8}
 
 
@@ -103,7 +106,7 @@ def test_lines_that_fail_are_asked_again_and_nobody_is_lost(tmp_path):
     g.write_backlog(tmp_path, shards=2, persons=8)
     faults = [Fault("wrong_ids", where="batch"), Fault("blocked_prompt", where="batch", times=3)]
     with gemini_server(faults=faults) as server:
-        g.gemini(tmp_path, server.base_url, **BATCH)
+        without_ray.gemini(tmp_path, server.base_url, **BATCH)
         found = g.outcomes(tmp_path)
     assert sum(found.values()) == 16
     assert set(found) <= {"ok", "blocked"}

@@ -22,7 +22,7 @@ from actors.storage.object_store import ObjectStore
 from tests.servers.gemini_clock import ServerClock
 from tests.servers.gemini_faults import Fault
 from tests.servers.gemini_server import KEY, MODEL, GeminiServer, gemini_server
-from tests.support import gemini_job, job
+from tests.support import gemini_job, job, without_ray
 from tests.support.batch_asking import KilledError, batch_annotator, drainer, run_batch
 from tests.support.committed import Found, write_output
 from tests.support.gemini_asking import SCHEMA, jpeg
@@ -294,11 +294,11 @@ def test_a_run_of_online_mode_asks_nobody_who_is_in_an_open_job(tmp_path):
         driver = gemini_job.start(tmp_path, server.base_url, own_ray=True, **batch)
         assert job.wait_for(lambda: server.batches.jobs, driver)
         gemini_job.kill_everything(driver)
-        done = gemini_job.gemini(tmp_path, server.base_url, mode="online")
+        done = without_ray.gemini(tmp_path, server.base_url, mode="online")
         assert "8 crops in open batch jobs not asked about" in " ".join((done.stdout + done.stderr).split())
         assert server.journal == []
         server.clock.advance(A_DAY_S)
-        gemini_job.gemini(tmp_path, server.base_url, mode="online")
+        without_ray.gemini(tmp_path, server.base_url, mode="online")
         assert {seen.where for seen in server.journal} == {"batch"}
         assert len(server.batches.jobs) == 1
     assert gemini_job.outcomes(tmp_path) == {"ok": 8}

@@ -12,7 +12,7 @@ import pytest
 from tests.servers.gemini_clock import ServerClock
 from tests.servers.gemini_server import gemini_server
 from tests.servers.llmock_process import llmock_process
-from tests.support import gemini_job, job
+from tests.support import gemini_job, job, without_ray
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -51,7 +51,7 @@ def test_two_jobs_share_the_quota_and_lose_nobody(tmp_path):
     answered = gemini_job.answered(server.journal)
     assert set(answered.values()) == {1}
     with gemini_server() as server:
-        gemini_job.gemini(output, server.base_url, requests_per_minute=1000, requests_per_day=1000)
+        without_ray.gemini(output, server.base_url, requests_per_minute=1000, requests_per_day=1000)
     assert gemini_job.outcomes(output) == {"ok": SHARDS * A_SHARD}
     assert set((answered + gemini_job.answered(server.journal)).values()) == {1}
     assert not list((output / "gemini/claims").iterdir())
@@ -108,7 +108,7 @@ def test_llmock_refuses_nothing_when_its_limit_is_the_configured_one(tmp_path):
     with llmock_process("--rpm", "8") as server:
         # Its own answers would all be invalid for one reason, which would stop the stage.
         server.script(*({"type": "reply", "text": text} for text in ("I can't tell.", "{}") * 8))
-        gemini_job.gemini(
+        without_ray.gemini(
             output,
             server.base_url,
             model="gemini-2.5-pro",

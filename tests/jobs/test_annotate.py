@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from actors.storage.tables import from_parquet, to_parquet
-from tests.support import job
+from tests.support import job, without_ray
 from tests.support.job import Models
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -84,7 +84,7 @@ def test_a_persons_document_and_consolidated_row_agree_with_its_answer(first):
 
 def test_a_rerun_changes_nothing_and_one_with_news_does_just_these(first):
     before = job.bytes_of(first.output, "commits")
-    job.annotate(first.source, first.output, *first.options)
+    without_ray.annotate(first.source, first.output, *first.options)
     assert job.bytes_of(first.output, "commits") == before
     assert job.progress(first.output)["run"]["shards_skipped"] == 4
 
@@ -112,7 +112,7 @@ def test_a_new_prompt_and_attribute_reopen_only_the_annotator(first, tmp_path):
     crops = job.bytes_of(first.output, "frames") | job.bytes_of(first.output, "persons")
     scarf = "{type: boolean, description: Wears a scarf}"
     first.options += ["--set", f"smolvlm.prompt={prompt}", "--set", f"schema.attributes.scarf={scarf}"]
-    job.annotate(first.source, first.output, *first.options)
+    without_ray.annotate(first.source, first.output, *first.options)
     assert (job.bytes_of(first.output, "frames") | job.bytes_of(first.output, "persons")) == crops
     after = job.records(first.output)
     for shard_id, record in after.items():
@@ -131,7 +131,7 @@ def test_an_annotator_that_owes_nothing_is_not_asked_again(first):
     before = job.bytes_of(first.output, "commits")
     # All answers are ok, so the annotator owes none of them.
     assert all(set(r["annotators"]["smolvlm"]) <= {"ok"} for r in job.records(first.output).values())
-    job.annotate(first.source, first.output, *first.options, "--retry-annotator", "smolvlm")
+    without_ray.annotate(first.source, first.output, *first.options, "--retry-annotator", "smolvlm")
     assert job.bytes_of(first.output, "commits") == before
 
 
@@ -140,7 +140,7 @@ def test_force_does_everything_again_with_the_same_result(first):
     before, debris = job.records(first.output), job.debris(first.output)
     rows = job.consolidated(first.output)
     documents = job.bytes_of(first.output, "json")
-    job.annotate(first.source, first.output, *first.options, "--force")
+    without_ray.annotate(first.source, first.output, *first.options, "--force")
     after = job.records(first.output)
     assert {name: r["attempt"] for name, r in after.items()} == {
         name: r["attempt"] + 1 for name, r in before.items()
@@ -175,7 +175,7 @@ def test_owed_answers_are_asked_for_again_and_nobody_elses(first):
     status = json.loads(job.shopframe("status", "--output", first.output, "--json").stdout)
     assert status["annotators"]["smolvlm"]["error"] == 2
     assert "--retry-annotator smolvlm" in status["next"]
-    job.annotate(first.source, first.output, *first.options, "--retry-annotator", "smolvlm")
+    without_ray.annotate(first.source, first.output, *first.options, "--retry-annotator", "smolvlm")
     after = job.records(first.output)
     assert {name for name in after if after[name] != before[name]} == {owing}
     assert after[owing]["annotators"] == before[owing]["annotators"]
@@ -189,7 +189,7 @@ def test_owed_answers_are_asked_for_again_and_nobody_elses(first):
 def test_a_changed_zone_detects_again_and_its_drops_are_counted(first):
     before, debris = job.records(first.output), job.debris(first.output)
     first.options += ["--set", "roi.static=[{mode: include, rectangle: [0, 0, 1, 0.5]}]"]
-    job.annotate(first.source, first.output, *first.options)
+    without_ray.annotate(first.source, first.output, *first.options)
     after = job.records(first.output)
     for name, record in after.items():
         assert record["attempt"] == before[name]["attempt"] + 1

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import bad_inputs as bad
-from tests.support import job
+from tests.support import job, without_ray
 from tests.support.job import Models
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 def write_input(folder: Path) -> None:
@@ -45,11 +45,12 @@ def limit_of(output: Path) -> int:
     return 2 * (max(sizes.values()) + 256)
 
 
+@pytest.mark.ray
 def test_a_run_that_cuts_shards_and_is_killed_gives_the_rows_of_one_that_does_not(models: Models, tmp_path):
     source, whole, cut = tmp_path / "in", tmp_path / "whole", tmp_path / "cut"
     write_input(source)
     options = models.options(smolvlm=False)
-    job.annotate(source, whole, *options)
+    without_ray.annotate(source, whole, *options)
     assert set(job.records(whole)) == {"compressed", "plain", "zipped", "rows"}
     limit = ["--set", f"crops.max_block_bytes={limit_of(whole)}"]
 
@@ -82,9 +83,9 @@ def test_a_run_that_cuts_shards_and_is_killed_gives_the_rows_of_one_that_does_no
     assert job.shopframe("verify", "--output", cut).returncode == 0
 
     # With the default limit nothing is done again, and a new rule detects the same parts again.
-    job.annotate(source, cut, *options)
+    without_ray.annotate(source, cut, *options)
     assert job.progress(cut)["run"]["shards_skipped"] == len(records)
-    job.annotate(source, cut, *options, "--set", "roi.min_height_px=40")
+    without_ray.annotate(source, cut, *options, "--set", "roi.min_height_px=40")
     again = job.records(cut)
     assert {name: record["attempt"] for name, record in again.items()} == dict.fromkeys(records, 2)
     assert [row["frame_key"] for row in rows(cut, "frames")] == [
@@ -92,6 +93,7 @@ def test_a_run_that_cuts_shards_and_is_killed_gives_the_rows_of_one_that_does_no
     ]
 
 
+@pytest.mark.slow
 def test_a_truncation_leaves_the_parts_before_it_committed(models: Models, tmp_path):
     source, output = tmp_path / "in", tmp_path / "out"
     source.mkdir()
@@ -99,7 +101,7 @@ def test_a_truncation_leaves_the_parts_before_it_committed(models: Models, tmp_p
     cut = content[: bad.tar_member_offsets(content)[2] + 700]
     (source / "day.tar.gz").write_bytes(gzip.compress(cut))
     options = [*models.options(smolvlm=False), "--set", "crops.max_block_bytes=1"]
-    job.annotate(source, output, *options, expect=1)
+    without_ray.annotate(source, output, *options, expect=1)
     states = {name: record["state"] for name, record in job.records(output).items()}
     assert states == {"day": "done", "day.from-00000001": "failed"}
     status = job.progress(output)
@@ -108,7 +110,7 @@ def test_a_truncation_leaves_the_parts_before_it_committed(models: Models, tmp_p
     assert "truncated" in status["failures"][0]["error"]
 
     (source / "day.tar.gz").write_bytes(gzip.compress(content))
-    job.annotate(source, output, *options)
+    without_ray.annotate(source, output, *options)
     assert set(job.records(output)) == {
         "day", "day.from-00000001", "day.from-00000002", "day.from-00000003",
     }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support import job
+from tests.support import job, without_ray
 from tests.support.job import Models
 from tests.support.ray_cluster import STORE_BYTES
 
@@ -15,7 +15,7 @@ def test_a_node_that_dies_costs_nothing(models: Models, tmp_path, cluster):
     source, undisturbed, output = tmp_path / "in", tmp_path / "undisturbed", tmp_path / "out"
     job.write_shards(source, "abcdefgh", frames=8)
     options = models.options(smolvlm=False)
-    job.annotate(source, undisturbed, *options)
+    without_ray.annotate(source, undisturbed, *options)
     nodes = [cluster.add_node(num_cpus=2, object_store_memory=STORE_BYTES) for _ in range(2)]
     cluster.wait_for_nodes()
     process = job.start(

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.support import job
+from tests.support import job, without_ray
 from tests.support.job import REPO_ROOT, Models
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -94,7 +94,7 @@ def committed(models: Models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("committed")
     source, output = folder / "in", folder / "out"
     job.write_shards(source, "abc")
-    job.annotate(source, output, *models.options())
+    without_ray.annotate(source, output, *models.options())
     return SimpleNamespace(source=source, output=output)
 
 
@@ -127,7 +127,7 @@ def run(committed, models: Models, tmp_path):
     new_prompt = ["--set", f"smolvlm.prompt={prompt}"]
 
     def again(*options: str) -> None:
-        job.annotate(source, output, *models.options(), *options)
+        without_ray.annotate(source, output, *models.options(), *options)
 
     return SimpleNamespace(
         source=source, output=output, with_faults=with_faults, again=again, new_prompt=new_prompt

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.support import job
+from tests.support import job, without_ray
 from tests.support.job import Models
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -24,7 +24,7 @@ def undisturbed(models: Models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     source, output = folder / "in", folder / "out"
     job.write_shards(source, "abcdef", frames=6)
-    job.annotate(source, output, *models.options())
+    without_ray.annotate(source, output, *models.options())
     return SimpleNamespace(source=source, output=output, options=models.options())
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.support import job
+from tests.support import job, without_ray
 from tests.support.job import Models
 
 
@@ -34,5 +34,5 @@ def test_a_stalled_job_names_what_is_stuck_and_a_rerun_finishes_it(models: Model
     assert done.returncode == 3, done.stdout + done.stderr
     assert done.stderr.count("nothing moved for") == 2, "expected one warning, then the final error"
     assert job.records(output) == {}
-    job.annotate(source, output, *options)
+    without_ray.annotate(source, output, *options)
     assert {r["state"] for r in job.records(output).values()} == {"done"}

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.support import bad_inputs as bad
-from tests.support import job
+from tests.support import job, without_ray
 from tests.support.job import Models
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -57,7 +57,7 @@ def test_retry_failed_runs_failed_shards_and_no_new_ones(troubled):
     before = job.bytes_of(troubled.output, "commits")
     job.write_shard(troubled.source / "empty-object.tar", seed=70)
     job.write_shard(troubled.source / "new.tar", seed=80)
-    job.annotate(troubled.source, troubled.output, *troubled.options, "--retry-failed", expect=1)
+    without_ray.annotate(troubled.source, troubled.output, *troubled.options, "--retry-failed", expect=1)
     found = job.records(troubled.output)
     assert "new" not in found
     assert (found["empty-object"]["state"], found["empty-object"]["attempt"]) == ("done", 2)
