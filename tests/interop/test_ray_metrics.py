@@ -17,19 +17,30 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.interop.conftest import REPO_ROOT
 
 
+def _start(port: int, tries: int = 3) -> None:
+    """Start a node, once more if it isn't up within half a minute, for which Ray raises a plain Exception."""
+    try:
+        ray.init(
+            address="local",
+            num_cpus=1,
+            include_dashboard=False,
+            log_to_driver=False,
+            _metrics_export_port=port,
+            _system_config={"metrics_report_interval_ms": 1000},
+        )
+    except Exception as error:
+        if type(error) is not Exception or tries == 1:
+            raise
+        ray.shutdown()
+        _start(port, tries - 1)
+
+
 @pytest.fixture
 def node() -> Iterator[tuple[str, str]]:
     """A node: the address of its cluster, and the URL of its metrics."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    ray.init(
-        address="local",
-        num_cpus=1,
-        include_dashboard=False,
-        log_to_driver=False,
-        _metrics_export_port=port,
-        _system_config={"metrics_report_interval_ms": 1000},
-    )
+    _start(port)
     yield ray.get_runtime_context().gcs_address, f"http://127.0.0.1:{port}/metrics"
     ray.shutdown()
 
