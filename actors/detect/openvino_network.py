@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.detect.backends import fill_planes, planes_of
+from actors.detect.backends import fill_planes, planes_of, refuse_telemetry
 from actors.detect.settings import FloatPrecision
 
 Shape = tuple[int, int]
@@ -42,6 +42,7 @@ class OpenVinoNetwork:
         threads: int,
         frames_worth_compiling: int = _FRAMES_WORTH_COMPILING,
     ) -> None:
+        refuse_telemetry()
         import openvino as ov
 
         self._core = ov.Core()

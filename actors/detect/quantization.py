@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from actors.detect.agreement import compare_boxes
-from actors.detect.backends import letterbox_of, planes_of
+from actors.detect.backends import letterbox_of, planes_of, refuse_telemetry
 from actors.detect.int8_choice import Int8Choice
 from actors.detect.person_detector import PersonDetector
 from actors.detect.sample_frames import sample_frames
@@ -108,8 +108,8 @@ def try_int8_apart(trial: Trial) -> TriedNetwork | None:
 
 
 def _be_quiet() -> None:
-    """Discard what nncf and its dependencies write, and keep nncf from reporting its use over the network."""
-    os.environ["NNCF_CI"] = "1"
+    """Discard what nncf and its dependencies write, and keep them from reporting their use."""
+    refuse_telemetry()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(nowhere, stream.fileno())

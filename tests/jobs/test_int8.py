@@ -23,6 +23,7 @@ from actors.storage.object_store import ObjectStore
 from demo.scenes import write_shards
 from jobs.run.detector_network import FEWEST_FRAMES, choose_network, int8_key
 from jobs.settings import load_settings
+from tests.servers.refusing_proxy import refusing_proxy
 from tests.support import bad_inputs as bad
 from tests.support import job
 
@@ -96,7 +97,10 @@ def test_a_network_that_was_quantised_badly_is_refused(scenes, cache, tmp_path):
     """Frames without light say nothing about the values that the network meets by day."""
     source, output = spoiled(scenes, tmp_path / "in"), tmp_path / "out"
     arguments = ["annotate", "--output", output, *options(source, cache, "int8")]
-    done = job.shopframe(*arguments, environment=job.NO_RAY)
+    with refusing_proxy() as proxy:
+        variables = {**job.NO_RAY, **proxy.environment, "HOME": str(tmp_path)}
+        done = job.shopframe(*arguments, environment=variables)
+    assert proxy.asked == [], "nncf and OpenVINO tell others that they are used"
     assert done.returncode == 2, done.stdout + done.stderr
     assert "detector.precision: int8 does not agree with float32: finds" in done.stderr
     assert "of the persons (at least 93%)" in done.stderr
