@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pytest
@@ -25,10 +23,13 @@ from tests.support.consolidating import (
     FIRST,
     TABLES,
     consolidate,
+    consolidate_all_at_once,
     files_of,
     globbed,
     one,
     person,
+    persons_of,
+    shards,
     snapshot,
 )
 
@@ -38,24 +39,11 @@ def store(tmp_path) -> ObjectStore:
     return ObjectStore(str(tmp_path / "out"))
 
 
-def shards(names: str, persons: int = 2) -> dict[str, Any]:
-    return {name: {"f": [person()] * persons, "torn": "truncated"} for name in names}
-
-
 def female(shard_id: str) -> Decision:
     """Somebody's decision about the person of `one`."""
     about = {"shard_id": shard_id, "frame_key": "f", "bbox": BOX, "detection": "001-00000000"}
     given = {"reviewer": "ann", "tool": "test", "kind": "value", "attribute": "gender", "value": "female"}
     return Decision.model_validate(about | given)
-
-
-def persons_of(store: ObjectStore) -> dict[str, int]:
-    """Number of persons by shard, which must be the same in the glob and in the snapshot."""
-    rows = globbed(store)
-    assert rows == snapshot(store)
-    assert globbed(store, "consolidated_frames") == snapshot(store, "consolidated_frames")
-    names = [row["shard_id"] for row in rows]
-    return {name: names.count(name) for name in names}
 
 
 # --- what changes, and what stays ---
@@ -290,12 +278,6 @@ def test_files_of_a_killed_consolidation_are_gone_even_if_there_is_nothing_to_wr
     assert consolidate(store).written == 0
     assert persons_of(store) == {"a": 2, "b": 2, "c": 2}
     assert DeltaTable(str(folder)).version() == version + 1, "its writer can't commit any more"
-
-
-def consolidate_all_at_once(store: ObjectStore, number: int = 4) -> None:
-    with ThreadPoolExecutor(number) as pool:
-        found = [pool.submit(consolidate, ObjectStore(store.uri)) for _ in range(number)]
-        assert {it.result().shards for it in found} == {5}
 
 
 def test_many_consolidations_at_once_leave_every_row_once(store):

@@ -14,7 +14,10 @@ from actors.storage.settings import StorageSettings
 from actors.storage.tables import from_parquet
 from jobs.run.prepare import check_places
 from jobs.settings import load_settings
-from tests.jobs.test_consolidation import (
+from tests.servers.seaweedfs import count_requests
+from tests.support import job
+from tests.support.committed import write_output
+from tests.support.consolidating import (
     FIRST,
     TABLES,
     consolidate,
@@ -24,13 +27,12 @@ from tests.jobs.test_consolidation import (
     persons_of,
     shards,
     snapshot,
-    store,
 )
-from tests.servers.seaweedfs import count_requests
-from tests.support import job
-from tests.support.committed import write_output
 
-__all__ = ["store"]
+
+@pytest.fixture
+def store(tmp_path) -> ObjectStore:
+    return ObjectStore(str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("uri", ["sftp://host/out", "/tmp/100%"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +68,24 @@ def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def files_of(store: ObjectStore, folder: str) -> set[str]:
     """Names of the files of a table."""
     return {path.name for path in Path(store.root, folder).glob("*.parquet")}
+
+
+def shards(names: str, persons: int = 2) -> dict[str, Any]:
+    """Shards of one readable frame with persons, and one that is torn."""
+    return {name: {"f": [person()] * persons, "torn": "truncated"} for name in names}
+
+
+def persons_of(store: ObjectStore) -> dict[str, int]:
+    """Number of persons by shard, which must be the same in the glob and in the snapshot."""
+    rows = globbed(store)
+    assert rows == snapshot(store)
+    assert globbed(store, "consolidated_frames") == snapshot(store, "consolidated_frames")
+    names = [row["shard_id"] for row in rows]
+    return {name: names.count(name) for name in names}
+
+
+def consolidate_all_at_once(store: ObjectStore, number: int = 4) -> None:
+    """Consolidate an output of five shards from several threads at once."""
+    with ThreadPoolExecutor(number) as pool:
+        found = [pool.submit(consolidate, ObjectStore(store.uri)) for _ in range(number)]
+        assert {it.result().shards for it in found} == {5}

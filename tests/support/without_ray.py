@@ -34,6 +34,8 @@ from actors.shard_block import ShardBlock, ShardTask, report_nothing
 from actors.stages import BlockStage
 from jobs.run import backlog_on_ray, gemini_drain, work_on_ray
 from jobs.run.graph import rest_of
+from jobs.run.ray_session import Session
+from jobs.run.stage_resources import Reach
 from tests.servers.gemini_server import KEY
 from tests.support import gemini_job
 from tests.support.in_process import run_in_process
@@ -110,8 +112,8 @@ def _outputs() -> Iterator[tuple[Any, Any]]:
 
 def _leave_ray_out(patch: pytest.MonkeyPatch, clock: Clock | None) -> None:
     @contextmanager
-    def no_session(_: object) -> Iterator[tuple[float, float]]:
-        yield 1.0, 0.0
+    def no_session(_: object) -> Iterator[Session]:
+        yield Session(cpus=1.0, gpus=0.0, reach=Reach())
 
     for module in (work_on_ray, backlog_on_ray):
         patch.setattr(module, "ray_session", no_session)
