@@ -106,6 +106,8 @@ def test_a_node_with_ten_cores_commits_five_shards_at_once():
     finally:
         node.shutdown()
     assert done.returncode == 0, done.stdout + done.stderr
-    cores, detectors, commits, states = json.loads(done.stdout.splitlines()[-1])
+    # Ray may write warnings about the many workers to the same stream.
+    said = next(line for line in done.stdout.splitlines() if line.startswith("["))
+    cores, detectors, commits, states = json.loads(said)
     assert (cores, detectors, commits) == (10, 9, 5)
     assert states == ["done"] * 48
