@@ -156,7 +156,7 @@ def test_a_published_name_is_taken_from_the_cache(checkpoint, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"actors": 0}, "give auto, or a number of at least 1"),
+        ({"actors": 0}, "give auto, a number of at least 1, or min and max"),
         ({"device": "cuda", "backend": "openvino"}, "runs on the CPU"),
         ({"backend": "onnx", "precision": "bfloat16"}, "needs backend openvino"),
         ({"confidence": 1.5}, "less than or equal to 1"),

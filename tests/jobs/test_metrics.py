@@ -14,6 +14,7 @@ import pytest
 from actors.attempt_tracker import Snapshot
 from actors.commit.accounting import ShardSummary
 from actors.errors import ConfigError
+from actors.storage import request_counts
 from actors.storage.commit_record import Counts
 from jobs.run.metric_names import METRICS
 from jobs.run.metric_sinks import PrometheusSink
@@ -79,7 +80,11 @@ def test_the_endpoint_answers_while_the_run_works(tmp_path: Path):
         urllib.request.urlopen(url, timeout=30)
 
 
-def test_what_workers_report_grows_also_after_a_restart_of_who_counts(tmp_path: Path):
+def test_what_workers_report_grows_also_after_a_restart_of_who_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # The requests that this process has sent in other tests are not the run's.
+    monkeypatch.setattr(request_counts, "_counted", Counter())
     path = tmp_path / "shopframe.prom"
     with run_metrics(MetricsSettings(textfile=str(path)), "r1", is_on_cluster=False, planned=9) as metrics:
         metrics.look(

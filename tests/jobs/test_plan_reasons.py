@@ -45,7 +45,9 @@ def dry_run(annotated: Path, output: Path, models: Models, capsys, monkeypatch):
         said = capsys.readouterr()
         assert code == 0, said.err
         assert (job.records(output), (output / "run.json").read_bytes()) == (records, record)
-        return said.out.partition(str(output))[0]
+        keys, begin, rest = said.out.partition("a run would do ")
+        assert " keys, and the camera and time of each:\n" in keys
+        return begin + rest.partition(str(output))[0]
 
     return run
 

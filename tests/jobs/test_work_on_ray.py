@@ -32,7 +32,7 @@ def test_an_error_of_ray_says_how_far_the_run_was(tasks, said, tmp_path, monkeyp
     monkeypatch.setattr(work_on_ray, "_run_tasks", fail)
     totals = Totals()
     totals.shards["done"] = 1
-    prepared = PreparedRun(Plan(tasks), None, None, None, None)
+    prepared = PreparedRun(Plan(tasks), None, None, None, 0, None)
     with pytest.raises(StalledError) as failed:
         work_on_ray.work_on_ray(
             Settings(),

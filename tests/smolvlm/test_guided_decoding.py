@@ -179,7 +179,8 @@ def test_every_answer_is_valid_and_answers_differ(tmp_path, seed):
     "changes", [{}, {"split_image": True}, {"reasoning": True, "reasoning_max_tokens": 8}]
 )
 def test_answers_do_not_depend_on_batch_size_or_neighbours(folder, changes):
-    crops = make_crops(17)
+    # With seed 0, two tokens of an explanation differ by less than float32 can tell.
+    crops = make_crops(17, seed=1)
     alone = make_annotator(folder, batch_size=1, **changes).annotate(crops)
     order = list(range(17))
     random.Random(0).shuffle(order)
