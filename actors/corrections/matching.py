@@ -7,24 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from actors.boxes import SAME_PERSON_IOU, box_ious
 from actors.corrections.decision import Box, Decision
-
-SAME_PERSON_IOU = 0.5
-"""Intersection over union from which two boxes of one frame show the same person."""
-
-
-def box_ious(some: Sequence[Box], others: Sequence[Box]) -> npt.NDArray[np.float64]:
-    """Return the intersection over union of each box with each other box, shape (len(some), len(others))."""
-    left = np.asarray(some, dtype=np.float64).reshape(-1, 1, 4)
-    right = np.asarray(others, dtype=np.float64).reshape(1, -1, 4)
-    sides = np.minimum(left[..., 2:], right[..., 2:]) - np.maximum(left[..., :2], right[..., :2])
-    common = np.prod(np.clip(sides, 0, None), axis=-1)
-    areas = [np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1) for boxes in (left, right)]
-    union = areas[0] + areas[1] - common
-    ious: npt.NDArray[np.float64] = common / np.where(union > 0, union, 1)
-    return ious
 
 
 def match_boxes(some: Sequence[Box], others: Sequence[Box]) -> dict[int, int]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-SAME_PERSON = 0.5
-"""Overlap (intersection over union) from which two boxes are of one person."""
+from actors.boxes import SAME_PERSON_IOU, box_ious
 
 FEWEST_PERSONS = 20
 """A comparison over fewer persons says nothing."""
@@ -115,8 +111,8 @@ def compare_boxes(
 
 def _pairs(one: np.ndarray, other: np.ndarray) -> NDArray[np.intp]:
     """Return the indices (n, 2) of boxes that are of one person; each box is in one pair at most."""
-    overlaps = _overlaps(one, other)
-    pairs = np.argwhere(overlaps >= SAME_PERSON)
+    overlaps = box_ious(one[:, :4], other[:, :4])
+    pairs = np.argwhere(overlaps >= SAME_PERSON_IOU)
     pairs = pairs[np.argsort(-overlaps[pairs[:, 0], pairs[:, 1]], kind="stable")]
     free_one, free_other = np.ones(len(one), bool), np.ones(len(other), bool)
     chosen = []
@@ -127,49 +123,22 @@ def _pairs(one: np.ndarray, other: np.ndarray) -> NDArray[np.intp]:
     return np.array(chosen, np.intp).reshape(-1, 2)
 
 
-def _overlaps(one: np.ndarray, other: np.ndarray) -> NDArray[np.float32]:
-    """Return the intersection over union of (n, 5) and (m, 5) boxes as (n, m)."""
-    a, b = one[:, None, :4], other[None, :, :4]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = np.maximum(sides, 0).prod(axis=2)
-    area_a = (a[..., 2:] - a[..., :2]).prod(axis=2)
-    area_b = (b[..., 2:] - b[..., :2]).prod(axis=2)
-    result: NDArray[np.float32] = shared / np.maximum(area_a + area_b - shared, 1e-9)
-    return result
-
-
 def _average_precision(
     reference: Sequence[np.ndarray], other: Sequence[np.ndarray], confidence: float
 ) -> tuple[float, float]:
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
+    # pycocotools is loaded only where something is compared.
+    from actors.detect.coco_evaluation import evaluate_boxes
 
     truth = [boxes[boxes[:, 4] > confidence] for boxes in reference]
-    # COCO's tools print a table of what they do.
-    with contextlib.redirect_stdout(io.StringIO()):
-        expected, found = COCO(), COCO()
-        for dataset, boxes in ((expected, truth), (found, other)):
-            dataset.dataset = {
-                "images": [{"id": frame} for frame in range(len(boxes))],
-                "categories": [{"id": 1, "name": "person"}],
-                "annotations": list(_coco_boxes(boxes)),
-            }
-            dataset.createIndex()
-        evaluation = COCOeval(expected, found, "bbox")
-        evaluation.params.maxDets = [1000]
-        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    # (overlaps, recalls, categories, areas, limits); -1 where there is no truth.
+    (frame_of_truth, expected), (frame_of_found, found) = _together(truth), _together(other)
+    evaluation = evaluate_boxes(
+        np.arange(len(truth)), (frame_of_truth, expected[:, :4]), (frame_of_found, found[:, :4]), found[:, 4]
+    )
     precision = evaluation.eval["precision"][:, :, 0, 0, 0]
     return float(precision[0].mean()), float(precision.mean())
 
 
-def _coco_boxes(frames: Sequence[np.ndarray]) -> Iterator[dict[str, Any]]:
-    number = 0
-    for frame, boxes in enumerate(frames):
-        for x1, y1, x2, y2, score in boxes.tolist():
-            number += 1  # COCO takes the id 0 for no match
-            area = (x2 - x1) * (y2 - y1)
-            box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": area, "score": score, "iscrowd": 0}
-            yield {"id": number, "image_id": frame, "category_id": 1, **box}
+def _together(frames: Sequence[np.ndarray]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the frame of each box (n,), and the boxes of all frames (n, 5)."""
+    counts = [len(boxes) for boxes in frames]
+    return np.repeat(np.arange(len(frames)), counts), np.concatenate([*frames, np.empty((0, 5))])

@@ -20,8 +20,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 
+from actors.boxes import SAME_PERSON_IOU, box_ious
 from actors.corrections.decision import Box
-from actors.corrections.matching import SAME_PERSON_IOU, as_box, box_ious
+from actors.corrections.matching import as_box
 from actors.erasure.removal import without_persons
 from actors.errors import OutputError, PreconditionError
 from actors.records import Shard

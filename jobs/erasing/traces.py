@@ -6,10 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from actors.boxes import SAME_PERSON_IOU, box_ious
 from actors.commit.committed_shard import shard_from_record
 from actors.corrections.decision import MISSED, Box, Decision
 from actors.corrections.decision_log import remove_decisions
-from actors.corrections.matching import SAME_PERSON_IOU, box_ious, match_boxes
+from actors.corrections.matching import match_boxes
 from actors.erasure.left_out import place_of
 from actors.gemini.answer_journal import remove_from_journal
 from actors.gemini.batch_records import remove_from_batches

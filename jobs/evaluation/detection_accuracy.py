@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from actors.detect.coco_evaluation import evaluate_boxes
 from jobs.evaluation.proportion import Proportion
 
 MATCH_IOU = 0.5
 HEIGHT_EDGES_PX = (0, 32, 64, 96, 128, 192, 256, 384)
 """Lower edges of the bins of box height. The last bin has no upper edge."""
-
-_PERSON = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +70,7 @@ def detection_accuracy(
     Returns:
         The measures, and for each true person the row of the detection that matches it at IoU 0.5, or -1.
     """
-    evaluation = COCOeval(_dataset(frames, *truth, None), _dataset(frames, *found, scores), "bbox")
-    # By default COCOeval counts only 100 detections per image, and also evaluates three ranges of area.
-    evaluation.params.maxDets = [max(1, int(np.bincount(found[0], minlength=1).max()))]
-    evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, np.inf]], ["all"]
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.evaluate()
-        evaluation.accumulate()
+    evaluation = evaluate_boxes(frames, truth, found, scores)
     matched = _matches(evaluation, len(truth[0]))
     hits = int((matched >= 0).sum())
     precision = evaluation.eval["precision"][:, :, 0, 0, 0]  # [IoU threshold, recall]
@@ -121,37 +110,6 @@ def recall_by_height(heights_px: NDArray[np.float64], matched: NDArray[np.bool_]
 
 def _thresholds(evaluation: Any) -> list[tuple[int, float]]:
     return [(i, round(float(iou), 2)) for i, iou in enumerate(evaluation.params.iouThrs)]
-
-
-def _dataset(
-    frames: NDArray[np.int64],
-    frame_of: NDArray[np.int64],
-    boxes: NDArray[np.float64],
-    scores: NDArray[np.float64] | None,
-) -> Any:
-    """Return the boxes as a COCO dataset. Ids are rows + 1, because pycocotools treats id 0 as no match."""
-    sizes = boxes[:, 2:] - boxes[:, :2]
-    annotations = [
-        {
-            "id": row + 1,
-            "image_id": int(frame_of[row]),
-            "category_id": _PERSON,
-            "bbox": [*boxes[row, :2].tolist(), *sizes[row].tolist()],
-            "area": float(sizes[row].prod()),
-            "iscrowd": 0,
-            **({} if scores is None else {"score": float(scores[row])}),
-        }
-        for row in range(len(frame_of))
-    ]
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": int(frame)} for frame in frames],
-        "categories": [{"id": _PERSON, "name": "person"}],
-        "annotations": annotations,
-    }
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    return coco
 
 
 def _matches(evaluation: Any, persons: int) -> NDArray[np.int64]:

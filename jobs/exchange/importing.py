@@ -10,9 +10,10 @@ from hashlib import sha256
 from typing import Any
 
 from actors.attribute import AttributeValue
+from actors.boxes import box_ious
 from actors.corrections.decision import MISSED, Decision, in_force
 from actors.corrections.decision_log import append, read_decisions
-from actors.corrections.matching import box_ious, match_boxes
+from actors.corrections.matching import match_boxes
 from actors.errors import ConfigError
 from actors.storage.object_store import ObjectStore
 from jobs.exchange.exported import EXPORTED, Exported, ExportedFrame, ExportedPerson
