@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from actors.errors import ConfigError, InputError, OutputError, ShardError
+from actors.errors import InputError, OutputError, ShardError
 from actors.read.file_names import VIDEO_EXTENSIONS, clean_text, is_video
 from actors.read.key_pattern import KeyFacts, compile_pattern
 from actors.read.listing import by_folder
@@ -27,6 +27,7 @@ from actors.storage.object_info import ObjectInfo
 from actors.storage.object_store import ObjectStore
 from actors.storage.settings import StorageSettings
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
+from jobs.run.key_sample import no_match
 from jobs.run.packing import add_member
 from jobs.run.video import Video
 from jobs.run.words import counted
@@ -187,11 +188,7 @@ def _refuse_pattern_without_match(
     paths = [clean_text(source.uri_of(video.path)) for video in videos]
     pattern = compile_pattern(settings.key_pattern)
     if all(pattern.read(path, settings.timezone) is None for path in paths):
-        raise ConfigError(
-            f"input.key_pattern: {settings.key_pattern} matches none of {counted(len(paths), 'video')}, of "
-            f"which the first is {paths[0]}; write it so that it describes the end of this path, or leave it "
-            "out"
-        )
+        raise no_match(settings, counted(len(paths), "video"), paths[0])
 
 
 @dataclass(frozen=True, slots=True)

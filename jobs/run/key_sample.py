@@ -108,8 +108,18 @@ def refuse_pattern_without_match(keys: Sequence[SampledKey], settings: InputSett
     """
     compared = [key for key in keys if key.found.is_key_matched is not None]
     if compared and not any(key.found.is_key_matched for key in compared):
-        raise ConfigError(
-            f"input.key_pattern: {settings.key_pattern} matches none of "
-            f"{counted(len(compared), 'sampled key')}, of which the first is {compared[0].path}; write it so "
-            "that it describes the end of this path, or leave it out"
-        )
+        raise no_match(settings, counted(len(compared), "sampled key"), compared[0].path)
+
+
+def no_match(settings: InputSettings, compared: str, first: str) -> ConfigError:
+    """Return the error of a pattern that matches nothing that it was compared with.
+
+    Args:
+        settings: The settings with the pattern.
+        compared: How many of what it was compared with.
+        first: The first path of these.
+    """
+    return ConfigError(
+        f"input.key_pattern: {settings.key_pattern} matches none of {compared}, of which the first is {first}"
+        "; write it so that it describes the end of this path, or leave it out"
+    )
