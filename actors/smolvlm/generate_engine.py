@@ -85,15 +85,9 @@ class GenerateEngine:
         crops: Sequence[bytes],
         answered: Callable[[int, Sequence[Annotation]], None] = lambda _start, _answers: None,
     ) -> list[Annotation]:
-        """Annotate each crop.
+        """Annotate each crop, as `CropEngine` says; batch by batch.
 
-        Args:
-            crops: JPEGs of one person each.
-            answered: Called after each batch with the position of its first crop and its annotations.
-
-        Returns:
-            One annotation per crop, in the same order. The outcome is "ok", or "error" if the crop can't be
-            decoded or a single crop doesn't fit into memory.
+        The outcome is "ok", or "error" if a crop can't be decoded or doesn't fit into memory by itself.
         """
         found: list[Annotation] = []
         size = self._settings.batch_size

@@ -72,15 +72,9 @@ class ServerEngine:
         crops: Sequence[bytes],
         answered: Callable[[int, Sequence[Annotation]], None] = lambda _start, _answers: None,
     ) -> list[Annotation]:
-        """Annotate each crop.
+        """Annotate each crop, as `CropEngine` says; one by one.
 
-        Args:
-            crops: JPEGs of one person each.
-            answered: Called after each answer with the position of its crop and its annotation.
-
-        Returns:
-            One annotation per crop, in the same order. The outcome is "error" for a crop that the server
-            refuses or fails on, while it answers about others.
+        The outcome is "error" for a crop that the server refuses or fails on, while it answers about others.
 
         Raises:
             ServerUnavailableError: The server doesn't answer.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actors.actor_bounds import ActorBounds
 from actors.errors import ConfigError
@@ -135,10 +135,8 @@ def _plan_cluster(settings: Settings, cpus: float, gpus: float, reach: Reach) ->
         bounds = _bounded(vlm.actors, _fitting_annotators(settings, most_gpus))
         annotators = bounds.within(_fitting_annotators(settings, gpus))
         most_annotators = bounds.max or annotators
-        annotate = _annotate(
-            settings,
-            annotators,
-            cpus=_ANNOTATOR_CPUS,
+        annotate = replace(
+            _annotate(settings, annotators, cpus=_ANNOTATOR_CPUS),
             bounds=bounds,
             memory_bytes=_ANNOTATOR_BYTES + block_bytes if reach.states_memory else None,
         )
@@ -160,10 +158,8 @@ def _plan_cluster(settings: Settings, cpus: float, gpus: float, reach: Reach) ->
     most = fitting(max(cpus, reach.cpus or 0), max(gpus, reach.gpus or 0)) if known else None
     bounds = _bounded(detector.actors, most)
     planned = StageResources(
-        detect=_detect(
-            settings,
-            bounds.within(fitting(cpus, gpus)),
-            cpus=each,
+        detect=replace(
+            _detect(settings, bounds.within(fitting(cpus, gpus)), cpus=each),
             bounds=bounds,
             memory_bytes=_DETECTOR_BYTES + _BLOCKS_PER_DETECTOR * block_bytes
             if reach.states_memory
@@ -189,30 +185,13 @@ def _bounded(bounds: ActorBounds, most: int | None) -> ActorBounds:
     return ActorBounds(min=bounds.min, max=max(bounds.min, most))
 
 
-def _detect(
-    settings: Settings,
-    workers: int,
-    cpus: float,
-    bounds: ActorBounds | None = None,
-    memory_bytes: int | None = None,
-) -> Resources:
+def _detect(settings: Settings, workers: int, cpus: float) -> Resources:
     gpus = 0 if settings.detector.device == "cpu" else 1
-    return Resources(
-        workers, cpus, gpus, gpu_setting="detector.device", bounds=bounds, memory_bytes=memory_bytes
-    )
+    return Resources(workers, cpus, gpus, gpu_setting="detector.device")
 
 
-def _annotate(
-    settings: Settings,
-    workers: int,
-    cpus: float,
-    bounds: ActorBounds | None = None,
-    memory_bytes: int | None = None,
-) -> Resources:
-    gpus = settings.smolvlm.gpus_per_actor
-    return Resources(
-        workers, cpus, gpus, gpu_setting="smolvlm.gpus_per_actor", bounds=bounds, memory_bytes=memory_bytes
-    )
+def _annotate(settings: Settings, workers: int, cpus: float) -> Resources:
+    return Resources(workers, cpus, settings.smolvlm.gpus_per_actor, gpu_setting="smolvlm.gpus_per_actor")
 
 
 def _commit(workers: int, cpus: float) -> Resources:
