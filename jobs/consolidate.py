@@ -14,15 +14,16 @@ def consolidate(
     from actors.attributes import AttributeSchema
     from actors.storage import layout
     from jobs.run.consolidation import consolidate_output
+    from jobs.run.words import counted
 
     loaded = command.load_as_last_run(config, overrides, output)
     store, settings = command.output_of(loaded), loaded.settings
     schema = AttributeSchema(settings.attributes)
     done = consolidate_output(store, schema, settings.consensus, settings.output.keep_versions_days)
     typer.echo(
-        f"{done.persons:,} persons under {store.uri}/{layout.CONSOLIDATED} and {done.frames:,} frames under "
-        f"{store.uri}/{layout.CONSOLIDATED_FRAMES}, from {done.shards:,} shards in {done.files:,} files "
-        f"({done.written:,} written now)"
+        f"{counted(done.persons, 'person')} under {store.uri}/{layout.CONSOLIDATED} and "
+        f"{counted(done.frames, 'frame')} under {store.uri}/{layout.CONSOLIDATED_FRAMES}, from "
+        f"{counted(done.shards, 'shard')} in {counted(done.files, 'file')} ({done.written:,} written now)"
     )
     for line in done.warnings():
         typer.echo(line, err=True)

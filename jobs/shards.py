@@ -8,6 +8,7 @@ import typer
 
 from actors.errors import ConfigError
 from jobs import command
+from jobs.run.words import counted
 
 if TYPE_CHECKING:
     from jobs.run.cutting import CutSummary
@@ -69,7 +70,7 @@ def shards(
         settings.storage,
         Picking(every or _EVERY_S, scene_change),
         frames_per_shard=frames_per_shard,
-        report=lambda cut: typer.echo(f"{cut.video}: {cut.frames:,} frames", err=True),
+        report=lambda cut: typer.echo(f"{cut.video}: {counted(cut.frames, 'frame')}", err=True),
     )
     _say_cut(done, output)
     raise typer.Exit(command.EXIT_SOME_FAILED if done.broken else command.EXIT_DONE)
@@ -77,8 +78,9 @@ def shards(
 
 def _say_packed(done: PackSummary, output: str) -> None:
     typer.echo(
-        f"{done.frames:,} frames in {done.shards_written + done.shards_skipped:,} shards under {output} "
-        f"({done.shards_written:,} written now, {len(done.left_out):,} images left out)"
+        f"{counted(done.frames, 'frame')} in {counted(done.shards_written + done.shards_skipped, 'shard')} "
+        f"under {output} ({done.shards_written:,} written now, {counted(len(done.left_out), 'image')} left "
+        "out)"
     )
     for path, reason in done.left_out[:_NAMED]:
         typer.echo(f"left out: {path}: {reason}")
@@ -86,13 +88,15 @@ def _say_packed(done: PackSummary, output: str) -> None:
 
 def _say_cut(done: CutSummary, output: str) -> None:
     typer.echo(
-        f"{done.frames:,} frames of {done.videos_cut + done.videos_skipped:,} videos in {done.tars:,} shards "
-        f"under {output} ({done.videos_cut:,} videos cut now, {len(done.broken):,} broken)"
+        f"{counted(done.frames, 'frame')} of {counted(done.videos_cut + done.videos_skipped, 'video')} in "
+        f"{counted(done.tars, 'shard')} under {output} ({counted(done.videos_cut, 'video')} cut now, "
+        f"{len(done.broken):,} broken)"
     )
     if done.without_camera or done.without_time:
         typer.echo(
-            f"{done.without_camera:,} videos name no camera, and {done.without_time:,} no start time, "
-            "neither by tags nor by input.key_pattern; if their paths do, set it and run the command again"
+            f"{counted(done.without_camera, 'video')} without a camera and {done.without_time:,} without a "
+            "start time, by their tags and input.key_pattern; if their paths name them, set "
+            "input.key_pattern and run the command again"
         )
     for path, reason in done.broken[:_NAMED]:
         typer.echo(f"broken: {path}: {reason}")

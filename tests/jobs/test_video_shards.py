@@ -300,7 +300,7 @@ def test_the_command_says_what_it_cut_and_ends_with_1_if_a_video_is_broken(
     said, progress = capsys.readouterr()
     assert progress.splitlines() == ["till/20240501_100000.mp4: 3 frames", "till/other.mkv: 2 frames"]
     assert f"5 frames of 2 videos in 2 shards under {tmp_path / 'out'} (2 videos cut now, 0 broken)" in said
-    assert "1 videos name no camera, and 1 no start time" in said
+    assert "1 video without a camera and 1 without a start time" in said
     (archive / "b.mp4").write_bytes(b"no video")
     pattern = ["--set", f"input.key_pattern={PATTERN}"]
     assert run_in_process(monkeypatch, *arguments, *pattern) == 1
