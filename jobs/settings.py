@@ -242,7 +242,7 @@ def load_settings(
     try:
         return LoadedSettings(Settings.model_validate(merged), sources, frozenset(given))
     except ValidationError as error:
-        raise ConfigError(_explain(error, sources)) from None
+        raise ConfigError(_explain(error, sources, given)) from None
 
 
 def _layers(
@@ -350,12 +350,12 @@ def _merge(
             _merge(base[key], value, sources, source, f"{path}.")
 
 
-def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
+def _explain(error: ValidationError, sources: Mapping[str, str], given: Mapping[str, str]) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_context=False):
         location = [str(part) for part in problem["loc"]]
         path = ".".join(location)
-        source = _source_of(location, sources)
+        source = _source_of(location, sources, given)
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = "unknown key" + _suggestion(location)
@@ -366,7 +366,11 @@ def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _source_of(location: Sequence[str], sources: Mapping[str, str]) -> str:
+def _source_of(location: Sequence[str], sources: Mapping[str, str], given: Mapping[str, str]) -> str:
+    """Return the source of a key. If a whole section is wrong, that is what was set in it."""
+    within = [source for key, source in given.items() if key.startswith(f"{'.'.join(location)}.")]
+    if within:
+        return ", ".join(dict.fromkeys(within))
     for length in range(len(location), 0, -1):
         found = sources.get(".".join(location[:length]))
         if found:

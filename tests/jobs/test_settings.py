@@ -172,3 +172,10 @@ def test_a_credential_in_the_runtime_environment_is_refused_without_its_value(na
     assert "canary" not in message
     fine = load_settings(overrides=["ray.runtime_env={env_vars: {TOKENIZERS_PARALLELISM: 'true'}}"])
     assert fine.settings.ray.runtime_env == {"env_vars": {"TOKENIZERS_PARALLELISM": "true"}}
+
+
+def test_what_is_wrong_with_a_whole_section_names_what_was_set_in_it():
+    with pytest.raises(ConfigError) as wrong:
+        load_settings((), ["smolvlm.engine=server", "smolvlm.batch_size=4"])
+    said = str(wrong.value)
+    assert said.startswith("--set smolvlm.engine, --set smolvlm.batch_size: smolvlm: server.base_url must be")
