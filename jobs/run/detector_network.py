@@ -151,8 +151,8 @@ def _try(
     if insists and not choice.taken:
         objections = "; ".join(choice.agreement.objections())
         raise ConfigError(
-            f"detector.precision: int8 does not agree with float32: {objections} ({choice.comparison()}); "
-            "use auto, which takes another precision"
+            f"detector.precision: int8 can't take the place of float32: {objections} ({choice.comparison()})"
+            "; use auto, which takes another precision"
         )
     if choice.taken:
         for suffix, content in zip(("xml", "bin"), tried.files, strict=True):

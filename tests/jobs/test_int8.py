@@ -102,7 +102,7 @@ def test_a_network_that_was_quantised_badly_is_refused(scenes, cache, tmp_path):
         done = job.shopframe(*arguments, environment=variables)
     assert proxy.asked == [], "nncf and OpenVINO tell others that they are used"
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "detector.precision: int8 does not agree with float32: finds" in done.stderr
+    assert "detector.precision: int8 can't take the place of float32: finds" in done.stderr
     assert "of the persons (at least 93%)" in done.stderr
     assert "of the 31 persons of float32" in done.stderr
     assert not (output / "models").exists()
