@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake import Schema
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -22,13 +20,14 @@ from actors.corrections.decision_log import read_decisions
 from actors.corrections.settings import ConsensusSettings
 from actors.errors import PreconditionError, StoreError
 from actors.fingerprint import fingerprint_of
-from actors.records import SCHEMA_VERSION
 from actors.storage import layout
-from actors.storage.commit_record import CommitRecord
+from actors.storage.commit_record import CommitRecord, read_record
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import list_records, read_some_records
 from actors.storage.snapshot_table import NewFile, Snapshot, SnapshotTable, check_supported
+from jobs.run.consolidated_file import UNREADABLE, FileWriter, ShardEntry, UnchangedRows, columns_of_file
+from jobs.run.consolidated_groups import Dependencies, ShardGroup, shard_groups, with_decisions
 from jobs.run.consolidated_rows import (
     FRAME_COLUMNS,
     AnswerColumns,
@@ -41,13 +40,10 @@ from jobs.run.consolidated_rows import (
 )
 from jobs.run.words import counted
 
-_SHARDS_PER_FILE = 64
-_ROW_GROUP_ROWS = 20_000
-"""Rows from which a row group is written. It holds whole shards, and small shards share one."""
+_EXPECTED_FROM = 64
+"""Number of changed shards from which the columns of all are expected."""
 _ATTEMPTS = 10
 _WARNINGS = 5
-_COLUMNS_KEY = b"shopframe.answer_columns"
-_ATTEMPTS_KEY = b"shopframe.attempts"
 _DAMAGE = (FileNotFoundError, pa.ArrowInvalid)
 
 Read = Callable[[CommitRecord], ShardRows]
@@ -65,7 +61,7 @@ class Consolidated:
         written: Files that were written now.
         incomplete: Maps a shard whose rows are left out to the reason: an object of its record is missing or
             damaged.
-        lost: Decisions in the files that were written now that find no person, by shard.
+        lost: Decisions that find no person, by shard, of the shards whose rows were made now.
     """
 
     shards: int = 0
@@ -85,14 +81,6 @@ class Consolidated:
             "again with shopframe annotate --force"
             for shard_id, reason in itertools.islice(self.incomplete.items(), _WARNINGS)
         ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """The shards of one file. The digest changes when one of their records does."""
-
-    digest: str
-    shard_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,75 +151,66 @@ def _consolidate(
     # records or decisions then makes a version that this one doesn't know, so this one can't replace it.
     of_frames, of_persons = [table.read() for table in tables]
     final = FinalValues(attributes, consensus.precedence, read_decisions(store))
-    groups = list(_groups(list_records(store)))
-    done = Consolidated(shards=sum(len(group.shard_ids) for group in groups))
-    frames = _Update(store, tables[0], of_frames, groups, done)
+    groups = list(shard_groups(list_records(store)))
+    done = Consolidated(shards=sum(len(group.records) for group in groups))
+    frames = _Update(store, tables[0], of_frames, groups, done, Dependencies())
     frames.write(FRAME_COLUMNS, lambda record: frame_rows(store, record))
     done.frames = frames.finish(keep_versions_days)
-    decided = [_with_decisions(group, final) for group in groups]
-    persons = _Update(store, tables[1], of_persons, decided, done)
+    decided = [with_decisions(group, final) for group in groups]
+    persons = _Update(store, tables[1], of_persons, decided, done, Dependencies.of_persons(final))
     persons.write_persons(final)
     done.persons = persons.finish(keep_versions_days)
     return done
 
 
-def _with_decisions(group: _Group, final: FinalValues) -> _Group:
-    """Return a group whose digest also changes with the decisions about its persons and the precedence."""
-    decisions = [d.decision_id for shard_id in group.shard_ids for d in final.decisions.get(shard_id, ())]
-    content = " ".join([group.digest, *final.precedence, *sorted(decisions)])
-    return replace(group, digest=hashlib.sha256(content.encode()).hexdigest()[:16])
+class _InOrder:
+    """Finds shards in a stream of them, in the order of the stream."""
 
+    def __init__(self, shards: Iterator[_Shard]) -> None:
+        self._shards = shards
+        self._next = next(shards, None)
 
-def starts_file(shard_id: str) -> bool:
-    """Return whether a file begins with this shard wherever it is in the listing: about one in 64 does."""
-    return int.from_bytes(hashlib.sha256(shard_id.encode()).digest()[:4]) % _SHARDS_PER_FILE == 0
-
-
-def _groups(records: Iterable[tuple[str, str]]) -> Iterator[_Group]:
-    group: list[tuple[str, str]] = []
-    for shard_id, etag in records:
-        if group and (starts_file(shard_id) or len(group) == 4 * _SHARDS_PER_FILE):
-            yield _group(group)
-            group = []
-        group.append((shard_id, etag))
-    if group:
-        yield _group(group)
-
-
-def _group(records: Sequence[tuple[str, str]]) -> _Group:
-    content = "\n".join([f"{SCHEMA_VERSION}", *(f"{shard_id} {etag}" for shard_id, etag in records)])
-    digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-    return _Group(digest, tuple(shard_id for shard_id, _ in records))
-
-
-def _write_row_group(writer: pq.ParquetWriter, waiting: list[pa.Table]) -> None:
-    """Write the waiting tables as one row group, and clear the list."""
-    if waiting:
-        table = pa.concat_tables(waiting)
-        writer.write_table(table, row_group_size=table.num_rows)
-        waiting.clear()
+    def find(self, shard_id: str) -> _Shard | None:
+        """Return a shard, or None if the stream doesn't have it. It must be asked for every shard it has."""
+        found = self._next
+        if found is None or found.shard_id != shard_id:
+            return None
+        self._next = next(self._shards, None)
+        return found
 
 
 class _Update:
-    """One table's way to the newest version."""
+    """One table's way to the newest version.
+
+    Args:
+        store: The output.
+        table: The table.
+        snapshot: Its version.
+        groups: The shards of each file.
+        done: Is told what was written.
+        depends: What the rows follow from beside the records.
+    """
 
     def __init__(
         self,
         store: ObjectStore,
         table: SnapshotTable,
         snapshot: Snapshot,
-        groups: Sequence[_Group],
+        groups: Sequence[ShardGroup],
         done: Consolidated,
+        depends: Dependencies,
     ) -> None:
         self._store = store
         self._table = table
         self._snapshot = snapshot
         self._groups = groups
         self._done = done
+        self._depends = depends
         self._rows = 0
         present = snapshot.files
         self._changed = [group for group in groups if group.digest not in present]
         self._kept = {group.digest: present[group.digest] for group in groups if group.digest in present}
+        self._replaced = sorted(set(present.values()) - set(self._kept.values()))
 
     def write_persons(self, final: FinalValues) -> None:
         """Write the persons, with the union of the columns of all annotations tables.
@@ -270,12 +249,24 @@ class _Update:
         unchanged = not self._changed and self._snapshot.rows.keys() == set(self._kept.values())
         return unchanged and self._snapshot.made_for == made_for
 
+    @cached_property
+    def _unchanged(self) -> UnchangedRows:
+        replaced = map(self._table.path_of, self._replaced if self._changed else ())
+        return UnchangedRows(self._store, replaced, self._depends.made_with)
+
+    def _entry(self, shard_id: str, etag: str) -> ShardEntry | None:
+        return self._unchanged.entry(shard_id, self._depends.made_of(shard_id, etag))
+
     def _expected_columns(self) -> AnswerColumns:
         known = AnswerColumns()
-        shard_ids = [shard_id for group in self._changed[:1] for shard_id in group.shard_ids]
-        for found in map_ahead(
-            self._columns_of, read_some_records(self._store, shard_ids, self._done.shards)
-        ):
+        to_read: list[str] = []
+        for group in self._changed:
+            entries = {shard_id: self._entry(shard_id, etag) for shard_id, etag in group.records}
+            for entry in {entry.columns: entry for entry in entries.values() if entry is not None}.values():
+                known.update(entry.answers())
+            if len(to_read) < _EXPECTED_FROM:
+                to_read += [shard_id for shard_id, entry in entries.items() if entry is None]
+        for found in map_ahead(self._columns_of, read_some_records(self._store, to_read, self._done.shards)):
             known.update(found)
         return known
 
@@ -288,7 +279,8 @@ class _Update:
             return known
         union = AnswerColumns()
         union.update(known)
-        for content in map_ahead(self._columns_of_file, self._kept.values()):
+        kept = map(self._table.path_of, self._kept.values())
+        for content in map_ahead(partial(columns_of_file, self._store), kept):
             union.update(content)
         return union
 
@@ -324,22 +316,36 @@ class _Update:
             found = None
         return AnswerColumns() if found is None else found[1]
 
-    def _columns_of_file(self, name: str) -> AnswerColumns:
-        with self._store.open(self._table.path_of(name)) as stream:
-            content = pq.read_metadata(stream).metadata[_COLUMNS_KEY]
-        return AnswerColumns.from_json(json.loads(content))
-
     def _files(
-        self, groups: Sequence[_Group], columns: pa.Schema, read: Read, answers: AnswerColumns
+        self, groups: Sequence[ShardGroup], columns: pa.Schema, read: Read, answers: AnswerColumns
     ) -> Iterator[NewFile]:
         """Write the files of some groups, and add the columns of their annotations tables to `answers`."""
-        group_of = {shard_id: group for group in groups for shard_id in group.shard_ids}
-        records = read_some_records(self._store, list(group_of), self._done.shards, keep_index=True)
-        shards = map_ahead(lambda record: self._shard(record, read), records)
+        entries = {
+            shard_id: entry if (entry := self._entry(shard_id, etag)) and entry.schema == columns else None
+            for group in groups
+            for shard_id, etag in group.records
+        }
+        to_read = [shard_id for shard_id, entry in entries.items() if entry is None]
+        records = read_some_records(self._store, to_read, self._done.shards, keep_index=True)
+        shards = _InOrder(map_ahead(lambda record: self._shard(record, read), records))
         with tempfile.TemporaryDirectory(prefix="shopframe-consolidated-") as folder:
             path = Path(folder, "rows.parquet")
-            for group, members in itertools.groupby(shards, key=lambda shard: group_of[shard.shard_id]):
-                yield self._file(group, members, columns, path, answers)
+            for group in groups:
+                members = (
+                    shards.find(shard_id) if entry is None else self._unchanged_shard(entry, read)
+                    for shard_id, entry in ((shard_id, entries[shard_id]) for shard_id in group.shard_ids)
+                )
+                found = (member for member in members if member is not None)
+                first = next(found, None)
+                if first is not None:
+                    yield self._file(group, itertools.chain([first], found), columns, path, answers)
+
+    def _unchanged_shard(self, entry: ShardEntry, read: Read) -> _Shard | None:
+        try:
+            return _Shard(entry.shard_id, entry.attempt_id, self._unchanged.read(entry))
+        except UNREADABLE:
+            found = read_record(self._store, entry.shard_id)
+            return None if found is None else self._shard(found[0], read)
 
     def _shard(self, record: CommitRecord, read: Read) -> _Shard:
         try:
@@ -353,18 +359,14 @@ class _Update:
 
     def _file(
         self,
-        group: _Group,
+        group: ShardGroup,
         shards: Iterator[_Shard],
         columns: pa.Schema,
         path: Path,
         answers: AnswerColumns,
     ) -> NewFile:
-        digest, rows = group.digest, 0
-        attempts: dict[str, str] = {}
-        with_rows: list[str] = []
-        waiting: list[pa.Table] = []
-        known = AnswerColumns()
-        with pq.ParquetWriter(path, columns, compression="zstd") as writer:
+        digest, etags = group.digest, dict(group.records)
+        with FileWriter(path, columns, self._depends.made_with) as file:
             for shard in shards:
                 if shard.damage is not None:
                     self._done.incomplete[shard.shard_id] = shard.damage
@@ -372,26 +374,11 @@ class _Update:
                     digest = hashlib.sha256(f"{digest} without {shard.shard_id}".encode()).hexdigest()[:16]
                 if shard.found is None:
                     continue
-                attempts[shard.shard_id] = shard.attempt_id
                 if shard.found.lost:
                     self._done.lost[shard.shard_id] = shard.found.lost
-                known.update(shard.found.answers)
-                if shard.found.rows.num_rows:
-                    waiting.append(shard.found.rows)
-                    rows += shard.found.rows.num_rows
-                    with_rows.append(shard.shard_id)
-                if sum(table.num_rows for table in waiting) >= _ROW_GROUP_ROWS:
-                    _write_row_group(writer, waiting)
-            _write_row_group(writer, waiting)
-            writer.add_key_value_metadata(
-                {
-                    b"schema_version": SCHEMA_VERSION.encode(),
-                    _ATTEMPTS_KEY: json.dumps(attempts).encode(),
-                    _COLUMNS_KEY: json.dumps(known.as_json()).encode(),
-                }
-            )
-        answers.update(known)
+                made_of = self._depends.made_of(shard.shard_id, etags[shard.shard_id])
+                file.add(shard.shard_id, shard.attempt_id, made_of, shard.found)
+        answers.update(file.columns)
         name = layout.snapshot_file(group.shard_ids[0], digest, self._snapshot.version)
         self._store.upload(self._table.path_of(name), path)
-        shard_ids = (min(with_rows), max(with_rows)) if with_rows else None
-        return NewFile(name, path.stat().st_size, rows, shard_ids)
+        return NewFile(name, path.stat().st_size, file.rows, file.shard_ids)

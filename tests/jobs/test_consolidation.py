@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from actors.corrections.decision import Decision
 from actors.corrections.decision_log import append
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
+from jobs.run import consolidated_file
 from jobs.run.verification import check_snapshot
 from jobs.settings import Settings
 from tests.support import job
@@ -102,6 +104,43 @@ def test_a_correction_rewrites_one_file_of_the_persons_and_another_precedence_al
     machines = Settings.model_validate({"consensus": {"precedence": ["smolvlm"]}})
     assert consolidate(store, of=machines).written == 2
     assert [row["gender"] for row in globbed(store)] == ["male", "male"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_taken_from_a_replaced_file_are_those_that_the_shard_has(store, tmp_path, monkeypatch, seed):
+    monkeypatch.setattr(consolidated_file, "_ROW_GROUP_ROWS", 5)
+    rng = random.Random(seed)
+    names = [f"{first}x{n:02d}" for first in FIRST for n in range(12)] + FIRST
+    write_output(store, {name: {"f": [person()] * rng.randrange(4)} for name in names})
+    for _ in range(4):
+        consolidate(store)
+        for name in rng.sample(names, 3):
+            write_output(store, {name: {"f": [person(gender="female")] * rng.randrange(4)}})
+        append(store, [female(name) for name in rng.sample(names, 2)])
+        for name in rng.sample(names, 2):
+            Path(store.root, layout.commit_path(name)).unlink(missing_ok=True)
+    consolidate(store)
+    afresh = ObjectStore(str(tmp_path / "afresh"))
+    shutil.copytree(store.root, afresh.root)
+    for table in TABLES:
+        shutil.rmtree(Path(afresh.root, table))
+    consolidate(afresh)
+    for table in TABLES:
+        assert globbed(store, table) == globbed(afresh, table)
+        assert snapshot(store, table) == snapshot(afresh, table)
+
+
+def test_a_replaced_file_that_is_damaged_is_not_read(store):
+    names = [f"{FIRST[0]}x{n}" for n in range(5)]
+    write_output(store, {name: one() for name in names})
+    consolidate(store)
+    for folder in TABLES:
+        (path,) = Path(store.root, folder).glob("*.parquet")
+        content = path.read_bytes()
+        path.write_bytes(content[:4] + bytes(len(content) // 2) + content[4 + len(content) // 2 :])
+    write_output(store, {names[2]: one(gender="female")})
+    assert consolidate(store).incomplete == {}
+    assert persons_of(store) == dict.fromkeys(names, 1)
 
 
 def test_the_rows_of_new_removed_and_failed_shards_come_and_go(store):

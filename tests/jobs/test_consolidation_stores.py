@@ -24,6 +24,7 @@ from tests.support.consolidating import (
     consolidate_all_at_once,
     globbed,
     in_order,
+    one,
     persons_of,
     shards,
     snapshot,
@@ -126,3 +127,15 @@ def test_each_table_of_a_shard_is_read_with_one_request(bucket, s3):
     # The record and the answers for the columns, then the record and the frames for both tables, the persons
     # and the answers.
     assert 0 < asked[1]["GET"] - asked[0]["GET"] <= (2 + 4 + 1 + 1) * 20
+
+
+def test_of_a_changed_file_only_the_changed_shard_is_read_again(bucket, s3):
+    few, many = [f"{FIRST[0]}x{n:02d}" for n in range(10)], [f"{FIRST[0]}x{n:02d}" for n in range(40)]
+    asked = []
+    for names in (few, many):
+        output = ObjectStore(f"{bucket}/{len(names)}")
+        write_output(output, shards(names))
+        consolidate(output)
+        write_output(output, {names[3]: one(gender="female")})
+        asked.append(_requests_of(s3, lambda output=output: consolidate(output)))
+    assert asked[0]["GET"] == asked[1]["GET"]

@@ -11,7 +11,8 @@ from deltalake import DeltaTable
 
 from actors.attributes import AttributeSchema
 from actors.storage.object_store import ObjectStore
-from jobs.run.consolidation import Consolidated, consolidate_output, starts_file
+from jobs.run.consolidated_groups import starts_file
+from jobs.run.consolidation import Consolidated, consolidate_output
 from jobs.settings import Settings
 from tests.support import job
 from tests.support.committed import Found, said
