@@ -37,6 +37,16 @@ class Purpose(StrEnum):
     AUDIT = "audit"
 
 
+class Queue(StrEnum):
+    """The page's queue from which persons are taken."""
+
+    ALL = "all"
+    LEAST_CERTAIN = "least_certain"
+    DISAGREEING = "disagreeing"
+    VIOLATIONS = "violations"
+    RARE = "rare"
+
+
 def review(
     action: Annotated[
         Action,
@@ -67,6 +77,13 @@ def review(
         Purpose,
         typer.Option("--purpose", help="export: need takes the first persons, audit draws them at random."),
     ] = Purpose.NEED,
+    queue: Annotated[
+        Queue,
+        typer.Option(
+            "--queue",
+            help="export: a queue of the page, such as disagreeing: only its persons, in its order.",
+        ),
+    ] = Queue.ALL,
     frames_at: Annotated[
         str | None,
         typer.Option("--frames-at", help="export: URL of the frames, if the tool does not find the folder."),
@@ -82,7 +99,7 @@ def review(
     read_run(store)
     if action is Action.EXPORT:
         folder = _folder("--to", to, store)
-        raise typer.Exit(_export(store, folder, kind, select or [], limit, purpose, frames_at))
+        raise typer.Exit(_export(store, folder, kind, select or [], limit, purpose, queue, frames_at))
     if action is Action.IMPORT:
         folder = _folder("--from", source, store)
         raise typer.Exit(_import(store, folder, _named(reviewer)))
@@ -114,13 +131,17 @@ def _export(
     conditions: list[str],
     limit: int | None,
     purpose: Purpose,
+    queue: Queue,
     frames_at: str | None,
 ) -> int:
+    from actors.errors import ConfigError
     from jobs.exchange.exporting import export_persons
     from jobs.exchange.tools import TOOLS
     from jobs.run.words import counted
 
-    done = export_persons(store, folder, kind.value, conditions, limit, purpose.value, frames_at)
+    if purpose is Purpose.AUDIT and queue is not Queue.ALL:
+        raise ConfigError("--queue: leave it out with --purpose audit, which draws among all persons")
+    done = export_persons(store, folder, kind.value, conditions, limit, purpose.value, frames_at, queue.value)
     persons = sum(len(frame.persons) for frame in done.exported.frames)
     drawn = "drawn at random" if purpose is Purpose.AUDIT else "chosen"
     typer.echo(

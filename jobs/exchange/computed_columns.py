@@ -10,6 +10,7 @@ from actors.attribute import AttributeValue
 from actors.attributes import AttributeSchema
 from actors.corrections.final_values import SOURCE
 from jobs.exchange.person_queries import (
+    BROKEN_UNSEEN,
     DISAGREES,
     PersonQueries,
     attributes_of_rule,
@@ -32,8 +33,8 @@ def with_computed_columns(
 ) -> duckdb.DuckDBPyRelation:
     """Return persons with more columns, which the page has too.
 
-    These are `certainty`, `disagreement`, `rarity`, `decided`, `rule`, `hour` and `day` in UTC, and
-    `<attribute>_disagrees`. A column of the persons comes before a computed one of the same name.
+    These are `certainty`, `disagreement`, `rarity`, `decided`, `rule`, `broken_unseen`, `hour` and `day` in
+    UTC, and `<attribute>_disagrees`. A column of the persons comes before a computed one of the same name.
 
     Args:
         database: The database of the relation. It is given a copy of the persons, so this works once.
@@ -53,7 +54,7 @@ def with_computed_columns(
         for number, rule in enumerate(known.rules)
     ]
     columns = {
-        **{name: f"c.{name}" for name in ("certainty", "disagreement", "rarity", "decided")},
+        **{name: f"c.{name}" for name in ("certainty", "disagreement", "rarity", "decided", BROKEN_UNSEEN)},
         **{f"{a.name}_{DISAGREES}": f"c.{quoted(f'{a.name}_{DISAGREES}')}" for a in known},
         RULE: f"list_filter([{', '.join(broken)}]::VARCHAR[], lambda one: one IS NOT NULL)",
         "hour": "hour(c.captured_at)",

@@ -23,6 +23,7 @@ from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_some_records
 from jobs.exchange.exported import EXPORTED, FRAMES, Exported, ExportedFrame, ExportedPerson
 from jobs.exchange.frame_files import FrameFile, write_frames
+from jobs.exchange.queues import QueueName
 from jobs.exchange.selection import Purpose, Selection, select_persons
 from jobs.exchange.tools import TOOLS
 from jobs.run.run_record import read_run
@@ -55,6 +56,7 @@ def export_persons(
     limit: int | None,
     purpose: Purpose,
     frames_at: str | None,
+    queue: QueueName = "all",
 ) -> Export:
     """Write the tool's files, the frames, and what was exported into a folder.
 
@@ -66,6 +68,7 @@ def export_persons(
         limit: Maximum number of persons, or None.
         purpose: How persons are chosen.
         frames_at: URL under which the tool finds the frames, by default the folder beside the projects.
+        queue: The page's queue from which persons are taken, in its order.
 
     Raises:
         ConfigError: A condition is wrong, or the output has no consolidated table.
@@ -73,7 +76,7 @@ def export_persons(
     """
     run = read_run(store)
     schema = AttributeSchema(run.section("schema", SchemaSettings))
-    selection = select_persons(store, schema, conditions, limit, purpose)
+    selection = select_persons(store, schema, conditions, limit, purpose, queue)
     frames: defaultdict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
     for row in selection.rows:
         frames[row["shard_id"]].setdefault(row["frame_key"], []).append(row)
@@ -88,11 +91,11 @@ def export_persons(
         FRAMES,
     )
     missed = _missed(store, frames)
+    in_order = dict.fromkeys((row["shard_id"], row["frame_key"]) for row in selection.rows)
     listed = [
         _frame(rows, missed.get((shard_id, key), ()), selection, purpose, records[shard_id], schema, written)
-        for shard_id, keys in frames.items()
-        for key, rows in keys.items()
-        if (written := files.written.get((shard_id, key))) is not None
+        for shard_id, key in in_order
+        if (rows := frames[shard_id][key]) and (written := files.written.get((shard_id, key))) is not None
     ]
     exported = Exported(format=tool, output=store.uri, attributes=schema.to_json(), frames=tuple(listed))
     digests = {}

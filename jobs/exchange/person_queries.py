@@ -13,6 +13,8 @@ from actors.corrections.settings import AGREEMENT, HUMAN
 
 DISAGREES = "disagrees"
 KEPT = "kept"
+BROKEN_UNSEEN = "broken_unseen"
+"""The rules that a person's values break and of whose attributes nobody has decided all, as bits."""
 
 Shares = Mapping[str, Mapping[AttributeValue, float]]
 """The share of each value among all persons, by attribute."""
@@ -95,7 +97,7 @@ class PersonQueries:
         return (
             f"SELECT p.*, {self._certainty()} AS certainty, {self._disagreement()} AS disagreement, "
             f"{self._rarity(shares)} AS rarity, {self._is_decided()} AS decided, "
-            f"({broken})::INTEGER AS broken, ({unseen or '0'})::INTEGER AS broken_unseen "
+            f"({broken})::INTEGER AS broken, ({unseen or '0'})::INTEGER AS {BROKEN_UNSEEN} "
             f"FROM ({plain}) AS p {joins}"
         )
 

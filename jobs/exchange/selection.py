@@ -20,6 +20,7 @@ from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.snapshot_table import SnapshotTable
 from jobs.exchange.computed_columns import RULE, with_computed_columns
+from jobs.exchange.queues import QUEUES, QueueName
 
 Purpose = Literal["need", "audit"]
 
@@ -41,7 +42,8 @@ class Selection:
     """Persons in their frames.
 
     Attributes:
-        rows: The consolidated rows of all persons in the frames of the chosen ones, frame by frame.
+        rows: The consolidated rows of all persons in the frames of the chosen ones, frame by frame. The
+            frames are in the order of the chosen ones.
         chosen: Keys of the chosen persons: shard, frame and number.
         available: Number of persons that fit the conditions.
     """
@@ -57,6 +59,7 @@ def select_persons(
     conditions: Sequence[str],
     limit: int | None,
     purpose: Purpose,
+    queue: QueueName = "all",
 ) -> Selection:
     """Choose persons, and return all persons of their frames, so that a reviewer sees each frame whole.
 
@@ -68,6 +71,7 @@ def select_persons(
             `null` stands for no value.
         limit: Maximum number of persons; None for all.
         purpose: `need` takes the first persons, `audit` draws them at random, each with the same probability.
+        queue: The page's queue that persons have to be in, and in whose order the first ones are taken.
 
     Raises:
         ConfigError: A condition is wrong, nobody fits, or the output has no consolidated table.
@@ -76,12 +80,15 @@ def select_persons(
     with duckdb.connect() as database, condition_errors():
         everybody = database.from_arrow(source)
         persons = everybody.filter(duckdb.ColumnExpression("is_person"))
-        fitting = fitting_persons(database, everybody, conditions, schema)
-        fitting = fitting.filter(duckdb.ColumnExpression("is_person"))
-        keys: pa.Table = fitting.select(*_KEYS).order(_ORDER).to_arrow_table()
+        order = QUEUES[queue]
+        fitting = fitting_persons(database, everybody, conditions, schema, computed=queue != "all")
+        fitting = fitting.filter(duckdb.ColumnExpression("is_person")).filter(order.condition)
+        keys: pa.Table = fitting.order(order.ordered(_ORDER)).select(*_KEYS).to_arrow_table()
         available = keys.num_rows
         if not available:
             asked = f"--select {', '.join(conditions)}" if conditions else f"--output {store.uri}"
+            if queue != "all":
+                asked += f" --queue {queue}"
             raise ConfigError(f"{asked}: there is no such person, so nothing was exported; select others")
         if limit is not None and limit < available:
             keys = keys.take(_positions(available, limit, purpose))
@@ -89,8 +96,11 @@ def select_persons(
         rows: pa.Table = (
             persons.join(frames, "shard_id, frame_key", how="semi").order(_ORDER).to_arrow_table()
         )
-    chosen = frozenset(tuple(row.values()) for row in keys.to_pylist())
-    return Selection(rows.to_pylist(), chosen, available)
+    chosen = [tuple(row.values()) for row in keys.to_pylist()]
+    # A frame comes where the first of its chosen persons does.
+    place = {key[:2]: number for number, key in reversed(list(enumerate(chosen)))}
+    in_order = sorted(rows.to_pylist(), key=lambda row: place[row["shard_id"], row["frame_key"]])
+    return Selection(in_order, frozenset(chosen), available)
 
 
 def consolidated(store: ObjectStore, folder: str = layout.CONSOLIDATED) -> ds.Dataset:
@@ -111,6 +121,8 @@ def fitting_persons(
     persons: duckdb.DuckDBPyRelation,
     conditions: Sequence[str],
     schema: AttributeSchema,
+    *,
+    computed: bool = False,
 ) -> duckdb.DuckDBPyRelation:
     """Return the persons for whom all conditions hold.
 
@@ -119,12 +131,13 @@ def fitting_persons(
         persons: Consolidated rows.
         conditions: Conditions on their columns, or on those of `with_computed_columns`.
         schema: The attributes of the last run.
+        computed: Whether the columns of `with_computed_columns` are wanted even if no condition names one.
 
     Raises:
         ConfigError: A condition is no condition, or names no column.
     """
     names = [match[1] for condition in conditions if (match := _CONDITION.fullmatch(condition))]
-    if not set(names) <= set(persons.columns):
+    if computed or not set(names) <= set(persons.columns):
         persons = with_computed_columns(database, persons, schema)
     for condition in conditions:
         persons = persons.filter(_expression(condition, persons))

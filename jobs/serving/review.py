@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.evaluation.proportion import Proportion
+from jobs.exchange.queues import QUEUES
 from jobs.serving.deciding import DecisionDesk
 from jobs.serving.person_table import PersonTable
-from jobs.serving.view import QUEUES, VERDICT, Conditions, View, Where
+from jobs.serving.view import VERDICT, Conditions, View, Where
 
 _SELECTIONS = 8
 """Selections that are kept, so that pages follow each other while decisions are made."""
@@ -116,7 +117,7 @@ class Review:
     def _select(self, view: View) -> Selection:
         where = self._where(view)
         if view.queue != "audit":
-            order = QUEUES[view.queue].order
+            order = QUEUES[view.queue].ordered("id")
             query = f"SELECT id FROM persons WHERE {where.text} ORDER BY {order}"
             return Selection(self._table.ids(query, where.parameters))
         # Ordered by a digest of their names, persons come in an order that is random and always the same.

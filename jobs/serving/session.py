@@ -18,6 +18,7 @@ from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.snapshot_table import SnapshotTable
 from jobs.exchange.person_queries import DISAGREES
+from jobs.exchange.queues import QUEUES
 from jobs.run.local_copies import copies_of
 from jobs.run.run_record import RunRecord, read_run
 from jobs.serving.charts import Charts, chart_columns
@@ -27,7 +28,7 @@ from jobs.serving.person_table import PersonTable
 from jobs.serving.picture_cache import PictureCache
 from jobs.serving.pictures import Pictures
 from jobs.serving.review import Review
-from jobs.serving.view import QUEUES, View
+from jobs.serving.view import View
 
 _ANSWER_PARTS = ("status", "reason", "reasoning", "model", "violations")
 

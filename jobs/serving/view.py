@@ -13,70 +13,10 @@ from actors.attributes import AttributeSchema
 from actors.corrections.final_values import CONFIDENCE, IS_PERSON, SOURCE
 from actors.errors import ConfigError
 from jobs.exchange.person_queries import DISAGREES, KEPT, quoted
-
-QueueName = Literal["all", "least_certain", "disagreeing", "violations", "rare", "audit"]
+from jobs.exchange.queues import QUEUES, QueueName
 
 VERDICT = "verdict"
 RULE = "rule"
-
-_UNCERTAIN = 0.5
-_RARE = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """An order in which persons are looked at.
-
-    Attributes:
-        title: Its name on the page.
-        meaning: What it holds.
-        condition: Condition in SQL on those who belong to it.
-        order: Their order in SQL.
-    """
-
-    title: str
-    meaning: str
-    condition: str
-    order: str
-
-
-QUEUES: dict[QueueName, Queue] = {
-    "all": Queue("Everyone", "All persons, frame by frame.", "true", "id"),
-    "least_certain": Queue(
-        "Least certain",
-        f"An attribute that nobody has decided is less than {_UNCERTAIN:.0%} of the way from a guess to "
-        "certain; the least certain come first.",
-        f"certainty < {_UNCERTAIN}",
-        "certainty, id",
-    ),
-    "disagreeing": Queue(
-        "Most disagreeing",
-        "The annotators disagree about an attribute that nobody has decided; the most and surest "
-        "disagreements come first.",
-        "disagreement > 0",
-        "disagreement DESC, id",
-    ),
-    "violations": Queue(
-        "Rule violations",
-        "The final values break a rule of the schema, and nobody has decided all of the values that it is "
-        "about.",
-        "broken_unseen <> 0",
-        "bit_count(broken_unseen) DESC, id",
-    ),
-    "rare": Queue(
-        "Rare values",
-        f"A value that nobody has decided is one of less than {_RARE:.0%} of all persons; the rarest come "
-        "first.",
-        f"rarity < {_RARE}",
-        "rarity, id",
-    ),
-    "audit": Queue(
-        "Random audit",
-        "Persons drawn at random, each with the same known probability, which decisions about them record.",
-        "true",
-        "",
-    ),
-}
 
 _SQL_OPERATORS = {"=": "=", "!=": "IS DISTINCT FROM", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _FIXED = {

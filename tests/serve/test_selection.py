@@ -59,3 +59,27 @@ def test_persons_in_dispute_are_exported(client: Client, output: Output, monkeyp
     assert run_in_process(monkeypatch, *command) == 0
     exported = json.loads((to / "exported.json").read_text())
     assert len(exported["frames"]) == len(client.ids("disagreeing")) == 3
+
+
+@pytest.mark.parametrize("queue", ["least_certain", "disagreeing", "violations", "rare"])
+def test_a_queue_is_exported_in_the_pages_order(
+    client: Client, output: Output, monkeypatch: pytest.MonkeyPatch, queue: str
+):
+    client.ask("decide", kind="value", ids=[4], attribute="gender", value="male")
+    output.consolidate()
+    client.ask("about")
+    shown = [output.rows("shard_id, frame_key, person_index")[number] for number in client.ids(queue)]
+    to = output.cache / "review"
+    command = ["review", "export", "--output", output.path, "--to", to, "--queue", queue, "--limit", 2]
+    assert run_in_process(monkeypatch, *command) == (0 if shown else 2)
+    if shown:
+        exported = json.loads((to / "exported.json").read_text())
+        frames = [(frame["shard_id"], frame["frame_key"]) for frame in exported["frames"]]
+        assert frames == list(dict.fromkeys(key[:2] for key in shown[:2]))
+
+
+def test_a_queue_is_not_audited(output: Output, monkeypatch: pytest.MonkeyPatch, capfd):
+    to = output.cache / "review"
+    command = ["review", "export", "--output", output.path, "--to", to, "--queue", "rare"]
+    assert run_in_process(monkeypatch, *command, "--purpose", "audit", "--limit", 3) == 2
+    assert "--queue: leave it out" in capfd.readouterr().err
