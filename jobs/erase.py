@@ -47,19 +47,20 @@ def erase(
     """Remove persons from everything that the output holds."""
     from actors.attributes import AttributeSchema
     from jobs.erasing.erasing import Eraser
-    from jobs.erasing.words import lines_of
-    from jobs.run.local_copies import delete_copies
+    from jobs.erasing.words import CACHED, commands_after, lines_of
+    from jobs.run.local_copies import count_copies, delete_copies
 
     selection = _selection({"person": person, "frame": frame, "camera": camera, "before": before})
     loaded = command.load_as_last_run(config, overrides, output)
     settings = loaded.settings
     eraser = Eraser(command.output_of(loaded), AttributeSchema(settings.attributes), settings.consensus)
     done = eraser.erase(selection) if yes else eraser.look(selection)
-    if yes:
-        done.counts["pictures and tables in the cache of shopframe serve"] = delete_copies(
-            eraser.store, cache.expanduser()
-        )
+    of_copies = delete_copies if yes else count_copies
+    done.counts[CACHED] = of_copies(eraser.store, cache.expanduser())
     typer.echo("\n".join(lines_of(done, erased=yes)))
+    if yes:
+        for line in commands_after(done, eraser.store.uri):
+            typer.echo(line)
 
 
 def _selection(given: dict[str, str | None]) -> Selection:

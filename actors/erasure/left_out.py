@@ -1,9 +1,9 @@
 """What an output remembers of erased persons, so that a later run leaves them out.
 
 It remembers no names. Each file or folder of the input has objects under its salted digest. A frame is the
-salted digest of its key, with the boxes of the persons that were erased, or with none if all persons of the
-frame were. The boxes are in clear, because a later detection finds a person in a slightly different box. All
-persons before a time are one time.
+salted digest of its key, with the boxes of the persons that were erased and the salted digests of their
+numbers, or with none if all persons of the frame were. The boxes are in clear, because a later detection
+finds a person in a slightly different box. All persons before a time are one time.
 """
 
 from __future__ import annotations
@@ -44,11 +44,18 @@ class LeftOut:
         salt: The salt of the digests.
         frames: Digests of frames with the boxes of the erased persons, or None for all persons.
         before: Persons of frames before this time are left out.
+        numbers: Digests of frame and number of the erased persons.
     """
 
     salt: bytes
     frames: Mapping[str, tuple[Box, ...] | None]
     before: datetime | None = None
+    numbers: frozenset[str] = frozenset()
+
+    def was_erased(self, frame_key: str, person_index: int) -> bool:
+        """Return whether a person was erased under this number, alone or with the whole frame."""
+        whole = self.frames.get(_digest(self.salt, frame_key), ()) is None
+        return whole or _digest(self.salt, f"{frame_key}/{person_index}") in self.numbers
 
     def concerns(self, frame_key: str, captured_at: datetime | None) -> bool:
         """Return whether anybody was erased from a frame, which is then not drawn any more."""
@@ -98,12 +105,14 @@ def read_left_out(store: ObjectStore, shard: Shard, retained_since: datetime | N
         # Nobody was ever erased from the output.
         return None if retained_since is None else LeftOut(b"", {}, retained_since)
     frames: dict[str, tuple[Box, ...] | None] = {}
+    numbers: set[str] = set()
     for info in store.list(layout.left_out_folder(_digest(salt, place_of(shard)))):
         try:
             for line in store.read(info.path).splitlines():
                 content = json.loads(line)
                 frame, bbox = content["frame"], content["bbox"]
                 known = frames.get(frame, ())
+                numbers.update(content.get("numbers", ()))
                 frames[frame] = None if bbox is None or known is None else (*known, as_box(bbox))
         except (ValueError, TypeError, KeyError) as error:
             raise OutputError(
@@ -111,16 +120,17 @@ def read_left_out(store: ObjectStore, shard: Shard, retained_since: datetime | N
                 "without it, erased persons come back"
             ) from error
     times = [retained_since, *(_time_of(info.path) for info in store.list(layout.ERASED_BEFORE))]
-    return LeftOut(salt, frames, max((time for time in times if time is not None), default=None))
+    before = max((time for time in times if time is not None), default=None)
+    return LeftOut(salt, frames, before, frozenset(numbers))
 
 
-def remember(store: ObjectStore, shard: Shard, frames: Mapping[str, Sequence[Box] | None]) -> None:
+def remember(store: ObjectStore, shard: Shard, frames: Mapping[str, Mapping[int, Box] | None]) -> None:
     """Remember who was erased from a shard. What is known already is not written again.
 
     Args:
         store: The output.
         shard: The shard.
-        frames: By frame key, the boxes of the erased persons, or None for all persons.
+        frames: By frame key, the numbers of the erased persons with their boxes, or None for all persons.
 
     Raises:
         OSError: The store can't be written.
@@ -129,13 +139,19 @@ def remember(store: ObjectStore, shard: Shard, frames: Mapping[str, Sequence[Box
     found = read_left_out(store, shard)
     known = {} if found is None else found.frames
     lines = []
-    for key, boxes in frames.items():
+    for key, persons in frames.items():
         digest = _digest(salt, key)
         before = known.get(digest, ())
         if before is None:
             continue
-        new = [None] if boxes is None else [box for box in boxes if box not in before]
-        lines += [json.dumps({"frame": digest, "bbox": box}) for box in new]
+        if persons is None:
+            lines.append(json.dumps({"frame": digest, "bbox": None}))
+            continue
+        lines += [
+            json.dumps({"frame": digest, "bbox": box, "numbers": [_digest(salt, f"{key}/{number}")]})
+            for number, box in persons.items()
+            if box not in before
+        ]
     if lines:
         path = layout.new_left_out(_digest(salt, place_of(shard)))
         store.create(path, "".join(f"{line}\n" for line in lines).encode())

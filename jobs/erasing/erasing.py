@@ -16,6 +16,7 @@ from importlib.metadata import version
 from actors.attributes import AttributeSchema
 from actors.commit.committed_shard import shard_from_record
 from actors.commit.preview_frames import previews_of
+from actors.corrections.decision import Box
 from actors.corrections.settings import ConsensusSettings
 from actors.erasure.left_out import read_left_out, remember, remember_before
 from actors.errors import ConfigError
@@ -46,7 +47,7 @@ class Erased:
         shards: Shards from which persons are removed.
         counts: Number of things by kind.
         without_time: Number of frames without a time, which no erasure by time reaches.
-        again: Whether nobody was left to erase, because an earlier erasure was about the same.
+        again: Whether an earlier erasure was about the same person.
     """
 
     shards: int = 0
@@ -146,9 +147,9 @@ class Eraser:
         if selection.frames_whole:
             remember(self.store, source, dict.fromkeys(sorted(shard.frames)))
             return
-        boxes: dict[str, list[tuple[float, float, float, float]]] = {}
+        boxes: dict[str, dict[int, Box]] = {}
         for person in shard.persons:
-            boxes.setdefault(person.frame_key, []).append(person.bbox)
+            boxes.setdefault(person.frame_key, {})[person.person_index] = person.bbox
         remember(self.store, source, boxes)
 
     def _expect_somebody(self, selection: Selection, done: Erased) -> None:
@@ -166,13 +167,14 @@ class Eraser:
         raise ConfigError(f"--{selection.kind}: no {what} {selection.name!r} in {self.store.uri}{hint}")
 
     def _was_erased(self, selection: Selection) -> bool:
-        """Return whether an earlier erasure was about the frame of a person."""
-        if selection.kind != "person":
+        """Return whether an earlier erasure was about a person."""
+        name, _, number = selection.name.rpartition("/")
+        if selection.kind != "person" or not number.isdecimal():
             return False
-        frame = Selection("frame", selection.name.rpartition("/")[0])
+        frame = Selection("frame", name)
         for shard in choose_named(self.store, frame):
             found = read_left_out(self.store, shard_from_record(shard.record))
-            if found is not None and any(found.concerns(key, None) for key in shard.frames):
+            if found is not None and any(found.was_erased(key, int(number)) for key in shard.frames):
                 return True
         return False
 

@@ -22,6 +22,8 @@ from actors.storage.object_store import ObjectStore
 from actors.storage.rewriting import rewrite
 from jobs.erasing.selection import ChosenShard
 
+EVALUATION_FILES = "files of evaluation/"
+REPORT_FILES = "files of the report"
 _BETWEEN_WORDS = re.compile(rb"[\s\"'\\,;:()\[\]{}]+")
 
 
@@ -53,8 +55,8 @@ def erase_traces(store: ObjectStore, chosen: Sequence[ChosenShard], apply: bool)
     if keys or digests:
         found["lines of logs"] = _erase_log_lines(store, keys | ids | digests, apply)
         # They name single persons that were wrong, and count persons that are gone.
-        found["files of evaluation/"] = _delete(store, _paths(store, layout.EVALUATION), apply)
-        found["files of the report"] = _delete(store, _report(store), apply)
+        found[EVALUATION_FILES] = _delete(store, _paths(store, layout.EVALUATION), apply)
+        found[REPORT_FILES] = _delete(store, _report(store), apply)
     return found
 
 

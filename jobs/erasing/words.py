@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jobs.erasing.erasing import Erased
+from jobs.erasing.traces import EVALUATION_FILES, REPORT_FILES
 from jobs.run.words import counted
 
 _TOTALS = ("persons", "frames")
+
+CACHED = "pictures and tables in the cache of shopframe serve"
+"""The kind of what `shopframe serve` keeps on this machine."""
 
 
 def lines_of(done: Erased, erased: bool) -> Iterator[str]:
@@ -20,12 +24,21 @@ def lines_of(done: Erased, erased: bool) -> Iterator[str]:
     yield f"{'erased' if erased else 'would erase'} {_all_of(done)}"
     yield from _kinds(done)
     if done.again:
-        yield "an earlier erasure was about this frame, and nobody is left of it to erase"
+        yield "an earlier erasure was about this person, and nothing is left of it to erase"
     if not erased:
         yield (
             "nothing was changed; the same command with --yes erases them, and deletes the earlier versions "
             "of the consolidated tables and everything that no commit record names"
         )
+
+
+def commands_after(done: Erased, output: str) -> Iterator[str]:
+    """Yield a line for each thing that was deleted whole and that a command makes again, with the command."""
+    if done.counts[REPORT_FILES]:
+        yield f"the report was deleted, as it shows persons; next: shopframe report --output {output}"
+    if done.counts[EVALUATION_FILES]:
+        remade = f"shopframe evaluate --output {output} --truth FILE"
+        yield f"the evaluation was deleted, as it names persons; next: {remade}"
 
 
 def retained(done: Erased, days: float, erased: bool) -> Iterator[str]:

@@ -14,14 +14,18 @@ def copies_of(store: ObjectStore, folder: Path) -> Path:
     return folder / hashlib.sha256(store.uri.encode()).hexdigest()[:16]
 
 
+def count_copies(store: ObjectStore, folder: Path) -> int:
+    """Return the number of files that are copies of an output."""
+    return sum(path.is_file() for path in copies_of(store, folder).rglob("*"))
+
+
 def delete_copies(store: ObjectStore, folder: Path) -> int:
     """Delete the copies of an output, and return the number of files.
 
     Raises:
         OSError: A file can't be deleted.
     """
-    copies = copies_of(store, folder)
-    count = sum(path.is_file() for path in copies.rglob("*"))
+    count, copies = count_copies(store, folder), copies_of(store, folder)
     if copies.exists():
         shutil.rmtree(copies)
     return count

@@ -179,10 +179,19 @@ def test_pictures_that_the_local_page_keeps_are_gone(output: Path, erase: Erase,
     for folder in (copies, others):
         (folder / "pictures").mkdir(parents=True)
         (folder / "pictures" / "picture").write_bytes(FIRST.crop)
-    said = erase(output, "--person", FIRST.person_id, "--yes", "--cache", tmp_path / "c")
+    named = ["--person", FIRST.person_id, "--cache", tmp_path / "c"]
+    found = "pictures and tables in the cache of shopframe serve          1"
+    assert found in erase(output, *named)
+    assert copies.exists()
+    assert found in erase(output, *named, "--yes")
     assert not copies.exists()
     assert others.exists()
-    assert "cache of shopframe serve" in said
+
+
+def test_what_was_deleted_whole_is_said_with_the_commands_that_make_it_again(output: Path, erase: Erase):
+    said = erase(output, "--person", FIRST.person_id, "--yes")
+    assert f"next: shopframe report --output {output}" in said
+    assert f"next: shopframe evaluate --output {output} --truth" in said
 
 
 def test_decisions_about_somebody_who_was_erased_meanwhile_are_left_out(output: Path, erase: Erase):
@@ -202,9 +211,16 @@ def test_a_person_keeps_its_number_and_a_correction_its_person(output: Path, era
 def test_erasing_again_finds_nobody_and_a_wrong_name_is_refused(output: Path, erase: Erase):
     erase(output, "--person", FIRST.person_id, "--yes")
     said = erase(output, "--person", FIRST.person_id, "--yes")
-    assert "an earlier erasure was about this frame" in said
+    assert "an earlier erasure was about this person" in said
     before = everything(output)
-    for options in (["--person", "a/f9/0"], ["--frame", "f9"], ["--camera", "roof"]):
+    of_frame = FIRST.person_id.rpartition("/")[0]
+    for options in (
+        ["--person", "a/f9/0"],
+        ["--person", f"{of_frame}/22"],
+        ["--person", of_frame],
+        ["--frame", "f9"],
+        ["--camera", "roof"],
+    ):
         said = erase(output, *options, "--yes", expect=2)
         assert options[1] in said
     assert "pass one of a/f2, b/f2" in erase(output, "--frame", "f2", expect=2)

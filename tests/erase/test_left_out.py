@@ -67,14 +67,14 @@ def test_nobody_is_left_out_of_an_output_without_erasures(store: ObjectStore):
 
 
 def test_a_person_is_left_out_whose_box_has_moved_a_little(store: ObjectStore):
-    remember(store, SHARD, {"f": [LEFT]})
+    remember(store, SHARD, {"f": {0: LEFT}})
     moved = (0.12, 0.1, 0.32, 0.85)
     assert staying(store, RIGHT, moved) == [("f", 0), ("g", 0), ("g", 1)]
     assert len(staying(store, RIGHT, moved, shard=OTHER)) == 4
 
 
 def test_the_same_detection_leaves_out_no_other_person_that_overlaps(store: ObjectStore):
-    remember(store, SHARD, {"f": [LEFT]})
+    remember(store, SHARD, {"f": {0: LEFT}})
     behind, before = (0.11, 0.1, 0.31, 0.9), (0.12, 0.1, 0.32, 0.9)
     assert staying(store, LEFT, behind) == [("f", 1), ("g", 0), ("g", 1)]
     assert staying(store, before, behind) == [("g", 0), ("g", 1)]
@@ -82,7 +82,7 @@ def test_the_same_detection_leaves_out_no_other_person_that_overlaps(store: Obje
 
 def test_all_persons_of_a_frame_are_left_out_and_it_is_not_drawn(store: ObjectStore):
     remember(store, SHARD, {"f": None})
-    remember(store, SHARD, {"f": [LEFT]})
+    remember(store, SHARD, {"f": {0: LEFT}})
     assert staying(store, LEFT, RIGHT) == [("g", 0), ("g", 1)]
     assert leave_out(detected(), read_left_out(store, SHARD)).previews == {"g": b"g"}
 
@@ -117,9 +117,9 @@ def test_files_that_only_look_like_parts_are_different_files(store: ObjectStore)
 
 
 def test_what_is_remembered_is_written_once_and_damage_is_not_ignored(store: ObjectStore):
-    remember(store, SHARD, {"f": [LEFT]})
+    remember(store, SHARD, {"f": {0: LEFT}})
     paths = [info.path for info in store.list()]
-    remember(store, SHARD, {"f": [LEFT]})
+    remember(store, SHARD, {"f": {0: LEFT}})
     assert [info.path for info in store.list()] == paths
     store.write(next(path for path in paths if "left-out" in path), b"{}")
     with pytest.raises(OutputError, match="erased persons come back"):
