@@ -76,6 +76,20 @@ class Attribute:
         meaning = f" ({self.description})" if self.description else ""
         return f'"{self.name}": {allowed}{meaning}'
 
+    @property
+    def choices(self) -> str:
+        """What a person may choose, in words, such as "male, female or unknown"."""
+        if self.type == "integer":
+            found = [f"a whole number from {self.values[0]} to {self._largest}"]
+        else:
+            found = [
+                str(value).lower() if isinstance(value, bool) else str(value)
+                for value in self.values
+                if value is not None
+            ]
+        found += ["nothing"] * self.nullable
+        return " or ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
+
     def _prompt_value(self, value: str) -> str:
         quoted = json.dumps(value, ensure_ascii=False)
         lowest, above = self.ranges.get(value, (None, None))

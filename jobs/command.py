@@ -156,7 +156,8 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
     except typer.Exit as done:
         code = done.exit_code
     except typer.TyperException as error:
-        code = _say(getattr(error, "format_message", error.__str__)(), EXIT_CONFIG)
+        said = str(getattr(error, "format_message", error.__str__)())
+        code = _say(said.replace(": Value error, ", ": "), EXIT_CONFIG)
     except Exception as error:
         from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 

@@ -52,7 +52,8 @@ def export(
         ),
     ] = None,
     splits: Annotated[
-        str, typer.Option("--splits", help="The share of each split of train, val and test.")
+        str,
+        typer.Option("--splits", help="The share of each split of train, val and test, scaled to 1."),
     ] = "train=0.8,val=0.1,test=0.1",
     period: Annotated[
         Period,

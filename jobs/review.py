@@ -176,7 +176,8 @@ def _import(store: ObjectStore, folder: ObjectStore, reviewer: str) -> int:
     typer.echo(
         f"  values {counts['values']}, moved boxes {counts['moved']}, not a person "
         f"{counts['not_a_person'] + counts['deleted']} (deleted regions {counts['deleted']}), missed persons "
-        f"{counts['new']} (copied regions {counts['copies']}), known before {counts['known']}"
+        f"{counts['new']} (their values {counts['values_of_new']}, copied regions {counts['copies']}), "
+        f"known before {counts['known']}"
     )
     if counts["confirmed"]:
         typer.echo(f"  {counted(counts['confirmed'], 'value')} of persons drawn at random are confirmed")
@@ -188,8 +189,8 @@ def _import(store: ObjectStore, folder: ObjectStore, reviewer: str) -> int:
         )
     if counts["frames_without_file"]:
         typer.echo(
-            f"{counted(counts['frames_without_file'], 'exported frame')} are in none of the files, or not "
-            "reviewed yet"
+            f"in none of the files, or not reviewed yet: "
+            f"{counted(counts['frames_without_file'], 'exported frame')}"
         )
     for problem in done.problems[:20]:
         typer.echo(problem, err=True)

@@ -6,7 +6,6 @@ The source of each value is recorded.
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -298,12 +297,21 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: can't be read: {error}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {str(error).replace(os.linesep, ' ')}") from error
+        raise ConfigError(f"{path}{_place_of(error)}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: holds a {type(content).__name__}; write sections with keys")
     return content
+
+
+def _place_of(error: yaml.YAMLError) -> str:
+    """Return where YAML is wrong and how, without the lines of the file that PyYAML shows."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return f": not valid YAML: {' '.join(str(error).split())}"
+    said = ": ".join(filter(None, (getattr(error, name, None) for name in ("context", "problem"))))
+    return f", line {mark.line + 1}, column {mark.column + 1}: not valid YAML: {said}"
 
 
 def _parse_value(override: str, path: str, text: str) -> Any:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from actors.corrections.decision import Decision
 from actors.errors import OutputError
+from actors.fingerprint import fingerprint_of
 from actors.storage import layout
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
@@ -40,6 +41,16 @@ def read_decisions(store: ObjectStore) -> dict[str, list[Decision]]:
         for decision in decisions:
             found[decision.shard_id].append(decision)
     return dict(found)
+
+
+def decisions_digest(store: ObjectStore) -> str:
+    """Return a digest of the objects with decisions, which changes with every decision.
+
+    Raises:
+        OSError: The store can't be read.
+    """
+    listed = [f"{o.path} {o.etag}" for o in store.list(layout.CORRECTIONS) if layout.is_decisions(o.path)]
+    return fingerprint_of(sorted(listed))
 
 
 def remove_decisions(store: ObjectStore, is_gone: Callable[[Decision], bool], apply: bool) -> int:

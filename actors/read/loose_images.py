@@ -29,6 +29,15 @@ def list_members(members: bytes) -> list[str]:
     return zlib.decompress(members).decode("utf-8", "surrogateescape").split("\0")
 
 
+def input_of_frame(shard: Shard, frame_key: str) -> str:
+    """Return where a frame was read: the image file, or the object and the key in it."""
+    if shard.format == "images":
+        for name in list_members(shard.members):
+            if is_image(name) and file_key(name) == frame_key:
+                return f"{shard.uri.rstrip('/')}/{name}"
+    return f"{shard.uri}: {frame_key}"
+
+
 def read_images(store: ObjectStore, shard: Shard, settings: InputSettings) -> Iterator[Frame]:
     """Yield one frame per image file, in the order of names. A sidecar is in the same folder as its image.
 

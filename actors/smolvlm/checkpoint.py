@@ -76,7 +76,10 @@ def find_checkpoint(key: str, model: str, revision: str | None) -> Checkpoint:
 def _from_folder(key: str, folder: Path) -> Checkpoint:
     missing = _missing(folder)
     if missing:
-        raise WeightsError(f"{key}: {folder} has no {' and no '.join(missing)}; is it a complete checkpoint?")
+        raise WeightsError(
+            f"{key}: {folder} has no {' and no '.join(missing)}; give the folder "
+            "of a whole checkpoint, or the name of a model on the hub"
+        )
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in _HASHED:

@@ -150,6 +150,16 @@ class SnapshotTable:
                 return None
             return sorted(map(self.path_of, pa.table(table.get_add_actions())["path"].to_pylist()))
 
+    def made_for(self) -> str | None:
+        """Return what `commit` was given as `made_for` for the newest version, or None without a table."""
+        with self._errors():
+            try:
+                table = DeltaTable(self._uri, storage_options=self._options)
+            except TableNotFoundError:
+                return None
+            found: str | None = table.history(1)[0].get(_MADE_FOR)
+        return found
+
     def commit(
         self,
         snapshot: Snapshot,
@@ -165,7 +175,7 @@ class SnapshotTable:
             schema: Columns of the new version. Files can be kept only if these are the snapshot's.
             added: Files that were written to the table's folder.
             kept: Names of files of the snapshot.
-            made_for: What the schema depends on beside the files; stored with the version.
+            made_for: What the version depends on beside the files; stored with it.
 
         Raises:
             PreconditionError: Another transaction was faster. The added files count for nothing.

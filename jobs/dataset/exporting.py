@@ -29,6 +29,7 @@ from jobs.dataset.final_persons import FinalFrame, FinalPersons
 from jobs.dataset.splits import Period, assign, empty_splits, group_of
 from jobs.dataset.writer import Writer
 from jobs.exchange.frame_files import frames_of
+from jobs.exchange.selection import nobody
 from jobs.run.run_record import read_run
 
 CARD = "README.md"
@@ -104,7 +105,7 @@ def export_dataset(
         split_of = assign(persons.groups(period), shares, seed)
         if not split_of:
             asked = f"--select {', '.join(conditions)}" if conditions else f"--output {store.uri}"
-            raise ConfigError(f"{asked}: there is no such person, so nothing was exported; select others")
+            raise ConfigError(f"{asked}: {nobody(conditions, attributes)}")
         groups = Counter(split_of.values())
         splits = tuple(name for name in shares if groups[name])
         writer = WRITERS[kind](to, attributes, crops, inputs.max_image_pixels, splits)

@@ -184,6 +184,7 @@ class _Place:
         self._add(bbox=seen.box, detection=MISSED, kind="missed_person")
         for name, value in self.readable(seen):
             if value is not None:
+                self.found.counts["values_of_new"] += 1
                 self._add(bbox=seen.box, detection=MISSED, kind="value", attribute=name, value=value)
 
     def readable(
@@ -197,7 +198,8 @@ class _Place:
                 self.found.counts["unread"] += 1
                 who = seen.person_id or "a new person"
                 self.found.problems.append(
-                    f"{self.frame.file_name}: {who}: {name}: {value.text!r} is none of its values"
+                    f"{self.frame.file_name}: {who}: {name}: {value.text!r} is none of its values, so it is "
+                    f"left out; choose {value.choices}"
                 )
             else:
                 yield name, value

@@ -48,7 +48,8 @@ def value_of(given: object, attribute: Attribute) -> AttributeValue | Unread:
     if given is None or given == "" or given == null_text(attribute):
         return None
     if attribute.type == "category":
-        return str(given) if str(given) in attribute.values else Unread(str(given))
+        known = str(given) in attribute.values
+        return str(given) if known else Unread(str(given), attribute.choices)
     value: AttributeValue = None
     if attribute.type == "boolean":
         value = given if isinstance(given, bool) else _BOOLEANS.get(str(given).strip().lower())
@@ -58,7 +59,7 @@ def value_of(given: object, attribute: Attribute) -> AttributeValue | Unread:
         except ValueError:
             number = math.nan
         value = int(number) if number.is_integer() and number in attribute.values else None
-    return Unread(str(given)) if value is None else value
+    return Unread(str(given), attribute.choices) if value is None else value
 
 
 def normalised(x: float, y: float, width: float, height: float, frame: ExportedFrame) -> Box:

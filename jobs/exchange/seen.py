@@ -11,9 +11,15 @@ from actors.corrections.decision import Box
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A text that is no value of its attribute."""
+    """A text that is no value of its attribute.
+
+    Attributes:
+        text: The text.
+        choices: What could have been chosen, in words.
+    """
 
     text: str
+    choices: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -89,7 +90,7 @@ def select_persons(
             asked = f"--select {', '.join(conditions)}" if conditions else f"--output {store.uri}"
             if queue != "all":
                 asked += f" --queue {queue}"
-            raise ConfigError(f"{asked}: there is no such person, so nothing was exported; select others")
+            raise ConfigError(f"{asked}: {nobody(conditions, schema)}")
         if limit is not None and limit < available:
             keys = keys.take(_positions(available, limit, purpose))
         frames = database.from_arrow(keys).select("shard_id", "frame_key").distinct()
@@ -144,6 +145,19 @@ def fitting_persons(
     return persons
 
 
+def nobody(conditions: Sequence[str], schema: AttributeSchema) -> str:
+    """Return what is said if nobody fits: a value that no person can have, if there is one."""
+    of_name = {attribute.name: attribute for attribute in schema}
+    for condition in conditions:
+        name, sign, value = match.groups() if (match := _CONDITION.fullmatch(condition)) else ("", "", "")
+        attribute = of_name.get(name)
+        if sign != "=" or attribute is None or attribute.type != "category":
+            continue
+        if value not in (*attribute.values, "null"):
+            return f"{value} is no value of {name}; choose {attribute.choices}"
+    return "there is no such person, so nothing was exported; select others"
+
+
 @contextmanager
 def condition_errors() -> Iterator[None]:
     """Turn the error of a value that its column can't have, found while rows are read, into a ConfigError."""
@@ -175,9 +189,10 @@ def _expression(condition: str, persons: duckdb.DuckDBPyRelation) -> duckdb.Expr
     name, sign, value = match.groups()
     types = dict(zip(persons.columns, persons.types, strict=True))
     if name not in types:
-        raise ConfigError(
-            f"--select {condition}: persons have no column {name}; they have {', '.join(sorted(types))}"
-        )
+        near = difflib.get_close_matches(name, types, n=3)
+        meant = f"did you mean {' or '.join(near)}? " if near else ""
+        there = ", ".join(sorted(types))
+        raise ConfigError(f"--select {condition}: persons have no column {name}; {meant}they have {there}")
     column = duckdb.ColumnExpression(name)
     if name == RULE and sign in ("=", "!=") and isinstance(types[name].id, str) and types[name].id == "list":
         return _breaks(column, value) if sign == "=" else ~_breaks(column, value)

@@ -245,4 +245,4 @@ def _value(text: str, attribute: Attribute) -> AttributeValue | Unread:
     for value in attribute.values:
         if text in (_option(value, attribute), str(value)):
             return value
-    return Unread(text)
+    return Unread(text, attribute.choices)

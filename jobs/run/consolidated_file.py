@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -25,6 +25,16 @@ UNREADABLE = (OSError, pa.ArrowInvalid)
 """What reading a file of the tables raises if it is gone or damaged; pyarrow has both for damage."""
 _COLUMNS_KEY = b"shopframe.answer_columns"
 _SHARDS_KEY = b"shopframe.shards"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadShard:
+    """One shard of a file. `found` is None if its record was deleted meanwhile, or if there is damage."""
+
+    shard_id: str
+    attempt_id: str = ""
+    found: ShardRows | None = None
+    damage: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +147,22 @@ def columns_of_file(store: ObjectStore, path: str) -> AnswerColumns:
     """Return the columns of the annotations tables that a file's rows come from."""
     with store.open(path) as stream:
         return AnswerColumns.from_json(json.loads(pq.read_metadata(stream).metadata[_COLUMNS_KEY]))
+
+
+class InOrder:
+    """Finds shards in a stream of them, in the order of the stream."""
+
+    def __init__(self, shards: Iterator[ReadShard]) -> None:
+        self._shards = shards
+        self._next = next(shards, None)
+
+    def find(self, shard_id: str) -> ReadShard | None:
+        """Return a shard, or None if the stream doesn't have it. It must be asked for every shard it has."""
+        found = self._next
+        if found is None or found.shard_id != shard_id:
+            return None
+        self._next = next(self._shards, None)
+        return found
 
 
 class UnchangedRows:

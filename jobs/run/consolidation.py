@@ -16,7 +16,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from actors.attributes import AttributeSchema
 from actors.corrections.decision import Decision
-from actors.corrections.decision_log import read_decisions
+from actors.corrections.decision_log import decisions_digest, read_decisions
 from actors.corrections.settings import ConsensusSettings
 from actors.errors import PreconditionError, StoreError
 from actors.fingerprint import fingerprint_of
@@ -26,7 +26,15 @@ from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import list_records, read_some_records
 from actors.storage.snapshot_table import NewFile, Snapshot, SnapshotTable, check_supported
-from jobs.run.consolidated_file import UNREADABLE, FileWriter, ShardEntry, UnchangedRows, columns_of_file
+from jobs.run.consolidated_file import (
+    UNREADABLE,
+    FileWriter,
+    InOrder,
+    ReadShard,
+    ShardEntry,
+    UnchangedRows,
+    columns_of_file,
+)
 from jobs.run.consolidated_groups import Dependencies, ShardGroup, shard_groups, with_decisions
 from jobs.run.consolidated_rows import (
     FRAME_COLUMNS,
@@ -84,16 +92,6 @@ class Consolidated:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shard:
-    """One shard of a file. `found` is None if its record was deleted meanwhile, or if there is damage."""
-
-    shard_id: str
-    attempt_id: str = ""
-    found: ShardRows | None = None
-    damage: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class _Written:
     """Files that were written but are not committed yet, and what the new version consists of."""
 
@@ -140,6 +138,19 @@ def consolidate_output(
         raise StoreError(f"{error}, {_ATTEMPTS} times; run shopframe consolidate again") from error
 
 
+def has_all_decisions(store: ObjectStore) -> bool:
+    """Return whether `consolidated/` was made with all decisions that the output has.
+
+    Raises:
+        StoreError: The table can't be read.
+        OSError: The store can't be read.
+    """
+    if not any(layout.is_decisions(found.path) for found in store.list(layout.CORRECTIONS)):
+        return True
+    made_for = SnapshotTable(store, layout.CONSOLIDATED).made_for()
+    return made_for is None or made_for.endswith(f" {decisions_digest(store)}")
+
+
 def _consolidate(
     store: ObjectStore,
     attributes: AttributeSchema,
@@ -150,6 +161,7 @@ def _consolidate(
     # The versions are read before what the new ones are made of. Another consolidation that knows later
     # records or decisions then makes a version that this one doesn't know, so this one can't replace it.
     of_frames, of_persons = [table.read() for table in tables]
+    decided_by = decisions_digest(store)
     final = FinalValues(attributes, consensus.precedence, read_decisions(store))
     groups = list(shard_groups(list_records(store)))
     done = Consolidated(shards=sum(len(group.records) for group in groups))
@@ -158,25 +170,9 @@ def _consolidate(
     done.frames = frames.finish(keep_versions_days)
     decided = [with_decisions(group, final) for group in groups]
     persons = _Update(store, tables[1], of_persons, decided, done, Dependencies.of_persons(final))
-    persons.write_persons(final)
+    persons.write_persons(final, decided_by)
     done.persons = persons.finish(keep_versions_days)
     return done
-
-
-class _InOrder:
-    """Finds shards in a stream of them, in the order of the stream."""
-
-    def __init__(self, shards: Iterator[_Shard]) -> None:
-        self._shards = shards
-        self._next = next(shards, None)
-
-    def find(self, shard_id: str) -> _Shard | None:
-        """Return a shard, or None if the stream doesn't have it. It must be asked for every shard it has."""
-        found = self._next
-        if found is None or found.shard_id != shard_id:
-            return None
-        self._next = next(self._shards, None)
-        return found
 
 
 class _Update:
@@ -212,18 +208,22 @@ class _Update:
         self._kept = {group.digest: present[group.digest] for group in groups if group.digest in present}
         self._replaced = sorted(set(present.values()) - set(self._kept.values()))
 
-    def write_persons(self, final: FinalValues) -> None:
+    def write_persons(self, final: FinalValues, decided_by: str) -> None:
         """Write the persons, with the union of the columns of all annotations tables.
 
         Which columns these are is certain only when all tables have been read, and opening them is most of
         the work. So the first shards tell what to expect, and if other shards have other columns, the files
         are written once more.
 
+        Args:
+            final: What the final values follow from.
+            decided_by: The digest of all decisions.
+
         Raises:
             PreconditionError: Another consolidation was faster.
         """
         attributes = final.attributes
-        made_for = fingerprint_of(attributes.to_json())
+        made_for = f"{fingerprint_of(attributes.to_json())} {decided_by}"
         if self._is_current(made_for):
             self._commit(_Written(self._snapshot.schema, [], tuple(self._kept.values())), made_for)
             return
@@ -298,7 +298,8 @@ class _Update:
         snapshot = self._snapshot
         gone = snapshot.rows.keys() - set(new.kept)
         # A transaction without changes makes sure that files of one that was killed are leftovers.
-        if new.added or gone or new.schema != snapshot.schema or snapshot.unfinished:
+        is_new = new.schema != snapshot.schema or made_for != (snapshot.made_for or "")
+        if new.added or gone or is_new or snapshot.unfinished:
             self._table.commit(snapshot, new.schema, new.added, new.kept, made_for)
         self._done.written += len(new.added)
         self._done.files += len(new.kept) + len(new.added)
@@ -327,7 +328,7 @@ class _Update:
         }
         to_read = [shard_id for shard_id, entry in entries.items() if entry is None]
         records = read_some_records(self._store, to_read, self._done.shards, keep_index=True)
-        shards = _InOrder(map_ahead(lambda record: self._shard(record, read), records))
+        shards = InOrder(map_ahead(lambda record: self._shard(record, read), records))
         with tempfile.TemporaryDirectory(prefix="shopframe-consolidated-") as folder:
             path = Path(folder, "rows.parquet")
             for group in groups:
@@ -340,27 +341,27 @@ class _Update:
                 if first is not None:
                     yield self._file(group, itertools.chain([first], found), columns, path, answers)
 
-    def _unchanged_shard(self, entry: ShardEntry, read: Read) -> _Shard | None:
+    def _unchanged_shard(self, entry: ShardEntry, read: Read) -> ReadShard | None:
         try:
-            return _Shard(entry.shard_id, entry.attempt_id, self._unchanged.read(entry))
+            return ReadShard(entry.shard_id, entry.attempt_id, self._unchanged.read(entry))
         except UNREADABLE:
             found = read_record(self._store, entry.shard_id)
             return None if found is None else self._shard(found[0], read)
 
-    def _shard(self, record: CommitRecord, read: Read) -> _Shard:
+    def _shard(self, record: CommitRecord, read: Read) -> ReadShard:
         try:
             found = read_current(self._store, record, read)
         except _DAMAGE as error:
-            return _Shard(record.shard_id, damage=f"{type(error).__name__}: {error}")
+            return ReadShard(record.shard_id, damage=f"{type(error).__name__}: {error}")
         if found is None:
-            return _Shard(record.shard_id)
+            return ReadShard(record.shard_id)
         newest, rows = found
-        return _Shard(newest.shard_id, newest.attempt_id, rows)
+        return ReadShard(newest.shard_id, newest.attempt_id, rows)
 
     def _file(
         self,
         group: ShardGroup,
-        shards: Iterator[_Shard],
+        shards: Iterator[ReadShard],
         columns: pa.Schema,
         path: Path,
         answers: AnswerColumns,

@@ -53,7 +53,8 @@ class DryRun:
         gone = self.dropped.total()
         said = [
             f"drew the ROI and its decisions on {counted(len(self.pictures), 'frame')} of "
-            f"{counted(self.shards, 'shard')}, which contain {counted(self.kept + gone, 'person')} = "
+            f"{counted(self.shards, 'shard')}; in all frames of the sample there are "
+            f"{counted(self.kept + gone, 'person')} = "
             f"{self.kept:,} kept + {gone:,} dropped" + (f" ({dropped})" if dropped else "")
         ]
         return said + [

@@ -10,13 +10,16 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from actors.commit.committed_shard import shard_from_record
 from actors.detect.roi import RoiSettings
 from actors.gemini.backlog.uncommitted import Uncommitted, read_uncommitted
 from actors.gemini.quota.quota import SystemClock
 from actors.gemini.quota.status import read_status
 from actors.gemini.settings import ANNOTATOR, GeminiSettings
+from actors.read.loose_images import input_of_frame
 from actors.records import OUTCOMES, RETRYABLE
 from actors.storage import layout
+from actors.storage.commit_record import CommitRecord
 from actors.storage.object_store import ObjectStore
 from actors.time_text import moment
 from jobs.run.record_pass import RecordPass
@@ -85,12 +88,22 @@ def output_status(
         "failures": totals.failures,
         "failed_frames": _failed_frames(store, seen.with_failed_frames),
         "places": _places(store, seen),
+        "corrections": {"consolidated": _has_all_decisions(store)},
         "warnings": [
             *seen.cameras.warnings(run.section("roi", RoiSettings), gemini.cameras),
             *_key_warnings(totals),
         ],
     }
     return status | {"next": what_next(status)}
+
+
+def _has_all_decisions(store: ObjectStore) -> bool:
+    # Delta Lake takes a third of a second to import, and most outputs have no corrections.
+    if next(store.list(layout.CORRECTIONS), None) is None:
+        return True
+    from jobs.run.consolidation import has_all_decisions
+
+    return has_all_decisions(store)
 
 
 def _key_warnings(totals: Totals) -> Iterator[str]:
@@ -125,14 +138,22 @@ def _last_postponed(store: ObjectStore) -> list[dict[str, str]]:
     return found
 
 
-def _failed_frames(store: ObjectStore, paths: list[str]) -> list[dict[str, str]]:
-    """Return the first failed frames of the shards that are done, with their errors."""
+def _failed_frames(store: ObjectStore, records: Sequence[CommitRecord]) -> list[dict[str, str]]:
+    """Return the first failed frames of the shards that are done, their places and their errors."""
     found: list[dict[str, str]] = []
-    for path in paths:
-        with store.open(path) as stream:
+    for record in records:
+        entry = record.object("frames")
+        if entry is None:
+            continue
+        with store.open(entry.path) as stream:
             table = pq.read_table(stream, columns=[*_FRAME_KEYS, "status"])
-        rows = table.filter(pc.equal(table["status"], "error")).to_pylist()
-        found += [{name: row[key] for key, name in _FRAME_KEYS.items()} for row in rows]
+        shard = shard_from_record(record)
+        rows = table.filter(pc.equal(table["status"], "error")).slice(0, _FAILURES_SHOWN).to_pylist()
+        found += [
+            {name: row[key] for key, name in _FRAME_KEYS.items()}
+            | {"input": input_of_frame(shard, row["frame_key"])}
+            for row in rows
+        ]
     return found[:_FAILURES_SHOWN]
 
 
@@ -187,3 +208,5 @@ def _steps(status: dict[str, Any]) -> Iterator[str]:
         owed = sum(n for outcome, n in outcomes.items() if outcome in RETRYABLE)
         if owed and name != "gemini":
             yield (f"{wait_of(owed)} for {name}: run shopframe annotate ... --retry-annotator {name}")
+    if not status["corrections"]["consolidated"]:
+        yield f"{layout.CONSOLIDATED}/ lacks corrections: run shopframe consolidate --output {output}"

@@ -37,7 +37,7 @@ class RecordPass:
         cameras: The cameras of the frames.
         waiting: Number of persons that wait for Gemini.
         answers: Number of Gemini's `ok` answers by model.
-        with_failed_frames: Paths of the frames tables of the first shards that have failed frames.
+        with_failed_frames: The records of the first shards that have failed frames.
         previews: Number of previews.
         objects: Hashes of the paths of all objects that the records name.
     """
@@ -50,7 +50,7 @@ class RecordPass:
         self.cameras = SeenCameras()
         self.waiting = 0
         self.answers: Counter[str] = Counter()
-        self.with_failed_frames: list[str] = []
+        self.with_failed_frames: list[CommitRecord] = []
         self.previews = 0
         self.objects: set[int] = set()
         self._question = question
@@ -85,10 +85,9 @@ class RecordPass:
         self.totals.add(record)
         self.parts.add(record)
         self.cameras.add(record.counts)
-        frames = record.object("frames")
-        if record.state == "done" and record.counts.frames_failed and frames is not None:
+        if record.state == "done" and record.counts.frames_failed:
             first = len(self.with_failed_frames) < _WITH_FAILED_FRAMES
-            self.with_failed_frames += [frames.path] if first else []
+            self.with_failed_frames += [record] if first else []
         self.previews += sum(entry.kind == "preview" for entry in record.objects)
         self.waiting += waiting_of(record, self._question, denied=denied).total()
         for model, outcomes in outcomes_by_model(record, self._question).items():

@@ -38,7 +38,7 @@ def print_summary(console: Console, status: dict[str, Any], run: dict[str, Any])
     for failure in status["failures"]:
         console.print(Text(f"failed: {failure['shard']}: {failure['error']}"), soft_wrap=True)
     for failure in status["failed_frames"]:
-        text = f"failed frame: {failure['shard']}: {failure['frame']}: {failure['error']}"
+        text = f"failed frame: {failure['input']}: {failure['error']}"
         console.print(Text(text), soft_wrap=True)
     for warning in status["warnings"]:
         console.print(Text(f"warning: {warning}"), soft_wrap=True)

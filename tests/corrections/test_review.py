@@ -218,7 +218,9 @@ def test_a_text_that_is_no_value_is_reported_and_the_rest_counts(
     )
     (decision,) = review.take_back(expect=1)
     assert decision.attribute == "cap"
-    assert "a.f.jpg: a/f/0: exact_age: 'old' is none of its values" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "a.f.jpg: a/f/0: exact_age: 'old' is none of its values" in said
+    assert "choose a whole number from 0 to 120 or nothing" in said
 
 
 def test_persons_are_chosen_by_conditions(review: Review):

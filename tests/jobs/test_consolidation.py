@@ -16,6 +16,7 @@ from actors.corrections.decision_log import append
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from jobs.run import consolidated_file
+from jobs.run.output_status import output_status
 from jobs.run.verification import check_snapshot
 from jobs.settings import Settings
 from tests.support import job
@@ -104,6 +105,24 @@ def test_a_correction_rewrites_one_file_of_the_persons_and_another_precedence_al
     machines = Settings.model_validate({"consensus": {"precedence": ["smolvlm"]}})
     assert consolidate(store, of=machines).written == 2
     assert [row["gender"] for row in globbed(store)] == ["male", "male"]
+
+
+@pytest.mark.parametrize("shard_id", ["a", "gone"])
+def test_corrections_that_are_not_consolidated_are_the_next_thing_to_do(store, shard_id):
+    write_output(store, shards("a"))
+    consolidate(store)
+    assert "consolidate" not in output_status(store)["next"].replace("/consolidated/", "")
+    append(store, [female(shard_id)])
+    status = output_status(store)
+    assert status["corrections"] == {"consolidated": False}
+    assert (
+        status["next"] == f"consolidated/ lacks corrections: run shopframe consolidate --output {store.uri}"
+    )
+    consolidate(store)
+    assert output_status(store)["corrections"] == {"consolidated": True}
+    version = DeltaTable(store.uri_of("consolidated")).version()
+    consolidate(store)
+    assert DeltaTable(store.uri_of("consolidated")).version() == version
 
 
 @pytest.mark.parametrize("seed", range(3))

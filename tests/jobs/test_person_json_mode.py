@@ -28,14 +28,26 @@ def after(person_json: str) -> RunRecord:
 @pytest.mark.parametrize(
     ("shards", "mode", "said"),
     [
-        ([tar(2000)], "files", "one document per person in json/ (the input has about 2,000 frames)"),
-        ([tar(2001)], "tar", "one tar of documents per shard in json/ (the input has about 2,001 frames)"),
+        (
+            [tar(2000)],
+            "files",
+            "one document per person in json/ (the input has 2,000 frames, by its size)",
+        ),
+        (
+            [tar(2001)],
+            "tar",
+            "one tar of documents per shard in json/ (the input has 2,001 frames, by its size)",
+        ),
         (
             [images(1999), tar(1)],
             "files",
-            "one document per person in json/ (the input has about 2,000 frames)",
+            "one document per person in json/ (the input has 2,000 frames, by its size)",
         ),
-        ([images(2001)], "tar", "one tar of documents per shard in json/ (the input has about 2,001 frames)"),
+        (
+            [images(2001)],
+            "tar",
+            "one tar of documents per shard in json/ (the input has 2,001 frames, by its size)",
+        ),
     ],
 )
 def test_the_size_of_the_input_decides_for_a_new_output(shards, mode, said):

@@ -32,8 +32,8 @@ def test_frames_that_failed_are_named_with_their_reasons_and_no_more_than_five(t
     broken = {f"{number}": f"truncated JPEG {number}" for number in range(4)}
     write_output(store, {"a": {"f": [Found(BOX)], **broken}, "b": {"g": [Found(BOX)]}, "c": broken})
     named = [line for line in summary_of(store).splitlines() if line.startswith("failed frame")]
-    assert named[0] == "failed frame: a: 0: truncated JPEG 0"
-    assert [line.split(": ")[1] for line in named] == ["a"] * 4 + ["c"]
+    assert named[0].endswith("a.tar: 0: truncated JPEG 0")
+    assert [line.split(": ")[1].rpartition("/")[2] for line in named] == ["a.tar"] * 4 + ["c.tar"]
 
 
 def test_what_to_do_next_names_shards_that_failed_and_persons_that_wait():
@@ -43,6 +43,7 @@ def test_what_to_do_next_names_shards_that_failed_and_persons_that_wait():
         "postponed": [],
         "quota": {"persons_waiting": 7, "left_today": 0, "resets_at": "2026-11-26T08:00+00:00"},
         "annotators": {"smolvlm": {"error": 2, "ok": 5}},
+        "corrections": {"consolidated": True},
     }
     failed, waiting, owed = what_next(status).split("; then ")
     assert failed.startswith("1 shard failed: ")

@@ -49,8 +49,17 @@ def test_rules_that_do_not_hold_are_selected_by_what_they_say(output: Output):
 
 
 def test_a_column_that_no_person_has_is_explained(output: Output):
-    with pytest.raises(ConfigError, match=r"no column colour; they have .*certainty.*gender_disagrees"):
+    with pytest.raises(ConfigError, match=r"no column colour; .*they have .*certainty.*gender_disagrees"):
         select_persons(output.store, SCHEMA, ["colour=red"], None, "need")
+
+
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [("gendr=male", "did you mean gender"), ("gender=mael", "choose male, female or unknown")],
+)
+def test_what_is_spelled_wrong_is_answered_with_what_there_is(output: Output, condition: str, said: str):
+    with pytest.raises(ConfigError, match=said):
+        select_persons(output.store, SCHEMA, [condition], None, "need")
 
 
 def test_persons_in_dispute_are_exported(client: Client, output: Output, monkeypatch: pytest.MonkeyPatch):
