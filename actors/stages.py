@@ -59,6 +59,7 @@ class Resources:
         gpu_setting: Setting that requested the GPU, for the error message if a worker finds none.
         bounds: Bounds between which the number of actors follows the work, or None if it stays.
         memory_bytes: Memory that each worker reserves, or None for none.
+        node_resource: Custom resource that a node must have to run the workers, or None for any node.
     """
 
     workers: int
@@ -68,6 +69,7 @@ class Resources:
     gpu_setting: str = ""
     bounds: ActorBounds | None = None
     memory_bytes: int | None = None
+    node_resource: str | None = None
 
     def bounds_for(self, shards: int) -> ActorBounds:
         """Return the bounds of the number of workers for so many shards."""

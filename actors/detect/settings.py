@@ -68,6 +68,12 @@ class DetectorSettings(Section):
         pattern=r"^(cpu|cuda(:\d+)?)$",
         description="Device that runs the network: `cpu` or `cuda`. `cuda` uses the torch backend.",
     )
+    node_resource: str | None = Field(
+        None,
+        min_length=1,
+        description="Custom resource of Ray that a node of a cluster must have to run detectors. null lets "
+        "them run on any node.",
+    )
     threads: int = Field(
         1, ge=1, le=64, description="Number of threads per detector process. Each thread takes one core."
     )

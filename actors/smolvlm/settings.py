@@ -70,6 +70,12 @@ class SmolVLMSettings(Section):
     gpus_per_actor: float = Field(
         0, ge=0, description="GPUs per worker. 0.5 lets two workers share one GPU, and 0 runs on the CPU."
     )
+    node_resource: str | None = Field(
+        None,
+        min_length=1,
+        description="Custom resource of Ray that a node of a cluster must have to run these workers. null "
+        "lets them run on any node.",
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Arithmetic precision. `auto` picks bfloat16 on a GPU and float32 on a CPU."
     )

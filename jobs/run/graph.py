@@ -32,6 +32,8 @@ _AHEAD = 4096
 _ANY_ROW_BYTES = 1
 """Size from which Ray Data passes a row on as a block. A row is never split, so each one is a block."""
 
+_PRESENCE = 0.0001
+"""What a worker reserves of the resource that only says where it may run: the least that Ray knows."""
 
 _LONGEST_PAUSE_S = 300.0
 
@@ -227,6 +229,7 @@ def _add_stage(blocks: Any, stage: BlockStage, context: StageContext, shards: in
         "num_cpus": resources.cpus,
         "num_gpus": resources.gpus,
         **({"memory": resources.memory_bytes} if resources.memory_bytes else {}),
+        **({"resources": {resources.node_resource: _PRESENCE}} if resources.node_resource else {}),
     }
     if not stage.keeps_state:
         return blocks.map_batches(

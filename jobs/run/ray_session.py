@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +43,8 @@ class Session:
     """A connection to Ray.
 
     Attributes:
-        cpus: Number of cores that are up.
-        gpus: Number of GPUs that are up.
+        cpus: Number of cores that are up and that detectors may use.
+        gpus: Number of GPUs that are up and that annotators may use.
         reach: What the cluster can grow to.
     """
 
@@ -94,40 +94,60 @@ def ray_session(settings: Settings) -> Iterator[Session]:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus = cores if address == "local" else resources.get("CPU", 0.0)
-    reach = Reach() if address == "local" else _reach()
-    yield Session(float(cpus), float(resources.get("GPU", 0.0)), reach)
+    up = _nodes_up()
+    if address == "local":
+        yield Session(float(cores), _total(up, "GPU", None), Reach())
+    else:
+        cpus = _total(up, "CPU", settings.detector.node_resource)
+        gpus = _total(up, "GPU", settings.smolvlm.node_resource)
+        yield Session(cpus, gpus, _reach(settings, up))
     # This is skipped after an error or interrupt: the thread that runs the graph may still be working, and
     # Ray ends the whole process if a thread uses it after shutdown. Ray's processes end with this one.
     ray.shutdown()
 
 
-def _reach() -> Reach:
+_Nodes = Sequence[tuple[int, Mapping[str, float]]]
+"""Numbers of nodes, and what each of these nodes has."""
+
+
+def _nodes_up() -> _Nodes:
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return [(1, node["Resources"]) for node in nodes if node["Alive"]]
+
+
+def _total(nodes: _Nodes, kind: str, node_resource: str | None) -> float:
+    """Return how much the nodes have of a kind of resource, without nodes that lack the custom resource."""
+    return sum(n * float(held.get(kind, 0)) for n, held in _having(nodes, node_resource))
+
+
+def _having(nodes: _Nodes, node_resource: str | None) -> _Nodes:
+    return [(n, held) for n, held in nodes if node_resource is None or held.get(node_resource)]
+
+
+def _reach(settings: Settings, up: _Nodes) -> Reach:
     """Return what the autoscaler may start, if the driver is on a head that the cluster launcher made."""
+    for_detectors, for_annotators = settings.detector.node_resource, settings.smolvlm.node_resource
     try:
         launched = yaml.safe_load(_LAUNCHED.expanduser().read_text(encoding="utf-8"))
-        groups = [
+        startable = [
             (int(group.get("max_workers", launched["max_workers"])), group.get("resources", {}))
             for name, group in launched["available_node_types"].items()
             if name != launched["head_node_type"]
         ]
-        cpus, gpus = (sum(n * float(held.get(kind, 0)) for n, held in groups) for kind in ("CPU", "GPU"))
+        cpus, gpus = _total(startable, "CPU", for_detectors), _total(startable, "GPU", for_annotators)
     except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
-        return Reach(node_cpus=_largest_node([]))
+        return Reach(node_cpus=_largest_node(_having(up, for_detectors)))
     return Reach(
         cpus,
         gpus,
-        node_cpus=_largest_node([float(held.get("CPU", 0)) for _, held in groups]),
-        states_memory=all("memory" in held for _, held in groups),
+        node_cpus=_largest_node(_having([*startable, *up], for_detectors)),
+        states_memory=all("memory" in held for _, held in startable),
     )
 
 
-def _largest_node(may_start: list[float]) -> float | None:
-    """Return the number of cores of the largest node that is up or may start, or None if there is none."""
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    up = [float(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
-    return max([*may_start, *up], default=0) or None
+def _largest_node(nodes: _Nodes) -> float | None:
+    """Return the number of cores of the largest node, or None if none has any."""
+    return max((float(held.get("CPU", 0)) for _, held in nodes), default=0) or None
 
 
 def _is_slow_start(error: BaseException) -> bool:

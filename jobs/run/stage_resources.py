@@ -44,9 +44,9 @@ class Reach:
     """What a cluster can grow to; None where it isn't known.
 
     Attributes:
-        cpus: Number of cores of all nodes that the autoscaler may start.
-        gpus: Number of their GPUs.
-        node_cpus: Number of cores of the largest node that is up or that the autoscaler may start.
+        cpus: Number of cores of all nodes that the autoscaler may start and detectors may run on.
+        gpus: Number of GPUs of all nodes that the autoscaler may start and annotators may run on.
+        node_cpus: Number of cores of the largest node for detectors that is up or that may be started.
         states_memory: Whether the autoscaler knows how much memory a node will have. Where it doesn't, it
             starts no node for a worker that reserves memory.
     """
@@ -93,8 +93,8 @@ def plan_resources(
 
     Args:
         settings: The settings.
-        cpus: Number of cores; for a local Ray, those of the machine.
-        gpus: Number of GPUs, or None if it isn't known yet.
+        cpus: Number of cores that detectors may use; for a local Ray, those of the machine.
+        gpus: Number of GPUs that annotators may use, or None if it isn't known yet.
         reach: What the cluster can grow to.
 
     Raises:
@@ -139,17 +139,21 @@ def _plan_cluster(settings: Settings, cpus: float, gpus: float, reach: Reach) ->
             _annotate(settings, annotators, cpus=_ANNOTATOR_CPUS),
             bounds=bounds,
             memory_bytes=_ANNOTATOR_BYTES + block_bytes if reach.states_memory else None,
+            node_resource=vlm.node_resource,
         )
     commits = _COMMITS[1] * _CLUSTER_COMMIT_CPUS
     each = detector.threads + _CPUS_BESIDE_DETECTOR
+    # Where only detectors have a resource, annotators may still run on their nodes.
+    shares_nodes = vlm.enabled and vlm.node_resource in (None, detector.node_resource)
     largest = reach.node_cpus or cpus
     if largest:
         # More than what a node has beside an annotator could never be reserved there.
-        beside = _ANNOTATOR_CPUS if vlm.enabled and not vlm.gpus_per_actor else 0
+        beside = _ANNOTATOR_CPUS if shares_nodes and not vlm.gpus_per_actor else 0
         each = max(_LEAST_DETECTOR_CPUS, min(each, largest - beside - commits))
 
     def fitting(cores: float, devices: float) -> int:
-        left = int((cores - annotators * _ANNOTATOR_CPUS - commits) / each)
+        taken = annotators * _ANNOTATOR_CPUS if shares_nodes else 0
+        left = int((cores - taken - commits) / each)
         if detector.device != "cpu":
             left = min(left, int(devices - annotators * vlm.gpus_per_actor))
         return max(1, left)
@@ -164,6 +168,7 @@ def _plan_cluster(settings: Settings, cpus: float, gpus: float, reach: Reach) ->
             memory_bytes=_DETECTOR_BYTES + _BLOCKS_PER_DETECTOR * block_bytes
             if reach.states_memory
             else None,
+            node_resource=detector.node_resource,
         ),
         annotate=annotate,
         commit=_commit(_commit_workers(bounds.max, most_annotators), _CLUSTER_COMMIT_CPUS),

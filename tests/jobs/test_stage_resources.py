@@ -125,3 +125,24 @@ def test_detectors_leave_room_for_commits_on_each_node(elsewhere, cores):
     small = plan_resources(_settings(), 2, 0)
     assert small.annotate is not None
     assert small.detect.cpus + small.annotate.cpus + small.commit.cpus * 2 <= 2
+
+
+def test_a_stage_that_needs_a_resource_runs_only_where_it_is(elsewhere):
+    placed = ("detector.node_resource=detect", "smolvlm.node_resource=annotate")
+    settings = _settings(*placed, "smolvlm.gpus_per_actor=1", "smolvlm.actors=auto")
+    planned = plan_resources(settings, 32, 2, Reach(cpus=32, gpus=2, node_cpus=16))
+    assert planned.annotate is not None
+    assert (planned.detect.node_resource, planned.annotate.node_resource) == ("detect", "annotate")
+    assert planned.commit.node_resource is None
+    shared = plan_resources(_settings(*placed[:1], "smolvlm.actors=4"), 32, 0, Reach(cpus=32, node_cpus=16))
+    alone = plan_resources(_settings(*placed, "smolvlm.actors=4"), 32, 0, Reach(cpus=32, node_cpus=16))
+    assert alone.detect.workers > shared.detect.workers, (
+        "annotators elsewhere leave the detectors their cores"
+    )
+
+
+def test_a_machine_has_no_custom_resources_and_so_ignores_them(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    planned = plan_resources(_settings("detector.node_resource=d", "smolvlm.node_resource=a"), 4, None)
+    assert planned.annotate is not None
+    assert (planned.detect.node_resource, planned.annotate.node_resource) == (None, None)
