@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from actors.errors import ConfigError
-from jobs import command
+from jobs import command, restarting
 
 if TYPE_CHECKING:
     from jobs.run.plan import Scope
@@ -37,12 +37,16 @@ def annotate(
             "frames.",
         ),
     ] = False,
+    restarts: restarting.Restarts = 0,
 ) -> None:
     """Find and annotate the people in every shard that is not done yet."""
     if sum((retry_failed, retry_annotator is not None, force)) > 1:
         raise ConfigError(
             "--retry-failed, --retry-annotator and --force exclude each other; pass one of them"
         )
+    restarting.refuse_with(restarts, force=force)
+    if restarts:
+        restarting.keep_running(restarts)
     loaded = command.load(config, overrides, source, output)
     scope: Scope = "missing"
     if retry_failed:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobs import command
+from jobs import command, restarting
 
 
 def gemini(
@@ -20,8 +20,11 @@ def gemini(
             help="Forget first that Gemini declared today's quota spent, as after the tier was raised.",
         ),
     ] = False,
+    restarts: restarting.Restarts = 0,
 ) -> None:
     """Ask Gemini about every pending person, within the quota."""
+    if restarts:
+        restarting.keep_running(restarts)
     from jobs.run.gemini_drain import drain, inherited, refuse_other_address
     from jobs.run.run_record import read_run
 
