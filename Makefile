@@ -78,6 +78,8 @@ s3: $(VENV)/.installed
 
 lock: $(VENV)/.installed
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra int8 --universal --generate-hashes --quiet -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra cluster --extra int8 --constraints requirements.lock \
+		--python-version 3.11 --python-platform linux --generate-hashes --quiet -o requirements-cluster.lock
 	$(BIN)/uv pip compile tests/interop/requirements.in --python-version 3.11 --universal --generate-hashes --quiet \
 		-o tests/interop/requirements.txt
 
