@@ -68,6 +68,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.detect
 	$(BIN)/python -m benchmarks.vlm
 	$(BIN)/python -m benchmarks.crops
+	$(BIN)/python -m benchmarks.reuse
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.gemini
 	$(BIN)/python -m benchmarks.serve

@@ -23,7 +23,7 @@ _RESERVED = frozenset({
     "shard", "shard_id", "frame", "frame_key", "frame_size", "person_index", "bbox", "score",
     "detection_score", "kept", "drop_reason", "crop", "camera", "captured_at", "width", "height",
     "annotations", "status", "reason", "reasoning", "model", "model_version", "prompt_sha256",
-    "confidence", "attributes", "schema_version", "violations",
+    "confidence", "attributes", "schema_version", "violations", "reuse_group", "reuse_similarity",
 })
 # fmt: on
 """Names that an attribute can't have, because documents use them as keys or tables as columns."""

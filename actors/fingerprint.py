@@ -15,6 +15,36 @@ def fingerprint_of(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def with_reuse(question: str, reuse: str | None) -> str:
+    """Return the fingerprint of an annotator: of its question, and of the groups in which answers are shared.
+
+    Args:
+        question: Fingerprint of the question, by which answers about crops are known.
+        reuse: Fingerprint of the groups, or None if no answers are shared.
+    """
+    return question if reuse is None else f"{question}.{reuse[:16]}"
+
+
+def question_of(fingerprint: str) -> str:
+    """Return the fingerprint of the question that `with_reuse` was called with."""
+    return fingerprint.partition(".")[0]
+
+
+def fits(committed: str | None, wanted: str, inherited: int) -> bool:
+    """Return whether committed answers are good for a run, so that nobody has to be asked again.
+
+    Answers about a crop itself are good whether or not others share them. Only inherited ones depend on that.
+
+    Args:
+        committed: The annotator's fingerprint with which they were committed, or None if it was not asked.
+        wanted: The annotator's fingerprint in the run.
+        inherited: Number of the inherited ones.
+    """
+    if committed is None or inherited:
+        return committed == wanted
+    return question_of(committed) == question_of(wanted)
+
+
 def crop_sha256(jpeg: bytes) -> str:
     """Return the digest that identifies a crop, in hexadecimal digits."""
     return hashlib.sha256(jpeg).hexdigest()

@@ -18,10 +18,11 @@ SCHEMA_VERSION = "1"
 ShardFormat = Literal["webdataset", "parquet", "images", "zip"]
 
 FRAME_STATUSES = ("ok", "error")
-OUTCOMES = ("ok", "invalid", "blocked", "truncated", "error", "denied", "pending")
+OUTCOMES = ("ok", "inherited", "invalid", "blocked", "truncated", "error", "denied", "pending")
 """The possible outcomes of one kept person at one annotator.
 
 ok         the answer is valid
+inherited  it was not asked about; the answer is that about another crop of the same person
 invalid    the answer does not match the schema
 blocked    the model's safety rules refused the answer
 truncated  the answer was cut off at the token limit
@@ -30,13 +31,16 @@ denied     it was not sent because the settings don't permit its camera; it is a
 pending    there is no answer yet
 """
 
-Outcome = Literal["ok", "invalid", "blocked", "truncated", "error", "denied", "pending"]
+Outcome = Literal["ok", "inherited", "invalid", "blocked", "truncated", "error", "denied", "pending"]
 
-ANSWERED: tuple[Outcome, ...] = ("ok",)
-"""Outcomes that are kept when an annotator is retried."""
+ANSWERED: tuple[Outcome, ...] = ("ok", "inherited")
+"""Outcomes with values. They are kept when an annotator is retried."""
 
-SETTLED: tuple[Outcome, ...] = ("ok", "invalid", "blocked", "truncated")
-"""Outcomes that a plain rerun keeps, because asking again would most likely give the same result."""
+GIVEN: tuple[Outcome, ...] = ("ok", "invalid", "blocked", "truncated")
+"""Outcomes that a model's answer about the crop itself gave, and would most likely give again."""
+
+SETTLED: tuple[Outcome, ...] = (*GIVEN, "inherited")
+"""Outcomes that a plain rerun keeps."""
 
 RETRYABLE: tuple[Outcome, ...] = ("error", "pending")
 """Outcomes that a plain rerun asks for again; it needs the crop to do so."""
@@ -121,8 +125,8 @@ class Annotation:
     """The answer of one annotator about one person.
 
     Attributes:
-        status: Outcome; only "ok" comes with `values`.
-        reason: Why the status isn't "ok".
+        status: Outcome; only those in ANSWERED come with `values`.
+        reason: Why there are no values.
         values: Value of each attribute by name, flat, in the order of the schema.
         confidence: Probability (0..1) of the chosen value among those that the schema allows, by
             attribute name; it has only the attributes for which the model gives one.

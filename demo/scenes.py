@@ -2,9 +2,10 @@
 
 This command writes WebDataset shards to DIR/shards and the truth to DIR/truth.parquet:
 
-    python -m demo.scenes --output DIR --frames N --seed S
+    python -m demo.scenes --output DIR --frames N --seed S [--sequences]
 
-The same seed gives the same pictures. `demo/drawing/people.py` describes how each attribute is drawn.
+With --sequences, the frames show the same people for longer (see `demo/drawing/sequences.py`). The same seed
+gives the same pictures. `demo/drawing/people.py` describes how each attribute is drawn.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -30,7 +31,8 @@ from actors.attributes import AttributeSchema
 from actors.storage.layout import object_name
 from demo.drawing.cameras import CAMERA_NAMES, FRAME_HEIGHT, FRAME_WIDTH
 from demo.drawing.composition import OCCLUDED_BELOW, Placed, compose
-from demo.drawing.episodes import EPISODE_FRAMES, make_episode
+from demo.drawing.episodes import EPISODE_FRAMES, Episode, make_episode
+from demo.drawing.sequences import SEQUENCE_FRAMES, make_sequence
 
 SHARDS_FOLDER = "shards"
 TRUTH_FILE = "truth.parquet"
@@ -99,10 +101,28 @@ def generate_scenes(seed: int, frames: int) -> Iterator[Scene]:
         seed: Seed that stands for a store, 0 or more; different seeds have different people.
         frames: Number of frames.
     """
+    return _generate(seed, frames, make_episode, EPISODE_FRAMES)
+
+
+def generate_sequences(seed: int, frames: int) -> Iterator[Scene]:
+    """Generate frames of the four cameras in turn, twelve consecutive frames of a camera at a time.
+
+    People stay in them for longer than in `generate_scenes`, and are harder to tell apart.
+
+    Args:
+        seed: Seed that stands for a store, 0 or more.
+        frames: Number of frames.
+    """
+    return _generate(seed, frames, make_sequence, SEQUENCE_FRAMES)
+
+
+def _generate(
+    seed: int, frames: int, make: Callable[[int, int, int], Episode], length: int
+) -> Iterator[Scene]:
     for index in range(frames):
-        block, step = divmod(index, EPISODE_FRAMES)
+        block, step = divmod(index, length)
         number, camera_index = divmod(block, len(CAMERA_NAMES))
-        episode = make_episode(seed, camera_index, number)
+        episode = make(seed, camera_index, number)
         # The fourth number separates this random stream from the episode's own.
         rng = np.random.default_rng((seed, camera_index, number, step + 1))
         image, placed = compose(episode, step, rng)
@@ -115,7 +135,9 @@ def generate_scenes(seed: int, frames: int) -> Iterator[Scene]:
         )
 
 
-def write_shards(output: Path, seed: int, frames: int, frames_per_shard: int) -> None:
+def write_shards(
+    output: Path, seed: int, frames: int, frames_per_shard: int, sequences: bool = False
+) -> None:
     """Write shards/scenes-00000.tar and so on, and truth.parquet, to a folder.
 
     The same arguments give the same bytes. For each frame, a tar holds `<key>.jpg` and `<key>.json` (with
@@ -126,6 +148,7 @@ def write_shards(output: Path, seed: int, frames: int, frames_per_shard: int) ->
         seed: Seed, as in `generate_scenes`.
         frames: Total number of frames.
         frames_per_shard: Number of frames in one tar.
+        sequences: Whether the frames are those of `generate_sequences`.
 
     Raises:
         ValueError: `frames_per_shard` is below 1.
@@ -134,7 +157,7 @@ def write_shards(output: Path, seed: int, frames: int, frames_per_shard: int) ->
         raise ValueError(f"frames_per_shard is {frames_per_shard}; give 1 or more")
     folder = output / SHARDS_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    scenes = generate_scenes(seed, frames)
+    scenes = (generate_sequences if sequences else generate_scenes)(seed, frames)
     rows: list[dict[str, Any]] = []
     for number in range(-(-frames // frames_per_shard)):
         name = f"scenes-{number:05d}"
@@ -199,8 +222,9 @@ def _main() -> None:
     parser.add_argument("--frames", type=int, default=200, help="number of frames")
     parser.add_argument("--seed", type=int, default=0, help="seed that stands for a store")
     parser.add_argument("--frames-per-shard", type=int, default=50)
+    parser.add_argument("--sequences", action="store_true", help="show the same people for longer")
     given = parser.parse_args()
-    write_shards(given.output, given.seed, given.frames, given.frames_per_shard)
+    write_shards(given.output, given.seed, given.frames, given.frames_per_shard, given.sequences)
 
 
 if __name__ == "__main__":

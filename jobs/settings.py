@@ -24,6 +24,7 @@ from actors.detect.settings import DetectorSettings
 from actors.errors import ConfigError
 from actors.gemini.settings import GeminiSettings
 from actors.read.settings import InputSettings
+from actors.reuse.settings import ReuseSettings
 from actors.settings_section import Section
 from actors.smolvlm.settings import SmolVLMSettings
 from actors.storage.settings import StorageSettings
@@ -162,6 +163,7 @@ class Settings(Section):
     roi: RoiSettings = RoiSettings()
     crops: CropSettings = CropSettings()
     attributes: SchemaSettings = Field(default_factory=SchemaSettings, alias="schema")
+    annotate: ReuseSettings = ReuseSettings()
     smolvlm: SmolVLMSettings = SmolVLMSettings()
     gemini: GeminiSettings = GeminiSettings()
     ray: RaySettings = RaySettings()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from actors.commit.settings import KeepCrops
-from actors.fingerprint import annotators_in
+from actors.fingerprint import annotators_in, fits
 from actors.records import PERSONS_SCHEMA, RETRYABLE
 from actors.storage.tables import to_parquet
 
@@ -32,7 +32,9 @@ def needs_crops(
     # Without any annotator, crops are kept for one that is enabled later. No annotator has seen them yet, and
     # a large archive is often only counted first and annotated later.
     return not annotators or any(
-        committed.get(name) != enabled[name] or _owes(annotations.get(name)) for name in annotators
+        not fits(committed.get(name), enabled[name], _inherited(annotations.get(name)))
+        or _owes(annotations.get(name))
+        for name in annotators
     )
 
 
@@ -47,6 +49,10 @@ def persons_parquet(persons: pa.Table, with_crops: bool) -> bytes:
     if not with_crops:
         rows = [row | {"crop": None} for row in rows]
     return to_parquet(pa.Table.from_pylist(rows, PERSONS_SCHEMA))
+
+
+def _inherited(answers: pa.Table | None) -> int:
+    return 0 if answers is None else answers["status"].to_pylist().count("inherited")
 
 
 def _owes(answers: pa.Table | None) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from actors.attributes import AttributeSchema
 from actors.detect.roi import RoiSettings
 from actors.read.frame_decoder import decode_frame
+from actors.records import ANSWERED
 from actors.shard_block import ShardBlock
 
 _KEPT = (90, 220, 60)
@@ -88,7 +89,7 @@ def preview_of_block(
 
 
 def describe_answer(row: Mapping[str, Any], schema: AttributeSchema) -> str:
-    """Describe a person in one line: "male 28 to 38 | glasses, cap?", or the outcome if it isn't ok.
+    """Describe a person in one line: "male 28 to 38 | glasses, cap?", or the outcome if there is no answer.
 
     A question mark stands for a boolean that can't be told.
 
@@ -96,7 +97,7 @@ def describe_answer(row: Mapping[str, Any], schema: AttributeSchema) -> str:
         row: A row of an annotations table.
         schema: The attributes.
     """
-    if row["status"] != "ok":
+    if row["status"] not in ANSWERED:
         return str(row["status"])
     first: list[str] = []
     rest: list[str] = []

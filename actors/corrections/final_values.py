@@ -13,6 +13,7 @@ from actors.attributes import AttributeSchema
 from actors.corrections.decision import MISSED, Box, Decision, in_force
 from actors.corrections.matching import as_box, find_persons
 from actors.corrections.settings import AGREEMENT, HUMAN
+from actors.records import ANSWERED
 
 SOURCE = "source"
 CONFIDENCE = "confidence"
@@ -152,7 +153,7 @@ class _Given:
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """The answers of one annotator: its columns, and which of its answers are `ok`."""
+    """The answers of one annotator: its columns, and which of its rows have values."""
 
     columns: Mapping[str, pa.ChunkedArray]
     is_ok: pa.Array
@@ -160,7 +161,7 @@ class _Answered:
     @classmethod
     def of(cls, columns: Mapping[str, pa.ChunkedArray]) -> _Answered:
         status = _array(columns["status"]).cast(pa.string())
-        return cls(columns, pc.fill_null(pc.equal(status, "ok"), False))
+        return cls(columns, pc.fill_null(pc.is_in(status, pa.array(ANSWERED)), False))
 
     def given(self, attribute: Attribute) -> _Given | None:
         """Return what the columns say. A value that the attribute can't have is not given."""

@@ -63,6 +63,12 @@ class _FramePeople:
     drops: list[str | None]
     crops: list[bytes | None]
 
+    def again(self, frame: Frame) -> _FramePeople:
+        """Return the same people for a frame with the same bytes, such as that of a still camera."""
+        return _FramePeople(
+            replace(frame, data=None), self.width, self.height, self.boxes, list(self.drops), list(self.crops)
+        )
+
     def normalised(self) -> np.ndarray:
         """Return the boxes as shares of the frame, (n, 4) float32."""
         size = np.array([self.width, self.height, self.width, self.height], np.float32)
@@ -119,6 +125,7 @@ class ShardDetector:
         """
         people: list[_FramePeople] = []
         failed: list[Frame] = []
+        previous: tuple[bytes | None, _FramePeople] | None = None
         previews = _PreviewSample(block.task.previews)
         trouble: ShardError | None = None
         is_decided_by_frame = self.roi.dynamic.scope == "frame"
@@ -126,7 +133,10 @@ class ShardDetector:
         try:
             with closing(_read_ahead(read_frames(shard, self.input, self.storage))) as frames:
                 for number, frame in enumerate(frames, shard.first_frame):
-                    found = self._detect_frame(frame)
+                    if previous is not None and frame.data is not None and frame.data == previous[0]:
+                        found: _FramePeople | Frame = previous[1].again(frame)
+                    else:
+                        found = self._detect_frame(frame)
                     size_bytes += _size_of(found)
                     if size_bytes > self.crops.max_block_bytes and number > shard.first_frame:
                         block = _ending_before(block, number)
@@ -136,6 +146,7 @@ class ShardDetector:
                         report_progress(1)
                         continue
                     people.append(found)
+                    previous = frame.data, found
                     previews.offer(frame, len(found.boxes))
                     report_progress(1, found.drops.count(None) if is_decided_by_frame else 0)
         except ShardError as error:

@@ -14,6 +14,9 @@ from actors.attributes import AttributeSchema
 from actors.errors import ShopframeError
 from actors.fingerprint import crop_sha256
 from actors.records import SETTLED, Annotation
+from actors.reuse.groups import find_groups
+from actors.reuse.rows import Rows, answered_themselves, inherited_row, with_group_names
+from actors.reuse.settings import ReuseSettings
 from actors.shard_block import ReportProgress, ShardBlock, ShardTask, report_nothing
 from actors.smolvlm.engine import CropEngine, load_engine
 from actors.smolvlm.settings import ResolvedSmolVLM, SmolVLMSettings
@@ -41,6 +44,7 @@ class ShardAnnotator:
         schema: The attributes.
         threads: Number of CPU threads for this worker.
         output: The output, in which answers are found again.
+        reuse: Which persons share one answer.
         keep_every_s: Seconds after which the answers of a shard in progress are written.
     """
 
@@ -49,6 +53,7 @@ class ShardAnnotator:
     schema: AttributeSchema
     threads: int
     output: ObjectStore
+    reuse: ReuseSettings = field(default_factory=ReuseSettings)
     keep_every_s: float = KEEP_EVERY_S
 
     @cached_property
@@ -68,6 +73,8 @@ class ShardAnnotator:
 
         If the task names outcomes to retry, only the persons with these outcomes are asked about again. A
         crop that was answered before, for whichever shard, is not asked about, unless the task forbids it.
+        Where answers are shared, one person of each group is asked about, and the others inherit. Which ones
+        these are depends on the shard alone, and not on the answers that are known.
 
         Raises:
             OSError: The output can't be read.
@@ -77,13 +84,32 @@ class ShardAnnotator:
         persons = block.kept_persons()
         before = block.annotations.get(ANNOTATOR)
         retry = block.task.retry_outcomes
-        if retry is None or before is None:
-            table = self._answer(block.task, persons, report_progress)
+        kept: Rows = {}
+        if retry is not None and before is not None:
+            kept = {i: row for i, row in enumerate(before.to_pylist()) if row["status"] not in retry}
+        if kept or self.reuse.is_on:
+            table = self._answer_some(block, persons, kept, report_progress)
         else:
-            again = pa.array([status in retry for status in before["status"].to_pylist()], pa.bool_())
-            asked = self._answer(block.task, persons.filter(again), report_progress)
-            table = _replace_rows(before, again.to_pylist(), asked)
+            table = self._answer(block.task, persons, report_progress)
         return block.with_answers(ANNOTATOR, table)
+
+    def _answer_some(
+        self, block: ShardBlock, persons: pa.Table, rows: Rows, report_progress: ReportProgress
+    ) -> pa.Table:
+        """Return the table of all kept persons, of whom some have their rows already."""
+        groups = find_groups(block.frames, persons, self.reuse, self.reuse.reuse)
+        waiting = set(range(persons.num_rows)) - rows.keys()
+        people = persons.select(["shard_id", "frame_key", "person_index"]).to_pylist()
+        table = self._answer(block.task, persons.slice(0, 0), report_progress)
+        while waiting:
+            step = groups.next_step(waiting, answered_themselves(rows))
+            for person, (source, alike) in step.inherits.items():
+                rows[person] = inherited_row(rows[source], people[person], groups.name(person), alike)
+            report_progress(answers=len(step.inherits))
+            asked = self._answer(block.task, persons.take(pa.array(step.asked, pa.int64())), report_progress)
+            rows |= dict(zip(step.asked, asked.to_pylist(), strict=True))
+            waiting -= {*step.inherits, *step.asked}
+        return pa.Table.from_pylist(with_group_names(rows, groups), table.schema)
 
     def _answer(self, task: ShardTask, persons: pa.Table, report_progress: ReportProgress) -> pa.Table:
         crops = {crop_sha256(crop): crop for crop in persons["crop"].to_pylist()}
@@ -97,7 +123,7 @@ class ShardAnnotator:
         unknown = {digest: crop for digest, crop in crops.items() if digest not in answers}
         answers |= self._ask(shard_id, unknown, report_progress)
         in_order = [answers[crop_sha256(crop)] for crop in persons["crop"].to_pylist()]
-        return annotations_table(persons, in_order, self.schema, self._provenance)
+        return annotations_table(persons, in_order, self.schema, self._provenance, grouped=self.reuse.is_on)
 
     def _ask(
         self, shard_id: str, crops: Mapping[str, bytes], report_progress: ReportProgress
@@ -162,9 +188,3 @@ class _AnswerKeeper:
             # These answers are written with the next ones. If that fails too, so does the commit.
             log.warning("%s: answers can't be written: %s", self.shard_id, storage_error_text(error))
         self._written_at = time.monotonic()
-
-
-def _replace_rows(before: pa.Table, replaced: Sequence[bool], asked: pa.Table) -> pa.Table:
-    answers = iter(asked.to_pylist())
-    rows = [next(answers) if again else row for again, row in zip(replaced, before.to_pylist(), strict=True)]
-    return pa.Table.from_pylist(rows, asked.schema)

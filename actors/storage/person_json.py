@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from actors.attributes import AttributeSchema
-from actors.records import SCHEMA_VERSION
+from actors.records import ANSWERED, SCHEMA_VERSION
 from actors.storage import layout
 from actors.storage.tables import attributes_of
 
@@ -67,7 +67,7 @@ def person_documents(
 
 def _annotation(row: Mapping[str, Any], schema: AttributeSchema) -> dict[str, Any]:
     document: dict[str, Any] = {"status": row["status"]}
-    if row["status"] == "ok":
+    if row["status"] in ANSWERED:
         document |= schema.nest({name: row[name] for name in schema.names})
         confidence = {name: row[f"confidence_{name}"] for name in schema.names}
         document["confidence"] = {k: round(v, 6) for k, v in confidence.items() if v is not None}
@@ -75,6 +75,9 @@ def _annotation(row: Mapping[str, Any], schema: AttributeSchema) -> dict[str, An
             document["reasoning"] = row["reasoning"]
     else:
         document["reason"] = row["reason"]
+    if row["status"] == "inherited":
+        document["reuse_group"] = row["reuse_group"]
+        document["reuse_similarity"] = round(row["reuse_similarity"], 6)
     return document | {name: row[name] for name in ("model", "model_version", "prompt_sha256")}
 
 

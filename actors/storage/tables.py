@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from actors.attribute import DISTRIBUTION_PREFIX
 from actors.attributes import AttributeSchema
-from actors.records import SCHEMA_VERSION, Annotation
+from actors.records import ANSWERED, SCHEMA_VERSION, Annotation
 
 _ENUM = pa.dictionary(pa.int8(), pa.string())
 
@@ -28,6 +28,12 @@ _FORM_KEY = "form"
 _FORM = "2"
 _FIRST_FORM = "1"
 """The form of tables that don't name theirs: they have no `distribution_<name>` and no `violations`."""
+_GROUPED_FORM = "3"
+"""The form of tables whose persons were compared, to find those who are the same. They also have _REUSE."""
+
+_REUSE = [pa.field("reuse_group", pa.string()), pa.field("reuse_similarity", pa.float32())]
+"""The group of crops that show the same person, named by its clearest crop (`<frame_key>/<person_index>`),
+and how alike an inheriting crop is to the one that was asked about."""
 
 METERED = ("gemini",)
 """Annotators that are paid by the token."""
@@ -45,7 +51,8 @@ def annotations_schema(schema: AttributeSchema, annotator: str = "", form: str =
     The columns are the keys, the outcome, the provenance, and for each attribute its value, the probability
     of this value (`confidence_<name>`) and those of other values (`distribution_<name>`), and the rules that
     the answer breaks. Annotators that are paid by the token also have the person's equal share of the
-    request's tokens and of its estimated price in US dollars.
+    request's tokens and of its estimated price in US dollars. Where persons were compared, `reuse_group` and
+    `reuse_similarity` say who is the same.
 
     Args:
         schema: The attributes.
@@ -65,6 +72,7 @@ def annotations_schema(schema: AttributeSchema, annotator: str = "", form: str =
             *((*schema.arrow_distribution_fields(), _VIOLATIONS) if form != _FIRST_FORM else ()),
             pa.field("reasoning", pa.string()),
             *(_METER if annotator in METERED else ()),
+            *(_REUSE if form == _GROUPED_FORM else ()),
         ],
         metadata={"schema_version": SCHEMA_VERSION, _ATTRIBUTES: schema.to_json(), _FORM_KEY: form},
     )
@@ -96,6 +104,7 @@ def annotations_table(
     schema: AttributeSchema,
     provenance: Mapping[str, object] | Sequence[Mapping[str, object]],
     annotator: str = "",
+    grouped: bool = False,
 ) -> pa.Table:
     """Join the annotations with the keys of the kept persons that they describe.
 
@@ -106,6 +115,7 @@ def annotations_table(
         provenance: `model`, `model_version` and `prompt_sha256`, and for an annotator in `METERED` its
             tokens and cost. Either one mapping for all rows, or one per row.
         annotator: Name of the annotator. An annotator in `METERED` adds columns to the schema.
+        grouped: Whether persons were compared. The table then has columns for their groups.
 
     Raises:
         ValueError: The number of annotations or of provenance mappings differs from that of persons.
@@ -130,10 +140,11 @@ def annotations_table(
                 **annotation.values,
                 **confidence,
                 **distribution,
-                "violations": schema.violations(annotation.values) if annotation.status == "ok" else None,
+                "violations": schema.violations(annotation.values) if annotation.status in ANSWERED else None,
             }
         )
-    return pa.Table.from_pylist(rows, schema=annotations_schema(schema, annotator))
+    form = _GROUPED_FORM if grouped else _FORM
+    return pa.Table.from_pylist(rows, schema=annotations_schema(schema, annotator, form))
 
 
 def to_parquet(table: pa.Table) -> bytes:

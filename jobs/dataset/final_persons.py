@@ -20,6 +20,7 @@ from actors.corrections.matching import as_box
 from actors.corrections.missed_persons import missed_persons
 from actors.corrections.settings import HUMAN
 from actors.errors import ConfigError
+from actors.records import ANSWERED
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from jobs.dataset.splits import Period, group_of
@@ -134,7 +135,7 @@ class FinalPersons:
             name = column.removesuffix("_prompt_sha256")
             if name != column:
                 names = [f"{name}_{part}" for part in ("model", "model_version", "prompt_sha256")]
-                counts = chosen.filter(f"{name}_status = 'ok'").aggregate(
+                counts = chosen.filter(f"{name}_status IN {ANSWERED}").aggregate(
                     [*map(duckdb.ColumnExpression, names), duckdb.FunctionExpression("count")]
                 )
                 for model, version, prompt, persons in sorted(counts.fetchall(), key=str):

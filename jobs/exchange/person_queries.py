@@ -10,6 +10,7 @@ from actors.attribute_rules import Rule
 from actors.attributes import AttributeSchema
 from actors.corrections.final_values import CONFIDENCE, CORRECTED_BOX, IS_PERSON, SOURCE
 from actors.corrections.settings import AGREEMENT, HUMAN
+from actors.records import ANSWERED
 
 DISAGREES = "disagrees"
 KEPT = "kept"
@@ -122,7 +123,8 @@ class PersonQueries:
 
     def _disagrees(self, attribute: Attribute) -> str:
         differing = [
-            f"(coalesce({quoted(f'{one}_status')} = 'ok' AND {quoted(f'{other}_status')} = 'ok', false) AND "
+            f"(coalesce({quoted(f'{one}_status')} IN {ANSWERED}, false) AND "
+            f"coalesce({quoted(f'{other}_status')} IN {ANSWERED}, false) AND "
             f"{quoted(f'{one}_{attribute.name}')} IS DISTINCT FROM {quoted(f'{other}_{attribute.name}')})"
             for one, other in self._pairs(attribute)
         ]

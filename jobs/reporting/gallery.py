@@ -13,6 +13,7 @@ from actors.attribute import Attribute
 from actors.corrections.final_values import CONFIDENCE, CORRECTED_BOX, IS_PERSON, SOURCE
 from actors.corrections.matching import as_box
 from actors.corrections.settings import HUMAN
+from actors.records import ANSWERED
 from actors.storage import layout
 from jobs.reporting.measures import UNSURE, Measures, label, quoted
 from jobs.reporting.thumbnails import Wanted
@@ -75,7 +76,7 @@ def _person(
     confidences = [row[f"{a.name}_{CONFIDENCE}"] for a in attributes]
     answers = {}
     for name in annotators:
-        is_answered = row[f"{name}_status"] == "ok"
+        is_answered = row[f"{name}_status"] in ANSWERED
         answers[name] = {
             "status": row[f"{name}_status"],
             "values": [label(row.get(f"{name}_{a.name}")) if is_answered else None for a in attributes],
@@ -83,7 +84,7 @@ def _person(
             "note": row.get(f"{name}_reasoning" if is_answered else f"{name}_reason"),
             "violations": row.get(f"{name}_violations") or [],
         }
-    given = [answer["values"] for answer in answers.values() if answer["status"] == "ok"]
+    given = [answer["values"] for answer in answers.values() if answer["status"] in ANSWERED]
     traits = {
         "differ": any(len(set(values)) > 1 for values in zip(*given, strict=True)),
         "violation": any(answer["violations"] for answer in answers.values()),

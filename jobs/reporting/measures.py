@@ -16,6 +16,7 @@ from actors.attribute import Attribute, AttributeValue
 from actors.attributes import AttributeSchema
 from actors.corrections.final_values import CONFIDENCE, IS_PERSON, SOURCE
 from actors.corrections.settings import HUMAN
+from actors.records import ANSWERED
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.snapshot_table import SnapshotTable
@@ -166,9 +167,9 @@ class Measures:
         return [(error if n == 1 else kind, n, first) for kind, n, error, first in listed]
 
     def unanswered(self, annotator: str) -> list[tuple[str, str, int]]:
-        """Return outcomes other than `ok` with their reasons and numbers, the frequent first."""
+        """Return outcomes without values with their reasons and numbers, the frequent first."""
         status, reason = quoted(f"{annotator}_status"), quoted(f"{annotator}_reason")
-        others = self.persons.filter(f"{status} <> 'ok'").select(
+        others = self.persons.filter(f"{status} NOT IN {ANSWERED}").select(
             f"{status} AS status, regexp_replace(coalesce({reason}, ''), '\\d+', '#', 'g') AS reason"
         )
         counted = others.aggregate("status, reason, count(*) AS n", "status, reason")
@@ -228,7 +229,10 @@ class Measures:
         )
 
     def agreements(self) -> Iterator[Agreement]:
-        """Yield every attribute that two annotators have answered about the same persons."""
+        """Yield every attribute that two annotators have answered about the same persons.
+
+        Inherited answers are left out, because they say nothing new.
+        """
         for pair in combinations(sorted(self.annotators, reverse=True), 2):
             both = self._real.filter(" AND ".join(f"{quoted(f'{name}_status')} = 'ok'" for name in pair))
             for attribute in self.attributes:

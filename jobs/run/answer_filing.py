@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from actors.attribute import DISTRIBUTION_PREFIX
 from actors.attributes import AttributeSchema
+from actors.fingerprint import question_of
 from actors.gemini.answer_journal import file_journal
-from actors.records import SETTLED, Annotation, Distribution, is_denied
+from actors.records import GIVEN, Annotation, Distribution, is_denied
 from actors.storage import layout
 from actors.storage.answer_index import KeptAnswer
 from actors.storage.answers_in_flight import IndexName, add_answers, file_in_flight
@@ -147,7 +148,7 @@ def _answers_of(store: ObjectStore, record: CommitRecord) -> Iterator[tuple[Inde
             continue
         for row in table.to_pylist():
             digest = digests.get((row["frame_key"], row["person_index"]))
-            if digest is None or row["status"] not in SETTLED or is_denied(row["status"], row["reason"]):
+            if digest is None or row["status"] not in GIVEN or is_denied(row["status"], row["reason"]):
                 continue
             annotation = Annotation(
                 status=row["status"],
@@ -158,4 +159,7 @@ def _answers_of(store: ObjectStore, record: CommitRecord) -> Iterator[tuple[Inde
                 distribution=_distribution(row, names),
             )
             provenance = {name: row[name] for name in _PROVENANCE if name in row}
-            yield (annotator, fingerprint), KeptAnswer(digest, record.shard_id, annotation, provenance)
+            yield (
+                (annotator, question_of(fingerprint)),
+                KeptAnswer(digest, record.shard_id, annotation, provenance),
+            )

@@ -57,7 +57,7 @@ SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
         *(f"crops.{name}" for name in _CROPS),
         "run.max_failed_frames",
     ),
-    "smolvlm": (*(f"smolvlm.{name}" for name in _SMOLVLM), "schema"),
+    "smolvlm": (*(f"smolvlm.{name}" for name in _SMOLVLM), "schema", "annotate"),
     # Rules only check Gemini's answers.
     "gemini": (*(f"gemini.{name}" for name in _GEMINI), "schema.attributes"),
     "person_json": ("output.person_json",),

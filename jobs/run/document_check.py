@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from actors.records import ANSWERED
 from actors.storage import layout
 from actors.storage.commit_record import CommitRecord
 from actors.storage.flat_listing import list_flat
@@ -21,7 +22,18 @@ from jobs.run.problem import Problem, write_documents_again
 from jobs.run.words import counted, first_of
 
 _NOT_ATTRIBUTES = frozenset(
-    {"status", "reason", "confidence", "reasoning", "model", "model_version", "prompt_sha256", "attributes"}
+    {
+        "status",
+        "reason",
+        "confidence",
+        "reasoning",
+        "model",
+        "model_version",
+        "prompt_sha256",
+        "attributes",
+        "reuse_group",
+        "reuse_similarity",
+    }
 )
 
 
@@ -182,8 +194,13 @@ class _Expected:
         row = self._answers[name][person["frame_key"], person["person_index"]]
         if any(said[key] != row[key] for key in ("status", "model", "model_version", "prompt_sha256")):
             return False
-        if row["status"] != "ok":
+        if row["status"] not in ANSWERED:
             return bool(said["reason"] == row["reason"])
+        if row["status"] == "inherited" and (said["reuse_group"], said["reuse_similarity"]) != (
+            row["reuse_group"],
+            round(row["reuse_similarity"], 6),
+        ):
+            return False
         flat = {key: value for key, value in said.items() if key not in _NOT_ATTRIBUTES}
         flat |= said.get("attributes", {})
         confidence = {a: row[f"confidence_{a}"] for a in self._attributes[name]}

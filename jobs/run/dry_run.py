@@ -15,6 +15,8 @@ from actors.erasure.left_out import leave_out, read_left_out
 from actors.errors import FrameError, ShardError, ShardUnavailableError, StoreError
 from actors.read.frame_decoder import decode_frame
 from actors.records import Shard
+from actors.reuse.groups import find_groups
+from actors.reuse.settings import ReuseSettings
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
@@ -27,6 +29,8 @@ from jobs.run.words import counted
 from jobs.settings import LoadedSettings, Settings
 
 _SHARDS = 4
+_REUSE_S = 10.0
+"""Time for which reuse is estimated where it is off."""
 
 
 @dataclass(slots=True)
@@ -39,6 +43,8 @@ class DryRun:
         kept: Number of persons in these shards that the ROI keeps.
         dropped: Number of persons in these shards that the ROI drops, by reason.
         cameras: Cameras of the frames in these shards.
+        questions: Number of questions about these persons to an annotator if answers are shared.
+        timed: Number of frames in these shards that name their camera and their time.
     """
 
     pictures: list[str] = field(default_factory=list)
@@ -46,6 +52,8 @@ class DryRun:
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     cameras: set[str] = field(default_factory=set)
+    questions: int = 0
+    timed: int = 0
 
     def lines(self, settings: Settings) -> list[str]:
         """Return the lines that are printed for the user."""
@@ -57,10 +65,27 @@ class DryRun:
             f"{counted(self.kept + gone, 'person')} = "
             f"{self.kept:,} kept + {gone:,} dropped" + (f" ({dropped})" if dropped else "")
         ]
+        said += [self._reuse_line(settings.annotate)] if self.kept else []
         return said + [
             f"{setting}: no frame of these shards is of camera {', '.join(missing)}, so it has no effect here"
             for setting, missing in absent_cameras(settings.roi, settings.gemini.cameras, self.cameras)
         ]
+
+    def _reuse_line(self, reuse: ReuseSettings) -> str:
+        """Return how many questions the reuse of answers saves, or would save."""
+        if not self.timed:
+            return "annotate.reuse: no frame of these shards names camera and time, so it would save nothing"
+        saves = "saves" if reuse.is_on else f"={_reuse_s(reuse):g} would save"
+        saved = self.kept - self.questions
+        return (
+            f"annotate.reuse{'' if saves[0] == '=' else ' '}{saves} {counted(saved, 'question')} of "
+            f"{self.kept:,} about these persons ({self.kept / self.questions:.1f} times fewer); an inherited "
+            "answer is that about another crop of the same person"
+        )
+
+
+def _reuse_s(reuse: ReuseSettings) -> float:
+    return reuse.reuse or _REUSE_S
 
 
 def dry_run(loaded: LoadedSettings, scope: Scope, annotator: str | None) -> None:
@@ -153,6 +178,11 @@ def _draw(block: ShardBlock, settings: Settings, output: ObjectStore, done: DryR
     done.kept += sum(p["kept"] for p in persons)
     done.dropped.update(p["drop_reason"] for p in persons if not p["kept"])
     done.cameras |= {camera for camera in cameras.values() if camera is not None}
+    frames = block.frames.select(["camera", "captured_at"]).to_pylist()
+    done.timed += sum(row["camera"] is not None and row["captured_at"] is not None for row in frames)
+    kept = block.kept_persons()
+    groups = find_groups(block.frames, kept, settings.annotate, _reuse_s(settings.annotate))
+    done.questions += len(groups.next_step(range(kept.num_rows), ()).asked)
     for key, data in block.previews.items():
         try:
             image = decode_frame(data, settings.input.max_image_pixels)

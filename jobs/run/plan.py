@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from actors.fingerprint import annotators_in
+from actors.fingerprint import annotators_in, fits
 from actors.read.frame_range import frames_of
-from actors.records import RETRYABLE, Shard, ShardFormat
+from actors.records import ANSWERED, RETRYABLE, Shard, ShardFormat
 from actors.shard_block import ShardTask, Work
 from actors.storage import layout
 from actors.storage.commit_record import CommitRecord
@@ -113,6 +113,11 @@ class Committed:
             first_frame=record.input.first_frame,
             stop_frame=record.input.stop_frame,
         )
+
+    def fits(self, annotator: str, fingerprint: str) -> bool:
+        """Return whether the answers of a local annotator are good for a run with this fingerprint."""
+        inherited = self.annotators.get(annotator, {}).get("inherited", 0)
+        return fits(self.fingerprints.get(annotator), fingerprint, inherited)
 
 
 def _shared(content: Mapping[str, _Value]) -> Mapping[str, _Value]:
@@ -299,7 +304,7 @@ def _what_to_do(
 def _answers_to_ask_for(record: Committed, fingerprints: Mapping[str, str]) -> _Todo | None:
     annotators = [name for name in annotators_in(fingerprints) if name not in BACKLOG_ANNOTATORS]
     for name in annotators:
-        if record.fingerprints.get(name) != fingerprints[name]:
+        if not record.fits(name, fingerprints[name]):
             cause: Cause = "settings" if name in record.fingerprints else "missing"
             return _Todo("annotate", Reason(cause, name, record.kept))
     for name in annotators:
@@ -318,11 +323,12 @@ def _documents_to_write(record: Committed, fingerprints: Mapping[str, str]) -> _
 def _owed_by(record: Committed | None, annotator: str, fingerprints: Mapping[str, str]) -> _Todo | None:
     if record is None or record.state != "done" or annotator in BACKLOG_ANNOTATORS:
         return None
-    owed = {o: n for o, n in record.annotators.get(annotator, {}).items() if n and o != "ok"}
+    outcomes = record.annotators.get(annotator, {})
+    owed = {outcome: n for outcome, n in outcomes.items() if n and outcome not in ANSWERED}
     if not owed:
         return None
     # The answers of one shard must never mix two models or prompts.
-    if record.fingerprints.get(annotator) != fingerprints[annotator]:
+    if not record.fits(annotator, fingerprints[annotator]):
         return _Todo("annotate", Reason("settings", annotator, record.kept))
     return _Todo("annotate", Reason("retry", annotator, sum(owed.values())), tuple(owed))
 

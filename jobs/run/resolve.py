@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from actors.attributes import AttributeSchema
 from actors.detect.settings import ResolvedDetector, resolve_detector
-from actors.fingerprint import fingerprint_of
+from actors.fingerprint import fingerprint_of, with_reuse
 from actors.gemini.api.client import read_api_key
 from actors.gemini.quota.quota import key_id_of
 from actors.gemini.settings import ResolvedGemini, resolve_gemini
@@ -58,7 +58,7 @@ def resolve(settings: Settings, before: RunRecord | None = None) -> Resolved:
         "person_json": settings.output.person_json_fingerprint,
     }
     if smolvlm is not None:
-        fingerprints["smolvlm"] = smolvlm.fingerprint
+        fingerprints["smolvlm"] = with_reuse(smolvlm.fingerprint, settings.annotate.fingerprint())
     gemini = None
     if settings.gemini.enabled:
         read_api_key()

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
-from actors.records import FRAMES_SCHEMA, OUTCOMES, PERSONS_SCHEMA
+from actors.records import ANSWERED, FRAMES_SCHEMA, OUTCOMES, PERSONS_SCHEMA
 from actors.storage.commit_record import CommitRecord
 from actors.storage.tables import annotations_schema, attributes_of, form_of
 from jobs.run.words import counted, first_of
@@ -168,7 +168,7 @@ def _check_annotations(table: pa.Table, record: CommitRecord, annotator: str) ->
     unknown = sorted(set(found) - set(OUTCOMES))
     if unknown:
         yield f"has outcomes that don't exist: {first_of(unknown)}"
-    answered = table.filter(pc.equal(table["status"].cast(pa.string()), "ok"))
+    answered = table.filter(pc.is_in(table["status"].cast(pa.string()), pa.array(ANSWERED)))
     for attribute in attributes_of(table, _NO_ATTRIBUTES):
         strange = set(answered[attribute.name].unique().to_pylist()) - set(attribute.values)
         if strange:

@@ -172,7 +172,9 @@ def _stages(
     stages = [detect_stage(resources.detect, detector, crop_restorer, work.output, detects, since)]
     if resolved.smolvlm is not None and resources.annotate is not None:
         threads = max(1, (os.cpu_count() or 1) // resources.annotate.workers)
-        annotator = ShardAnnotator(settings.smolvlm, resolved.smolvlm, resolved.schema, threads, work.output)
+        annotator = ShardAnnotator(
+            settings.smolvlm, resolved.smolvlm, resolved.schema, threads, work.output, settings.annotate
+        )
         stages.append(annotate_stage(resources.annotate, annotator))
     stages.append(commit_stage(resources.commit, committer))
     return stages

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from actors.detect.crops import CropSettings
+from actors.detect.person_detector import PersonDetector
 from actors.detect.roi import RoiSettings
 from actors.detect.settings import DetectorSettings, resolve_detector
 from actors.detect.shard_detector import MIN_FRAMES_OF_SHARE, ShardDetector
@@ -155,3 +156,23 @@ def test_the_share_of_bad_frames_counts_from_ten_frames_on(
     block = detector_of(max_failed_frames=0.9).detect(ShardBlock(task_of(tmp_path / "a.tar", files)))
     assert (block.error is not None) == fails
     assert block.frames["status"].to_pylist().count("error") == broken
+
+
+def test_a_frame_that_equals_its_predecessor_is_detected_once(detector_of, tmp_path, monkeypatch):
+    detector = detector_of(max_detections=3)
+    seen: list[int] = []
+    real = PersonDetector.detect
+    monkeypatch.setattr(
+        PersonDetector, "detect", lambda self, images: (seen.append(len(images)), real(self, images))[1]
+    )
+    one, other = bad.jpeg(160, 120, 1), bad.jpeg(160, 120, 2)
+    files = {"0.jpg": one, "1.jpg": one, "2.jpg": other, "3.jpg": one, "4.jpg": b"broken", "5.jpg": b"broken"}
+    block = detector.detect(ShardBlock(task_of(tmp_path / "a.tar", files, previews=2)))
+    assert seen == [1, 1, 1]
+    frames = {row["frame_key"]: row for row in block.frames.to_pylist()}
+    assert [frames[key]["status"] for key in "012345"] == ["ok"] * 4 + ["error"] * 2
+    people = {key: [] for key in "0123"}
+    for row in block.persons.to_pylist():
+        people[row.pop("frame_key")].append(row)
+    assert people["0"] == people["1"] == people["3"] != people["2"]
+    assert len(people["0"]) == frames["0"]["detected"] > 0

@@ -55,6 +55,8 @@ OTHER_VALUES: dict[str, Any] = {
 """Another value for settings that have no obvious one."""
 
 NEEDS = {
+    "annotate.reuse_overlap": "annotate.reuse=10",
+    "annotate.reuse_similarity": "annotate.reuse=10",
     "smolvlm.engine": "smolvlm.server.base_url=http://127.0.0.1:9/v1",
     "smolvlm.reasoning_max_tokens": "smolvlm.reasoning=true",
     "gemini.face_attributes": "gemini.blur_faces=true",

@@ -36,10 +36,11 @@ def test_a_sample_is_drawn_and_counted_and_zones_of_absent_cameras_are_named(mod
         assert cv2.imdecode(np.frombuffer(output.read(path), np.uint8), cv2.IMREAD_COLOR).shape[2] == 3
     assert {o.path for o in output.list(layout.DRY_RUN)} == set(tried.pictures)
     assert output.read(layout.preview_path("a", "001-0123abcd", "frame-of-a-run")) == b"kept"
-    first, second = tried.lines(settings)
+    first, reuse, second = tried.lines(settings)
     assert "8 frames of 4 shards" in first
     # roi.max_persons is 2, so at most two persons are kept in each of the 8 frames.
     assert 0 < tried.kept <= 16
     assert f"{tried.kept:,} kept + {tried.dropped.total():,} dropped (" in first
     assert "no frame of these shards is of camera till" in second
+    assert "names camera and time" in reuse
     assert not (tmp_path / "out/commits").exists()

@@ -84,7 +84,7 @@ function open(person) {
     const given = new Set();
     for (const annotator of data.annotators) {
       const answer = person.answers[annotator];
-      const isAnswered = answer.status === "ok";
+      const isAnswered = ["ok", "inherited"].includes(answer.status);
       if (isAnswered) given.add(answer.values[i]);
       row.append(element("td", isAnswered ? (answer.values[i] + " " + percent(answer.confidences[i])).trim() : answer.status || "not asked"));
     }

@@ -83,7 +83,7 @@ function table(actions) {
   const names = Object.keys(current.answers);
   const cell = (answer, name) => {
     const value = answer.values[name];
-    const isAnswered = answer.status === "ok";
+    const isAnswered = ["ok", "inherited"].includes(answer.status);
     const sure = answer.confidences[name];
     const differs = isAnswered && current.disagrees.includes(name);
     return element("td", { class: differs ? "differs" : "" },
