@@ -30,6 +30,11 @@ def question_of(fingerprint: str) -> str:
     return fingerprint.partition(".")[0]
 
 
+def reuse_of(fingerprint: str) -> str:
+    """Return the part of a fingerprint of an annotator that stands for the groups; "" if there is none."""
+    return fingerprint.partition(".")[2]
+
+
 def fits(committed: str | None, wanted: str, inherited: int) -> bool:
     """Return whether committed answers are good for a run, so that nobody has to be asked again.
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from actors.attributes import AttributeSchema
+from actors.fingerprint import question_of
 from actors.records import Annotation
+from actors.reuse.groups import find_groups
+from actors.reuse.settings import ReuseSettings
 from actors.shard_block import ShardBlock
 from actors.storage.tables import annotations_table
 
@@ -23,6 +26,8 @@ class PendingAnnotator:
         prompt_sha256: SHA-256 of the prompt that will be sent.
         earlier: Fingerprints with which earlier versions recorded answers to the same question.
         not_asked: Names of the attributes that it is not asked about.
+        reuse: Which persons are one.
+        groups_within_s: Time within which a person is recognised again, in seconds; 0 for never.
     """
 
     name: str
@@ -30,6 +35,8 @@ class PendingAnnotator:
     prompt_sha256: str
     earlier: frozenset[str] = frozenset()
     not_asked: frozenset[str] = frozenset()
+    reuse: ReuseSettings = field(default_factory=ReuseSettings)
+    groups_within_s: float = 0.0
 
     def provenance(self) -> dict[str, object]:
         """Return the provenance columns of the annotations table for an outcome without a request."""
@@ -60,10 +67,14 @@ def with_pending(
         asked: The annotator's fingerprint in this run. A table with another fingerprint that isn't in
             `annotator.earlier` is replaced, because its answers belong to another prompt or schema.
     """
-    if annotator.name in block.annotations and committed.get(annotator.name) in {asked, *annotator.earlier}:
+    known = {question_of(asked), *annotator.earlier}
+    if annotator.name in block.annotations and question_of(committed.get(annotator.name, "")) in known:
         return block
     persons = block.kept_persons()
     rows = [PENDING] * persons.num_rows
     schema = schema.only([name for name in schema.names if name not in annotator.not_asked])
-    table = annotations_table(persons, rows, schema, annotator.provenance(), annotator.name)
+    groups = find_groups(block.frames, persons, annotator.reuse, annotator.groups_within_s)
+    provenance = [annotator.provenance() | {"reuse_group": groups.name(i)} for i in range(len(rows))]
+    is_grouped = annotator.groups_within_s > 0
+    table = annotations_table(persons, rows, schema, provenance, annotator.name, is_grouped)
     return block.with_answers(annotator.name, table)

@@ -215,7 +215,7 @@ class BatchAnnotator(Annotator):
                 log.warning("batch mode skips shard %s: %s", task.shard_id, error)
                 continue
             chosen = None if task.chosen is None else frozenset(task.chosen)
-            for _, crop in shard.waiting(chosen):
+            for _, crop in shard.questions(chosen):
                 if crop_sha256(crop.jpeg) in self._in_jobs:
                     continue
                 shards = self._shards_of.get(crop_sha256(crop.jpeg))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Protocol
 
 from actors.gemini.answer_journal import JournalEntry
@@ -26,12 +26,22 @@ class DrainTask:
         keep: Committed outcomes that are kept if they answer the same question.
         chosen: Persons to ask about, or None for all persons that still wait for an answer.
         persons: Number of persons that it asks about at most.
+        first_only: Whether it asks only about one person of each group.
+        later: Persons to ask about when the first ones of all shards were asked about.
     """
 
     shard_id: str
     keep: tuple[Outcome, ...] = SETTLED
     chosen: tuple[Person, ...] | None = None
     persons: int = 0
+    first_only: bool = False
+    later: tuple[Person, ...] = ()
+
+    def rest(self, waiting: int) -> list[DrainTask]:
+        """Return what is left for later when this is done, and so many persons of the shard wait."""
+        if self.later:
+            return [replace(self, chosen=self.later, persons=len(self.later), later=())]
+        return [replace(self, persons=waiting, first_only=False)] if self.first_only and waiting else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.fingerprint import fingerprint_of
+from actors.fingerprint import fingerprint_of, question_of, reuse_of
 
 _ANSWER_VERSION = 1
 """Raise this number when the same prompt and schema begin to be asked in a way that gives other answers."""
@@ -40,11 +40,13 @@ class Question:
         earlier: Fingerprints with which earlier versions recorded answers to the same question, and the model
             that gave these answers.
         only_model: The only model whose answers are accepted, or None to accept those of every model.
+        reuse: What stands in a fingerprint for the groups that share an answer; "" if nobody inherits.
     """
 
     fingerprint: str
     earlier: Mapping[str, str] = field(default_factory=dict)
     only_model: str | None = None
+    reuse: str = ""
 
     @property
     def fingerprints(self) -> tuple[str, ...]:
@@ -53,7 +55,11 @@ class Question:
 
     def is_asked_by(self, fingerprint: str | None) -> bool:
         """Return whether answers that are recorded with this fingerprint are about this question."""
-        return fingerprint in self.fingerprints
+        return fingerprint is not None and question_of(fingerprint) in self.fingerprints
+
+    def shares_as(self, fingerprint: str | None) -> bool:
+        """Return whether answers that are recorded with this fingerprint are shared as in this run."""
+        return fingerprint is not None and reuse_of(fingerprint) == self.reuse
 
     def accepts(self, model: object) -> bool:
         """Return whether answers of this model are accepted."""

@@ -12,15 +12,13 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from actors.attributes import REASONING_KEY, REASONING_MAX_CHARS, AttributeSchema
 from actors.commit.pending import PendingAnnotator
 from actors.errors import ConfigError
+from actors.fingerprint import reuse_of, with_reuse
 from actors.gemini.api.face_blurring import FACE_ATTRIBUTES, attributes_without_face
 from actors.gemini.api.model_families import (
-    FACTS_OF,
-    NEWEST,
     ModelFamily,
     Price,
     ThinkingLevel,
     family_of,
-    is_known,
     least_budget,
     least_level,
     price_of,
@@ -29,11 +27,13 @@ from actors.gemini.attribute_weights import AttributeWeights, check_weights
 from actors.gemini.batch_settings import GeminiBatch
 from actors.gemini.camera_settings import GeminiCameras
 from actors.gemini.in_flight import MaxInFlight
+from actors.gemini.notices import notices_of
 from actors.gemini.price_settings import GeminiPrices
 from actors.gemini.question import Question, RequestSettings, earlier_fingerprints, question_fingerprint
 from actors.gemini.quota.place import LedgerPlace, ledger_place
 from actors.gemini.quota.rules import QuotaLimits
 from actors.prompt import read_prompt
+from actors.reuse.settings import ReuseSettings
 from actors.settings_section import Section
 from actors.storage.object_store import ObjectStore
 from actors.storage.uris import absolute_uri
@@ -270,30 +270,6 @@ class GeminiSettings(Section):
             return None
         return least_budget(self.model) if self.thinking_budget is None else self.thinking_budget
 
-    def notices(self) -> tuple[str, ...]:
-        """Return what the user should know about the model and these settings before a run."""
-        said = []
-        if not is_known(self.model):
-            said.append(
-                f"gemini.model: {self.model} is not in Shopframe's table of models, so it is asked by the "
-                f"rules of {NEWEST.name}.x, the newest family there (documentation of {FACTS_OF})"
-            )
-        unused = {"level": "thinking_budget", "budget": "thinking_level"}[self.family.thinks_by]
-        if getattr(self, unused) is not None:
-            said.append(
-                f"gemini.{unused}: has no effect on {self.model}, which takes "
-                f"gemini.thinking_{self.family.thinks_by}"
-            )
-        if self.temperature and not self.family.follows_temperature:
-            said.append(f"gemini.temperature: has no effect on {self.model}, which ignores it")
-        if self.max_cost_usd is not None and self.price.is_estimate:
-            said.append(
-                f"gemini.max_cost_usd: the price of {self.model} is an estimate "
-                f"(${self.price.input_usd:g} in, ${self.price.output_usd:g} out per million tokens); look it "
-                "up and set gemini.prices"
-            )
-        return tuple(said)
-
     @field_validator("base_url")
     @classmethod
     def _is_a_plain_url(cls, url: str) -> str:
@@ -334,6 +310,8 @@ class ResolvedGemini:
         not_asked: Names of the attributes that are not asked about because faces are blurred.
         fingerprint: Fingerprint of the question, which is the prompt and the schema. The model is not part of
             it, so that a change of the model asks about no person again.
+        reuse: Which persons are one, and whether they share one answer.
+        groups_within_s: Time within which a person is recognised again, in seconds; 0 for never.
     """
 
     model: str
@@ -345,21 +323,33 @@ class ResolvedGemini:
     notices: tuple[str, ...] = ()
     earlier: Mapping[str, str] = field(default_factory=dict)
     reask: bool = False
+    reuse: ReuseSettings = field(default_factory=ReuseSettings)
+    groups_within_s: float = 0.0
+
+    @property
+    def stage_fingerprint(self) -> str:
+        """Fingerprint of the question and of the groups that share an answer, as it is committed."""
+        return with_reuse(self.fingerprint, self.reuse.fingerprint())
 
     @property
     def question(self) -> Question:
         """The question, and the models whose answers to it are accepted."""
-        return Question(self.fingerprint, self.earlier, self.model if self.reask else None)
+        only = self.model if self.reask else None
+        return Question(self.fingerprint, self.earlier, only, reuse_of(self.stage_fingerprint))
 
     @property
     def pending(self) -> PendingAnnotator:
         """The pending annotator, with which a commit records persons that Gemini has not answered yet."""
         earlier = frozenset(self.earlier)
-        return PendingAnnotator(ANNOTATOR, self.model, self.prompt_sha256, earlier, self.not_asked)
+        question = (ANNOTATOR, self.model, self.prompt_sha256, earlier, self.not_asked)
+        return PendingAnnotator(*question, self.reuse, self.groups_within_s)
 
 
 def resolve_gemini(
-    settings: GeminiSettings, schema: AttributeSchema, earlier_requests: Iterable[RequestSettings] = ()
+    settings: GeminiSettings,
+    schema: AttributeSchema,
+    earlier_requests: Iterable[RequestSettings] = (),
+    reuse: ReuseSettings | None = None,
 ) -> ResolvedGemini:
     """Resolve the model and the prompt once, on the driver, before any work begins.
 
@@ -367,6 +357,7 @@ def resolve_gemini(
         settings: The gemini section.
         schema: The attributes.
         earlier_requests: Settings with which earlier versions may have asked, to recognise their answers.
+        reuse: Which persons are one, and whether they share one answer; by default, the default settings.
 
     Raises:
         ConfigError: The prompt can't be used, an attribute has the name of the key for an image's id, a
@@ -386,6 +377,8 @@ def resolve_gemini(
         keys += f'\n- "{REASONING_KEY}": why, in one sentence of at most {REASONING_MAX_CHARS} characters'
     prompt = read_prompt("gemini.prompt", settings.prompt, "gemini.txt", keys, schema.prompt_uncertainty())
     reasoning = settings.reasoning
+    reuse = reuse or ReuseSettings()
+    is_limited = bool(settings.max_persons or settings.max_cost_usd or settings.requests_per_day)
     return ResolvedGemini(
         model=settings.model,
         prompt=prompt.text,
@@ -393,7 +386,9 @@ def resolve_gemini(
         fingerprint=question_fingerprint(prompt.sha256, schema.sha256, reasoning),
         schema=schema,
         not_asked=not_asked,
-        notices=settings.notices(),
+        notices=notices_of(settings),
         earlier=earlier_fingerprints(earlier_requests, prompt.sha256, schema.sha256, reasoning),
         reask=settings.reask,
+        reuse=reuse,
+        groups_within_s=reuse.reuse or (reuse.spread if is_limited else 0.0),
     )

@@ -155,6 +155,8 @@ class BacklogWorker:
             .remote(drainer, find_annotator, holder)
         )
         self._offered: deque[DrainTask] = deque()
+        self._later: deque[DrainTask] = deque()
+        self._committed: set[str] = set()
         self._running: dict[Any, DrainTask] = {}
         self._claimed: list[_Claimed] = []
         self._finished = 0
@@ -169,7 +171,7 @@ class BacklogWorker:
     @property
     def backlog(self) -> int:
         """Number of shards that are offered and not worked off, those in progress included."""
-        return len(self._offered) + len(self._running) + len(self._claimed)
+        return len(self._offered) + len(self._later) + len(self._running) + len(self._claimed)
 
     def offer(self, tasks: Iterable[DrainTask]) -> None:
         """Add shards to the backlog."""
@@ -192,6 +194,8 @@ class BacklogWorker:
         now = time.monotonic()
         self._offered.extend(claimed.task for claimed in self._claimed if claimed.again_at <= now)
         self._claimed = [claimed for claimed in self._claimed if claimed.again_at > now]
+        if not self._offered:
+            self._offered, self._later = self._later, self._offered
         while (
             self._offered
             and self.done.stop is None
@@ -202,8 +206,7 @@ class BacklogWorker:
         if not self._running:
             time.sleep(timeout_s)
             return []
-        waiting = list(self._running)
-        ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=timeout_s, fetch_local=True)
+        ready, _ = ray.wait([*self._running], num_returns=len(self._running), timeout=timeout_s)
         finished = []
         for reference in ready:
             task, drained = self._running.pop(reference), ray.get(reference)
@@ -212,6 +215,7 @@ class BacklogWorker:
             if drained.claim == "ours":
                 self._count(drained)
                 finished.append(drained)
+                self._later.extend([] if drained.error else task.rest(drained.waiting))
             else:
                 self._claimed.append(_Claimed(task, drained.claim, time.monotonic() + BEAT_S))
         return finished
@@ -235,22 +239,19 @@ class BacklogWorker:
         stop = self._collect(said, watch, poll_s) if self._waits_for_all and self._offered else None
         while self._running or (self.done.stop is None and self._has_more):
             self._advance(poll_s)
-            said(self.done, len(self._running) + len(self._offered))
+            said(self.done, len(self._running) + len(self._offered) + len(self._later))
             self._look(watch)
-        self._ask_progress_last()
+        with suppress(ray.exceptions.RayActorError):  # The actor of another run may have ended with that run.
+            self.progress = ray.get(self._annotator.progress.remote())
         self.done.held = sum(claimed.claim == "theirs" for claimed in self._claimed)
         self.done.spent = ray.get(self._worker.finish.remote())
         # The stop takes effect only now, so that answers that came before it are still committed.
         self.done.stop = self.done.stop or stop
         return self.done
 
-    def _ask_progress_last(self) -> None:
-        with suppress(ray.exceptions.RayActorError):  # The actor of another run may have ended with that run.
-            self.progress = ray.get(self._annotator.progress.remote())
-
     @property
     def _has_more(self) -> bool:
-        return bool(self._offered) or any(claimed.claim == "unknown" for claimed in self._claimed)
+        return bool(self._offered or self._later or any(c.claim == "unknown" for c in self._claimed))
 
     def _look(self, watch: StallWatch, may_end: bool = True) -> None:
         """Ask how far the annotator is, without waiting for its answer, and look whether anything moves."""
@@ -282,7 +283,8 @@ class BacklogWorker:
 
     def _count(self, drained: Drained) -> None:
         self.done.answered += drained.answered
-        self.done.shards += drained.summary is not None
+        self._committed |= set() if drained.summary is None else {drained.shard_id}
+        self.done.shards = len(self._committed)
         if drained.stop is not None and self.done.stop is None:
             self.done.stop = drained.stop
             log.warning("gemini stopped: %s: %s", drained.stop.kind, drained.stop.reason)

@@ -37,6 +37,15 @@ class ReuseSettings(Section):
         "the whole crops and of their heads, 1 for equal pictures.",
     )
 
+    spread: float = Field(
+        10,
+        ge=0,
+        le=3600,
+        description="The same time where Gemini has a budget or a daily quota and every crop is asked about: "
+        "one crop of each person is then asked about before a second one of anybody. 0 keeps the order of "
+        "the shards. It changes no answer.",
+    )
+
     @property
     def is_on(self) -> bool:
         """Whether answers are inherited."""
@@ -44,4 +53,6 @@ class ReuseSettings(Section):
 
     def fingerprint(self) -> str | None:
         """Return the hash of everything that groups depend on; None if nobody inherits."""
-        return fingerprint_of({"version": _VERSION, **self.model_dump()}) if self.is_on else None
+        if not self.is_on:
+            return None
+        return fingerprint_of({"version": _VERSION, **self.model_dump(exclude={"spread"})})

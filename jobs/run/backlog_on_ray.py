@@ -43,7 +43,7 @@ def ask_on_ray(
     resolved = backlog.resolved
     fingerprints = {
         **{name: run.fingerprints[name] for name in annotators_in(run.fingerprints)},
-        ANNOTATOR: resolved.fingerprint,
+        ANNOTATOR: resolved.stage_fingerprint,
         "person_json": settings.output.person_json_fingerprint,
     }
     schema = AttributeSchema(settings.attributes)

@@ -47,6 +47,7 @@ _SMOLVLM = (
     "letterbox",
     "split_image",
 )
+_REUSE = ("annotate.reuse", "annotate.reuse_overlap", "annotate.reuse_similarity")
 _GEMINI = ("prompt", "reasoning", "blur_faces", "face_attributes")
 
 SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
@@ -57,9 +58,9 @@ SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
         *(f"crops.{name}" for name in _CROPS),
         "run.max_failed_frames",
     ),
-    "smolvlm": (*(f"smolvlm.{name}" for name in _SMOLVLM), "schema", "annotate"),
+    "smolvlm": (*(f"smolvlm.{name}" for name in _SMOLVLM), "schema", *_REUSE),
     # Rules only check Gemini's answers.
-    "gemini": (*(f"gemini.{name}" for name in _GEMINI), "schema.attributes"),
+    "gemini": (*(f"gemini.{name}" for name in _GEMINI), "schema.attributes", *_REUSE),
     "person_json": ("output.person_json",),
 }
 """The settings, or whole sections, that the fingerprint of a stage is computed from."""

@@ -92,7 +92,7 @@ def drain(settings: Settings, clock: Clock | None = None, quota_reset: bool = Fa
     output = ObjectStore(str(settings.output.uri), settings.storage)
     schema = AttributeSchema(settings.attributes)
     before = read_run(output)
-    resolved = resolve_gemini(settings.gemini, schema, before.earlier_requests)
+    resolved = resolve_gemini(settings.gemini, schema, before.earlier_requests, settings.annotate)
     warning = probe_output(output)
     started = time.monotonic()
     with run_log(output) as opened, working(output):
@@ -153,12 +153,13 @@ def _note_model(
     output: ObjectStore, before: RunRecord, settings: Settings, resolved: ResolvedGemini
 ) -> RunRecord:
     """Write the Gemini settings to `run.json`, from which `status` finds the quota, and return the record."""
+    now = settings.as_dict()
     after = before.model_copy(
         update={
             "models": before.models.model_copy(update={"gemini": gemini_model(resolved)}),
-            "fingerprints": {**before.fingerprints, ANNOTATOR: resolved.fingerprint},
+            "fingerprints": {**before.fingerprints, ANNOTATOR: resolved.stage_fingerprint},
             "gemini_requests": before.earlier_requests,
-            "config": {**before.config, "gemini": settings.as_dict()["gemini"]},
+            "config": {**before.config, **{name: now[name] for name in ("gemini", "annotate")}},
         }
     )
     write_run(output, after)

@@ -63,8 +63,8 @@ def resolve(settings: Settings, before: RunRecord | None = None) -> Resolved:
     if settings.gemini.enabled:
         read_api_key()
         earlier = () if before is None else before.earlier_requests
-        gemini = resolve_gemini(settings.gemini, schema, earlier)
-        fingerprints["gemini"] = gemini.fingerprint
+        gemini = resolve_gemini(settings.gemini, schema, earlier, settings.annotate)
+        fingerprints["gemini"] = gemini.stage_fingerprint
     return Resolved(schema, detector, smolvlm, gemini, fingerprints)
 
 

@@ -19,6 +19,7 @@ from pydantic import (
 
 from actors.detect.int8_choice import Int8Choice
 from actors.errors import ConfigError
+from actors.fingerprint import question_of, reuse_of
 from actors.gemini.question import Question, request_settings
 from actors.settings_section import Section
 from actors.storage import layout
@@ -155,13 +156,14 @@ class RunRecord(_Part):
     @property
     def question(self) -> Question:
         """The question that Gemini was asked, and the models whose answers to it are accepted."""
-        fingerprint, gemini = self.fingerprints.get("gemini", ""), self.models.gemini
+        recorded, gemini = self.fingerprints.get("gemini", ""), self.models.gemini
+        fingerprint, reuse = question_of(recorded), reuse_of(recorded)
         if gemini is None:
-            return Question(fingerprint)
+            return Question(fingerprint, reuse=reuse)
         # In the records of an earlier version, the fingerprint of the last run stands for its model.
         earlier = {fingerprint: gemini.model} | gemini.earlier
         reask = bool(self.config.get("gemini", {}).get("reask"))
-        return Question(fingerprint, earlier, gemini.model if reask else None)
+        return Question(fingerprint, earlier, gemini.model if reask else None, reuse)
 
     def section(self, name: str, kind: type[_SectionType]) -> _SectionType:
         """Return a section of the run's settings.

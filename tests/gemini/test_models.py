@@ -6,6 +6,7 @@ import pytest
 
 from actors.fingerprint import crop_sha256
 from actors.gemini.api.model_families import GEMINI_2_5, GEMINI_3, family_of, is_known
+from actors.gemini.notices import notices_of
 from actors.gemini.settings import GeminiSettings, resolve_gemini
 from tests.servers.gemini_server import MODEL, MODEL_2_5, gemini_server
 from tests.support.gemini_asking import SCHEMA, asking, jpeg, packed
@@ -14,7 +15,7 @@ from tests.support.online_asking import ask
 
 def test_the_default_is_a_model_that_is_not_about_to_end():
     assert GeminiSettings().model == MODEL
-    assert GeminiSettings().notices() == ()
+    assert notices_of(GeminiSettings()) == ()
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_an_unknown_model_has_the_rules_of_the_newest_family_and_this_is_said(mo
     ],
 )
 def test_settings_without_effect_and_estimated_prices_are_named(changes, said):
-    (notice,) = GeminiSettings(**changes).notices()
+    (notice,) = notices_of(GeminiSettings(**changes))
     assert said in notice
 
 

@@ -77,8 +77,10 @@ def drain(output: Path, server: GeminiServer, is_killed: bool = False, **setting
         return answers
 
     found = []
-    for task in drain_tasks(store, given, resolved, read_backlog(store, resolved, given.cameras)):
+    tasks = list(drain_tasks(store, given, resolved, read_backlog(store, resolved, given.cameras)))
+    for task in tasks:
         found.append(asyncio.run(drainer.drain(task, ask)))
         if found[-1].stop is not None:
             break
+        tasks += task.rest(found[-1].waiting)
     return found

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from actors.attributes import AttributeSchema
+from actors.commit.committer import Committer
+from actors.commit.settings import OutputSettings
 from actors.detect.crops import CropSettings, cut_person
 from actors.fingerprint import crop_sha256
+from actors.gemini.settings import resolve_gemini
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA, Shard
 from actors.shard_block import ShardBlock, ShardTask
+from actors.storage.object_store import ObjectStore
 from demo.scenes import Scene, generate_sequences
+from jobs.run.run_record import GeminiModel, Models, PlanCounts, RunRecord, write_run
+from jobs.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -67,3 +76,20 @@ def block_of(scenes: list[Scene], knows: str = "camera captured_at", shard_id: s
         pa.Table.from_pylist(rows, PERSONS_SCHEMA),
     )
     return Seen(block, tracks)
+
+
+def commit_for_gemini(output: Path, shards: Sequence[Seen], settings: Settings) -> None:
+    """Commit shards whose persons wait for Gemini, as a run with these settings does."""
+    schema = AttributeSchema(settings.attributes)
+    resolved = resolve_gemini(settings.gemini, schema, (), settings.annotate)
+    stages = {"detect": "d", "person_json": "p", "gemini": resolved.stage_fingerprint}
+    store = ObjectStore(str(output))
+    models = Models(
+        gemini=GeminiModel(model=resolved.model, prompt_sha256=resolved.prompt_sha256, key_id="k")
+    )
+    config = settings.as_dict()
+    plan = PlanCounts(shards=len(shards))
+    write_run(store, RunRecord(config=config, fingerprints=stages, plan=plan, models=models))
+    committer = Committer(store, OutputSettings(keep_crops="always"), schema, stages, (resolved.pending,))
+    for seen in shards:
+        committer.commit(seen.block)

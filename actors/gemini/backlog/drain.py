@@ -21,7 +21,7 @@ from actors.gemini.camera_settings import GeminiCameras
 from actors.gemini.protocol import Answers, AskedCrop, DrainTask, Person, Stop
 from actors.gemini.second_answers import broken_rules
 from actors.gemini.settings import ANNOTATOR, ResolvedGemini
-from actors.records import RequestCounts
+from actors.records import Outcome, RequestCounts
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage.commit_record import read_record
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
@@ -95,8 +95,9 @@ class ShardDrainer:
         block, record = load_committed(ShardBlock(task), self.committer.store)
         block = self.crop_restorer.fill_crops(block, record)
         question = self.resolved.question
-        same = question.is_asked_by(record.fingerprints.get(ANNOTATOR))
-        waiting = pending_shard(block, drain_task.keep if same else None, question)
+        waiting = pending_shard(
+            block, self._kept(drain_task, record.fingerprints.get(ANNOTATOR)), self.resolved
+        )
         digests = {crop_sha256(crop.jpeg) for _, crop in waiting.waiting()}
         answers = find_paid(self.committer.store, drain_task.shard_id, question, self.resolved.model, digests)
         waiting.take_answers(
@@ -104,7 +105,17 @@ class ShardDrainer:
         )
         # Answers that are known are used whatever the camera, because nothing is sent for them.
         waiting.refuse_cameras(self.cameras, self.resolved)
+        waiting.inherit()
         return block, waiting
+
+    def _kept(self, task: DrainTask, committed: str | None) -> tuple[Outcome, ...] | None:
+        """Return the committed outcomes that are kept, or None if they answer another question."""
+        question = self.resolved.question
+        if not question.is_asked_by(committed):
+            return None
+        if question.shares_as(committed):
+            return task.keep
+        return tuple(outcome for outcome in task.keep if outcome != "inherited")
 
     async def drain(self, task: DrainTask, ask: Ask) -> Drained:
         """Work off a shard. An error concerns this shard alone and is returned in `Drained.error`.
@@ -119,24 +130,15 @@ class ShardDrainer:
         try:
             block, shard = await asyncio.to_thread(self.load, task)
             chosen = None if task.chosen is None else frozenset(task.chosen)
-            waiting = shard.waiting(chosen)
-            crops = [
-                AskedCrop(shard_id, crop)
-                for _, crop in waiting
-                if not self.in_jobs or crop_sha256(crop.jpeg) not in self.in_jobs
-            ]
-            asked = await ask(crops) if crops else Answers({}, None)
-            entries = asked.entries
-            if self.reask_violations and asked.stop is None:
-                entries = entries | await self._second_answers(shard_id, waiting, entries, ask)
-            shard.take_answers(entries)
+            stop = await self._ask_all(shard, task, ask)
             left = len(shard.waiting())
             answered = sum(entry.annotation.status != "denied" for entry in shard.found.values())
+            answered += len(shard.inherited)
             summary = None
             if shard.waiting(chosen):
                 is_due = answered > 0 and not shard.replaces_answers
             else:
-                is_due = bool(shard.found) or not shard.is_committed
+                is_due = bool(shard.found or shard.inherited) or not shard.is_committed
             if is_due:
                 summary = await asyncio.to_thread(self._commit, block, shard)
         except PreconditionError:
@@ -145,7 +147,29 @@ class ShardDrainer:
             return Drained(shard_id, error=str(error))
         except STORAGE_ERRORS as error:
             return Drained(shard_id, error=storage_error_text(error))
-        return Drained(shard_id, summary, answered, left, asked.stop)
+        return Drained(shard_id, summary, answered, left, stop)
+
+    async def _ask_all(self, shard: PendingShard, task: DrainTask, ask: Ask) -> Stop | None:
+        """Ask about the persons of a task, and return why some got no answer.
+
+        Where answers are shared, the next one of a group is asked about if an answer is of no use.
+        """
+        chosen = None if task.chosen is None else frozenset(task.chosen)
+        while True:
+            questions = shard.questions(chosen, task.first_only)
+            crops = [
+                AskedCrop(shard.shard_id, crop)
+                for _, crop in questions
+                if not self.in_jobs or crop_sha256(crop.jpeg) not in self.in_jobs
+            ]
+            asked = await ask(crops) if crops else Answers({}, None)
+            entries = asked.entries
+            if self.reask_violations and asked.stop is None:
+                entries = entries | await self._second_answers(shard.shard_id, questions, entries, ask)
+            shard.take_answers(entries)
+            shard.inherit()
+            if asked.stop is not None or not entries or not shard.shares_answers:
+                return asked.stop
 
     async def _second_answers(
         self,

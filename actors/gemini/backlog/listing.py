@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from actors.fingerprint import question_of
 from actors.gemini.backlog.denied import NOBODY, Denied, with_denied
 from actors.gemini.camera_settings import GeminiCameras
 from actors.gemini.question import Question
@@ -47,7 +48,7 @@ def outcomes_by_model(record: CommitRecord, question: Question) -> dict[str, dic
     """
     if ANNOTATOR in record.models or ANNOTATOR not in record.annotators:
         return dict(record.models.get(ANNOTATOR, {}))
-    model = question.earlier.get(record.fingerprints.get(ANNOTATOR, ""), "")
+    model = question.earlier.get(question_of(record.fingerprints.get(ANNOTATOR, "")), "")
     return {model: record.annotators[ANNOTATOR]}
 
 
@@ -76,6 +77,8 @@ def waiting_of(
         found["settings"] = sum(n for outcome, n in outcomes.items() if outcome != "pending")
         found["missing"] = record.counts.kept - found["settings"] - denied.persons
         return +found
+    if not question.shares_as(record.fingerprints.get(ANNOTATOR)):
+        found["settings"] = outcomes.pop("inherited", 0)
     if question.only_model is not None:
         pending = outcomes.pop("pending", 0)
         of_model = outcomes_by_model(record, question).get(question.only_model, {})

@@ -15,9 +15,10 @@ from actors.gemini.api.answer import GeminiAnswer
 from actors.gemini.api.packing import Crop
 from actors.gemini.camera_settings import GeminiCameras
 from actors.gemini.protocol import Person
-from actors.gemini.question import Question
 from actors.gemini.settings import ANNOTATOR, ResolvedGemini
 from actors.records import NOT_PERMITTED, SETTLED, Annotation, is_denied
+from actors.reuse.groups import CropGroups, Step, find_groups
+from actors.reuse.rows import inherited_row, with_group_names
 from actors.shard_block import ShardBlock
 from actors.storage.tables import annotations_table
 
@@ -34,6 +35,9 @@ class PendingShard:
         older: Rows of the committed table that stay until another model has answered, by person.
         denied: Rows of the committed table of persons that were not sent because of their camera, by person.
         found: Outcomes that are known but not committed yet, by person.
+        groups: The groups of persons who are one.
+        shares_answers: Whether one person of a group is asked about, and the others inherit the answer.
+        inherited: Persons that inherit, with the person whose answer it is and the similarity to it.
         is_committed: Whether the committed table answers the question that is asked now.
         replaces_answers: Whether it has answers to another question, which stay until all new ones are there.
     """
@@ -45,6 +49,9 @@ class PendingShard:
     older: dict[Person, dict[str, object]] = field(default_factory=dict)
     denied: dict[Person, dict[str, object]] = field(default_factory=dict)
     found: dict[Person, JournalEntry] = field(default_factory=dict)
+    groups: CropGroups = field(default_factory=lambda: CropGroups(()))
+    shares_answers: bool = False
+    inherited: dict[Person, tuple[Person, float]] = field(default_factory=dict)
     is_committed: bool = False
     replaces_answers: bool = False
 
@@ -53,8 +60,41 @@ class PendingShard:
         return [
             (person, crop)
             for person, crop in self.crops_by_person()
-            if person not in self.rows and person not in self.found and (chosen is None or person in chosen)
+            if not self._has_outcome(person) and (chosen is None or person in chosen)
         ]
+
+    def _has_outcome(self, person: Person) -> bool:
+        return person in self.rows or person in self.found or person in self.inherited
+
+    def questions(
+        self, chosen: Collection[Person] | None = None, first_only: bool = False
+    ) -> list[tuple[Person, Crop]]:
+        """Return the waiting persons to ask about now and their crops.
+
+        These are all of them, or one of each group if answers are shared or `first_only` is set. Persons of
+        a group with an answer are then not asked about.
+        """
+        waiting = self.waiting(chosen)
+        if not (self.shares_answers or first_only):
+            return waiting
+        asked = {self.groups.keys[at] for at in self._next_step({person for person, _ in waiting}).asked}
+        return [(person, crop) for person, crop in waiting if person in asked]
+
+    def inherit(self) -> None:
+        """Give every waiting person the answer about another one of the group, if answers are shared."""
+        if self.shares_answers:
+            keys, step = self.groups.keys, self._next_step({person for person, _ in self.waiting()})
+            for person, (source, similarity) in step.inherits.items():
+                self.inherited[keys[person]] = keys[source], similarity
+
+    def _next_step(self, waiting: Collection[Person]) -> Step:
+        given = {person for person, row in self.rows.items() if row["status"] == "ok"}
+        given |= {person for person, entry in self.found.items() if entry.annotation.status == "ok"}
+        keys = self.groups.keys
+        return self.groups.next_step(
+            [at for at, key in enumerate(keys) if key in waiting],
+            [at for at, key in enumerate(keys) if key in given],
+        )
 
     def take_answers(self, answers: Mapping[str, JournalEntry]) -> None:
         """Use these answers, given by crop digest. They may be new or from the journal."""
@@ -85,12 +125,18 @@ class PendingShard:
             schema,
             [entry.provenance() for entry in entries],
             ANNOTATOR,
+            resolved.groups_within_s > 0,
         )
         kept = {person: row for person, row in self.older.items() if person not in self.found} | self.rows
-        if not kept:
+        if not kept and resolved.groups_within_s == 0:
             return table
-        rows = [kept.get((row["frame_key"], row["person_index"]), row) for row in table.to_pylist()]
-        return pa.Table.from_pylist(rows, table.schema)
+        own = {(row["frame_key"], row["person_index"]): row for row in table.to_pylist()} | kept
+        rows = {at: own[key] for at, key in enumerate(self.groups.keys)}
+        for at, key in enumerate(self.groups.keys):
+            if key in self.inherited:
+                source, similarity = self.inherited[key]
+                rows[at] = inherited_row(own[source], own[key], self.groups.name(at), similarity)
+        return pa.Table.from_pylist(with_group_names(rows, self.groups), table.schema)
 
     def crops_by_person(self) -> list[tuple[Person, Crop]]:
         """Return all kept persons with their crops. A crop's key names its shard, frame and person."""
@@ -104,18 +150,19 @@ class PendingShard:
         ]
 
 
-def pending_shard(block: ShardBlock, keep: Collection[str] | None, question: Question) -> PendingShard:
+def pending_shard(block: ShardBlock, keep: Collection[str] | None, resolved: ResolvedGemini) -> PendingShard:
     """Return the pending shard of a loaded block.
 
     Args:
         block: Block with its frames, persons and committed annotations.
         keep: Outcomes of the committed table that are kept, or None if the table answers another question
             (another prompt or schema), so that nothing of it is kept.
-        question: The question, and the models whose answers to it are accepted.
+        resolved: The question, the models whose answers to it are accepted, and which persons are one.
 
     Raises:
         ValueError: The block isn't loaded.
     """
+    question = resolved.question
     persons = block.kept_persons()
     if block.frames is None:
         raise ValueError(f"{block.task.shard.shard_id}: its frames must be loaded before its backlog is read")
@@ -124,6 +171,8 @@ def pending_shard(block: ShardBlock, keep: Collection[str] | None, question: Que
         shard_id=block.task.shard.shard_id,
         persons=persons,
         cameras={row["frame_key"]: row["camera"] for row in frames if row["status"] == "ok"},
+        groups=find_groups(block.frames, persons, resolved.reuse, resolved.groups_within_s),
+        shares_answers=resolved.reuse.is_on,
     )
     committed = block.annotations.get(ANNOTATOR)
     if committed is not None and keep is None:
