@@ -106,7 +106,7 @@ def compare(seed: int, frames: int, within_s: float, folder: Path) -> Compared:
         block = detector.detect(ShardBlock(ShardTask(shard, "detect", recall=False)))
         found.truth.extend(_truth_of(block.kept_persons(), truth))
         for rows, reuse in ((found.alone, ReuseSettings()), (found.shared, ReuseSettings(reuse=within_s))):
-            annotator = ShardAnnotator(settings.smolvlm, resolved, schema, 2, store, reuse)
+            annotator = ShardAnnotator(settings.smolvlm, resolved, schema, 1, store, reuse)
             rows.extend(annotator.annotate(block).annotations[ANNOTATOR].to_pylist())
     return found
 

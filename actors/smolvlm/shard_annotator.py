@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ class ShardAnnotator:
         settings: The annotator's settings.
         resolved: The model and prompt that the settings resolve to.
         schema: The attributes.
-        threads: Number of CPU threads for this worker.
+        annotators: Number of annotators that share a machine.
         output: The output, in which answers are found again.
         reuse: Which persons share one answer.
         keep_every_s: Seconds after which the answers of a shard in progress are written.
@@ -51,7 +52,7 @@ class ShardAnnotator:
     settings: SmolVLMSettings
     resolved: ResolvedSmolVLM
     schema: AttributeSchema
-    threads: int
+    annotators: int
     output: ObjectStore
     reuse: ReuseSettings = field(default_factory=ReuseSettings)
     keep_every_s: float = KEEP_EVERY_S
@@ -59,6 +60,11 @@ class ShardAnnotator:
     @cached_property
     def _engine(self) -> CropEngine:
         return load_engine(self.settings, self.resolved, self.schema, self.threads)
+
+    @property
+    def threads(self) -> int:
+        """Number of CPU threads for this worker: its part of the cores that its process may use."""
+        return max(1, len(os.sched_getaffinity(0)) // self.annotators)
 
     def load(self) -> None:
         """Load the engine now instead of with the first crop.

@@ -6,7 +6,7 @@ Only a run that has work imports this module, because Ray takes seconds to impor
 from __future__ import annotations
 
 import dataclasses
-import os
+import math
 from typing import Any
 
 import ray
@@ -171,13 +171,20 @@ def _stages(
     since = settings.output.retained_since()
     stages = [detect_stage(resources.detect, detector, crop_restorer, work.output, detects, since)]
     if resolved.smolvlm is not None and resources.annotate is not None:
-        threads = max(1, (os.cpu_count() or 1) // resources.annotate.workers)
+        workers = resources.annotate.workers
+        each = math.ceil(workers / _nodes()) if uses_cluster(settings) else workers
         annotator = ShardAnnotator(
-            settings.smolvlm, resolved.smolvlm, resolved.schema, threads, work.output, settings.annotate
+            settings.smolvlm, resolved.smolvlm, resolved.schema, each, work.output, settings.annotate
         )
         stages.append(annotate_stage(resources.annotate, annotator))
     stages.append(commit_stage(resources.commit, committer))
     return stages
+
+
+def _nodes() -> int:
+    """Return the number of machines of the cluster that are up."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return max(1, len([node for node in nodes if node["Alive"]]))
 
 
 def _committer(work: _Work) -> Committer:
