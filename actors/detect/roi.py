@@ -44,13 +44,10 @@ _OVERLAP_SLACK = 1e-5
 Point = tuple[float, float]
 
 
-class Zone(Section):
+class Region(Section):
     """A region of one camera's frames, in shares of their width and height; y points down."""
 
     camera: str = Field("*", min_length=1, description="Name of the camera, or * for every camera.")
-    mode: Literal["include", "exclude"] = Field(
-        description="`include` drops people outside all such zones, and `exclude` drops people inside."
-    )
     polygon: tuple[Point, ...] | None = Field(
         None, description="Corners [[x, y], ...] in shares (0..1) of the frame's width and height."
     )
@@ -104,6 +101,18 @@ class Zone(Section):
         if self.rectangle is not None:
             return shapely.box(*self.rectangle)
         return shapely.Polygon(self.polygon)
+
+    def contains(self, bbox: np.ndarray) -> np.ndarray:
+        """Return (n,) booleans for (n, 4) boxes, x1, y1, x2, y2 in shares of the frame."""
+        return _contains(self.outline, self.test, self.min_overlap, bbox)
+
+
+class Zone(Region):
+    """A region that people are kept in, or dropped in."""
+
+    mode: Literal["include", "exclude"] = Field(
+        description="`include` drops people outside all such zones, and `exclude` drops people inside."
+    )
 
 
 class DynamicSettings(Section):
@@ -270,8 +279,19 @@ def _is_surplus(most: int, persons: PersonBoxes, left: np.ndarray) -> np.ndarray
     return surplus
 
 
+def _contains(outline: shapely.Geometry, test: str, min_overlap: float, bbox: np.ndarray) -> np.ndarray:
+    """Return (n,) booleans for (n, 4) boxes; a foot point on the border is inside."""
+    if test == "foot_point":
+        foot_x = (bbox[:, 0] + bbox[:, 2]) / 2
+        return np.asarray(shapely.intersects_xy(outline, foot_x, bbox[:, 3]), bool)
+    boxes = shapely.box(bbox[:, 0], bbox[:, 1], bbox[:, 2], bbox[:, 3])
+    shared = shapely.area(shapely.intersection(boxes, outline))
+    enough = shared >= (min_overlap - _OVERLAP_SLACK) * shapely.area(boxes)
+    return np.asarray(enough & (shared > 0), bool)
+
+
 @dataclass(frozen=True, slots=True)
-class _Region:
+class _UnitedZones:
     """Zones of one camera with the same test, merged so that no part of a box counts twice."""
 
     outline: shapely.Geometry
@@ -279,14 +299,8 @@ class _Region:
     min_overlap: float
 
     def contains(self, bbox: np.ndarray) -> np.ndarray:
-        """Return (n,) booleans for (n, 4) boxes; a foot point on the border is inside."""
-        if self.test == "foot_point":
-            foot_x = (bbox[:, 0] + bbox[:, 2]) / 2
-            return np.asarray(shapely.intersects_xy(self.outline, foot_x, bbox[:, 3]), bool)
-        boxes = shapely.box(bbox[:, 0], bbox[:, 1], bbox[:, 2], bbox[:, 3])
-        shared = shapely.area(shapely.intersection(boxes, self.outline))
-        enough = shared >= (self.min_overlap - _OVERLAP_SLACK) * shapely.area(boxes)
-        return np.asarray(enough & (shared > 0), bool)
+        """Return (n,) booleans for (n, 4) boxes."""
+        return _contains(self.outline, self.test, self.min_overlap, bbox)
 
 
 def _test_zones(
@@ -309,7 +323,7 @@ def _test_zones(
 
 
 @lru_cache(maxsize=4096)
-def _regions(zones: tuple[Zone, ...], camera: str, mode: str) -> list[_Region]:
+def _regions(zones: tuple[Zone, ...], camera: str, mode: str) -> list[_UnitedZones]:
     alike: dict[tuple[str, float], list[shapely.Polygon]] = {}
     for zone in zones:
         if zone.mode == mode and zone.camera in ("*", camera):
@@ -319,5 +333,5 @@ def _regions(zones: tuple[Zone, ...], camera: str, mode: str) -> list[_Region]:
     for (test, min_overlap), outlines in alike.items():
         united = shapely.union_all(outlines)
         shapely.prepare(united)
-        regions.append(_Region(united, test, min_overlap))
+        regions.append(_UnitedZones(united, test, min_overlap))
     return regions
