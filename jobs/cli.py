@@ -36,6 +36,7 @@ COMMANDS = (
     Entry("verify", "Check that the output is what its commit records say.", "jobs.verify"),
     Entry("clean", "Delete what no commit record names and no running command may need.", "jobs.clean"),
     Entry("erase", "Remove persons from everything that the output holds.", "jobs.erase"),
+    Entry("analyze", "Say how many people were where, and when.", "jobs.analyze"),
     Entry("evaluate", "Measure the committed output against a ground-truth table.", "jobs.evaluate"),
     Entry("shards", "Pack loose images, or frames of videos, into WebDataset shards.", "jobs.shards"),
     Entry("config", "Validate the settings and print each one with its source.", "jobs.config"),

@@ -29,6 +29,7 @@ from actors.settings_section import Section
 from actors.smolvlm.settings import SmolVLMSettings
 from actors.storage.settings import StorageSettings
 from actors.storage.uris import absolute_uri
+from jobs.analysis_settings import AnalyzeSettings
 
 CONF = Path(str(files("conf")))
 
@@ -171,6 +172,7 @@ class Settings(Section):
     storage: StorageSettings = StorageSettings()
     run: RunSettings = RunSettings()
     metrics: MetricsSettings = MetricsSettings()
+    analyze: AnalyzeSettings = AnalyzeSettings()
 
     @model_validator(mode="after")
     def _output_is_not_input(self) -> Self:

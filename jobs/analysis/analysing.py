@@ -1,0 +1,135 @@
+"""Analyse an output: read its tables, compute all figures, and write them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from actors.attribute_settings import SchemaSettings
+from actors.attributes import AttributeSchema
+from actors.errors import ConfigError
+from actors.storage import layout
+from actors.storage.object_store import ObjectStore
+from actors.storage.tables import to_parquet
+from jobs.analysis import figures
+from jobs.analysis.figures import BY
+from jobs.analysis.observations import Coverage, Observations
+from jobs.analysis.shop import Shop
+from jobs.analysis_settings import AnalyzeSettings
+from jobs.run.run_record import read_run
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What was computed.
+
+    Attributes:
+        summary: All figures that fit into a page, as JSON.
+        tables: Tables by name, each of which becomes a Parquet and a CSV file.
+    """
+
+    summary: dict[str, Any]
+    tables: Mapping[str, pa.Table]
+
+
+def analyse(store: ObjectStore, shop: Shop, settings: AnalyzeSettings, by: Sequence[str]) -> Analysis:
+    """Compute all figures of an output.
+
+    Args:
+        store: The output.
+        shop: What is known about the shop.
+        settings: How frames belong together.
+        by: Columns that figures are grouped by.
+
+    Raises:
+        ConfigError: The output has no run or no consolidated tables, a zone names a camera that it doesn't
+            have, or it can't be grouped by one of the columns.
+    """
+    unknown = [name for name in by if name not in BY]
+    if unknown or not by:
+        raise ConfigError(f"--by {','.join(by)}: {(unknown or ['nothing'])[0]}: use some of {', '.join(BY)}")
+    schema = AttributeSchema(read_run(store).section("schema", SchemaSettings))
+    attributes = [attribute for attribute in schema if attribute.type == "category"]
+    names = [attribute.name for attribute in attributes]
+    with Observations.of(store, shop, settings.max_gap_s, names) as seen:
+        attributes = [attribute for attribute in attributes if seen.has(attribute.name)]
+        _check_cameras(shop, seen.cameras())
+        coverage = seen.coverage()
+        lengths = figures.queue_lengths(seen, shop)
+        hours = figures.hours(seen, shop)
+        tables = {
+            "occupancy": figures.occupancy(seen, shop, by),
+            "zones": figures.by_zone(seen, shop, by),
+            "queues": lengths,
+            "attributes": figures.attribute_shares(seen, shop, attributes, by),
+            "hours": hours,
+        }
+        busiest, quietest = figures.busiest_and_quietest(hours)
+        summary = {
+            "output": store.uri,
+            "timezone": shop.timezone,
+            "by": list(by),
+            "coverage": asdict(coverage),
+            "notes": list(notes(coverage, shop, settings)),
+            "cameras": figures.occupancy(seen, shop, ["camera"]).to_pylist(),
+            "zones": figures.by_zone(seen, shop, ["zone"]).to_pylist(),
+            "queues": [asdict(queue) for queue in figures.queues(lengths)],
+            "queue_lengths": lengths.to_pylist(),
+            "hours": hours.to_pylist(),
+            "busiest": busiest,
+            "quietest": quietest,
+            "attributes": figures.attribute_shares(seen, shop, attributes, []).to_pylist(),
+        }
+    return Analysis(summary, tables)
+
+
+def notes(coverage: Coverage, shop: Shop, settings: AnalyzeSettings) -> list[str]:
+    """Return what a reader of the figures has to know, in whole sentences."""
+    said = []
+    if not coverage.frames:
+        said.append("No frame has a time, so there are no figures: input.key_pattern reads times from paths.")
+    if coverage.without_time:
+        said.append(f"{coverage.without_time:,} frames have no time and count for nothing.")
+    if coverage.failed:
+        said.append(f"{coverage.failed:,} frames failed and count for nothing.")
+    if coverage.closed:
+        said.append(f"{coverage.closed:,} frames are outside the opening hours and are left out.")
+    if coverage.gaps:
+        said.append(
+            f"{coverage.gaps:,} gaps between frames are longer than analyze.max_gap_s "
+            f"({settings.max_gap_s:g} s). Their {coverage.left_out_s / 3600:,.1f} camera-hours are left out "
+            f"of person-seconds; {coverage.observed_s / 3600:,.1f} camera-hours were observed."
+        )
+    if coverage.staff:
+        said.append(f"{coverage.staff:,} persons in staff zones are in no figure but that of their zone.")
+    if shop.same_place:
+        groups = "; ".join(", ".join(group) for group in shop.same_place)
+        said.append(f"Of cameras that see the same place, the first counts in sums ({groups}).")
+    return said
+
+
+def write_analysis(analysis: Analysis, to: ObjectStore) -> list[str]:
+    """Write all tables as Parquet and CSV, and the summary as JSON; return their URIs."""
+    written = []
+    for name, table in analysis.tables.items():
+        sink = pa.BufferOutputStream()
+        pa_csv.write_csv(table, sink)
+        for ending, content in (("parquet", to_parquet(table)), ("csv", sink.getvalue().to_pybytes())):
+            to.write(f"{name}.{ending}", content)
+            written.append(to.uri_of(f"{name}.{ending}"))
+    to.write(layout.ANALYSIS_SUMMARY, json.dumps(analysis.summary, indent=1).encode())
+    return [*written, to.uri_of(layout.ANALYSIS_SUMMARY)]
+
+
+def _check_cameras(shop: Shop, cameras: Sequence[str]) -> None:
+    named = {zone.camera for zone in shop.zones} - {"*"}
+    named |= {camera for group in shop.same_place for camera in group}
+    missing = sorted(named - set(cameras))
+    if missing:
+        known = ", ".join(camera or "(none)" for camera in cameras) or "none at all"
+        raise ConfigError(f"--zones: no frame is of the camera {missing[0]}; frames are of {known}")

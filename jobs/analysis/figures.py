@@ -1,0 +1,248 @@
+"""Occupancy, person-seconds by zone, queues, attributes and hours, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from actors.attribute import Attribute
+from jobs.analysis.estimates import estimate_share
+from jobs.analysis.observations import TIME_COLUMNS, Observations, quoted, text
+from jobs.analysis.shop import WEEKDAYS, Shop
+
+BY = ("camera", "zone", *TIME_COLUMNS)
+"""Columns that figures can be grouped by."""
+
+_CELL = """
+    count(*) AS frames, sum(seconds) AS observed_s,
+    sum({persons} * seconds) AS person_seconds,
+    CASE WHEN sum(seconds) > 0 THEN sum({persons} * seconds) / sum(seconds)
+        ELSE avg({persons}) END AS occupancy,
+    max({persons}) AS most
+"""
+"""Columns of a group of frames of one camera. Where no time was observed, all frames weigh the same."""
+_SUM = """
+    sum(frames)::BIGINT AS frames, sum(observed_s) AS observed_s, sum(person_seconds) AS person_seconds,
+    sum(occupancy) AS occupancy, max(most)::INTEGER AS most_in_a_frame
+"""
+_RANKS = 3
+_WEEKDAY_ORDER = f"array_position({list(WEEKDAYS)}, weekday)"
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """How long the queue at a till is, as one camera sees it, over the time or else over the frames.
+
+    Attributes:
+        zone: The till.
+        camera: The camera.
+        mean: Mean number of people.
+        median: The length that is not exceeded half of the time.
+        p90: The length that is not exceeded nine tenths of the time.
+        longest: The longest.
+        empty: Share of the time without anybody.
+    """
+
+    zone: str
+    camera: str
+    mean: float
+    median: int
+    p90: int
+    longest: int
+    empty: float
+
+
+def occupancy(seen: Observations, shop: Shop, by: Sequence[str]) -> pa.Table:
+    """Return how many people there are at once, by the columns of `by` that frames have.
+
+    The columns are those of `by`, `frames`, `observed_s`, `person_seconds`, `occupancy` (mean number of
+    people) and `most_in_a_frame`. Without `camera` in `by`, cameras are summed, and those that see the
+    same place count once.
+    """
+    group = [name for name in by if name != "zone"]
+    cells = f"SELECT {_list(['camera', *_times(group)])} {_CELL.format(persons='persons')} FROM frames"
+    cells += f" WHERE {_in('camera', _counted(shop, seen.cameras()))}" if "camera" not in group else ""
+    cells += f" GROUP BY {', '.join(['camera', *_times(group)])}"
+    return seen.rows(f"SELECT {_list(group)} {_SUM} FROM ({cells}) {_grouped(group)}")
+
+
+def by_zone(seen: Observations, shop: Shop, by: Sequence[str]) -> pa.Table:
+    """Return how many people are in each zone, in the columns of `occupancy` after `zone` and `kind`."""
+    group = ["zone", "kind", *(name for name in by if name != "zone")]
+    inner = ["zone", "kind", "camera", *_times(group)]
+    cells = (
+        f"SELECT {_list(inner)} {_CELL.format(persons='coalesce(presence.persons, 0)')} "
+        "FROM frames JOIN zones USING (camera) LEFT JOIN presence USING (frame, zone)"
+    )
+    if "camera" not in by:
+        cells += f" WHERE {_counted_sights(seen, shop)}"
+    cells += f" GROUP BY {', '.join(inner)}"
+    return seen.rows(f"SELECT {_list(group)} {_SUM} FROM ({cells}) {_grouped(group)}")
+
+
+def queue_lengths(seen: Observations, shop: Shop) -> pa.Table:
+    """Return the distribution of the number of people in each till zone.
+
+    The columns are `zone`, `camera`, `length`, `frames`, `seconds` and `share` (of the time, or of the
+    frames where no time was observed).
+    """
+    return seen.rows(
+        f"""
+        WITH lengths AS (
+            SELECT zone, camera, coalesce(presence.persons, 0) AS length,
+                count(*) AS frames, sum(seconds) AS seconds
+            FROM frames JOIN zones USING (camera) LEFT JOIN presence USING (frame, zone)
+            WHERE kind = 'till' AND {_counted_sights(seen, shop)}
+            GROUP BY ALL
+        )
+        SELECT *, CASE WHEN sum(seconds) OVER till > 0 THEN seconds / sum(seconds) OVER till
+            ELSE frames / sum(frames) OVER till END AS share
+        FROM lengths WINDOW till AS (PARTITION BY zone, camera) ORDER BY zone, camera, length
+        """
+    )
+
+
+def queues(lengths: pa.Table) -> list[Queue]:
+    """Return the figures of each distribution of `queue_lengths`."""
+    by_till: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for row in lengths.to_pylist():
+        by_till.setdefault((row["zone"], row["camera"]), []).append((row["length"], row["share"]))
+    return [
+        Queue(
+            zone=zone,
+            camera=camera,
+            mean=sum(length * share for length, share in found),
+            median=_quantile(found, 0.5),
+            p90=_quantile(found, 0.9),
+            longest=found[-1][0],
+            empty=sum(share for length, share in found if not length),
+        )
+        for (zone, camera), found in by_till.items()
+    ]
+
+
+def attribute_shares(
+    seen: Observations, shop: Shop, attributes: Sequence[Attribute], by: Sequence[str]
+) -> pa.Table:
+    """Return how often each final value of an attribute occurs among the people in frames.
+
+    The columns are `attribute`, those of `by`, `value`, `persons` (in frames: somebody who is in ten frames
+    counts ten times), `of` (persons with a value), `share`, `low`, `high` (null where there is no interval)
+    and `rests_on`.
+    """
+    group = list(by)
+    source = "people JOIN frames USING (frame)"
+    where = "NOT staff"
+    if "zone" in group:
+        source += " JOIN memberships USING (person)"
+        where = f"(NOT staff OR kind = 'staff') AND {_counted_sights(seen, shop, 'memberships.zone')}"
+    elif "camera" not in group:
+        where += f" AND {_in('camera', _counted(shop, seen.cameras()))}"
+    rows: list[dict[str, Any]] = []
+    for attribute in attributes:
+        name = attribute.name
+        counted = seen.rows(
+            f"SELECT {_list(group)} {quoted(name)} AS value, count(*) AS persons FROM {source} "
+            f"WHERE {where} AND {quoted(f'{name}_source')} IS NOT NULL GROUP BY ALL"
+        ).to_pylist()
+        totals: dict[tuple[Any, ...], int] = {}
+        for row in counted:
+            key = tuple(row[column] for column in group)
+            totals[key] = totals.get(key, 0) + row["persons"]
+        place = {value: number for number, value in enumerate(attribute.values)}
+        counted.sort(
+            key=lambda row: (*_sortable(row, group), place.get(row["value"], len(place)), str(row["value"]))
+        )
+        for row in counted:
+            total = totals[tuple(row[column] for column in group)]
+            estimate = estimate_share(row["persons"], total)
+            rows.append({"attribute": name, **row, "of": total, **asdict(estimate)})
+    return pa.Table.from_pylist(rows, _shares_schema(group))
+
+
+def hours(seen: Observations, shop: Shop) -> pa.Table:
+    """Return the occupancy of the whole shop by hour of the day, with `rank`, 1 for the busiest."""
+    found = occupancy(seen, shop, ["hour"])
+    values = found["occupancy"].to_pylist()
+    ranks = [1 + sum(other > value for other in values) for value in values]
+    return found.append_column("rank", pa.array(ranks, pa.int32()))
+
+
+def busiest_and_quietest(table: pa.Table) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the three busiest hours of the day of `hours`, and the three quietest of the others."""
+    rows = sorted(table.to_pylist(), key=lambda row: (-row["occupancy"], row["hour"]))
+    return rows[:_RANKS], rows[max(_RANKS, len(rows) - _RANKS) :][::-1]
+
+
+def _shares_schema(group: Sequence[str]) -> pa.Schema:
+    return pa.schema(
+        [
+            ("attribute", pa.string()),
+            *((name, pa.int32() if name == "hour" else pa.string()) for name in group),
+            ("value", pa.string()),
+            ("persons", pa.int64()),
+            ("of", pa.int64()),
+            ("share", pa.float64()),
+            ("low", pa.float64()),
+            ("high", pa.float64()),
+            ("rests_on", pa.string()),
+        ]
+    )
+
+
+def _quantile(found: Sequence[tuple[int, float]], at: float) -> int:
+    """Return the least length that is not exceeded in a share `at` of the time."""
+    reached = 0.0
+    for length, share in found:
+        reached += share
+        # A sum of shares may miss the mark by rounding.
+        if reached >= at - 1e-9:
+            return length
+    return found[-1][0]
+
+
+def _counted(shop: Shop, cameras: Iterable[str]) -> list[str]:
+    """Return the cameras that count where cameras are summed: of those that see one place, the first one."""
+    present = list(cameras)
+    left_out = {
+        camera for group in shop.same_place for camera in [one for one in group if one in present][1:]
+    }
+    return [camera for camera in present if camera not in left_out]
+
+
+def _counted_sights(seen: Observations, shop: Shop, zone: str = "zone") -> str:
+    """Return the condition that a camera counts where the cameras of a zone are summed, as SQL."""
+    by_zone: dict[str, list[str]] = {}
+    for name, camera in seen.database.execute("SELECT zone, camera FROM zones ORDER BY ALL").fetchall():
+        by_zone.setdefault(name, []).append(camera)
+    parts = [
+        f"({zone} = {text(name)} AND {_in('camera', _counted(shop, cameras))})"
+        for name, cameras in by_zone.items()
+    ]
+    return f"({' OR '.join(parts)})" if parts else "false"
+
+
+def _times(by: Sequence[str]) -> list[str]:
+    return [name for name in by if name in TIME_COLUMNS]
+
+
+def _list(names: Sequence[str]) -> str:
+    return "".join(f"{name}, " for name in names)
+
+
+def _grouped(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    order = ", ".join(_WEEKDAY_ORDER if name == "weekday" else name for name in names)
+    return f"GROUP BY {', '.join(names)} ORDER BY {order}"
+
+
+def _sortable(row: dict[str, Any], group: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(WEEKDAYS.index(row[name]) if name == "weekday" else row[name] for name in group)
+
+
+def _in(column: str, values: Sequence[str]) -> str:
+    return f"{column} IN ({', '.join(map(text, values))})" if values else "false"

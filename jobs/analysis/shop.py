@@ -1,0 +1,123 @@
+"""The zones file: what a user knows about the shop, in YAML."""
+
+from __future__ import annotations
+
+from datetime import time
+from pathlib import Path
+from typing import Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from actors.detect.roi import Region
+from actors.errors import ConfigError
+from actors.settings_section import Section
+
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+
+
+class ShopZone(Region):
+    """A part of the shop as one camera sees it. Zones with the same name are parts of one zone."""
+
+    name: str = Field(min_length=1, description="Name of the zone, such as the department.")
+    kind: Literal["area", "till", "staff"] = Field(
+        "area",
+        description="`till` has a queue, and the people in a `staff` zone are no customers; they are in no "
+        "other figure.",
+    )
+
+
+class Hours(Section):
+    """A time of the day at which the shop is open."""
+
+    opens: time = Field(description="Local time from which on the shop is open, such as '09:00'.")
+    closes: time = Field(description="Local time at which it closes; '00:00' is the end of the day.")
+
+    @model_validator(mode="after")
+    def _is_within_a_day(self) -> Self:
+        if self.opens >= self.closes and self.closes != time(0):
+            raise ValueError(
+                f"closes ({self.closes:%H:%M}) is not after opens ({self.opens:%H:%M}); hours beyond "
+                "midnight are two entries, one for each day"
+            )
+        return self
+
+
+class Shop(Section):
+    """What a user knows about the shop."""
+
+    timezone: str = Field("UTC", description="Time zone of the shop, such as Europe/Berlin.")
+    zones: tuple[ShopZone, ...] = Field((), description="Parts of the shop.")
+    opening_hours: dict[Weekday, tuple[Hours, ...]] = Field(
+        default_factory=dict,
+        description="Hours by weekday. Days that aren't named are closed; without any, it is always open.",
+    )
+    same_place: tuple[tuple[str, ...], ...] = Field(
+        (),
+        description="Groups of cameras that see the same place. Where figures are summed over cameras, only "
+        "the first one of a group counts.",
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(
+                f"{value} is no time zone; use a name of the IANA list, such as Europe/Berlin"
+            ) from None
+        return value
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        kinds: dict[str, str] = {}
+        for zone in self.zones:
+            if kinds.setdefault(zone.name, zone.kind) != zone.kind:
+                raise ValueError(f"zones: {zone.name} is {kinds[zone.name]} and {zone.kind}; name them apart")
+        seen: set[str] = set()
+        for group in self.same_place:
+            twice = seen & set(group)
+            if twice or len(set(group)) < len(group):
+                raise ValueError(f"same_place: {min(twice or group)} is there twice; name each camera once")
+            seen |= set(group)
+        return self
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of each zone by its name."""
+        return {zone.name: zone.kind for zone in self.zones}
+
+    @property
+    def repeated(self) -> frozenset[str]:
+        """The cameras whose place an earlier one of their group sees."""
+        return frozenset(camera for group in self.same_place for camera in group[1:])
+
+
+def load_shop(path: str | None) -> Shop:
+    """Read a zones file; without one, nothing is known.
+
+    Raises:
+        ConfigError: It can't be read, or a key or value in it is wrong.
+    """
+    if path is None:
+        return Shop()
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--zones {path}: can't be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--zones {path}: not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        return Shop.model_validate({} if content is None else content)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False):
+            key = ".".join(map(str, problem["loc"]))
+            message = problem["msg"].removeprefix("Value error, ")
+            if problem["type"] == "extra_forbidden":
+                message = "unknown key"
+            lines.append(": ".join(part for part in (f"--zones {path}", key, message) if part))
+        raise ConfigError("\n".join(lines)) from error

@@ -1,0 +1,91 @@
+"""Print an analysis in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_NO_CAMERA = "(no camera)"
+
+
+def print_analysis(console: Console, summary: dict[str, Any], files: list[str]) -> None:
+    """Print what the shop did, what that rests on, and where the tables are."""
+    coverage = summary["coverage"]
+    console.print(Text(f"What the shop did: {summary['output']}", style="bold"), soft_wrap=True)
+    if coverage["began_at"]:
+        console.print(
+            Text(
+                f"{coverage['frames']:,} frames from {coverage['began_at']} to {coverage['ended_at']} "
+                f"({summary['timezone']}), {coverage['persons']:,} persons in them"
+            ),
+            soft_wrap=True,
+        )
+    people = ("people at once", "most", "person-hours", "frames")
+    _print(console, "Cameras", ("camera", *people), (_row(c, "camera") for c in summary["cameras"]))
+    _print(console, "Zones", ("zone", *people), (_row(z, "zone") for z in summary["zones"]))
+    _print(
+        console,
+        "Queues at tills (people in the zone)",
+        ("till", "camera", "mean", "median", "90%", "longest", "empty"),
+        (
+            (
+                queue["zone"],
+                queue["camera"] or _NO_CAMERA,
+                f"{queue['mean']:.2f}",
+                str(queue["median"]),
+                str(queue["p90"]),
+                str(queue["longest"]),
+                f"{queue['empty']:.0%}",
+            )
+            for queue in summary["queues"]
+        ),
+    )
+    for what in ("busiest", "quietest"):
+        hours = ", ".join(
+            f"{row['hour']:02d}:00 ({row['occupancy']:.2f} people at once)" for row in summary[what]
+        )
+        if hours:
+            console.print(Text(f"{what} hours of the day: {hours}"), soft_wrap=True)
+    _print(
+        console,
+        "People in frames, by attribute (somebody who is in ten frames counts ten times)",
+        ("attribute", "value", "share", "95%", "rests on"),
+        (
+            (row["attribute"], str(row["value"]), f"{row['share']:.1%}", _interval(row), row["rests_on"])
+            for row in summary["attributes"]
+        ),
+    )
+    for line in summary["notes"]:
+        console.print(Text(line), soft_wrap=True)
+    for uri in files:
+        console.print(Text(f"wrote {uri}"), soft_wrap=True)
+
+
+def _row(found: dict[str, Any], key: str) -> tuple[str, ...]:
+    name = found[key] or _NO_CAMERA
+    return (
+        name if found.get("kind", "area") == "area" else f"{name} ({found['kind']})",
+        f"{found['occupancy']:.2f}",
+        str(found["most_in_a_frame"]),
+        f"{found['person_seconds'] / 3600:,.2f}",
+        f"{found['frames']:,}",
+    )
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return "none" if row["low"] is None else f"{row['low']:.1%} to {row['high']:.1%}"
+
+
+def _print(console: Console, title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    if table.row_count:
+        console.print(table)
