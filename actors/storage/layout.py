@@ -18,8 +18,6 @@ CONSOLIDATED = "consolidated"
 CONSOLIDATED_FRAMES = "consolidated_frames"
 EVALUATION = "evaluation"
 ANALYSIS = "analysis"
-ANALYSIS_SUMMARY = "summary.json"
-"""File in the folder of an analysis that has all figures that a page shows."""
 
 REPORT = "report.html"
 """The report, where it is not written elsewhere."""

@@ -13,15 +13,19 @@ import pyarrow.csv as pa_csv
 from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
 from actors.errors import ConfigError
-from actors.storage import layout
+from actors.read.settings import InputSettings
 from actors.storage.object_store import ObjectStore
 from actors.storage.tables import to_parquet
 from jobs.analysis import figures
 from jobs.analysis.figures import BY
+from jobs.analysis.heat_maps import draw_heat_maps, foot_points
 from jobs.analysis.observations import Coverage, Observations
 from jobs.analysis.shop import Shop
 from jobs.analysis_settings import AnalyzeSettings
 from jobs.run.run_record import read_run
+
+SUMMARY = "summary.json"
+"""File in the folder of an analysis that has all figures that a page shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +35,12 @@ class Analysis:
     Attributes:
         summary: All figures that fit into a page, as JSON.
         tables: Tables by name, each of which becomes a Parquet and a CSV file.
+        pictures: JPEGs by file name.
     """
 
     summary: dict[str, Any]
     tables: Mapping[str, pa.Table]
+    pictures: Mapping[str, bytes]
 
 
 def analyse(store: ObjectStore, shop: Shop, settings: AnalyzeSettings, by: Sequence[str]) -> Analysis:
@@ -53,7 +59,8 @@ def analyse(store: ObjectStore, shop: Shop, settings: AnalyzeSettings, by: Seque
     unknown = [name for name in by if name not in BY]
     if unknown or not by:
         raise ConfigError(f"--by {','.join(by)}: {(unknown or ['nothing'])[0]}: use some of {', '.join(BY)}")
-    schema = AttributeSchema(read_run(store).section("schema", SchemaSettings))
+    run = read_run(store)
+    schema = AttributeSchema(run.section("schema", SchemaSettings))
     attributes = [attribute for attribute in schema if attribute.type == "category"]
     names = [attribute.name for attribute in attributes]
     with Observations.of(store, shop, settings.max_gap_s, names) as seen:
@@ -62,12 +69,15 @@ def analyse(store: ObjectStore, shop: Shop, settings: AnalyzeSettings, by: Seque
         coverage = seen.coverage()
         lengths = figures.queue_lengths(seen, shop)
         hours = figures.hours(seen, shop)
+        points = foot_points(seen)
+        maps = list(draw_heat_maps(seen, points, store, run.section("input", InputSettings)))
         tables = {
             "occupancy": figures.occupancy(seen, shop, by),
             "zones": figures.by_zone(seen, shop, by),
             "queues": lengths,
             "attributes": figures.attribute_shares(seen, shop, attributes, by),
             "hours": hours,
+            "heat_maps": points,
         }
         busiest, quietest = figures.busiest_and_quietest(hours)
         summary = {
@@ -84,8 +94,17 @@ def analyse(store: ObjectStore, shop: Shop, settings: AnalyzeSettings, by: Seque
             "busiest": busiest,
             "quietest": quietest,
             "attributes": figures.attribute_shares(seen, shop, attributes, []).to_pylist(),
+            "heat_maps": [
+                {
+                    "camera": one.camera,
+                    "file": one.file_name,
+                    "empty_frames": one.empty_frames,
+                    "trouble": one.trouble,
+                }
+                for one in maps
+            ],
         }
-    return Analysis(summary, tables)
+    return Analysis(summary, tables, {one.file_name: one.picture for one in maps})
 
 
 def notes(coverage: Coverage, shop: Shop, settings: AnalyzeSettings) -> list[str]:
@@ -114,7 +133,7 @@ def notes(coverage: Coverage, shop: Shop, settings: AnalyzeSettings) -> list[str
 
 
 def write_analysis(analysis: Analysis, to: ObjectStore) -> list[str]:
-    """Write all tables as Parquet and CSV, and the summary as JSON; return their URIs."""
+    """Write all tables as Parquet and CSV, the pictures, and the summary as JSON; return their URIs."""
     written = []
     for name, table in analysis.tables.items():
         sink = pa.BufferOutputStream()
@@ -122,8 +141,11 @@ def write_analysis(analysis: Analysis, to: ObjectStore) -> list[str]:
         for ending, content in (("parquet", to_parquet(table)), ("csv", sink.getvalue().to_pybytes())):
             to.write(f"{name}.{ending}", content)
             written.append(to.uri_of(f"{name}.{ending}"))
-    to.write(layout.ANALYSIS_SUMMARY, json.dumps(analysis.summary, indent=1).encode())
-    return [*written, to.uri_of(layout.ANALYSIS_SUMMARY)]
+    for name, picture in analysis.pictures.items():
+        to.write(name, picture)
+        written.append(to.uri_of(name))
+    to.write(SUMMARY, json.dumps(analysis.summary, indent=1).encode())
+    return [*written, to.uri_of(SUMMARY)]
 
 
 def _check_cameras(shop: Shop, cameras: Sequence[str]) -> None:

@@ -66,7 +66,7 @@ class Observations:
 
     frames    frame, shard_id, frame_key, camera ('' if it has none), shop_time (local), moment (seconds since
               the epoch), date, weekday, hour, seconds (that it stands for), left_out_s (of the gap before
-              it), gap_s (before it, if it counts), persons (without staff)
+              it), gap_s (before it, if it counts), empty (nothing was detected), persons (without staff)
     people    frame, x1, y1, x2, y2, staff, and the final value and source of each attribute
     presence  frame, zone, persons: only zones with people in them
     zones     zone, kind, camera: cameras that see a zone, whether or not anybody was there
@@ -178,6 +178,7 @@ class Observations:
             CREATE TEMP TABLE frames AS
             WITH counted AS (
                 SELECT shard_id, frame_key, coalesce(camera, '') AS camera, captured_at,
+                    detected = 0 AS empty,
                     {self._local()} AS shop_time
                 FROM all_frames WHERE status = 'ok' AND captured_at IS NOT NULL
             ), timed AS (
@@ -198,7 +199,7 @@ class Observations:
                     + CASE WHEN after <= $gap THEN after ELSE 0 END) / 2 AS seconds,
                 CASE WHEN before > $gap THEN before ELSE 0 END AS left_out_s,
                 CASE WHEN before <= $gap THEN before END AS gap_s,
-                0 AS persons
+                empty, 0 AS persons
             FROM spaced
             """,
             {"gap": self._max_gap_s},

@@ -60,6 +60,11 @@ def print_analysis(console: Console, summary: dict[str, Any], files: list[str]) 
             for row in summary["attributes"]
         ),
     )
+    for one in summary["heat_maps"]:
+        if one["trouble"]:
+            grey = "" if one["empty_frames"] else ", so it is grey"
+            said = f"background of the heat map of {one['camera'] or _NO_CAMERA}: {one['trouble']}{grey}"
+            console.print(Text(said), soft_wrap=True)
     for line in summary["notes"]:
         console.print(Text(line), soft_wrap=True)
     for uri in files:

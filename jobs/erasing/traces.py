@@ -23,6 +23,7 @@ from actors.storage.rewriting import rewrite
 from jobs.erasing.selection import ChosenShard
 
 EVALUATION_FILES = "files of evaluation/"
+ANALYSIS_FILES = "files of analysis/"
 REPORT_FILES = "files of the report"
 _BETWEEN_WORDS = re.compile(rb"[\s\"'\\,;:()\[\]{}]+")
 
@@ -56,6 +57,7 @@ def erase_traces(store: ObjectStore, chosen: Sequence[ChosenShard], apply: bool)
         found["lines of logs"] = _erase_log_lines(store, keys | ids | digests, apply)
         # They name single persons that were wrong, and count persons that are gone.
         found[EVALUATION_FILES] = _delete(store, _paths(store, layout.EVALUATION), apply)
+        found[ANALYSIS_FILES] = _delete(store, _paths(store, layout.ANALYSIS), apply)
         found[REPORT_FILES] = _delete(store, _report(store), apply)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jobs.erasing.erasing import Erased
-from jobs.erasing.traces import EVALUATION_FILES, REPORT_FILES
+from jobs.erasing.traces import ANALYSIS_FILES, EVALUATION_FILES, REPORT_FILES
 from jobs.run.words import counted
 
 _TOTALS = ("persons", "frames")
@@ -39,6 +39,8 @@ def commands_after(done: Erased, output: str) -> Iterator[str]:
     if done.counts[EVALUATION_FILES]:
         remade = f"shopframe evaluate --output {output} --truth FILE"
         yield f"the evaluation was deleted, as it names persons; next: {remade}"
+    if done.counts[ANALYSIS_FILES]:
+        yield f"the analysis was deleted, as it counts persons; next: shopframe analyze --output {output}"
 
 
 def retained(done: Erased, days: float, erased: bool) -> Iterator[str]:

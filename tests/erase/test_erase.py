@@ -102,6 +102,7 @@ def test_without_yes_nothing_changes_and_what_would_go_is_said(output: Path, era
         "answers of shards in progress": "1",
         "corrections": "1",
         "documents": "1",
+        "files of analysis/": "1",
         "files of evaluation/": "6",
         "files of the report": "7",
         "lines of logs": "1",
