@@ -13,7 +13,7 @@ from jobs.evaluation.attribute_accuracy import AttributeAccuracy
 from jobs.evaluation.comparison import Evaluation
 from jobs.evaluation.proportion import Proportion
 
-_NONE = "-"
+NONE = "-"
 _LEGEND = (
     "n: persons found with a known value; accuracy: share of right answers, with its 95% interval; majority: "
     "accuracy of always giving the most frequent true value; F1: mean over values; ECE: expected "
@@ -36,11 +36,11 @@ def print_evaluation(console: Console, evaluation: Evaluation, files: list[str])
         console.print(Text(f"wrote {uri}"), soft_wrap=True)
 
 
-def _table(title: str, *columns: str) -> Table:
-    # Without lines and margins, all columns fit into a width of 80.
+def plain_table(title: str, *columns: str) -> Table:
+    """Return a table without lines and margins, so that all columns fit into a width of 80."""
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", no_wrap=True)
     return table
 
 
@@ -72,15 +72,15 @@ def _counts(evaluation: Evaluation) -> Table:
 
 def _detection(evaluation: Evaluation) -> Table:
     title = f"detection (matched at IoU {evaluation.match_iou}; all: including those that the ROI dropped)"
-    table = _table(title, "of", "detections", "AP50", "AP50-95", "precision", "recall", "95%")
+    table = plain_table(title, "of", "detections", "AP50", "AP50-95", "precision", "recall", "95%")
     for name, found in evaluation.detection.items():
         table.add_row(
             {"all": "all detections", "kept": "kept by the ROI"}[name],
             f"{found.detections:,}",
-            _number(found.ap50),
-            _number(found.ap50_95),
-            _number(found.precision.share),
-            _number(found.recall.share),
+            number(found.ap50),
+            number(found.ap50_95),
+            number(found.precision.share),
+            number(found.recall.share),
             _interval(found.recall),
         )
     return table
@@ -88,18 +88,18 @@ def _detection(evaluation: Evaluation) -> Table:
 
 def _attributes(title: str, attributes: dict[str, AttributeAccuracy]) -> Table:
     columns = ("attribute", "n", "answered", "accuracy", "95%", "majority", "F1", "ECE", "error")
-    table = _table(title, *columns)
+    table = plain_table(title, *columns)
     for name, found in attributes.items():
         table.add_row(
             name,
             f"{found.answered.n:,}",
-            _NONE if found.answered.share is None else f"{found.answered.share:.0%}",
-            _number(found.accuracy.share),
+            NONE if found.answered.share is None else f"{found.answered.share:.0%}",
+            number(found.accuracy.share),
             _interval(found.accuracy),
-            _number(found.majority),
-            _number(found.classes.macro_f1 if found.classes else None),
-            _number(found.reliability.expected_calibration_error if found.reliability else None),
-            _number(found.numbers.mean_absolute_error if found.numbers else None, 1),
+            number(found.majority),
+            number(found.classes.macro_f1 if found.classes else None),
+            number(found.reliability.expected_calibration_error if found.reliability else None),
+            number(found.numbers.mean_absolute_error if found.numbers else None, 1),
         )
     return table
 
@@ -115,11 +115,12 @@ def _left_out(evaluation: Evaluation) -> Iterator[str]:
             yield f"{said[kind]}: {', '.join(names)}"
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return _NONE if value is None else f"{value:.{digits}f}"
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number as text, or a dash if there is none."""
+    return NONE if value is None else f"{value:.{digits}f}"
 
 
 def _interval(proportion: Proportion) -> str:
     if proportion.low is None or proportion.high is None:
-        return _NONE
+        return NONE
     return f"{proportion.low:.2f}-{proportion.high:.2f}"
