@@ -21,7 +21,7 @@ from actors.time_text import duration, moment
 from jobs.reporting.charts import confidence_chart, hours_chart, shares_chart
 from jobs.reporting.corrections import Corrections, count_corrections
 from jobs.reporting.gallery import Gallery, choose
-from jobs.reporting.measures import UNSURE, Measures
+from jobs.reporting.measures import UNSURE, Measures, label
 from jobs.reporting.page import render
 from jobs.reporting.roi_drops import RoiDrops
 from jobs.reporting.thumbnails import Wanted, cut_thumbnails
@@ -104,6 +104,7 @@ def build_report(store: ObjectStore, to: ObjectStore, name: str, most_persons: i
             "gallery_data": {
                 "people": gallery.people,
                 "attributes": [a.name for a in measures.attributes],
+                "orders": [[label(value) for value in a.values] for a in measures.attributes],
                 "annotators": list(measures.annotators),
             },
             "missing": list(built.missing.items())[:_TROUBLES_SHOWN],

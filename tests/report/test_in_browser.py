@@ -79,6 +79,27 @@ def test_filters_and_answers_work_from_a_file(browser: Browser, reports: Path):
     ]
 
 
+def test_filters_list_values_in_their_order(browser: Browser, reports: Path):
+    page = opened(browser, reports / "inline.html").page
+    ages = page.get_by_label("exact_age", exact=True).locator("option").all_inner_texts()
+    assert ages == ["all", *(f"{20 + number} (1)" for number in range(12))]
+    gender = page.get_by_label("gender", exact=True).locator("option").all_inner_texts()
+    assert [text.split()[0] for text in gender] == ["all", "male", "female"]
+    cameras = page.get_by_label("camera", exact=True).locator("option").all_inner_texts()
+    assert cameras == ["all", f"{HOSTILE_CAMERA} (11)", "door (1)"]
+
+
+def test_a_phone_shows_all_answers_about_a_person(browser: Browser, reports: Path):
+    page = opened(browser, reports / "inline.html", 390).page
+    page.locator("#wall button").first.click()
+    answers = page.locator("dialog .wide")
+    assert answers.evaluate("(box) => box.scrollWidth <= box.clientWidth")
+    last = answers.locator("tr", has_text="gender").first.locator("td").last
+    assert last.inner_text() == "male 55%"
+    box = last.bounding_box()
+    assert box["x"] + box["width"] <= 390
+
+
 @pytest.mark.parametrize("name", ["inline.html", "beside.html"])
 def test_every_picture_is_shown(browser: Browser, reports: Path, name: str):
     shown = opened(browser, reports / name)

@@ -34,14 +34,14 @@ function addFilter(name, title, options) {
   form.insertBefore(field, form.lastElementChild);
 }
 
-function counted(values) {
+// Values with their numbers: in the given order, then others by name, then those who have none.
+function options(values, order, none) {
   const counts = new Map();
   for (const value of values) counts.set(value, (counts.get(value) || 0) + 1);
-  return [...counts].sort((a, b) => b[1] - a[1]);
-}
-
-function options(values) {
-  return counted(values).map(([value, n]) => ["=" + value, (value === "" ? "(no camera)" : value) + " (" + n + ")"]);
+  const places = new Map(order.map((value, n) => [value, n]));
+  const place = (value) => (value === none ? order.length + 1 : places.get(value) ?? order.length);
+  return [...counts].sort(([a], [b]) => place(a) - place(b) || a.localeCompare(b))
+    .map(([value, n]) => ["=" + value, (value === "" ? "(no camera)" : value) + " (" + n + ")"]);
 }
 
 function alt(person) {
@@ -72,22 +72,30 @@ function open(person) {
   body.append(picture(person, alt(person)));
   body.append(element("p", person.id, { className: "id" }));
   body.append(element("p", [person.camera, person.time].filter(Boolean).join(", "), { className: "soft" }));
-  const table = element("table");
-  const head = element("tr");
-  for (const title of ["attribute", "final value", "source", ...data.annotators]) head.append(element("th", title, { scope: "col" }));
-  const top = element("thead");
+  // A narrow page shows each row as a block. The roles are given because blocks have none of their own.
+  const table = element("table", null, { className: "stacked", role: "table" });
+  const head = element("tr", null, { role: "row" });
+  const titles = ["attribute", "final value", "source", ...data.annotators];
+  for (const title of titles) head.append(element("th", title, { scope: "col", role: "columnheader" }));
+  const top = element("thead", null, { role: "rowgroup" });
   top.append(head);
-  const rows = element("tbody");
+  const rows = element("tbody", null, { role: "rowgroup" });
   data.attributes.forEach((name, i) => {
-    const row = element("tr");
-    row.append(element("th", name, { scope: "row" }), element("td", valueOf(person.values[i])), element("td", person.sources[i] || ""));
+    const row = element("tr", null, { role: "row" });
+    const cells = [valueOf(person.values[i]), person.sources[i] || ""];
     const given = new Set();
     for (const annotator of data.annotators) {
       const answer = person.answers[annotator];
       const isAnswered = ["ok", "inherited"].includes(answer.status);
       if (isAnswered) given.add(answer.values[i]);
-      row.append(element("td", isAnswered ? (answer.values[i] + " " + percent(answer.confidences[i])).trim() : answer.status || "not asked"));
+      cells.push(isAnswered ? (answer.values[i] + " " + percent(answer.confidences[i])).trim() : answer.status || "not asked");
     }
+    row.append(element("th", name, { scope: "row", role: "rowheader" }));
+    cells.forEach((text, n) => {
+      const cell = element("td", text, { role: "cell" });
+      cell.dataset.title = titles[n + 1];
+      row.append(cell);
+    });
     if (given.size > 1) row.className = "differ";
     rows.append(row);
   });
@@ -133,10 +141,10 @@ function filter() {
 if (data.people.length) {
   const traits = [["differ", "annotators differ"], ["violation", "a rule is broken"], ["unsure", "unsure"], ["human", "corrected by a person"], ["no-person", "not a person"]];
   addFilter("trait", "show", traits.map(([value, text]) => [value, text + " (" + data.people.filter((p) => p.traits.includes(value)).length + ")"]));
-  addFilter("camera", "camera", options(data.people.map((person) => person.camera)));
+  addFilter("camera", "camera", options(data.people.map((person) => person.camera), [], ""));
   const sources = new Set(data.people.flatMap((person) => person.sources.filter(Boolean)));
   addFilter("source", "source of a value", [...sources].sort().map((source) => [source, source]));
-  data.attributes.forEach((name, i) => addFilter(String(i), name, options(data.people.map((person) => valueOf(person.values[i])))));
+  data.attributes.forEach((name, i) => addFilter(String(i), name, options(data.people.map((person) => valueOf(person.values[i])), data.orders[i], valueOf(null))));
   form.hidden = false;
   form.addEventListener("change", filter);
   form.addEventListener("reset", () => setTimeout(filter));
