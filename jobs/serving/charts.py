@@ -49,6 +49,7 @@ class Charts:
         self._table = table
         self._conditions = Conditions(schema)
         self._widths: dict[str, float] = {"certainty": 1 / _BINS}
+        self._places = {a.name: {value: place for place, value in enumerate(a.values)} for a in schema}
         for attribute in schema:
             self._widths[f"{attribute.name}_{CONFIDENCE}"] = 1 / _BINS
             if attribute.type == "integer":
@@ -79,7 +80,12 @@ class Charts:
         bars = [_bar(value, count, width) for value, count in found]
         if width is not None or column in ("hour", "day"):
             bars.sort(key=lambda bar: (bar.value is None, bar.value))
-        return Chart(column, tuple(bars[:_MOST_BARS]), sum(bar.count for bar in bars[_MOST_BARS:]))
+        shown, others = bars[:_MOST_BARS], bars[_MOST_BARS:]
+        places = self._places.get(column)
+        if width is None and places is not None:
+            # In the order of the schema, then former values, then no value.
+            shown.sort(key=lambda bar: (bar.value is None, places.get(bar.value, len(places))))
+        return Chart(column, tuple(shown), sum(bar.count for bar in others))
 
     def _rules(self, view: View) -> Chart:
         where = self._conditions.where(view, without=RULE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from actors.attribute import AttributeValue
+from actors.attribute import Attribute, AttributeValue
 from actors.corrections.decision import Box, Decision, in_force
 from actors.corrections.decision_log import append, read_decisions
 from actors.corrections.final_values import IS_PERSON, SOURCE
@@ -47,7 +48,7 @@ class Action(BaseModel):
     kind: Literal["value", "confirm", "not_a_person", "person", "box"]
     ids: list[int] = Field(min_length=1, max_length=_MOST_PERSONS)
     attribute: str | None = None
-    value: AttributeValue = None
+    value: AttributeValue | float = None
     box: list[float] | None = Field(None, min_length=4, max_length=4)
     view: View = Field(default_factory=View, strict=False)
 
@@ -58,6 +59,21 @@ class Progress:
 
     decided: set[tuple[Any, ...]] = field(default_factory=set)
     changed: set[tuple[Any, ...]] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What an action has done.
+
+    Attributes:
+        ids: The persons that it is about.
+        action: Number by which it can be taken back, or None if all was decided before.
+        decisions: Number of decisions that were appended.
+    """
+
+    ids: list[int]
+    action: int | None
+    decisions: int
 
 
 class DecisionDesk:
@@ -75,7 +91,8 @@ class DecisionDesk:
         self.reviewer = reviewer
         self._lock = threading.Lock()
         self._detections: dict[str, str] = {}
-        self._actions: list[list[Decision]] = []
+        self._actions: dict[int, list[Decision]] = {}
+        self._numbers = itertools.count(1)
         self._by_shard: dict[str, list[Decision]] = {}
 
     def read(self, table: PersonTable) -> None:
@@ -93,12 +110,7 @@ class DecisionDesk:
                 {shard_id: self._by_shard.get(shard_id, []) for shard_id in {*before, *self._by_shard}}
             )
 
-    @property
-    def can_undo(self) -> bool:
-        """Whether an action of this session can be taken back."""
-        return bool(self._actions)
-
-    def decide(self, table: PersonTable, action: Action, probability: float | None) -> list[int]:
+    def decide(self, table: PersonTable, action: Action, probability: float | None) -> Decided:
         """Append the decisions of an action, and apply them to the persons.
 
         Args:
@@ -106,11 +118,9 @@ class DecisionDesk:
             action: What the reviewer did.
             probability: Probability with which the persons were drawn, or None if they were chosen by need.
 
-        Returns:
-            The ids of the persons that it is about.
-
         Raises:
-            ConfigError: The action makes no sense for one of the persons; nothing is decided.
+            ConfigError: The action makes no sense for one of the persons, or one was erased; nothing is
+                decided.
             OSError: The output can't be written; nothing is decided.
         """
         with self._lock:
@@ -120,23 +130,35 @@ class DecisionDesk:
             if any(row["verdict"] != KEPT for row in rows):
                 raise ConfigError("the region of interest has dropped this detection, so it has no values")
             decisions = [made for row in rows for made in self._of_person(table, action, row, probability)]
+            # The table may be older than an erasure.
+            if len(without_erased(self._store, decisions)) < len(decisions):
+                raise ConfigError("a person was erased since the page was loaded; reload the page")
             self._append(table, decisions)
-            if decisions:
-                self._actions.append(decisions)
-            return [row["id"] for row in rows]
+            number = next(self._numbers) if decisions else None
+            if number is not None:
+                self._actions[number] = decisions
+            return Decided([row["id"] for row in rows], number, len(decisions))
 
-    def undo(self, table: PersonTable) -> list[int]:
-        """Withdraw the decisions of the last action of this session that was not withdrawn yet.
+    def undo(self, table: PersonTable, action: int) -> list[int]:
+        """Withdraw the decisions of an action of this session.
+
+        Args:
+            table: The persons.
+            action: The number of the action.
 
         Returns:
-            The ids of the persons that they were about.
+            The ids of the persons that it was about.
+
+        Raises:
+            ConfigError: There is no such action, or it was taken back.
+            OSError: The output can't be written; nothing is taken back.
         """
         with self._lock:
-            if not self._actions:
-                return []
-            decisions = self._actions[-1]
-            self._append(table, [self._reversed(decision) for decision in decisions])
-            self._actions.pop()
+            if action not in self._actions:
+                raise ConfigError("this can't be taken back, or was already; reload the page")
+            decisions = self._actions[action]
+            self._append(table, without_erased(self._store, map(self._reversed, decisions)))
+            del self._actions[action]
             return sorted(set(table.find(decisions).values()))
 
     def history(self, table: PersonTable, person: Mapping[str, Any]) -> list[tuple[Decision, bool]]:
@@ -174,8 +196,6 @@ class DecisionDesk:
         return set(table.find(decision for decision in counting if decision.queue == queue).values())
 
     def _append(self, table: PersonTable, decisions: Sequence[Decision]) -> None:
-        # The table may be older than an erasure.
-        decisions = without_erased(self._store, decisions)
         append(self._store, decisions)
         for decision in decisions:
             self._by_shard.setdefault(decision.shard_id, []).append(decision)
@@ -265,14 +285,24 @@ class DecisionDesk:
         return self._detections[shard_id]
 
 
-def _checked(table: PersonTable, name: str, value: AttributeValue) -> AttributeValue:
+def _checked(table: PersonTable, name: str, value: AttributeValue | float) -> AttributeValue:
     attribute = next((a for a in table.schema if a.name == name), None)
     if attribute is None:
         raise ConfigError(f"there is no attribute {name}; there are {', '.join(table.schema.names)}")
     # None always says that the value can't be told.
-    if value is not None and not any(_equal(value, allowed) for allowed in attribute.values):
-        raise ConfigError(f"{name}: {value!r} is none of its values")
-    return value
+    if value is None:
+        return None
+    found = [allowed for allowed in attribute.values if _equal(value, allowed)]
+    if not found:
+        raise ConfigError(f"{name}: {value!r} is none of its values{_values_in_words(attribute)}")
+    return found[0]
+
+
+def _values_in_words(attribute: Attribute) -> str:
+    if attribute.type != "integer":
+        return ""
+    given = [value for value in attribute.values if value is not None]
+    return f", which are the whole numbers from {given[0]} to {given[-1]}"
 
 
 def _box(box: Sequence[float] | None) -> Box:
@@ -284,5 +314,5 @@ def _box(box: Sequence[float] | None) -> Box:
     return (x1, y1, x2, y2)
 
 
-def _equal(one: AttributeValue, other: AttributeValue) -> bool:
+def _equal(one: AttributeValue | float, other: AttributeValue) -> bool:
     return type(one) is type(other) and one == other

@@ -50,6 +50,10 @@ class _PersonRequest(BaseModel):
     id: int
 
 
+class _UndoRequest(BaseModel):
+    action: int
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """A running server."""
@@ -182,9 +186,9 @@ class _Page:
             return _json(await self._read(partial(self._session.decide, action)))
 
     async def _undo(self, request: web.Request) -> web.Response:
-        await _body(request, _Empty)
+        asked = await _body(request, _UndoRequest)
         async with self._deciding:
-            return _json(await self._read(self._session.undo))
+            return _json(await self._read(partial(self._session.undo, asked.action)))
 
     async def _read(self, function: Callable[[], _Result]) -> _Result:
         try:

@@ -130,7 +130,6 @@ class Session:
             ],
             "sizes": at.review.sizes(),
             "unsaved": at.table.unsaved,
-            "can_undo": self._desk.can_undo,
         }
 
     def persons(self, view: View, after: int, limit: int, fresh: bool) -> tuple[dict[str, Any], list[Any]]:
@@ -176,6 +175,7 @@ class Session:
         place = int(found[0]) if len(found) else None
         return {
             **self._tile(row),
+            "person_id": f"{row['shard_id']}/{layout.object_name(row['frame_key'])}/{row['person_index']}",
             "shard_id": row["shard_id"],
             "frame_key": row["frame_key"],
             "width": answers.get("width"),
@@ -206,18 +206,22 @@ class Session:
             selection = at.review.selection(action.view)
             if set(action.ids) <= set(selection.ids.tolist()):
                 probability = selection.probability
-        return self._changed(self._desk.decide(at.table, action, probability))
+        decided = self._desk.decide(at.table, action, probability)
+        return {
+            **self._changed(decided.ids),
+            "action": decided.action,
+            "decisions": decided.decisions,
+        }
 
-    def undo(self) -> dict[str, Any]:
-        """Take back the last action, and return the persons as they are now."""
-        return self._changed(self._desk.undo(self._loaded.table))
+    def undo(self, action: int) -> dict[str, Any]:
+        """Take back an action, and return the persons as they are now."""
+        return self._changed(self._desk.undo(self._loaded.table, action))
 
     def _changed(self, ids: list[int]) -> dict[str, Any]:
         table = self._loaded.table
         return {
             "persons": [self._tile(row) for row in table.rows(ids)],
             "unsaved": table.unsaved,
-            "can_undo": self._desk.can_undo,
         }
 
     def _tile(self, row: dict[str, Any]) -> dict[str, Any]:

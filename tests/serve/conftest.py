@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.serve.served import Client, Output
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 
 @pytest.fixture(scope="module")
@@ -25,3 +29,14 @@ def output(made: Output) -> Iterator[Output]:
 def client(output: Output) -> Iterator[Client]:
     with output.served() as client:
         yield client
+
+
+@pytest.fixture
+def page(browser: Browser, client: Client) -> Iterator[Page]:
+    """The page at the width of a desk. The test fails if the browser's console has an error."""
+    from tests.serve.browsing import opened
+
+    page = opened(browser, client)
+    yield page
+    assert page.errors == []
+    page.context.close()

@@ -253,16 +253,14 @@ def test_a_value_is_shown_at_once_and_final_after_a_consolidation(client: Client
 
 def test_many_persons_get_one_value_at_once_and_lose_it_together(client: Client, output: Output):
     before = client.ask("persons")["persons"]
-    client.ask("decide", kind="value", ids=[0, 4, 12], attribute="mask", value=None)
+    decided = client.ask("decide", kind="value", ids=[0, 4, 12], attribute="mask", value=None)
     assert len(output.decisions()) == 3
     assert len(list((output.path / "corrections").iterdir())) == 1
     assert client.ids("all", equals("mask_source", "human")) == [0, 4, 12]
-    undone = client.ask("undo")
-    assert ([p["id"] for p in undone["persons"]], undone["unsaved"], undone["can_undo"]) == (
-        [0, 4, 12],
-        0,
-        False,
-    )
+    undone = client.ask("undo", action=decided["action"])
+    assert ([p["id"] for p in undone["persons"]], undone["unsaved"]) == ([0, 4, 12], 0)
+    status, answer = client.post("undo", {"action": decided["action"]})
+    assert (status, "can't be taken back" in answer["error"]) == (400, True)
     assert client.ask("persons", fresh=True)["persons"] == before
     output.consolidate()
     assert output.rows("1", "mask_source = 'human'") == []
@@ -272,9 +270,9 @@ def test_not_a_person_leaves_the_wall_and_comes_back(client: Client, output: Out
     client.ask("decide", kind="not_a_person", ids=[2])
     assert 2 not in client.ids()
     assert client.ids("all", equals("is_person", False)) == [2]
-    client.ask("decide", kind="person", ids=[2])
+    again = client.ask("decide", kind="person", ids=[2])
     assert 2 in client.ids()
-    client.ask("undo")
+    client.ask("undo", action=again["action"])
     assert 2 not in client.ids()
     output.consolidate()
     assert output.rows("is_person", "frame_key = 'f' AND shard_id = 'a'") == [(True,), (True,), (False,)]
@@ -289,8 +287,8 @@ def test_a_redrawn_box(client: Client, output: Output):
 
 
 def test_the_history_has_what_counts_and_what_was_withdrawn(client: Client):
-    client.ask("decide", kind="value", ids=[1], attribute="gender", value="male")
-    client.ask("undo")
+    made = client.ask("decide", kind="value", ids=[1], attribute="gender", value="male")
+    client.ask("undo", action=made["action"])
     client.ask("decide", kind="value", ids=[1], attribute="gender", value="unknown")
     history = client.ask("person", id=1)["history"]
     assert [(d["kind"], d["value"], d["counts"]) for d in history] == [
@@ -304,6 +302,8 @@ def test_the_history_has_what_counts_and_what_was_withdrawn(client: Client):
     [
         {"kind": "value", "ids": [0], "attribute": "gender", "value": "robot"},
         {"kind": "value", "ids": [0], "attribute": "glasses", "value": 1},
+        {"kind": "value", "ids": [0], "attribute": "exact_age", "value": 500},
+        {"kind": "value", "ids": [0], "attribute": "exact_age", "value": 12.5},
         {"kind": "value", "ids": [0], "attribute": "colour", "value": "red"},
         {"kind": "value", "ids": [0, 999], "attribute": "gender", "value": "male"},
         {"kind": "box", "ids": [0]},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,43 +11,8 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
 from playwright.sync_api import Browser, Page, expect  # noqa: E402
 
+from tests.serve.browsing import SIZES, drag_a_box, opened  # noqa: E402
 from tests.serve.served import Client, Output  # noqa: E402
-
-# A busy machine takes longer than the default of 5 s.
-expect.set_options(timeout=20_000)
-
-SIZES = {"wide": (1440, 900), "phone": (390, 844)}
-
-
-def opened(browser: Browser, client: Client, size: str = "wide", scheme: str = "light", **options) -> Page:
-    """Open the page, and fail at its end if the browser's console has an error."""
-    width, height = SIZES[size]
-    context = browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce", **options
-    )
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    page.errors = []
-    page.on(
-        "console",
-        lambda message: (
-            page.errors.append(f"{message.text} {message.location}") if message.type == "error" else None
-        ),
-    )
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.goto(client.address)
-    expect(page.locator("#wall-title")).to_have_text("18 persons")
-    if size == "wide":
-        expect(page.locator("#charts .chart").first).to_be_visible()
-    return page
-
-
-@pytest.fixture
-def page(browser: Browser, client: Client) -> Iterator[Page]:
-    page = opened(browser, client)
-    yield page
-    assert page.errors == []
-    page.context.close()
 
 
 def test_a_click_on_a_bar_shows_its_persons_and_another_one_all(page: Page):
@@ -163,13 +127,8 @@ def test_a_box_is_redrawn_by_keys_and_by_dragging(page: Page, output: Output):
     page.keyboard.press("Shift+ArrowDown")
     page.keyboard.press("Enter")
     expect(page.locator(".history li")).to_have_count(1)
-    page.wait_for_function("document.querySelector('.frame img').naturalWidth === 2000")
     page.get_by_role("button", name=re.compile("^Redraw the box")).click()
-    area = page.locator(".layer").bounding_box()
-    page.mouse.move(area["x"] + area["width"] * 0.25, area["y"] + area["height"] * 0.25)
-    page.mouse.down()
-    page.mouse.move(area["x"] + area["width"] * 0.5, area["y"] + area["height"] * 0.75)
-    page.mouse.up()
+    drag_a_box(page, (0.25, 0.25), (0.5, 0.75))
     page.keyboard.press("Enter")
     expect(page.locator(".history li")).to_have_count(2)
     by_keys, by_pointer = [decision.new_bbox for decision in output.decisions()]

@@ -1,7 +1,7 @@
 // The frame of a person with all boxes on it, and the drawing of another box with pointer or keys.
 
 import { showPicture } from "./api.js";
-import { element, say, words } from "./dom.js";
+import { byId, element, say, words } from "./dom.js";
 
 const STEP = 0.005;
 
@@ -12,7 +12,12 @@ function place(node, [x1, y1, x2, y2]) {
   node.style.height = `${100 * (y2 - y1)}%`;
 }
 
-/** Return an element with the frame, and functions to draw another box. */
+/**
+ * Return an element with the frame, and functions to draw another box.
+ * @param {object} person The person.
+ * @param {function} open Opens another person of the frame.
+ * @param {function} save Saves a box. The drawing stays until the person is drawn again, so nothing is lost if that fails.
+ */
 export function frameOf(person, open, save) {
   const image = element("img", { alt: `Frame of person ${person.id}`, class: "whole" });
   const layer = element("div", { class: "layer" });
@@ -38,25 +43,47 @@ export function frameOf(person, open, save) {
     place(box, other.box);
     layer.append(box);
   }
-  return { node: view, draw: () => drawing(view, layer, [...person.box], save) };
+  const tools = element("div", { class: "drawing-tools", role: "group", "aria-label": "New box", hidden: true });
+  let drawn = null;
+  const stop = () => {
+    drawn?.end();
+    drawn = null;
+    tools.hidden = true;
+  };
+  const cancel = () => {
+    stop();
+    say("The box stays as it was");
+    byId("draw").focus();
+  };
+  const saveDrawn = () => save(drawn.box());
+  const button = (text, kind, run) => element("button", { type: "button", class: kind, text, on: { click: run } });
+  tools.append(button("Save the box", "primary", () => drawn && saveDrawn()), button("Cancel", "", cancel));
+  return {
+    node: element("div", {}, tools, view),
+    /** Begin to draw, or go back to the drawing that was begun. */
+    draw() {
+      drawn ??= drawing(view, layer, [...person.box], saveDrawn, cancel);
+      tools.hidden = false;
+      drawn.focus();
+      say("Draw the box: drag, or use the arrow keys; then save it (Enter), or cancel (Escape)");
+    },
+    isDrawing: () => drawn !== null,
+    isChanged: () => drawn !== null && drawn.box().some((value, n) => value !== person.box[n]),
+    save: saveDrawn,
+    stop,
+    cancel,
+  };
 }
 
-/** Let the user draw a box: by dragging, or by arrow keys (with Shift its size); Enter saves, Escape gives up. */
-function drawing(view, layer, box, save) {
+/** Let the user draw a box: by dragging, or by arrow keys (with Shift its size); Enter saves, Escape cancels. */
+function drawing(view, layer, box, save, cancel) {
   const shape = element("div", {
     class: "box drawn",
     tabindex: "0",
     role: "application",
-    "aria-label": "New box. Arrow keys move it, Shift and arrow keys change its size, Enter saves, Escape gives up",
+    "aria-label": "New box. Arrow keys move it, Shift and arrow keys change its size, Enter saves, Escape cancels",
   });
   let start = null;
-  const stop = () => {
-    view.classList.remove("drawing");
-    shape.remove();
-    layer.removeEventListener("pointerdown", down);
-    layer.removeEventListener("pointermove", move);
-    layer.removeEventListener("pointerup", up);
-  };
   const at = (event) => {
     const area = layer.getBoundingClientRect();
     const inside = (value) => Math.min(1, Math.max(0, value));
@@ -76,16 +103,14 @@ function drawing(view, layer, box, save) {
   const up = () => {
     if (!start) return;
     start = null;
-    shape.focus();
+    shape.focus({ preventScroll: true });
   };
   shape.addEventListener("keydown", (event) => {
     const moves = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
     if (event.key === "Escape") {
-      stop();
-      say("The box stays as it was");
+      cancel();
     } else if (event.key === "Enter") {
-      stop();
-      save(box);
+      save();
     } else if (moves[event.key]) {
       const [x, y] = moves[event.key];
       const [x1, y1, x2, y2] = box;
@@ -100,13 +125,18 @@ function drawing(view, layer, box, save) {
     event.preventDefault();
     event.stopPropagation();
   });
-  layer.addEventListener("pointerdown", down);
-  layer.addEventListener("pointermove", move);
-  layer.addEventListener("pointerup", up);
+  const listeners = { pointerdown: down, pointermove: move, pointerup: up, pointercancel: up };
+  for (const [name, listener] of Object.entries(listeners)) layer.addEventListener(name, listener);
   view.classList.add("drawing");
   layer.append(shape);
   place(shape, box);
-  shape.focus();
-  say("Draw the box: drag, or use the arrow keys; Enter saves, Escape gives up");
+  return {
+    box: () => box,
+    focus: () => shape.focus(),
+    end() {
+      view.classList.remove("drawing");
+      shape.remove();
+      for (const [name, listener] of Object.entries(listeners)) layer.removeEventListener(name, listener);
+    },
+  };
 }
-

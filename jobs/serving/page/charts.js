@@ -14,7 +14,7 @@ const TITLES = {
   rule: "Breaks a rule",
   verdict: "Region of interest",
 };
-const WITHOUT = { camera: "no camera", hour: "no time", day: "no time", certainty: "not known", source: "no value", confidence: "none given" };
+const WITHOUT = { camera: "no camera", hour: "no time", day: "no time", certainty: "decided by people, or no confidence", source: "no value", confidence: "none given" };
 const open = new Set();
 let latest = 0;
 
@@ -167,7 +167,7 @@ export function showConditions(change) {
     const attribute = state.about.attributes.map((a) => a.name).find((name) => condition.column.startsWith(`${name}_`));
     const name = attribute ? `${words(attribute)}: ${titleOf(condition.column)}` : titleOf(condition.column);
     const sign = condition.operator === "=" ? "is" : condition.operator;
-    const value = typeof condition.value === "number" ? Math.round(condition.value * 100) / 100 : shown(condition.value);
+    const value = typeof condition.value === "number" ? Math.round(condition.value * 100) / 100 : label(condition.column, { value: condition.value, above: null });
     return element("button", {
       type: "button",
       class: "condition",

@@ -35,11 +35,10 @@ export function fill(parent, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-/** Tell a screen reader and show for a while what has happened. */
+/** Show what has happened and tell a screen reader, at once if it is an error. */
 export function say(text, isError = false) {
-  const said = byId("said");
-  said.textContent = text;
-  said.classList.toggle("error", isError);
+  byId("said").textContent = isError ? "" : text;
+  byId("failed").textContent = isError ? text : "";
 }
 
 const numbers = new Intl.NumberFormat("en");

@@ -1,11 +1,12 @@
 // The page: what the address says is loaded and shown, and what the user does changes the address.
 
 import { ask } from "./api.js";
+import { inTurn, inTurns, sendDecision, sendUndo } from "./changes.js";
 import { showCharts, showConditions } from "./charts.js";
 import { byId, element, fill, persons, say, words } from "./dom.js";
-import { isOpen, personKey, settle, showPerson } from "./person.js";
+import { isTyping, isUnsaved, leave, personKey, showPerson, showValues } from "./person.js";
 import { showQueue } from "./queues.js";
-import { fromAddress, state, toAddress, view, viewKey } from "./state.js";
+import { fromAddress, state, toAddress, viewKey } from "./state.js";
 import { loadWall, showTile, showWall } from "./wall.js";
 
 let loaded = null;
@@ -14,55 +15,53 @@ let returnTo = null;
 const actions = {
   open(id) {
     if (state.person === null) returnTo = id;
-    go({ person: id });
+    return go({ person: id });
   },
   close: () => go({ person: null }),
   turn: (after) => go({ after }),
   queue: (queue) => go({ queue, after: 0, person: null }, true),
   draw: (size, seed) => go({ size, seed, after: 0 }, true),
   change: (conditions) => go({ conditions, after: 0 }, true),
-  async decide(action, isLeaving = false) {
-    await changed(() => ask("decide", { ...action, view: view() }), isLeaving);
-  },
-  async undo() {
-    await changed(() => ask("undo"));
-    say("Taken back");
-  },
+  /** Returns whether it was decided. `isLeaving` says that another person is shown next. */
+  decide: async (action, what, isLeaving = false) => changed(await sendDecision(action, what), isLeaving),
+  undo: async () => changed(await sendUndo()),
 };
+const turns = inTurns(actions);
 
 /** Change what is shown, and the address with it. */
-function go(change, fresh = false) {
+async function go(change, fresh = false) {
   Object.assign(state, change);
   if (fresh) loaded = null;
   const address = toAddress();
-  if (location.hash === address) show();
-  else location.hash = address;
+  if (location.hash !== address) history.pushState(null, "", address);
+  await show();
 }
 
-/** Make a change, and show the persons as they are then. */
-async function changed(make, isLeaving = false) {
-  let answer;
-  try {
-    answer = await make();
-  } catch (error) {
-    say(error.message, true);
-    return;
+/** Show the persons as a change has left them. Returns whether there was one. */
+async function changed(answer, isLeaving = false) {
+  if (answer === null) {
+    showValues();
+    return false;
   }
   state.about.unsaved = answer.unsaved;
-  state.about.can_undo = answer.can_undo;
   for (const person of answer.persons) {
     if (state.persons.has(person.id)) state.persons.set(person.id, person);
-    showTile(person.id, actions);
+    showTile(person.id, turns);
   }
   showUnsaved();
-  await Promise.all([isLeaving ? null : showPerson(actions), isOpen() ? null : around()]);
-  if (!isOpen()) showWall(actions);
+  if (state.person === null) {
+    await around();
+    showWall(turns);
+  } else if (!isLeaving && !isTyping()) {
+    await showPerson(actions);
+  }
+  return true;
 }
 
 /** Show what is around the wall: queues, charts, filters. */
 async function around() {
-  showConditions(actions.change);
-  await Promise.all([showQueue(actions), showCharts(actions.change)]);
+  showConditions(turns.change);
+  await Promise.all([showQueue(turns), showCharts(turns.change)]);
 }
 
 function showUnsaved() {
@@ -77,17 +76,17 @@ async function show() {
   document.body.setAttribute("aria-busy", "true");
   try {
     const key = `${viewKey()} ${state.after}`;
-    const wasOpen = isOpen();
+    const wasOpen = !byId("person").hidden;
     if (loaded !== key) {
       await loadWall(loaded === null);
       loaded = key;
-      showWall(actions);
+      showWall(turns);
       await Promise.all([showPerson(actions), around()]);
     } else {
       await showPerson(actions);
     }
     if (wasOpen && state.person === null) {
-      showWall(actions);
+      showWall(turns);
       await around();
       byId("wall").querySelector(`[data-id="${returnTo}"] .open`)?.focus();
     }
@@ -115,7 +114,7 @@ function showHelp() {
   byId("help").showModal();
 }
 
-async function wallKey(event) {
+function wallKey(event) {
   const tile = event.target.closest?.(".tile");
   const tiles = [...byId("wall").querySelectorAll(".tile")];
   const moves = { ArrowRight: 1, ArrowLeft: -1 };
@@ -124,7 +123,7 @@ async function wallKey(event) {
     moves.ArrowDown = across;
     moves.ArrowUp = -across;
   }
-  if (event.key === "u") await actions.undo();
+  if (event.key === "u") turns.undo();
   else if (event.key === " " && tile && event.target.matches(".open")) tile.querySelector("input").click();
   else if (moves[event.key] && tile) {
     tiles[tiles.indexOf(tile) + moves[event.key]]?.querySelector(".open").focus();
@@ -132,29 +131,46 @@ async function wallKey(event) {
   event.preventDefault();
 }
 
-document.addEventListener("keydown", async (event) => {
+document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open || !state.about) return;
   const isTyping = event.target.matches?.("input:not([type=checkbox]), select, textarea");
   if (isTyping) {
-    if (event.key === "Escape") event.target.blur();
+    if (event.key === "Escape") {
+      showValues();
+      event.target.blur();
+    }
     if (event.key === "Enter" && event.target.matches("#person input")) event.target.blur();
     return;
   }
   if (event.key === "?") {
     showHelp();
     event.preventDefault();
-  } else if (!(await personKey(event, actions)) && !isOpen()) {
-    await wallKey(event);
+  } else if (!personKey(event, actions) && state.person === null) {
+    wallKey(event);
   }
 });
 
-window.addEventListener("hashchange", async () => {
-  await settle(actions);
+// The browser's Back and Forward, and an address that somebody types.
+window.addEventListener("hashchange", () => inTurn(async () => {
+  if (location.hash === toAddress()) return;
+  if (!(await leave(actions))) {
+    history.pushState(null, "", toAddress());
+    return;
+  }
   fromAddress();
   await show();
+}));
+
+window.addEventListener("beforeunload", (event) => {
+  if (isUnsaved()) event.preventDefault();
 });
 
 byId("help-button").addEventListener("click", showHelp);
+// The address holds the view, so the link must not change it.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  byId("wall").focus();
+});
 // On a narrow page the filters come before the wall, so they begin folded.
 if (matchMedia("(max-width: 50rem)").matches) byId("filter-fold").open = false;
 

@@ -16,6 +16,8 @@ export const state = {
   wall: [],
   total: 0,
   selected: new Set(),
+  // What this page has decided and can take back, the last one at the end: the number of the action, and a text.
+  undoable: [],
 };
 
 /** Return the view in the form that the server wants. */

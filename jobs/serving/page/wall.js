@@ -5,6 +5,8 @@ import { byId, count, element, fill, persons, say, shown, words } from "./dom.js
 import { PAGE_SIZE, state, view } from "./state.js";
 
 let lastPicked = null;
+// What was last chosen for several persons at once, which stays for the next ones.
+const chosenValue = { attribute: null, values: new Map() };
 
 /** Load a page of the view. */
 export async function loadWall(fresh) {
@@ -128,53 +130,67 @@ export function showActions(actions) {
       },
     },
   });
-  const undo = element("button", { type: "button", text: "Undo", disabled: !state.about.can_undo, on: { click: actions.undo } });
+  const last = state.undoable.at(-1);
+  const undo = element("button", {
+    type: "button", "data-key": "undo", text: "Undo", disabled: !last, title: last ? `Takes back: ${last.text}` : null, on: { click: actions.undo },
+  });
   if (!chosen.length) {
     fill(byId("actions"), all, undo);
     return;
   }
-  const value = element("select", { "aria-label": "New value" });
-  const number = element("input", { type: "number", "aria-label": "New value", hidden: true });
-  const attribute = element("select", { "aria-label": "Attribute" },
+  const attribute = element("select", { "aria-label": "Attribute", "data-key": "attribute" },
     ...state.about.attributes.map((one) => element("option", { value: one.name, text: words(one.name) })));
+  if (chosenValue.attribute !== null) attribute.value = chosenValue.attribute;
+  const value = element("span", { class: "new-value" });
+  const chosenOne = () => state.about.attributes.find((other) => other.name === attribute.value);
   const refill = () => {
-    const one = state.about.attributes.find((other) => other.name === attribute.value);
-    number.hidden = one.type !== "integer";
-    value.hidden = one.type === "integer";
-    fill(value, ...options(one));
+    const one = chosenOne();
+    const control = one.type === "integer"
+      ? element("input", { type: "number", min: one.range[0], max: one.range[1] })
+      : element("select", {}, ...options(one));
+    control.setAttribute("aria-label", "New value");
+    control.dataset.key = "new value";
+    if (chosenValue.values.has(one.name)) control.value = chosenValue.values.get(one.name);
+    control.addEventListener("change", () => chosenValue.values.set(one.name, control.value));
+    value.replaceChildren(control);
   };
-  attribute.addEventListener("change", refill);
+  attribute.addEventListener("change", () => {
+    chosenValue.attribute = attribute.value;
+    refill();
+  });
   refill();
-  const set = async () => {
-    const one = state.about.attributes.find((other) => other.name === attribute.value);
-    const given = one.type === "integer" ? (number.value === "" ? null : Number(number.value)) : JSON.parse(value.value);
-    await actions.decide({ kind: "value", ids: chosen, attribute: one.name, value: given });
-    say(`${persons(chosen.length)}: ${words(one.name)} is ${shown(given)}`);
+  const set = () => {
+    const one = chosenOne();
+    const control = value.firstElementChild;
+    if (control.validity.badInput) {
+      say(`${words(one.name)}: that is not a number`, true);
+      return;
+    }
+    const given = one.type !== "integer" ? JSON.parse(control.value) : control.value === "" ? null : Number(control.value);
+    actions.decide({ kind: "value", ids: chosen, attribute: one.name, value: given }, `${words(one.name)} is ${shown(given)}`);
   };
+  const button = (text, run) => element("button", { type: "button", "data-key": text, text, on: { click: run } });
   fill(
     byId("actions"),
     element("span", { text: `${count(chosen.length)} selected` }),
     all,
     attribute,
     value,
-    number,
-    element("button", { type: "button", text: "Set", on: { click: set } }),
-    element("button", {
-      type: "button",
-      text: "All is right",
-      on: { click: () => actions.decide({ kind: "confirm", ids: chosen }) },
-    }),
-    element("button", {
-      type: "button",
-      text: "Not a person",
-      on: { click: () => actions.decide({ kind: "not_a_person", ids: chosen }) },
-    }),
+    button("Set", set),
+    button("All is right", () => actions.decide({ kind: "confirm", ids: chosen }, "all is right")),
+    button("Not a person", () => actions.decide({ kind: "not_a_person", ids: chosen }, "not a person")),
     undo,
   );
 }
 
+export const UNKNOWN_OR_NOTHING = "“unknown” is a value like the others: models answer it, and it is counted and exported. “can't tell” leaves the value empty: exports have no label there.";
+
+/** Return whether an attribute offers both "unknown" and no value. */
+export const hasUnknown = (attribute) => attribute.values.includes("unknown");
+
 /** Return the options of an attribute's values. */
 export function options(attribute) {
   const values = attribute.values.includes(null) ? attribute.values : [...attribute.values, null];
-  return values.map((value) => element("option", { value: JSON.stringify(value), text: shown(value) }));
+  const text = (value) => (value === null && hasUnknown(attribute) ? `${shown(value)} (leave empty)` : shown(value));
+  return values.map((value) => element("option", { value: JSON.stringify(value), text: text(value) }));
 }
