@@ -2,6 +2,7 @@
 #   make demo    try it            make test         all tests
 #   make check   lint and types    make test-fast    the tests that start no Ray
 #                                  make test-interop readers that others wrote, in .venv-interop
+#                                  make torture      rounds of faults, for hours: ROUNDS=10 SEED=1
 PYTHON ?= python3.11
 # Test processes; each starts a Ray cluster of its own, of about 1 GB. Three keep two cores busy, because a run
 # waits half of its time: for Ray to start a worker, or for a quota.
@@ -9,7 +10,7 @@ PROCESSES ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast test-interop check bench s3 lock clean
+.PHONY: demo test test-fast test-interop torture check bench s3 lock clean
 
 # uv is itself pinned; it installs what requirements.lock names, and nothing else.
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -57,6 +58,12 @@ $(INTEROP)/.installed: tests/interop/requirements.txt | $(VENV)/.installed
 
 test-interop: $(INTEROP)/.installed
 	PYTHONPATH=. $(INTEROP)/bin/python -m pytest -c tests/interop/pytest.ini --rootdir . --confcutdir tests/interop tests/interop
+
+# Rounds of faults, each with another seed; a short round is part of `make test`.
+ROUNDS ?= 10
+SEED ?= 1
+torture: $(VENV)/.installed
+	FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) $(BIN)/python -m pytest -s tests/faults
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .

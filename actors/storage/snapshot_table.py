@@ -123,7 +123,8 @@ class SnapshotTable:
             version = table.version()
             actions = pa.table(table.get_add_actions())
             schema = table.schema()
-            made_for = table.history(1)[0].get(_MADE_FOR)
+            # A store whose listings are behind may show a table and none of its commits.
+            made_for = next((entry.get(_MADE_FOR) for entry in table.history(1)), None)
         rows = dict(zip(actions["path"].to_pylist(), actions["num_records"].to_pylist(), strict=True))
         prefix = f"{self.folder}/"
         present = {found.path.removeprefix(prefix) for found in self._store.list(self.folder)}
