@@ -25,6 +25,7 @@ from jobs.reporting.measures import UNSURE, Measures, label
 from jobs.reporting.page import render
 from jobs.reporting.roi_drops import RoiDrops
 from jobs.reporting.thumbnails import Wanted, cut_thumbnails
+from jobs.reporting.truth import compared_with_truth
 from jobs.run.output_status import output_status
 from jobs.run.record_pass import RecordPass
 from jobs.run.run_record import RunRecord, read_run
@@ -100,6 +101,7 @@ def build_report(store: ObjectStore, to: ObjectStore, name: str, most_persons: i
             **_drops(drops, samples, measures),
             **_attributes(measures),
             **_corrections(corrections, measures),
+            "compared": compared_with_truth(store),
             "gallery": gallery,
             "gallery_data": {
                 "people": gallery.people,

@@ -27,7 +27,8 @@ from tests.report.store_output import (
 )
 from tests.servers.seaweedfs import S3Server
 from tests.support import bad_inputs as bad
-from tests.support.committed import Found, said, write_output
+from tests.support.committed import Found, said, write_output, write_truth
+from tests.support.job import consolidated
 
 PERSONS = 12
 
@@ -42,6 +43,20 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     return Shop(tmp_path, monkeypatch)
+
+
+def test_the_last_comparison_with_the_truth_is_in_it(shop: Shop, tmp_path: Path):
+    assert "Nothing was compared yet" in shop.report().sections["truth"]
+    rows = [
+        {key: row[key] for key in ("shard_id", "frame_key", "bbox")} | {"gender": row["smolvlm_gender"]}
+        for row in consolidated(shop.output)
+    ]
+    truth = write_truth(tmp_path / "truth.parquet", rows)
+    shop.run("evaluate", "--output", shop.output, "--truth", truth)
+    section = shop.report().sections["truth"]
+    assert f"against {truth} : of 12 persons in 12 frames, 12 were found" in section
+    assert "kept detections 12" in section
+    assert "gender 12 1.000" in section
 
 
 def test_counts_add_up(page: Page):
