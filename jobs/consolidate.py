@@ -25,6 +25,7 @@ def consolidate(
         f"{counted(done.frames, 'frame')} under {store.uri}/{layout.CONSOLIDATED_FRAMES}, from "
         f"{counted(done.shards, 'shard')} in {counted(done.files, 'file')} ({done.written:,} written now)"
     )
+    typer.echo(done.weighing)
     for line in done.warnings():
         typer.echo(line, err=True)
     raise typer.Exit(command.EXIT_SOME_FAILED if done.incomplete else command.EXIT_DONE)

@@ -37,6 +37,13 @@ def evaluate(
             help="With corrections: wished width of the intervals, for how many more decisions they need.",
         ),
     ] = 0.05,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="With corrections: fit a calibration to them, which the next consolidation applies.",
+        ),
+    ] = False,
     config: command.Config = None,
     overrides: command.Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -56,12 +63,14 @@ def evaluate(
     if truth == CORRECTIONS:
         if complete:
             raise ConfigError("--complete is about the frames of a ground-truth table; leave it out")
-        gold, files = measure_by_corrections(store, place, width)
+        gold, files = measure_by_corrections(store, place, width, calibrate)
         if as_json:
             typer.echo(json.dumps(gold.as_dict(), indent=2))
         else:
             print_gold(Console(), gold, files)
         return
+    if calibrate:
+        raise ConfigError("--calibrate fits to the output's own decisions; pass --truth corrections")
     found, files = measure(store, truth, place, complete)
     if as_json:
         typer.echo(json.dumps(found.as_dict(), indent=2))

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from actors.attribute import Attribute, AttributeValue
 from actors.attributes import AttributeSchema
+from actors.corrections.calibration import asked_with
+from actors.corrections.consensus import Consensus, Given
 from actors.corrections.decision import MISSED, Box, Decision, in_force
 from actors.corrections.matching import as_box, find_persons
-from actors.corrections.settings import AGREEMENT, HUMAN
+from actors.corrections.settings import ABSTAINED, AGREEMENT, HUMAN
 from actors.records import ANSWERED
 
 SOURCE = "source"
 CONFIDENCE = "confidence"
 IS_PERSON = "is_person"
 CORRECTED_BOX = "corrected_bbox"
+_ROUNDING = 1e-9
+"""How much two machines may differ in a probability."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +102,19 @@ def final_columns(
     answers: Mapping[str, Mapping[str, pa.ChunkedArray]],
     decided: PersonDecisions,
     attributes: AttributeSchema,
-    precedence: Sequence[str],
+    consensus: Consensus,
     rows: int,
 ) -> dict[str, pa.Array]:
     """Return the columns of `final_fields`.
+
+    Where a calibration knows the answers, they are weighed by it, and otherwise the first source wins.
 
     Args:
         answers: By annotator, the columns of its answers, in the order of the persons: `status`, attributes
             and `confidence_<attribute>`.
         decided: What people decided.
         attributes: The attributes.
-        precedence: Sources in the order in which they are asked, from `ConsensusSettings`.
+        consensus: How the sources are weighed.
         rows: Number of persons.
     """
     boxes = [decided.boxes.get(row) for row in range(rows)]
@@ -114,18 +122,17 @@ def final_columns(
         IS_PERSON: pa.array([row not in decided.not_persons for row in range(rows)], pa.bool_()),
         CORRECTED_BOX: pa.array(boxes, pa.list_(pa.float32())),
     }
-    answered = {name: _Answered.of(columns) for name, columns in answers.items()}
-    nothing = pa.nulls(rows, pa.string())
+    answered = {name: _Answered.of(name, columns) for name, columns in answers.items()}
     for attribute in attributes:
         given = {name: said for name, one in answered.items() if (said := one.given(attribute)) is not None}
-        if AGREEMENT in precedence and len(given) > 1:
-            given[AGREEMENT] = _agreement(list(given.values()), attribute, rows)
-        if (human := _decided(decided.values.get(attribute.name, {}), attribute, rows)) is not None:
-            given[HUMAN] = human
-        source, value, confidence = nothing, pa.nulls(rows, _plain(attribute)), pa.nulls(rows, pa.float32())
-        for name in reversed([name for name in precedence if name in given]):
-            one = given[name]
-            source = pc.if_else(one.is_given, name, source)
+        human = _decided(decided.values.get(attribute.name, {}), attribute, rows)
+        source, value, confidence = (
+            pa.nulls(rows, pa.string()),
+            pa.nulls(rows, _plain(attribute)),
+            pa.nulls(rows, pa.float32()),
+        )
+        for one in reversed(_in_order(attribute, given, human, consensus, rows)):
+            source = pc.if_else(one.is_given, one.source, source)
             value = pc.if_else(one.is_given, one.value, value)
             confidence = pc.if_else(one.is_given, one.confidence, confidence)
         found[attribute.name] = value
@@ -134,36 +141,54 @@ def final_columns(
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """What one source says about an attribute: whether it gives a value, which may be null, and how sure."""
+def _in_order(
+    attribute: Attribute, given: Mapping[str, Given], human: Given | None, consensus: Consensus, rows: int
+) -> list[Given]:
+    """Return the sources of an attribute's value, of which the first one that has a value wins.
 
-    is_given: pa.Array
-    value: pa.Array
-    confidence: pa.Array
-
-    @classmethod
-    def nothing(cls, attribute: Attribute, rows: int) -> _Given:
-        return cls(
-            pa.array([False] * rows, pa.bool_()),
-            pa.nulls(rows, _plain(attribute)),
-            pa.nulls(rows, pa.float32()),
-        )
+    What the calibration speaks for comes before all other answers of machines. Where an accuracy is
+    promised, only such values are shown that keep the promise, and other answers are withheld.
+    """
+    weighed = consensus.weighed(attribute.name, given)
+    threshold = consensus.thresholds.get(attribute.name)
+    machines = {name: one for name, one in given.items() if name in consensus.precedence}
+    withheld = None
+    if threshold is not None:
+        confidence = pa.nulls(rows, pa.float32()) if weighed is None else weighed[0].confidence
+        answered = reduce(pc.or_, (one.is_given for one in machines.values()), pa.array([False] * rows))
+        withheld = Given(answered, pa.nulls(rows, _plain(attribute)), confidence, ABSTAINED)
+        machines = {}
+    elif AGREEMENT in consensus.precedence and len(given) > 1:
+        machines[AGREEMENT] = _agreement(list(given.values()), attribute, rows)
+    found: list[Given] = []
+    for name in consensus.precedence:
+        if name == HUMAN:
+            found += [human] if human is not None else []
+            continue
+        if weighed is not None:
+            sure = True if threshold is None else weighed[1] >= threshold - _ROUNDING
+            found.append(weighed[0].where(np.broadcast_to(sure, rows)))
+            weighed = None
+        found += [machines[name]] if name in machines else []
+    return found if withheld is None else [*found, withheld]
 
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """The answers of one annotator: its columns, and which of its rows have values."""
+    """The answers of one annotator: which rows have values, and with which model and prompt they were asked."""
 
+    name: str
     columns: Mapping[str, pa.ChunkedArray]
     is_ok: pa.Array
+    asked_with: pa.Array | None
 
     @classmethod
-    def of(cls, columns: Mapping[str, pa.ChunkedArray]) -> _Answered:
+    def of(cls, name: str, columns: Mapping[str, pa.ChunkedArray]) -> _Answered:
         status = _array(columns["status"]).cast(pa.string())
-        return cls(columns, pc.fill_null(pc.is_in(status, pa.array(ANSWERED)), False))
+        is_ok = pc.fill_null(pc.is_in(status, pa.array(ANSWERED)), False)
+        return cls(name, columns, is_ok, asked_with(columns))
 
-    def given(self, attribute: Attribute) -> _Given | None:
+    def given(self, attribute: Attribute) -> Given | None:
         """Return what the columns say. A value that the attribute can't have is not given."""
         wanted = _plain(attribute)
         if attribute.name not in self.columns:
@@ -175,12 +200,12 @@ class _Answered:
             return None
         confidence = self.columns.get(f"confidence_{attribute.name}")
         surely = pa.nulls(len(written), pa.float32()) if confidence is None else _array(confidence)
-        return _Given(self.is_ok, written, surely)
+        return Given(self.is_ok, written, surely, self.name, self.asked_with)
 
 
-def _agreement(sources: Sequence[_Given], attribute: Attribute, rows: int) -> _Given:
+def _agreement(sources: Sequence[Given], attribute: Attribute, rows: int) -> Given:
     """Return the value that all sources that give one have in common, where they are at least two."""
-    none = _Given.nothing(attribute, rows)
+    none = Given.nothing(_plain(attribute), rows)
     count = pa.array([0] * rows, pa.int8())
     agrees = pa.array([True] * rows, pa.bool_())
     both = none
@@ -195,20 +220,21 @@ def _agreement(sources: Sequence[_Given], attribute: Attribute, rows: int) -> _G
         given = pc.if_else(one.is_given, one.confidence, none.confidence)
         surer = pc.max_element_wise(both.confidence, given)
         value = pc.if_else(both.is_given, both.value, pc.if_else(one.is_given, one.value, both.value))
-        both = _Given(pc.or_(both.is_given, one.is_given), value, surer)
-    return _Given(pc.and_(agrees, pc.greater_equal(count, 2)), both.value, both.confidence)
+        both = Given(pc.or_(both.is_given, one.is_given), value, surer, AGREEMENT)
+    return Given(pc.and_(agrees, pc.greater_equal(count, 2)), both.value, both.confidence, AGREEMENT)
 
 
-def _decided(values: Mapping[int, AttributeValue], attribute: Attribute, rows: int) -> _Given | None:
+def _decided(values: Mapping[int, AttributeValue], attribute: Attribute, rows: int) -> Given | None:
     """Return what people decided, as far as the attribute can have these values, or None if it is nothing."""
     fitting = {row: value for row, value in values.items() if _fits(value, attribute)}
     if not fitting:
         return None
     is_given = [row in fitting for row in range(rows)]
-    return _Given(
+    return Given(
         pa.array(is_given, pa.bool_()),
         pa.array([fitting.get(row) for row in range(rows)], _plain(attribute)),
         pa.array([1.0 if given else None for given in is_given], pa.float32()),
+        HUMAN,
     )
 
 

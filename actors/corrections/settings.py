@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,10 @@ from actors.settings_section import Section
 
 HUMAN = "human"
 AGREEMENT = "agreement"
+ABSTAINED = "abstained"
+"""Source of a value that is withheld, because the promised accuracy would not be kept with it."""
+
+Promise = Annotated[float, Field(gt=0, lt=1)]
 
 
 class ConsensusSettings(Section):
@@ -19,8 +23,23 @@ class ConsensusSettings(Section):
         (HUMAN, AGREEMENT, "gemini", "smolvlm"),
         description="Sources of an attribute's value, the first one that has a value wins: human (a "
         "correction), agreement (all annotators that answered, at least two, gave the same value), or the "
-        "name of an annotator.",
+        "name of an annotator. Where there is a calibration, it weighs the annotators instead.",
     )
+
+    min_accuracy: Promise | dict[str, Promise] | None = Field(
+        None,
+        description="Accuracy that values of annotators must have, such as 0.95, for all attributes or by "
+        "attribute ({gender: 0.95}). Less certain values become null with the source abstained. It needs "
+        "a calibration, which shopframe evaluate --truth corrections --calibrate makes; null withholds "
+        "nothing.",
+    )
+
+    @property
+    def promises(self) -> dict[str, float]:
+        """The promised accuracies by attribute; that of "" is for all others."""
+        if self.min_accuracy is None or isinstance(self.min_accuracy, dict):
+            return dict(self.min_accuracy or {})
+        return {"": self.min_accuracy}
 
     @model_validator(mode="after")
     def _is_without_repetition(self) -> Self:

@@ -18,6 +18,8 @@ CONSOLIDATED = "consolidated"
 CONSOLIDATED_FRAMES = "consolidated_frames"
 EVALUATION = "evaluation"
 ANALYSIS = "analysis"
+CALIBRATION = "calibration.json"
+"""What gold labels have taught about annotators."""
 
 REPORT = "report.html"
 """The report, where it is not written elsewhere."""

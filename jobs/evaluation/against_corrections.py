@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from numpy.typing import NDArray
 
 from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
+from actors.corrections.calibration import AttributeCalibration, read_calibration, write_calibration
+from actors.corrections.consensus import Consensus, read_consensus
 from actors.corrections.decision_log import read_decisions
 from actors.corrections.final_values import SOURCE, PersonDecisions, final_columns
-from actors.corrections.settings import ConsensusSettings
+from actors.corrections.settings import ABSTAINED, HUMAN, ConsensusSettings
 from actors.errors import OutputError
 from actors.storage.object_store import ObjectStore
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
@@ -21,13 +27,11 @@ from jobs.evaluation.gold import USED, Gold, read_gold
 from jobs.evaluation.gold_accuracy import GoldAccuracy, Said, bands_of, gold_accuracy, said_in
 from jobs.exchange.person_queries import annotators_in
 from jobs.exchange.selection import consolidated
+from jobs.run.measured import FILE, FINAL
 from jobs.run.run_record import read_run
 
 CORRECTIONS = "corrections"
 """What stands for a ground-truth table on the command line."""
-FINAL = "final"
-"""Name of the final values that machines alone would give, beside the annotators."""
-FILE = "corrections.json"
 
 NO_LABELS = (
     "no person was drawn at random and decided: every value is a model's guess, and nothing is known about "
@@ -52,6 +56,10 @@ class GoldEvaluation:
         decisions: What became of all decisions, by kind; they add up.
         decisions_digest: Changes with the decisions that are used.
         width: The wished width of intervals.
+        weighing: How final values come about.
+        coverage: Share of persons with an answer whose final value is not withheld, by attribute, in the
+            consolidated table as it is.
+        calibration: What a calibration that was asked for now has done, for the user; None if none was.
         annotators: By annotator, and for `final`, the accuracy by attribute.
     """
 
@@ -62,6 +70,9 @@ class GoldEvaluation:
     decisions: Mapping[str, int]
     decisions_digest: str
     width: float
+    weighing: str
+    coverage: Mapping[str, float | None]
+    calibration: str | None
     annotators: Mapping[str, Mapping[str, GoldAccuracy]]
 
     def as_dict(self) -> dict[str, Any]:
@@ -70,7 +81,7 @@ class GoldEvaluation:
 
 
 def measure_by_corrections(
-    output: ObjectStore, report: ObjectStore, width: float
+    output: ObjectStore, report: ObjectStore, width: float, calibrates: bool = False
 ) -> tuple[GoldEvaluation, list[str]]:
     """Estimate the accuracy of annotators and of final values from random decisions, and write the file.
 
@@ -78,6 +89,7 @@ def measure_by_corrections(
         output: The output, with a consolidated table.
         report: Where `corrections.json` is written.
         width: Wished width of an accuracy's interval.
+        calibrates: Whether to fit a calibration and keep it in the output, before accuracy is estimated.
 
     Returns:
         The estimates, and the URIs of the files.
@@ -85,13 +97,17 @@ def measure_by_corrections(
     Raises:
         ConfigError: The output has no run, or no consolidated table.
         OutputError: The file can't be written.
+        StoreError: Somebody else has calibrated meanwhile.
     """
     run = read_run(output)
     schema = AttributeSchema(run.section("schema", SchemaSettings))
     persons = consolidated(output)
     gold = read_gold(persons, schema, read_decisions(output))
     said = {name: _said(gold, schema, name) for name in annotators_in(persons.schema.names)}
-    said[FINAL] = _final(gold, schema, run.section("consensus", ConsensusSettings))
+    settings = run.section("consensus", ConsensusSettings)
+    text = _calibrate(output, gold, schema, settings) if calibrates else None
+    consensus = read_consensus(output, settings)
+    said[FINAL] = _final(gold, schema, consensus)
     bands = bands_of(gold.rows)
     labelled = {row for rows in gold.truth.values() for row in rows} - gold.not_persons.keys()
     found = GoldEvaluation(
@@ -102,6 +118,9 @@ def measure_by_corrections(
         decisions=gold.decisions,
         decisions_digest=gold.digest,
         width=width,
+        weighing=consensus.in_words(schema.names),
+        coverage=coverage_of(persons, schema.names),
+        calibration=text,
         annotators={
             name: {a.name: gold_accuracy(a, gold, of[a.name], bands, width) for a in schema if a.name in of}
             for name, of in said.items()
@@ -115,6 +134,42 @@ def measure_by_corrections(
             "with --report"
         ) from error
     return found, [report.uri_of(FILE)]
+
+
+def _calibrate(output: ObjectStore, gold: Gold, schema: AttributeSchema, settings: ConsensusSettings) -> str:
+    """Fit a calibration, keep it, and return what it is."""
+    from jobs.evaluation.calibrating import MIN_LABELS, calibrate
+
+    before = read_calibration(output)
+    made = calibrate(gold, schema, settings.precedence)
+    if before is None and not made.attributes:
+        return (
+            f"nothing is calibrated: no attribute has {MIN_LABELS} random decisions about answers of an "
+            "annotator"
+        )
+    write_calibration(output, made, None if before is None else before[1])
+    fitted = ", ".join(f"{name} ({_fitted(one)})" for name, one in made.attributes.items()) or "nothing"
+    left = [a.name for a in schema if a.name not in made.attributes and a.type != "integer"]
+    few = f"; fewer than {MIN_LABELS} decisions: {', '.join(left)}" if left else ""
+    return f"calibrated {fitted}{few}; run shopframe consolidate to apply it"
+
+
+def _fitted(one: AttributeCalibration) -> str:
+    parts = [f"{name} {curve.method} from {curve.labels:,}" for name, curve in one.whole.curves.items()]
+    return "; ".join([*parts, *([f"both {one.whole.weighing.method}"] if one.whole.weighing else [])])
+
+
+def coverage_of(persons: ds.Dataset, attributes: Sequence[str]) -> dict[str, float | None]:
+    """Return the share of final values of machines that are not withheld, by attribute."""
+    found: dict[str, float | None] = {}
+    for name in attributes:
+        source = pc.field(f"{name}_{SOURCE}")
+        if f"{name}_{SOURCE}" not in persons.schema.names:
+            continue
+        given = persons.count_rows(filter=source.is_valid() & (source != HUMAN))
+        withheld = persons.count_rows(filter=source == ABSTAINED)
+        found[name] = (given - withheld) / given if given else None
+    return found
 
 
 def answers_in(rows: pa.Table) -> dict[str, dict[str, pa.ChunkedArray]]:
@@ -134,12 +189,13 @@ def _said(gold: Gold, schema: AttributeSchema, annotator: str) -> dict[str, Said
     return {name: said for name, said in found.items() if said is not None}
 
 
-def _final(gold: Gold, schema: AttributeSchema, consensus: ConsensusSettings) -> dict[str, Said]:
+def _final(gold: Gold, schema: AttributeSchema, consensus: Consensus) -> dict[str, Said]:
     rows = gold.rows
-    values = final_columns(answers_in(rows), PersonDecisions(), schema, consensus.precedence, rows.num_rows)
+    values = final_columns(answers_in(rows), PersonDecisions(), schema, consensus, rows.num_rows)
     return {
-        name: Said(
-            values[f"{name}_{SOURCE}"].is_valid().to_numpy(zero_copy_only=False), values[name].to_pylist()
-        )
-        for name in schema.names
+        name: Said(_is_shown(values[f"{name}_{SOURCE}"]), values[name].to_pylist()) for name in schema.names
     }
+
+
+def _is_shown(source: pa.Array) -> NDArray[np.bool_]:
+    return np.array([one not in (None, ABSTAINED) for one in source.to_pylist()], np.bool_)

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from actors.attribute import Attribute, AttributeValue
+from actors.records import ANSWERED
 from jobs.evaluation.detection_accuracy import HEIGHT_EDGES_PX
 from jobs.evaluation.estimates import (
     Estimate,
@@ -92,7 +93,7 @@ def said_in(rows: pa.Table, annotator: str, attribute: Attribute) -> Said | None
     name = f"{annotator}_{attribute.name}"
     if name not in rows.column_names:
         return None
-    is_ok = pc.fill_null(pc.equal(rows[f"{annotator}_status"], "ok"), False)
+    is_ok = pc.fill_null(pc.is_in(rows[f"{annotator}_status"], pa.array(ANSWERED)), False)
     if not attribute.nullable:  # null means that the shard was annotated before the attribute was added
         is_ok = pc.and_(is_ok, pc.is_valid(rows[name]))
     return Said(np.asarray(is_ok.to_numpy(), np.bool_), rows[name].to_pylist())

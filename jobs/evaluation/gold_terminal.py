@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.text import Text
 
-from jobs.evaluation.against_corrections import FINAL, GoldEvaluation
+from jobs.evaluation.against_corrections import GoldEvaluation
 from jobs.evaluation.estimates import Estimate
 from jobs.evaluation.gold_accuracy import GoldAccuracy
 from jobs.evaluation.terminal import NONE, number, plain_table
+from jobs.run.measured import FINAL
 from jobs.run.words import counted
 
 _BANDS_SHOWN = 8
@@ -29,11 +30,18 @@ def print_gold(console: Console, found: GoldEvaluation, files: list[str]) -> Non
         Text(f"{counted(found.labelled, 'labelled person')} of {found.persons:,}: {found.note}"),
         soft_wrap=True,
     )
+    console.print(Text(found.weighing), soft_wrap=True)
+    if found.calibration:
+        console.print(Text(found.calibration), soft_wrap=True)
     if found.labelled:
         for name, attributes in found.annotators.items():
             title = "final values, as machines alone give them" if name == FINAL else name
             console.print(_accuracies(title, attributes))
         console.print(Text(_LEGEND.format(width=found.width)))
+        withheld = {name: share for name, share in found.coverage.items() if share is not None and share < 1}
+        if withheld:
+            shown = ", ".join(f"{name} {share:.0%}" for name, share in withheld.items())
+            console.print(Text(f"coverage, the values of machines that are not withheld: {shown}"))
         for name, attributes in found.annotators.items():
             _print_bands(console, name, attributes)
     for uri in files:
@@ -67,6 +75,8 @@ def _print_bands(console: Console, name: str, attributes: Mapping[str, GoldAccur
         shown = names[:_BANDS_SHOWN]
         table = plain_table(f"{name}: accuracy by {band}", "attribute", *shown)
         for attribute, one in attributes.items():
+            if not one.accuracy.n:
+                continue
             cells = (one.by[band].get(value) for value in shown)
             table.add_row(
                 attribute,

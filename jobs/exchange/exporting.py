@@ -15,6 +15,7 @@ from actors.corrections.decision_log import read_decisions
 from actors.corrections.final_values import SOURCE
 from actors.corrections.matching import as_box
 from actors.corrections.missed_persons import MissedPerson, missed_persons
+from actors.corrections.settings import ABSTAINED
 from actors.errors import ConfigError
 from actors.read.settings import InputSettings
 from actors.storage import layout
@@ -166,7 +167,9 @@ def _frame(
                 box=bbox if row["corrected_bbox"] is None else as_box(row["corrected_bbox"]),
                 detection=record.detection,
                 values={name: row[name] for name in schema.names},
-                unanswered=tuple(name for name in schema.names if row[f"{name}_{SOURCE}"] is None),
+                unanswered=tuple(
+                    name for name in schema.names if row[f"{name}_{SOURCE}"] in (None, ABSTAINED)
+                ),
                 sampling="random" if is_drawn else "need",
                 probability=probability if is_drawn else None,
             )

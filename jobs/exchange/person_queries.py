@@ -9,7 +9,7 @@ from actors.attribute import Attribute, AttributeValue
 from actors.attribute_rules import Rule
 from actors.attributes import AttributeSchema
 from actors.corrections.final_values import CONFIDENCE, CORRECTED_BOX, IS_PERSON, SOURCE
-from actors.corrections.settings import AGREEMENT, HUMAN
+from actors.corrections.settings import ABSTAINED, AGREEMENT, HUMAN
 from actors.records import ANSWERED
 
 DISAGREES = "disagrees"
@@ -66,7 +66,7 @@ class PersonQueries:
 
     def create_source_type(self) -> str:
         """Return the statement that creates the type of sources, which takes a byte instead of sixteen."""
-        names = ", ".join(map(literal, (HUMAN, AGREEMENT, *self.annotators)))
+        names = ", ".join(map(literal, (HUMAN, AGREEMENT, ABSTAINED, *self.annotators)))
         return f"CREATE TYPE value_source AS ENUM ({names})"
 
     def rows(self, relation: str, identity: str, shares: Shares) -> str:

@@ -40,9 +40,9 @@ class Dependencies:
 
     @classmethod
     def of_persons(cls, final: FinalValues) -> Self:
-        """Return those of final values: the precedence of sources, and the decisions about persons."""
+        """Return those of final values: how sources are weighed, and the decisions about persons."""
         by_shard = {shard_id: _digest(_decision_ids([shard_id], final)) for shard_id in final.decisions}
-        return cls(" ".join([SCHEMA_VERSION, *final.precedence]), by_shard)
+        return cls(" ".join([SCHEMA_VERSION, *final.consensus.follows_from]), by_shard)
 
     def made_of(self, shard_id: str, etag: str) -> str:
         """Return what the rows of a shard follow from, beside `made_with`.
@@ -76,8 +76,8 @@ def shard_groups(records: Iterable[tuple[str, str]]) -> Iterator[ShardGroup]:
 
 
 def with_decisions(group: ShardGroup, final: FinalValues) -> ShardGroup:
-    """Return a group whose digest also changes with the decisions about its persons and the precedence."""
-    content = [group.digest, *final.precedence, *_decision_ids(group.shard_ids, final)]
+    """Return a group whose digest also changes with the decisions about its persons and the consensus."""
+    content = [group.digest, *final.consensus.follows_from, *_decision_ids(group.shard_ids, final)]
     return replace(group, digest=_digest(content))
 
 

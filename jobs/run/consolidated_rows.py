@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from actors.attribute import DISTRIBUTION_PREFIX
 from actors.attributes import AttributeSchema
+from actors.corrections.consensus import Consensus
 from actors.corrections.decision import Decision
 from actors.corrections.final_values import decisions_by_row, final_columns, final_fields
 from actors.records import FRAMES_SCHEMA, PERSONS_SCHEMA
@@ -142,12 +143,12 @@ class FinalValues:
 
     Attributes:
         attributes: The attributes.
-        precedence: The sources of values, from `ConsensusSettings`.
+        consensus: How the sources of values are weighed.
         decisions: All decisions by shard.
     """
 
     attributes: AttributeSchema
-    precedence: tuple[str, ...]
+    consensus: Consensus
     decisions: Mapping[str, Sequence[Decision]]
 
 
@@ -192,7 +193,7 @@ def person_rows(
         answers[annotator] = {name: table[name] for name in table.column_names if name not in _KEYS}
         values |= {f"{annotator}_{name}": column for name, column in answers[annotator].items()}
     decided = decisions_by_row(decisions, kept)
-    values |= final_columns(answers, decided, final.attributes, final.precedence, kept.num_rows)
+    values |= final_columns(answers, decided, final.attributes, final.consensus, kept.num_rows)
     return ShardRows(_with_columns(values, kept.num_rows, columns), found, decided.lost)
 
 

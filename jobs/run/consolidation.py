@@ -15,6 +15,7 @@ from deltalake import Schema
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from actors.attributes import AttributeSchema
+from actors.corrections.consensus import read_consensus
 from actors.corrections.decision import Decision
 from actors.corrections.decision_log import decisions_digest, read_decisions
 from actors.corrections.settings import ConsensusSettings
@@ -70,6 +71,8 @@ class Consolidated:
         incomplete: Maps a shard whose rows are left out to the reason: an object of its record is missing or
             damaged.
         lost: Decisions that find no person, by shard, of the shards whose rows were made now.
+        weighing: How values of annotators come about.
+        not_promised: A line about attributes of which `consensus.min_accuracy` withholds nothing, if any.
     """
 
     shards: int = 0
@@ -79,12 +82,14 @@ class Consolidated:
     written: int = 0
     incomplete: dict[str, str] = field(default_factory=dict)
     lost: dict[str, tuple[Decision, ...]] = field(default_factory=dict)
+    weighing: str = ""
+    not_promised: list[str] = field(default_factory=list)
 
     def warnings(self) -> list[str]:
         """Return a line about decisions that find nobody, and one for each of the first shards left out."""
         lost = sum(map(len, self.lost.values()))
         found = [f"{counted(lost, 'correction')} without a person; shopframe review lost lists them"]
-        return found[: bool(lost)] + [
+        return [*found[: bool(lost)], *self.not_promised] + [
             f"{shard_id}: left out of the consolidated tables: {reason}; restore the object, or do the shard "
             "again with shopframe annotate --force"
             for shard_id, reason in itertools.islice(self.incomplete.items(), _WARNINGS)
@@ -162,9 +167,12 @@ def _consolidate(
     # records or decisions then makes a version that this one doesn't know, so this one can't replace it.
     of_frames, of_persons = [table.read() for table in tables]
     decided_by = decisions_digest(store)
-    final = FinalValues(attributes, consensus.precedence, read_decisions(store))
+    weighing = read_consensus(store, consensus)
+    final = FinalValues(attributes, weighing, read_decisions(store))
     groups = list(shard_groups(list_records(store)))
     done = Consolidated(shards=sum(len(group.records) for group in groups))
+    done.weighing = weighing.in_words(attributes.names)
+    done.not_promised = weighing.broken_promises(attributes.names)
     frames = _Update(store, tables[0], of_frames, groups, done, Dependencies())
     frames.write(FRAME_COLUMNS, lambda record: frame_rows(store, record))
     done.frames = frames.finish(keep_versions_days)

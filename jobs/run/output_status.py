@@ -22,6 +22,7 @@ from actors.storage import layout
 from actors.storage.commit_record import CommitRecord
 from actors.storage.object_store import ObjectStore
 from actors.time_text import moment
+from jobs.run.measured import measured_accuracy
 from jobs.run.record_pass import RecordPass
 from jobs.run.run_record import DetectorModel, RunRecord, read_run
 from jobs.run.totals import Totals
@@ -89,6 +90,7 @@ def output_status(
         "failed_frames": _failed_frames(store, seen.with_failed_frames),
         "places": _places(store, seen),
         "corrections": {"consolidated": _has_all_decisions(store)},
+        "accuracy": measured_accuracy(store),
         "warnings": [
             *seen.cameras.warnings(run.section("roi", RoiSettings), gemini.cameras),
             *_key_warnings(totals),

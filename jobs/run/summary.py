@@ -120,6 +120,8 @@ def _summary_rows(status: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple
                 f"{name} models",
                 ", ".join(f"{counted(n, 'ok answer')} of {model}" for model, n in models.items()),
             )
+    if persons["kept"]:
+        yield "accuracy", _accuracy_text(status["accuracy"])
     cost = (run.get("gemini") or {}).get("cost_usd")
     if cost and any(cost.values()):
         yield "gemini cost", _cost_text(cost)
@@ -138,6 +140,15 @@ def _summary_rows(status: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple
                 )
             ),
         )
+
+
+def _accuracy_text(accuracy: dict[str, Any]) -> str:
+    parts = []
+    for name, one in accuracy["attributes"].items():
+        sure = "" if one["low"] is None else f" ({one['low']:.2f}-{one['high']:.2f})"
+        shown = "" if one["coverage"] in (None, 1) else f", coverage {one['coverage']:.0%}"
+        parts.append(f"{name} {one['value']:.2f}{sure}{shown}")
+    return f"{'; '.join(parts)}: {accuracy['note']}" if parts else str(accuracy["note"])
 
 
 def _cost_text(cost: dict[str, float]) -> str:

@@ -16,7 +16,7 @@ from actors.corrections.decision import Box, Decision, in_force
 from actors.corrections.decision_log import append, read_decisions
 from actors.corrections.final_values import IS_PERSON, SOURCE
 from actors.corrections.matching import as_box
-from actors.corrections.settings import HUMAN
+from actors.corrections.settings import ABSTAINED, HUMAN
 from actors.errors import ConfigError
 from actors.storage.commit_record import read_record
 from actors.storage.object_store import ObjectStore
@@ -227,7 +227,7 @@ class DecisionDesk:
             return [
                 Decision(**about, kind="value", attribute=name, value=row[name], replaces=row[name])
                 for name in table.schema.names
-                if row[f"{name}_{SOURCE}"] is not None and name not in settled
+                if row[f"{name}_{SOURCE}"] not in (None, ABSTAINED) and name not in settled
             ]
         if action.kind == "not_a_person":
             return [Decision(**about, kind="not_a_person")] if row[IS_PERSON] else []

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from actors.attribute import AttributeValue
 from actors.attributes import AttributeSchema
+from actors.corrections.consensus import Consensus
 from actors.corrections.decision import MISSED, Box, Decision
 from actors.corrections.final_values import (
     PersonDecisions,
@@ -44,7 +45,7 @@ class PersonTable:
     Args:
         store: The output.
         schema: The attributes of the last run, with its rules.
-        precedence: Sources of final values, as in the last consolidation.
+        consensus: How final values are weighed, as in the last consolidation.
         folder: Folder on this machine for what doesn't fit into memory, and for copies of remote files.
 
     Raises:
@@ -53,10 +54,10 @@ class PersonTable:
     """
 
     def __init__(
-        self, store: ObjectStore, schema: AttributeSchema, precedence: Sequence[str], folder: Path
+        self, store: ObjectStore, schema: AttributeSchema, consensus: Consensus, folder: Path
     ) -> None:
         self._store = store
-        self._precedence = tuple(precedence)
+        self._consensus = consensus
         self._lock = threading.Lock()
         paths = SnapshotTable(store, layout.CONSOLIDATED).paths()
         if not paths:
@@ -211,7 +212,7 @@ class PersonTable:
         decided = _decided(rows, decisions)
         ids = rows["id"].to_pylist()
         final = final_columns(
-            self._answer_columns(rows), decided, self.schema, self._precedence, rows.num_rows
+            self._answer_columns(rows), decided, self.schema, self._consensus, rows.num_rows
         )
         fresh = rows
         for field in final_fields(self.schema):

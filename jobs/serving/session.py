@@ -10,6 +10,7 @@ from typing import Any
 
 from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
+from actors.corrections.consensus import read_consensus
 from actors.corrections.final_values import CONFIDENCE, CORRECTED_BOX, IS_PERSON, SOURCE
 from actors.corrections.settings import ConsensusSettings
 from actors.errors import ConfigError
@@ -89,8 +90,8 @@ class Session:
 
     def _load(self, run: RunRecord) -> _Loaded:
         schema = AttributeSchema(run.section("schema", SchemaSettings))
-        precedence = run.section("consensus", ConsensusSettings).precedence
-        table = PersonTable(self.store, schema, precedence, self._folder)
+        consensus = read_consensus(self.store, run.section("consensus", ConsensusSettings))
+        table = PersonTable(self.store, schema, consensus, self._folder)
         self._desk.read(table)
         return _Loaded(table, Review(table, self._desk), Charts(table, table.schema), keys_of(table.schema))
 

@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from actors.attributes import AttributeSchema
+from actors.corrections.consensus import Consensus
 from actors.corrections.decision import Box, Decision
 from actors.corrections.final_values import PersonDecisions, decisions_by_row, final_columns
 from actors.corrections.settings import ConsensusSettings
@@ -61,8 +62,8 @@ NOTHING = PersonDecisions()
 
 def final(given: dict[str, Any], decided: PersonDecisions = NOTHING, **settings: Any) -> list[tuple]:
     rows = len(next(iter(next(iter(given.values())).values()))) if given else 2
-    precedence = ConsensusSettings(**settings).precedence
-    found = final_columns(given, decided, SCHEMA, precedence, rows)
+    consensus = Consensus.of(ConsensusSettings(**settings), None)
+    found = final_columns(given, decided, SCHEMA, consensus, rows)
     names = ("gender", "gender_source", "gender_confidence")
     return list(zip(*(found[name].to_pylist() for name in names), strict=True))
 
@@ -128,7 +129,7 @@ def test_not_a_person_and_a_redrawn_box():
     decided = decisions_by_row(
         [decision(kind="box", new_bbox=new_box), decision(RIGHT, kind="not_a_person")], persons(LEFT, RIGHT)
     )
-    found = final_columns({}, decided, SCHEMA, ConsensusSettings().precedence, 2)
+    found = final_columns({}, decided, SCHEMA, Consensus.of(ConsensusSettings(), None), 2)
     assert found["is_person"].to_pylist() == [True, False]
     assert found["corrected_bbox"].to_pylist() == [pytest.approx(new_box), None]
 
@@ -136,7 +137,7 @@ def test_not_a_person_and_a_redrawn_box():
 @pytest.mark.parametrize("value", [1000, True, "old"])
 def test_a_decided_value_that_the_attribute_cannot_have_does_not_count(value: Any):
     decided = decisions_by_row([decision(attribute="exact_age", value=value)], persons(LEFT))
-    found = final_columns({}, decided, SCHEMA, ConsensusSettings().precedence, 1)
+    found = final_columns({}, decided, SCHEMA, Consensus.of(ConsensusSettings(), None), 1)
     assert found["exact_age_source"].to_pylist() == [None]
 
 
