@@ -175,7 +175,7 @@ def _in_order(
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """The answers of one annotator: which rows have values, and with which model and prompt they were asked."""
+    """The answers of one annotator: which rows have values, and which model and prompt gave them."""
 
     name: str
     columns: Mapping[str, pa.ChunkedArray]
