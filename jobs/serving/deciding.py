@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import duckdb
 from pydantic import BaseModel, ConfigDict, Field
 
 from actors.attribute import Attribute, AttributeValue
@@ -41,6 +42,8 @@ class Action(BaseModel):
         value: Its value. None says that it can't be told.
         box: The new box, normalised to 0..1.
         view: What the page showed, which says how the persons were chosen.
+        table: Name of the table whose ids these are, which must still be the one that is shown. None stands
+            for any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -51,6 +54,7 @@ class Action(BaseModel):
     value: AttributeValue | float = None
     box: list[float] | None = Field(None, min_length=4, max_length=4)
     view: View = Field(default_factory=View, strict=False)
+    table: str | None = None
 
 
 @dataclass(slots=True)
@@ -119,11 +123,13 @@ class DecisionDesk:
             probability: Probability with which the persons were drawn, or None if they were chosen by need.
 
         Raises:
-            ConfigError: The action makes no sense for one of the persons, or one was erased; nothing is
-                decided.
+            ConfigError: The action makes no sense for one of the persons, one was erased, or the ids are of
+                another table; nothing is decided.
             OSError: The output can't be written; nothing is decided.
         """
         with self._lock:
+            if action.table not in (None, table.name):
+                raise ConfigError("the persons have other numbers since a consolidation; reload the page")
             rows = table.rows(action.ids)
             if len(rows) < len(set(action.ids)):
                 raise ConfigError("a person is no longer in the table; reload the page")
@@ -200,7 +206,12 @@ class DecisionDesk:
         for decision in decisions:
             self._by_shard.setdefault(decision.shard_id, []).append(decision)
         shards = {decision.shard_id for decision in decisions}
-        table.apply({shard_id: self._by_shard[shard_id] for shard_id in shards})
+        try:
+            table.apply({shard_id: self._by_shard[shard_id] for shard_id in shards})
+        except duckdb.IOException:
+            # A consolidation has deleted the table's files. The decisions are saved, so the action must not
+            # fail, or it would be done once more with the next table.
+            table.is_outdated = True
 
     def _of_person(
         self, table: PersonTable, action: Action, row: Mapping[str, Any], probability: float | None

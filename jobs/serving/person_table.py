@@ -80,6 +80,13 @@ class PersonTable:
         self._unsaved: set[int] = set()
         self._has_dropped = False
         self._load()
+        count, digest = self.query(
+            "SELECT count(*), bit_xor(hash(id, shard_id, frame_key, person_index)) FROM persons"
+        )[0]
+        self.name = f"{count}-{digest}"
+        """Tables of one name have the same persons with the same ids, within this process."""
+        self.is_outdated = False
+        """Whether its files were found to be gone, so that it lacks what was decided last."""
 
     def close(self) -> None:
         """Free the memory."""

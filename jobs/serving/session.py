@@ -108,6 +108,7 @@ class Session:
         schema = at.table.schema
         return {
             "output": self.store.uri,
+            "table": at.table.name,
             "reviewer": self._desk.reviewer,
             "annotators": at.table.annotators,
             "attributes": [
@@ -219,9 +220,14 @@ class Session:
         return self._changed(self._desk.undo(self._loaded.table, action))
 
     def _changed(self, ids: list[int]) -> dict[str, Any]:
+        before = self._loaded.table
+        if before.is_outdated:
+            self.refresh(always=True)
         table = self._loaded.table
+        # Ids of another table are of other persons.
+        rows = table.rows(ids) if table.name == before.name else []
         return {
-            "persons": [self._tile(row) for row in table.rows(ids)],
+            "persons": [self._tile(row) for row in rows],
             "unsaved": table.unsaved,
         }
 

@@ -46,7 +46,7 @@ const upper = (text) => text[0].toUpperCase() + text.slice(1);
  */
 export function sendDecision(action, what) {
   const about = action.ids.length === 1 ? `person ${action.ids[0]}` : persons(action.ids.length);
-  return send("decide", { ...action, view: view() }, (answer) => {
+  return send("decide", { ...action, view: view(), table: state.about.table }, (answer) => {
     if (answer.action === null) return `${upper(about)}: ${what}, as was decided before`;
     const values = `${answer.decisions} ${answer.decisions === 1 ? "value" : "values"}`;
     const decided = action.kind === "confirm" ? `${what} (${values})` : what;
