@@ -97,6 +97,16 @@ def test_what_is_set_for_several_is_not_said_to_be_saved_without_a_server(browse
     page.context.close()
 
 
+def test_the_wall_goes_on_where_a_person_could_not_be_opened(browser: Browser, output: Output):
+    with output.served() as client:
+        page = opened(browser, client)
+    page.locator('#wall [data-id="1"] .open').click()
+    expect(failed(page)).to_have_text(NO_ANSWER)
+    page.keyboard.press("ArrowRight")
+    expect(page.locator('#wall [data-id="2"] .open')).to_be_focused()
+    page.context.close()
+
+
 # --- undone ---
 
 

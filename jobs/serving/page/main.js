@@ -174,12 +174,10 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 // On a narrow page the filters come before the wall, so they begin folded.
 if (matchMedia("(max-width: 50rem)").matches) byId("filter-fold").open = false;
 
-try {
+inTurn(async () => {
   state.about = await ask("about");
   byId("output").textContent = `${state.about.output} · reviewer ${state.about.reviewer}`;
   fromAddress();
   showUnsaved();
   await show();
-} catch (error) {
-  say(error.message, true);
-}
+});

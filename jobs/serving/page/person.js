@@ -24,8 +24,13 @@ export async function showPerson(actions) {
     return;
   }
   const before = document.activeElement?.id;
-  current = await ask("person", { id: state.person, view: view() });
-  if (current.id !== state.person) return;
+  try {
+    current = await ask("person", { id: state.person, view: view() });
+  } catch (error) {
+    // What is shown stays, and so does what keys are about.
+    state.person = current?.id ?? null;
+    throw error;
+  }
   section.hidden = false;
   cover(true);
   draw(actions);
