@@ -140,7 +140,7 @@ class AttributeSchema:
         return _UNCERTAIN_IS_FALSE
 
     def arrow_fields(self, prefix: str = "") -> list[pa.Field]:
-        """Return one column per attribute; they are nullable because only the outcome "ok" has values."""
+        """Return one column per attribute; they are nullable because only answers have values."""
         return [pa.field(f"{prefix}{a.name}", a.arrow_type) for a in self]
 
     def arrow_confidence_fields(self, prefix: str = "") -> list[pa.Field]:

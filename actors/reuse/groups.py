@@ -120,7 +120,8 @@ def find_groups(frames: pa.Table, persons: pa.Table, settings: ReuseSettings, wi
     for timeline in _timelines(places, in_frame):
         for track in _tracks(timeline, in_frame, boxes, pictures, settings, within_s):
             found += list(_divided(track, keys, boxes, pictures, places, settings.reuse_similarity))
-    return CropGroups(keys, tuple(sorted(found)), settings.reuse_similarity, pictures)
+    of_groups = {person: pictures[person] for group in found for person in group}
+    return CropGroups(keys, tuple(sorted(found)), settings.reuse_similarity, of_groups)
 
 
 def _timelines(

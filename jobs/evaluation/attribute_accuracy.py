@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from sklearn.metrics import f1_score, mean_absolute_error
 
 from actors.attribute import Attribute, AttributeValue
+from actors.records import ANSWERED
 from jobs.evaluation.proportion import Proportion
 from jobs.evaluation.reliability import Reliability, reliability
 
@@ -86,7 +87,7 @@ def attribute_accuracy(attribute: Attribute, truth: pa.ChunkedArray, answers: pa
         answers: n rows with `status`, the attribute, and `confidence_<name>`.
     """
     known = truth.is_valid()
-    answered = pc.and_(known, pc.fill_null(pc.equal(answers["status"], "ok"), False))
+    answered = pc.and_(known, pc.is_in(answers["status"], pa.array(ANSWERED)))
     if not attribute.nullable:  # null means that the shard was annotated before the attribute was added
         answered = pc.and_(answered, answers[attribute.name].is_valid())
     true = truth.filter(answered).to_pylist()

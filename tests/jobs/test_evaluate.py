@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -245,6 +246,17 @@ def test_only_ok_outcomes_are_answers_and_the_others_are_counted(output, evaluat
     mask = found["attributes"]["mask"]
     assert (mask["answered"]["hits"], mask["answered"]["n"]) == (1, 3)
     assert mask["accuracy"]["n"] == 1
+
+
+def test_an_inherited_answer_is_judged_like_any_other(output, evaluated):
+    answers = [said(mask=True), replace(said(mask=True), status="inherited")]
+    rows = labelled(output, answers, mask=[True, False])
+    found = evaluated(rows)["annotators"]["smolvlm"]
+    assert found["outcomes"] == {"inherited": 1, "ok": 1}
+    assert (
+        found["attributes"]["mask"]["answered"]["hits"],
+        found["attributes"]["mask"]["accuracy"]["hits"],
+    ) == (2, 1)
 
 
 def test_an_annotator_that_was_asked_in_one_shard_only(output, evaluated):

@@ -135,7 +135,10 @@ def _block(
     persons_table = pa.Table.from_pylist(person_rows, PERSONS_SCHEMA)
     kept = [p for p in found if p.kept]
     names = sorted({name for p in kept for name in p.answers})
-    provenance = {"model": "m", "model_version": "1", "prompt_sha256": "x"}
+    provenance: dict[str, Any] = {"model": "m", "model_version": "1", "prompt_sha256": "x"}
+    is_grouped = any(answer.status == "inherited" for p in kept for answer in p.answers.values())
+    if is_grouped:
+        provenance |= {"reuse_group": "a group", "reuse_similarity": 0.9}
     annotations = {
         name: annotations_table(
             persons_table.filter(persons_table["kept"]),
@@ -143,6 +146,7 @@ def _block(
             schema,
             provenance,
             name,
+            is_grouped,
         )
         for name in names
     }
