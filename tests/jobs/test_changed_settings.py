@@ -47,6 +47,7 @@ OTHER_VALUES: dict[str, Any] = {
     "gemini.prices.input_usd": 1,
     "gemini.prices.output_usd": 1,
     "gemini.prices.batch_share": 0.4,
+    "consensus.min_accuracy": 0.9,
     "metrics.textfile": "run.prom",
     "metrics.port": 9100,
     "output.person_json": "tar",
