@@ -44,6 +44,17 @@ def evaluate(
             help="With corrections: fit a calibration to them, which the next consolidation applies.",
         ),
     ] = False,
+    share: Annotated[
+        str | None,
+        typer.Option(
+            "--share",
+            help="With corrections: estimate the share of a value, such as gender=female, and nothing else.",
+        ),
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", help="With --share: a condition, such as camera=till. Repeatable."),
+    ] = None,
     config: command.Config = None,
     overrides: command.Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -54,8 +65,9 @@ def evaluate(
     from actors.storage import layout
     from actors.storage.object_store import ObjectStore
     from jobs.evaluation.against_corrections import CORRECTIONS, measure_by_corrections
-    from jobs.evaluation.gold_terminal import print_gold
+    from jobs.evaluation.gold_terminal import print_gold, share_in_words
     from jobs.evaluation.measures import measure
+    from jobs.evaluation.share_of_output import share_in
     from jobs.evaluation.terminal import print_evaluation
 
     store = command.output_of(command.load(config, overrides, output=output))
@@ -63,14 +75,19 @@ def evaluate(
     if truth == CORRECTIONS:
         if complete:
             raise ConfigError("--complete is about the frames of a ground-truth table; leave it out")
+        if share is not None:
+            estimate = share_in(store, share, where or ())
+            typer.echo(json.dumps(estimate.as_dict(), indent=2) if as_json else share_in_words(estimate))
+            return
         gold, files = measure_by_corrections(store, place, width, calibrate)
         if as_json:
             typer.echo(json.dumps(gold.as_dict(), indent=2))
         else:
             print_gold(Console(), gold, files)
         return
-    if calibrate:
-        raise ConfigError("--calibrate fits to the output's own decisions; pass --truth corrections")
+    if calibrate or share:
+        option = "--calibrate" if calibrate else "--share"
+        raise ConfigError(f"{option} rests on the output's own decisions; pass --truth corrections")
     found, files = measure(store, truth, place, complete)
     if as_json:
         typer.echo(json.dumps(found.as_dict(), indent=2))

@@ -10,6 +10,7 @@ from rich.text import Text
 from jobs.evaluation.against_corrections import GoldEvaluation
 from jobs.evaluation.estimates import Estimate
 from jobs.evaluation.gold_accuracy import GoldAccuracy
+from jobs.evaluation.share_of_output import Share
 from jobs.evaluation.terminal import NONE, number, plain_table
 from jobs.run.measured import FINAL
 from jobs.run.words import counted
@@ -92,3 +93,20 @@ def interval(found: Estimate) -> str:
     if found.low is None or found.high is None:
         return NONE
     return f"{found.low:.2f}-{found.high:.2f}"
+
+
+def share_in_words(found: Share) -> str:
+    """Return a share with its interval and what it rests on, or that it is a guess."""
+    among = f" where {', '.join(found.where)}" if found.where else ""
+    value = found.share.value
+    if value is None:
+        return f"{found.asked}{among}: {found.note}"
+    sure = ""
+    if found.share.low is not None and found.share.high is not None:
+        sure = f", 95% interval {found.share.low:.1%} to {found.share.high:.1%}"
+    lines = [f"{found.asked}{among}: {value:.1%}{sure}", found.note]
+    alone = found.by_labels_alone
+    if alone.value is not None and alone.low is not None and alone.high is not None:
+        model = "" if found.model is None else f"; by the machines alone {found.model:.1%}"
+        lines.append(f"by the decisions alone {alone.value:.1%} ({alone.low:.1%} to {alone.high:.1%}){model}")
+    return "\n".join(lines)

@@ -67,6 +67,14 @@ def take_back(work: Path) -> Callable[..., Decisions]:
     return take_back
 
 
+@pytest.fixture
+def archives(tmp_path: Path) -> list[dict[str, Any]]:
+    """Archives with shares and intervals that the project's own code has estimated."""
+    in_project("tests.interop.share_numbers", tmp_path)
+    found: list[dict[str, Any]] = json.loads((tmp_path / "shares.json").read_text())
+    return found
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:

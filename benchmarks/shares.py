@@ -1,0 +1,110 @@
+"""Do intervals of shares contain the truth, and how much narrower are they than those of decisions alone?
+
+    python -m benchmarks.shares [--repetitions 500] [--labels 300]
+
+The archive is the persons of demo scenes, whose truth is known. In each repetition other persons are drawn
+and decided, and the share of women is estimated from these decisions and the answers of a model that is right
+about 90% and leans to one side. Printed are in how many repetitions the 95% interval contains the share in
+the archive, its mean width, and the same of the decisions alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.corrupted_answers import people_of
+from jobs.evaluation.shares import Labelled, estimate_share
+
+EPISODES = 700
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """The n persons of an archive: who is a woman, whom the model takes for one, and who is seen together."""
+
+    truth: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+    clusters: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How often intervals contain the truth, and how wide they are."""
+
+    contains: float
+    alone_contains: float
+    width: float
+    alone_width: float
+
+    @property
+    def relative_width(self) -> float:
+        """Width of the intervals over that of the decisions alone."""
+        return self.width / self.alone_width
+
+
+def archive_of(seed: int, wrong_women: float = 0.12, wrong_men: float = 0.08) -> Archive:
+    """Return the persons of demo scenes, and a model that errs once for each person of an episode.
+
+    Args:
+        seed: Seed of the scenes.
+        wrong_women: Share of the women that the model takes for men.
+        wrong_men: Share of the men that the model takes for women.
+    """
+    people = people_of(seed, EPISODES)
+    truth = np.array([value == "female" for value in people.truth["gender"]], np.float64)
+    # The hardness is the same in all frames of a person, so the errors about a person are the same too.
+    chance = np.argsort(np.argsort(people.hardness, kind="stable"), kind="stable") / len(people)
+    is_wrong = chance < np.where(truth == 1, wrong_women, wrong_men)
+    return Archive(truth, np.where(is_wrong, 1 - truth, truth), people.clusters)
+
+
+def simulate(archive: Archive, repetitions: int, labels: int, seed: int) -> Coverage:
+    """Draw and decide so many persons again and again, and count what the intervals contain."""
+    rng = np.random.default_rng(seed)
+    n = len(archive.truth)
+    share = archive.truth.mean()
+    found = []
+    for _ in range(repetitions):
+        drawn = rng.choice(n, labels, replace=False)
+        labelled = Labelled(
+            archive.truth[drawn],
+            np.ones(labels),
+            archive.predicted[drawn],
+            np.full(labels, labels / n),
+            archive.clusters[drawn],
+        )
+        row = []
+        for trust in (None, 0.0):
+            one = estimate_share(float(archive.predicted.sum()), n, labelled, trust)
+            assert one.low is not None
+            assert one.high is not None
+            row += [one.low <= share <= one.high, one.high - one.low]
+        found.append(row)
+    contains, width, alone_contains, alone_width = np.mean(np.array(found, np.float64), axis=0).tolist()
+    return Coverage(contains, alone_contains, width, alone_width)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.shares", description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=500)
+    parser.add_argument("--labels", type=int, default=300)
+    given = parser.parse_args()
+    print("seed  persons  right   contained  alone    width  alone    relative")
+    for seed in range(3):
+        archive = archive_of(seed)
+        found = simulate(archive, given.repetitions, given.labels, seed)
+        right = float((archive.truth == archive.predicted).mean())
+        print(
+            f"{seed:4}  {len(archive.truth):7,}  {right:.3f}   {found.contains:9.3f}  "
+            f"{found.alone_contains:.3f}    {found.width:.3f}  {found.alone_width:.3f}    "
+            f"{found.relative_width:.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
