@@ -79,6 +79,8 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.gemini
 	$(BIN)/python -m benchmarks.serve
+	$(BIN)/python -m benchmarks.calibration
+	$(BIN)/python -m benchmarks.shares
 
 # A SeaweedFS server on this machine, with credentials, until Ctrl-C.
 s3: $(VENV)/.installed

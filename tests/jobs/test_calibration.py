@@ -196,12 +196,12 @@ def test_a_curve_gives_the_probability_of_an_answer_with_a_confidence_or_without
 
 def test_on_unseen_scenes_a_calibration_is_right_and_promises_are_kept():
     gender = next(a for a in CORRUPTED if a.name == "gender")
-    found = [measure(seed, gender, labels=300) for seed in (1, 2)]
-    for one in found:
-        assert one.combined_error < 0.03 < min(one.stated.values())
-        assert one.combined >= max(one.accuracy.values())
-        assert one.kept is None or one.kept >= 0.95
-    assert max(one.coverage for one in found) > 0.2
+    found = measure(1, gender, labels=300)
+    assert found.combined_error < 0.03 < min(found.stated.values())
+    assert found.combined >= max(found.accuracy.values())
+    assert found.kept is not None
+    assert found.kept >= 0.95
+    assert found.coverage > 0.2
 
 
 def test_all_is_right_on_the_page_confirms_no_withheld_value(decided, monkeypatch, tmp_path):
