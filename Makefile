@@ -81,6 +81,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.calibration
 	$(BIN)/python -m benchmarks.shares
+	$(BIN)/python -m benchmarks.analyze
 
 # A SeaweedFS server on this machine, with credentials, until Ctrl-C.
 s3: $(VENV)/.installed

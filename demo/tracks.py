@@ -21,6 +21,7 @@ _SWAY = 0.004
 
 TILL = (0.6, 0.7, 0.9, 1.0)
 SHELF = (0.1, 0.5, 0.4, 0.7)
+_WALL = (0.15, 0.85, 0.45, 0.95)
 """Places where people stop: left, top, right and bottom of their feet."""
 
 GENDERS = ("male", "female")
@@ -132,7 +133,8 @@ def _track(rng: np.random.Generator, begun: float, mean_stop_s: float) -> Track:
     entry_y, exit_y = rng.uniform(0.55, 0.95, 2)
     times, xs, ys = [begun], [0.02], [float(entry_y)]
     stops: list[Stop] = []
-    places = [SHELF] * int(rng.integers(0, 3)) + [TILL] * int(rng.random() < 0.8)
+    chosen = rng.random(3) < (0.6, 0.4, 0.8)
+    places = [place for place, stops_there in zip((SHELF, _WALL, TILL), chosen, strict=True) if stops_there]
     for left, top, right, bottom in places:
         x, y = float(rng.uniform(left + 0.02, right - 0.02)), float(rng.uniform(top + 0.02, bottom - 0.02))
         arrived = times[-1] + _way(xs[-1], ys[-1], x, y)

@@ -16,3 +16,8 @@ class AnalyzeSettings(Section):
         description="Longest time between two frames of a camera that counts as observed, in seconds. Longer "
         "gaps are left out of person-seconds, and the analysis says how much that is.",
     )
+    max_link_s: float = Field(
+        10,
+        gt=0,
+        description="Longest time between two frames over which a person may be recognised, in seconds.",
+    )

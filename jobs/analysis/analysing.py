@@ -17,10 +17,13 @@ from actors.read.settings import InputSettings
 from actors.storage.object_store import ObjectStore
 from actors.storage.tables import to_parquet
 from jobs.analysis import figures
+from jobs.analysis.dwell import DWELL_SCHEMA, dwell_of
 from jobs.analysis.figures import BY
 from jobs.analysis.heat_maps import draw_heat_maps, foot_points
+from jobs.analysis.linking import link_people
 from jobs.analysis.observations import Coverage, Observations
 from jobs.analysis.shop import Shop
+from jobs.analysis.visitors import visitors
 from jobs.analysis_settings import AnalyzeSettings
 from jobs.run.run_record import read_run
 
@@ -71,6 +74,11 @@ def analyse(store: ObjectStore, shop: Shop, settings: AnalyzeSettings, by: Seque
         hours = figures.hours(seen, shop)
         points = foot_points(seen)
         maps = list(draw_heat_maps(seen, points, store, run.section("input", InputSettings)))
+        links = list(link_people(seen, [attribute.name for attribute in attributes], settings.max_link_s))
+        dwells = [dwell_of(one, settings.max_link_s) for one in links]
+        counted = [one for one in links if one.camera in shop.counted(seen.cameras())]
+        in_all = sum(figures.occupancy(seen, shop, [])["person_seconds"].drop_null().to_pylist())
+        ranges, why_not = visitors(counted, in_all, shop.visitors)
         tables = {
             "occupancy": figures.occupancy(seen, shop, by),
             "zones": figures.by_zone(seen, shop, by),
@@ -78,6 +86,7 @@ def analyse(store: ObjectStore, shop: Shop, settings: AnalyzeSettings, by: Seque
             "attributes": figures.attribute_shares(seen, shop, attributes, by),
             "hours": hours,
             "heat_maps": points,
+            "dwell": pa.Table.from_pylist([asdict(dwell) for dwell in dwells], DWELL_SCHEMA),
         }
         busiest, quietest = figures.busiest_and_quietest(hours)
         summary = {
@@ -94,6 +103,8 @@ def analyse(store: ObjectStore, shop: Shop, settings: AnalyzeSettings, by: Seque
             "busiest": busiest,
             "quietest": quietest,
             "attributes": figures.attribute_shares(seen, shop, attributes, []).to_pylist(),
+            "dwell": [asdict(dwell) for dwell in dwells],
+            "visitors": {"ranges": [asdict(one) for one in ranges], "unknown": why_not},
             "heat_maps": [
                 {
                     "camera": one.camera,

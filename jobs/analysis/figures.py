@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -64,7 +64,7 @@ def occupancy(seen: Observations, shop: Shop, by: Sequence[str]) -> pa.Table:
     """
     group = [name for name in by if name != "zone"]
     cells = f"SELECT {_list(['camera', *_times(group)])} {_CELL.format(persons='persons')} FROM frames"
-    cells += f" WHERE {_in('camera', _counted(shop, seen.cameras()))}" if "camera" not in group else ""
+    cells += f" WHERE {_in('camera', shop.counted(seen.cameras()))}" if "camera" not in group else ""
     cells += f" GROUP BY {', '.join(['camera', *_times(group)])}"
     return seen.rows(f"SELECT {_list(group)} {_SUM} FROM ({cells}) {_grouped(group)}")
 
@@ -140,7 +140,7 @@ def attribute_shares(
         source += " JOIN memberships USING (person)"
         where = f"(NOT staff OR kind = 'staff') AND {_counted_sights(seen, shop, 'memberships.zone')}"
     elif "camera" not in group:
-        where += f" AND {_in('camera', _counted(shop, seen.cameras()))}"
+        where += f" AND {_in('camera', shop.counted(seen.cameras()))}"
     rows: list[dict[str, Any]] = []
     for attribute in attributes:
         name = attribute.name
@@ -204,22 +204,13 @@ def _quantile(found: Sequence[tuple[int, float]], at: float) -> int:
     return found[-1][0]
 
 
-def _counted(shop: Shop, cameras: Iterable[str]) -> list[str]:
-    """Return the cameras that count where cameras are summed: of those that see one place, the first one."""
-    present = list(cameras)
-    left_out = {
-        camera for group in shop.same_place for camera in [one for one in group if one in present][1:]
-    }
-    return [camera for camera in present if camera not in left_out]
-
-
 def _counted_sights(seen: Observations, shop: Shop, zone: str = "zone") -> str:
     """Return the condition that a camera counts where the cameras of a zone are summed, as SQL."""
     by_zone: dict[str, list[str]] = {}
     for name, camera in seen.database.execute("SELECT zone, camera FROM zones ORDER BY ALL").fetchall():
         by_zone.setdefault(name, []).append(camera)
     parts = [
-        f"({zone} = {text(name)} AND {_in('camera', _counted(shop, cameras))})"
+        f"({zone} = {text(name)} AND {_in('camera', shop.counted(cameras))})"
         for name, cameras in by_zone.items()
     ]
     return f"({' OR '.join(parts)})" if parts else "false"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import time
-from typing import Any
+from typing import Any, Self
 
 import duckdb
 import numpy as np
@@ -66,7 +66,8 @@ class Observations:
 
     frames    frame, shard_id, frame_key, camera ('' if it has none), shop_time (local), moment (seconds since
               the epoch), date, weekday, hour, seconds (that it stands for), left_out_s (of the gap before
-              it), gap_s (before it, if it counts), empty (nothing was detected), persons (without staff)
+              it), gap_s (before it, if it counts), empty (nothing was detected), aspect (width / height),
+              persons (without staff)
     people    frame, x1, y1, x2, y2, staff, and the final value and source of each attribute
     presence  frame, zone, persons: only zones with people in them
     zones     zone, kind, camera: cameras that see a zone, whether or not anybody was there
@@ -98,11 +99,19 @@ class Observations:
         with duckdb.connect() as database:
             database.register("all_frames", frames)
             database.register("all_persons", persons)
-            made = cls(database, shop, max_gap_s)
-            made._make_frames()
-            made._make_people([name for name in attributes if name in persons.schema.names])
-            made._make_zones()
-            yield made
+            known = [name for name in attributes if name in persons.schema.names]
+            yield cls.over(database, shop, max_gap_s, known)
+
+    @classmethod
+    def over(
+        cls, database: duckdb.DuckDBPyConnection, shop: Shop, max_gap_s: float, attributes: Sequence[str]
+    ) -> Self:
+        """Make the tables in a database that has the consolidated ones as `all_frames` and `all_persons`."""
+        made = cls(database, shop, max_gap_s)
+        made._make_frames()
+        made._make_people(attributes)
+        made._make_zones()
+        return made
 
     def rows(self, sql: str) -> pa.Table:
         """Return the result of a query as an Arrow table."""
@@ -178,7 +187,7 @@ class Observations:
             CREATE TEMP TABLE frames AS
             WITH counted AS (
                 SELECT shard_id, frame_key, coalesce(camera, '') AS camera, captured_at,
-                    detected = 0 AS empty,
+                    detected = 0 AS empty, width / height AS aspect,
                     {self._local()} AS shop_time
                 FROM all_frames WHERE status = 'ok' AND captured_at IS NOT NULL
             ), timed AS (
@@ -199,7 +208,7 @@ class Observations:
                     + CASE WHEN after <= $gap THEN after ELSE 0 END) / 2 AS seconds,
                 CASE WHEN before > $gap THEN before ELSE 0 END AS left_out_s,
                 CASE WHEN before <= $gap THEN before END AS gap_s,
-                empty, 0 AS persons
+                empty, aspect, 0 AS persons
             FROM spaced
             """,
             {"gap": self._max_gap_s},

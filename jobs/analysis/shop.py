@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import time
 from pathlib import Path
 from typing import Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from actors.detect.roi import Region
 from actors.errors import ConfigError
@@ -45,6 +46,24 @@ class Hours(Section):
         return self
 
 
+class VisitorSettings(Section):
+    """What a user knows about the number of visitors."""
+
+    dwell_s: tuple[PositiveFloat, PositiveFloat] | None = Field(
+        None,
+        description="How long a visitor is in view of the cameras on average, in seconds: from and to.",
+    )
+    door_count: int | None = Field(None, ge=0, description="Visitors that a door counter has counted.")
+    door_error: float = Field(0.05, ge=0, lt=1, description="Share by which the door counter may be wrong.")
+
+    @field_validator("dwell_s")
+    @classmethod
+    def _is_a_range(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and value[0] > value[1]:
+            raise ValueError(f"dwell_s is from {value[0]:g} to {value[1]:g}; write the shorter time first")
+        return value
+
+
 class Shop(Section):
     """What a user knows about the shop."""
 
@@ -54,6 +73,7 @@ class Shop(Section):
         default_factory=dict,
         description="Hours by weekday. Days that aren't named are closed; without any, it is always open.",
     )
+    visitors: VisitorSettings = Field(VisitorSettings(), description="What is known of their number.")
     same_place: tuple[tuple[str, ...], ...] = Field(
         (),
         description="Groups of cameras that see the same place. Where figures are summed over cameras, only "
@@ -85,15 +105,11 @@ class Shop(Section):
             seen |= set(group)
         return self
 
-    @property
-    def kinds(self) -> dict[str, str]:
-        """The kind of each zone by its name."""
-        return {zone.name: zone.kind for zone in self.zones}
-
-    @property
-    def repeated(self) -> frozenset[str]:
-        """The cameras whose place an earlier one of their group sees."""
-        return frozenset(camera for group in self.same_place for camera in group[1:])
+    def counted(self, cameras: Sequence[str]) -> list[str]:
+        """Return the cameras that count in a sum over cameras: of those that see one place, the first one."""
+        present = {group: [camera for camera in group if camera in cameras] for group in self.same_place}
+        left_out = {camera for some in present.values() for camera in some[1:]}
+        return [camera for camera in cameras if camera not in left_out]
 
 
 def load_shop(path: str | None) -> Shop:

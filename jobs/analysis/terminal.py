@@ -45,6 +45,12 @@ def print_analysis(console: Console, summary: dict[str, Any], files: list[str]) 
             for queue in summary["queues"]
         ),
     )
+    _print_dwell(console, summary["dwell"])
+    for one in summary["visitors"]["ranges"]:
+        said = f"visitors: {one['low']:,} to {one['high']:,}, from {one['rests_on']}"
+        console.print(Text(said), soft_wrap=True)
+    if coverage["frames"] and summary["visitors"]["unknown"]:
+        console.print(Text(summary["visitors"]["unknown"]), soft_wrap=True)
     for what in ("busiest", "quietest"):
         hours = ", ".join(
             f"{row['hour']:02d}:00 ({row['occupancy']:.2f} people at once)" for row in summary[what]
@@ -69,6 +75,27 @@ def print_analysis(console: Console, summary: dict[str, Any], files: list[str]) 
         console.print(Text(line), soft_wrap=True)
     for uri in files:
         console.print(Text(f"wrote {uri}"), soft_wrap=True)
+
+
+def _print_dwell(console: Console, dwells: list[dict[str, Any]]) -> None:
+    _print(
+        console,
+        "How long people stand in one place",
+        ("camera", "times", "mean", "median", "90%", "linked detections"),
+        (
+            (
+                one["camera"] or _NO_CAMERA,
+                f"{one['stops']:,}",
+                *(f"{one[key]:.0f} s" for key in ("mean_s", "median_s", "p90_s")),
+                f"{one['linked_share']:.0%}",
+            )
+            for one in dwells
+            if one["stops"]
+        ),
+    )
+    for one in dwells:
+        if one["said"]:
+            console.print(Text(f"{one['camera'] or _NO_CAMERA}: {one['said']}"), soft_wrap=True)
 
 
 def _row(found: dict[str, Any], key: str) -> tuple[str, ...]:

@@ -1,0 +1,139 @@
+"""How wrong is `shopframe analyze` about people whose tracks are known?
+
+    python -m benchmarks.analyze [--seeds 20]
+
+People walk through a simulated shop, stop and leave (`demo/tracks.py`), and a camera sees one frame in five
+seconds, or two or four a second, in which a detector misses some of them. The functions of the command read
+these tables. It prints how far occupancy, person-seconds by zone, the dwell of people who stand and the
+number of visitors are from the tracks.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from demo.tracks import SHELF, TILL, Track, frames_of, make_tracks, person_seconds
+from jobs.analysis import figures
+from jobs.analysis.dwell import dwell_of
+from jobs.analysis.linking import link_people
+from jobs.analysis.observations import Observations
+from jobs.analysis.shop import Shop
+from jobs.analysis.visitors import visitors
+
+_DURATION_S = 3600
+_VISITS_PER_HOUR = 60
+_MEAN_STOP_S = 60
+_ATTRIBUTES = ("gender", "age_group")
+_BEGAN = datetime(2026, 3, 7, 9, tzinfo=UTC)
+_MAX_GAP_S, _MAX_LINK_S = 60, 10
+_MISSED = 0.02
+
+
+def tables_of(
+    tracks: Sequence[Track], times_s: Sequence[float], seed: int, missed: float
+) -> dict[str, pa.Table]:
+    """Return the frames and persons of a camera in the columns of the consolidated tables."""
+    frames: list[dict[str, Any]] = []
+    persons: list[dict[str, Any]] = []
+    for place, (at, found) in enumerate(frames_of(tracks, times_s, seed, missed)):
+        key = f"{place:06d}"
+        frames.append(
+            {
+                "shard_id": "s",
+                "frame_key": key,
+                "camera": "floor",
+                "captured_at": _BEGAN + timedelta(seconds=at),
+                "width": 1920,
+                "height": 1080,
+                "detected": len(found),
+                "status": "ok",
+            }
+        )
+        for index, one in enumerate(found):
+            track = tracks[one.track]
+            values = {"gender": track.gender, "age_group": track.age_group}
+            sources = {f"{name}_source": "smolvlm" for name in _ATTRIBUTES}
+            keys = {"shard_id": "s", "frame_key": key, "person_index": index, "is_person": True}
+            persons.append({**keys, "bbox": list(one.bbox), "corrected_bbox": None, **values, **sources})
+    columns = pa.Table.from_pylist(persons)
+    boxes = pa.nulls(columns.num_rows, pa.list_(pa.float64()))
+    at = columns.schema.get_field_index("corrected_bbox")
+    return {
+        "all_frames": pa.Table.from_pylist(frames),
+        "all_persons": columns.set_column(at, "corrected_bbox", boxes),
+    }
+
+
+def one_seed(seed: int, interval_s: float) -> dict[str, Any]:
+    """Return the errors of one simulated hour."""
+    tracks = make_tracks(seed, _DURATION_S, _VISITS_PER_HOUR, _MEAN_STOP_S)
+    times = np.arange(0, _DURATION_S + interval_s / 2, interval_s).tolist()
+    missed = 0 if interval_s > 1 else _MISSED
+    # What is on average stated of visits is their mean over many shops.
+    others = [
+        t for n in range(20) for t in make_tracks(1000 + n, _DURATION_S, _VISITS_PER_HOUR, _MEAN_STOP_S)
+    ]
+    dwell = float(np.mean([track.ended_s - track.began_s for track in others]))
+    zones = {"till": TILL, "shelf": SHELF}
+    shop = Shop.model_validate(
+        {
+            "zones": [{"name": name, "rectangle": place} for name, place in zones.items()],
+            "visitors": {"dwell_s": [0.9 * dwell, 1.1 * dwell]},
+        }
+    )
+    with duckdb.connect() as database:
+        for name, table in tables_of(tracks, times, seed, missed).items():
+            database.register(name, table)
+        seen = Observations.over(database, shop, _MAX_GAP_S, _ATTRIBUTES)
+        (floor,) = figures.occupancy(seen, shop, ["camera"]).to_pylist()
+        in_zones = {row["zone"]: row for row in figures.by_zone(seen, shop, ["zone"]).to_pylist()}
+        (links,) = link_people(seen, _ATTRIBUTES, _MAX_LINK_S)
+    found = dwell_of(links, _MAX_LINK_S)
+    stops = [s.ended_s - s.began_s for t in tracks for s in t.stops if s.ended_s < _DURATION_S]
+    in_view = person_seconds(tracks, _DURATION_S)
+    ranges, _ = visitors([links], floor["person_seconds"], shop.visitors)
+    return {
+        "occupancy": floor["person_seconds"] / in_view - 1,
+        **{
+            name: in_zones[name]["person_seconds"] / person_seconds(tracks, _DURATION_S, place) - 1
+            for name, place in zones.items()
+        },
+        "dwell": (found.mean_s or 0) / float(np.mean(stops)) - 1,
+        "linked": found.linked_share,
+        "visitors": len(tracks),
+        "ranges": {one.by: (one.low, one.high) for one in ranges},
+        "said": found.said,
+    }
+
+
+def main() -> None:
+    """Print the errors of all seeds."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.analyze", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=20)
+    seeds = range(parser.parse_args().seeds)
+    for interval_s in (5.0, 0.5, 0.25):
+        rows = [one_seed(seed, interval_s) for seed in seeds]
+        print(f"a frame every {interval_s:g} s, {len(rows)} hours of about {_VISITS_PER_HOUR} visits")
+        for name in ("occupancy", "till", "shelf", "dwell"):
+            errors = np.array([row[name] for row in rows])
+            print(f"  {name}: mean error {errors.mean():+.1%}, largest {np.abs(errors).max():.1%}")
+        print(f"  linked detections: {np.mean([row['linked'] for row in rows]):.1%}")
+        for by in rows[0]["ranges"]:
+            within = [row["ranges"][by][0] <= row["visitors"] <= row["ranges"][by][1] for row in rows]
+            widths = [(row["ranges"][by][1] - row["ranges"][by][0]) / row["visitors"] for row in rows]
+            print(
+                f"  visitors by {by}: {sum(within)} of {len(rows)} ranges hold the truth; "
+                f"their mean width is {np.mean(widths):.0%} of it"
+            )
+        print(f"  says: {rows[0]['said']}")
+
+
+if __name__ == "__main__":
+    main()
