@@ -24,6 +24,7 @@ from jobs.reporting.gallery import Gallery, choose
 from jobs.reporting.measures import UNSURE, Measures, label
 from jobs.reporting.page import render
 from jobs.reporting.roi_drops import RoiDrops
+from jobs.reporting.shop import shop_section
 from jobs.reporting.thumbnails import Wanted, cut_thumbnails
 from jobs.reporting.truth import compared_with_truth
 from jobs.run.output_status import output_status
@@ -102,6 +103,7 @@ def build_report(store: ObjectStore, to: ObjectStore, name: str, most_persons: i
             **_attributes(measures),
             **_corrections(corrections, measures),
             "compared": compared_with_truth(store),
+            **shop_section(store),
             "gallery": gallery,
             "gallery_data": {
                 "people": gallery.people,

@@ -103,6 +103,34 @@ def hours_chart(name: str, hours: Sequence[int]) -> str:
     return _svg(figure, name, said)
 
 
+def occupancy_chart(name: str, hours: Sequence[tuple[int, float]], timezone: str) -> str:
+    """Draw the mean number of people at once by hour of the day."""
+    figure, axis = _figure(1.6)
+    axis.bar([hour for hour, _ in hours], [people for _, people in hours], width=0.8, color=_BAR)
+    axis.set_xlim(-0.6, 23.6)
+    axis.set_xticks(range(0, 24, 3))
+    axis.set_xlabel(f"hour ({timezone})")
+    axis.yaxis.set_major_locator(MaxNLocator(4))
+    axis.grid(visible=True, axis="y")
+    figure.subplots_adjust(left=0.17, right=0.95, bottom=0.29, top=0.95)
+    busiest, most = max(hours, key=lambda one: one[1])
+    said = f"People at once by hour of the day: most ({most:.2f}) from {busiest}:00 {timezone}"
+    return _svg(figure, name, said)
+
+
+def queue_chart(name: str, zone: str, lengths: Sequence[tuple[int, float]]) -> str:
+    """Draw the share of the time in which a queue had each length."""
+    figure, axis = _figure(1.6)
+    axis.bar([length for length, _ in lengths], [share for _, share in lengths], width=0.8, color=_BAR)
+    axis.set_xlabel("people in the zone")
+    axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axis.grid(visible=True, axis="y")
+    figure.subplots_adjust(left=0.17, right=0.95, bottom=0.29, top=0.95)
+    longest = lengths[-1][0]
+    return _svg(figure, name, f"Length of the queue at {zone}, as shares of the time: at most {longest}")
+
+
 def _figure(height_inches: float) -> tuple[Figure, Axes]:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH_INCHES, height_inches))

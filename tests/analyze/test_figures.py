@@ -197,6 +197,7 @@ def test_frames_without_times_are_counted_and_give_no_figures(tmp_path: Path, an
 def documented(language: str) -> str:
     """The block in this language in the part of docs/statistics.md about the shop."""
     text = (REPO_ROOT / "docs" / "statistics.md").read_text(encoding="utf-8").split("## What the shop did")[1]
+    text = text.split("\n## ")[0]
     (block,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
     return str(block)
 

@@ -84,6 +84,21 @@ def test_tables_that_lag_behind_the_records_are_said(shop: Shop):
     assert "Some counts don't add up" in page.sections[""]
 
 
+def test_the_report_has_what_the_shop_did(shop: Shop, tmp_path: Path):
+    assert "shopframe analyze --output" in shop.report().sections["shop"]
+    zones = tmp_path / "zones.yaml"
+    zones.write_text("zones: [{name: <b>bakery, kind: till, camera: door, rectangle: [0, 0, 1, 1]}]\n")
+    shop.run("analyze", "--zones", zones)
+    page = shop.report()
+    section = page.sections["shop"]
+    assert "From 12 frames between 2024-05-01T09:00:00 and 2024-05-01T09:11:00 (UTC)" in section
+    assert "<b>bakery till 1.00 1" in section
+    assert re.search(r"gender male \d+\.\d% none \d+ a model's guess, without any human label", section)
+    assert "The number of visitors is not known" in section
+    pictures = [kept for tag, kept in page.tags if tag == "img" and kept.get("class") == "map"]
+    assert len(pictures) == 2
+
+
 def test_failures_are_counted_by_reason(page: Page):
     failures = page.sections["failures"]
     assert "no header at byte # 1 c" in failures
