@@ -26,6 +26,7 @@ from jobs.analysis.shop import Shop
 from jobs.analysis.visitors import visitors
 from jobs.analysis_settings import AnalyzeSettings
 from jobs.run.run_record import read_run
+from jobs.run.words import counted
 
 SUMMARY = "summary.json"
 """File in the folder of an analysis that has all figures that a page shows."""
@@ -76,9 +77,9 @@ def analyse(store: ObjectStore, shop: Shop, settings: AnalyzeSettings, by: Seque
         maps = list(draw_heat_maps(seen, points, store, run.section("input", InputSettings)))
         links = list(link_people(seen, [attribute.name for attribute in attributes], settings.max_link_s))
         dwells = [dwell_of(one, settings.max_link_s) for one in links]
-        counted = [one for one in links if one.camera in shop.counted(seen.cameras())]
+        summed = [one for one in links if one.camera in shop.counted(seen.cameras())]
         in_all = sum(figures.occupancy(seen, shop, [])["person_seconds"].drop_null().to_pylist())
-        ranges, why_not = visitors(counted, in_all, shop.visitors)
+        ranges, why_not = visitors(summed, in_all, shop.visitors)
         tables = {
             "occupancy": figures.occupancy(seen, shop, by),
             "zones": figures.by_zone(seen, shop, by),
@@ -124,11 +125,11 @@ def notes(coverage: Coverage, shop: Shop, settings: AnalyzeSettings) -> list[str
     if not coverage.frames:
         said.append("No frame has a time, so there are no figures: input.key_pattern reads times from paths.")
     if coverage.without_time:
-        said.append(f"{coverage.without_time:,} frames have no time and count for nothing.")
+        said.append(f"Left out: {counted(coverage.without_time, 'frame')} without a time.")
     if coverage.failed:
-        said.append(f"{coverage.failed:,} frames failed and count for nothing.")
+        said.append(f"Left out: {counted(coverage.failed, 'frame')} that failed.")
     if coverage.closed:
-        said.append(f"{coverage.closed:,} frames are outside the opening hours and are left out.")
+        said.append(f"Left out: {counted(coverage.closed, 'frame')} outside the opening hours.")
     if coverage.gaps:
         said.append(
             f"{coverage.gaps:,} gaps between frames are longer than analyze.max_gap_s "

@@ -55,7 +55,7 @@ def test_frames_without_people_count_and_failed_frames_do_not(tmp_path: Path, an
     # Between 0 and 10 s and between 30 and 40 s there is on average one person.
     assert door["person_seconds"] == 20
     assert door["occupancy"] == 0.5
-    assert "1 frames failed and count for nothing." in found["notes"]
+    assert "Left out: 1 frame that failed." in found["notes"]
 
 
 def test_long_gaps_are_left_out_and_said(tmp_path: Path, analyze: Analyze):
