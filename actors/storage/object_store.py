@@ -25,7 +25,7 @@ from actors.errors import ConfigError, PreconditionError
 from actors.storage.folder_listing import local_folder, remote_folder
 from actors.storage.object_info import ObjectInfo, folder_by_folder, is_object, object_info
 from actors.storage.request_counts import count_requests
-from actors.storage.s3_requests import delete_s3, is_lost_condition, s3_options
+from actors.storage.s3_requests import delete_s3, get_s3, is_lost_condition, s3_options
 from actors.storage.settings import StorageSettings
 from actors.storage.store_errors import error_code, is_unsupported, storage_error_text
 from actors.storage.temporary_file import temporary_file
@@ -133,7 +133,7 @@ class ObjectStore:
         if self.is_s3:
             bucket, key, _ = self.fs.split_path(self.full(path))
             try:
-                content, etag = fsspec.asyn.sync(self.fs.loop, self._get_s3, bucket, key)
+                content, etag = fsspec.asyn.sync(self.fs.loop, get_s3, self.fs, bucket, key)
             except ClientError as error:
                 if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404"):
                     raise FileNotFoundError(self.full(path)) from error
@@ -141,11 +141,6 @@ class ObjectStore:
             return bytes(content), str(etag)
         content = self.read(path)
         return content, content_etag(content)
-
-    async def _get_s3(self, bucket: str, key: str) -> tuple[bytes, str]:
-        reply = await self.fs._call_s3("get_object", Bucket=bucket, Key=key)
-        async with reply["Body"] as body:
-            return await body.read(), reply["ETag"]
 
     def open(self, path: str, mode: str = "rb", **options: Any) -> IO[bytes]:
         """Open an object as a seekable stream, which reads ahead in blocks on remote stores."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import aiohttp
 import fsspec
 from botocore.exceptions import BotoCoreError, ClientError
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from actors.storage.map_ahead import map_ahead
 from actors.storage.settings import StorageSettings
@@ -14,6 +16,9 @@ from actors.storage.store_errors import storage_error_text
 
 _KEYS = 1000
 """Maximum number of keys in one request to delete objects."""
+
+_READS = 5
+"""How often an object is read whose answer breaks off."""
 
 
 def s3_options(settings: StorageSettings, connections: int) -> dict[str, Any]:
@@ -36,6 +41,22 @@ def s3_options(settings: StorageSettings, connections: int) -> dict[str, Any]:
     if settings.s3_endpoint:
         options["endpoint_url"] = settings.s3_endpoint
     return options
+
+
+@retry(
+    retry=retry_if_exception_type(aiohttp.ClientPayloadError),
+    stop=stop_after_attempt(_READS),
+    wait=wait_exponential_jitter(initial=0.1, max=5),
+    reraise=True,
+)
+async def get_s3(fs: fsspec.AbstractFileSystem, bucket: str, key: str) -> tuple[bytes, str]:
+    """Return the content of an object and its ETag.
+
+    s3fs repeats a request that fails, but not one whose answer breaks off, so that is done here.
+    """
+    reply = await fs._call_s3("get_object", Bucket=bucket, Key=key)
+    async with reply["Body"] as body:
+        return await body.read(), reply["ETag"]
 
 
 def delete_s3(fs: fsspec.AbstractFileSystem, paths: Sequence[str]) -> None:
