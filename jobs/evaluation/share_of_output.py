@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -109,6 +110,65 @@ def share_in(output: ObjectStore, asked: str, where: Sequence[str]) -> Share:
         share,
         estimate_share(predicted, persons, labelled, trust=0.0) if share.n else Estimate(None, None, None, 0),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ValueShare:
+    """The share of a value of an attribute among all persons of an output.
+
+    Attributes:
+        value: The value; None says that it can't be told.
+        model: The share by the machines' answers alone.
+        estimate: The share by these, put right by people's decisions about persons that were drawn at random.
+    """
+
+    value: AttributeValue
+    model: float
+    estimate: Estimate
+
+
+def value_shares(output: ObjectStore) -> dict[str, list[ValueShare]]:
+    """Estimate the share of every value of the attributes about which persons were drawn and decided.
+
+    Integers are left out, which hardly any two persons have in common. The persons are read once.
+
+    Returns:
+        The shares by attribute; none if nobody has decided about persons that were drawn at random.
+
+    Raises:
+        ConfigError: The output has no consolidated table.
+    """
+    run = read_run(output)
+    schema = AttributeSchema(run.section("schema", SchemaSettings))
+    consensus = read_consensus(output, run.section("consensus", ConsensusSettings))
+    consensus = Consensus(consensus.precedence, consensus.calibration)
+    table = consolidated(output)
+    gold = read_gold(table, schema, read_decisions(output))
+    drawn = schema.only([a.name for a in schema if gold.truth.get(a.name) and a.type != "integer"])
+    if not drawn.names:
+        return {}
+    given: dict[str, Counter[AttributeValue]] = {name: Counter() for name in drawn.names}
+    persons = 0
+    wanted = [c for c in table.schema.names if c in _KEYS or any(_is_answer(c, a) for a in drawn)]
+    for batch in table.to_batches(columns=wanted, batch_size=_ROWS_AT_ONCE):
+        rows = pa.Table.from_batches([batch])
+        persons += rows.num_rows
+        found = final_columns(answers_in(rows), PersonDecisions(), drawn, consensus, rows.num_rows)
+        for name in drawn.names:
+            said = pa.table({"value": found[name], "source": found[f"{name}_{SOURCE}"]})
+            for row in said.group_by(["value"]).aggregate([("source", "count")]).to_pylist():
+                given[name][row["value"]] += row["source_count"]
+    everybody = {tuple(row.values()) for row in gold.rows.select(list(_KEYS)).to_pylist()}
+    shares: dict[str, list[ValueShare]] = {}
+    for attribute in drawn:
+        one = schema.only([attribute.name])
+        for value in dict.fromkeys((*attribute.values, None)):
+            labelled = _labelled(gold, one, value, consensus, everybody)
+            number = given[attribute.name][value]
+            if number or labelled.truth.any():
+                estimate = estimate_share(number, persons, labelled)
+                shares.setdefault(attribute.name, []).append(ValueShare(value, number / persons, estimate))
+    return shares
 
 
 def _note(share: Estimate, persons: int) -> str:

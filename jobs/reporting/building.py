@@ -18,6 +18,7 @@ from actors.gemini.settings import GeminiSettings
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.time_text import duration, moment
+from jobs.evaluation.share_of_output import value_shares
 from jobs.reporting.charts import confidence_chart, hours_chart, shares_chart
 from jobs.reporting.corrections import Corrections, count_corrections
 from jobs.reporting.gallery import Gallery, choose
@@ -103,6 +104,7 @@ def build_report(store: ObjectStore, to: ObjectStore, name: str, most_persons: i
             **_attributes(measures),
             **_corrections(corrections, measures),
             "compared": compared_with_truth(store),
+            "certain": value_shares(store),
             **shop_section(store),
             "gallery": gallery,
             "gallery_data": {

@@ -49,19 +49,12 @@ _LONGEST_LABEL = 17
 
 
 def shares_chart(name: str, shares: Shares) -> str:
-    """Draw the share of each value as a bar with its 95% interval."""
+    """Draw the share of each value as a bar."""
     figure, axis = _figure(0.45 + 0.22 * max(2, len(shares.values)))
     places = range(len(shares.values))
     found = [share for _, share in shares.values]
     middles = [share.share or 0.0 for share in found]
-    margins = [
-        [m - (share.low or 0.0) for m, share in zip(middles, found, strict=True)],
-        [(share.high or 0.0) - m for m, share in zip(middles, found, strict=True)],
-    ]
     axis.barh(places, middles, height=0.68, color=_BAR)
-    # Rounding may leave an interval that ends a hair before the share.
-    margins = [[max(0.0, margin) for margin in side] for side in margins]
-    axis.errorbar(middles, places, xerr=margins, fmt="none", ecolor=_INK, elinewidth=1, capsize=2)
     axis.set_yticks(list(places), [_short(value) for value, _ in shares.values])
     axis.set_ylim(max(2, len(shares.values)) - 0.5, -0.5)
     axis.set_xlim(0, 1)
@@ -70,7 +63,7 @@ def shares_chart(name: str, shares: Shares) -> str:
     axis.tick_params(axis="y", length=0)
     axis.grid(visible=True, axis="x")
     figure.subplots_adjust(left=0.36, right=0.93, bottom=0.28 / figure.get_figheight(), top=0.97)
-    return _svg(figure, name, f"Shares of {shares.name}: bars with 95% intervals; the table has the numbers")
+    return _svg(figure, name, f"Shares of {shares.name}: bars; the table has the numbers")
 
 
 def confidence_chart(name: str, confidence: Confidence) -> str:

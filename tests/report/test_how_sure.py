@@ -1,0 +1,66 @@
+"""The report says how many women there are and how sure that is, or that nobody knows."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from actors.storage.object_store import ObjectStore
+from tests.report.store_output import Page
+from tests.support.committed import said
+from tests.support.gold import Labelled, gold_output
+from tests.support.in_process import run_in_process
+
+PERSONS = 200
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch):
+    """A function that makes the report of an output, whose pictures are gone."""
+
+    def made(store: ObjectStore) -> Page:
+        assert run_in_process(monkeypatch, "report", "--output", store.uri) in (0, 1)
+        return Page(store.read("report.html").decode())
+
+    return made
+
+
+def people() -> list[Labelled]:
+    """Persons of whom every third is a woman, and a model that takes one of ten men for a woman."""
+    found = []
+    for n in range(PERSONS):
+        true = "female" if n % 3 == 0 else "male"
+        answers = {"smolvlm": said(gender="female" if n % 10 == 1 else true, cap=n % 2 == 0)}
+        found.append(Labelled({"gender": true}, answers, camera=("door", "till")[n % 2], minute=n // 4))
+    return found
+
+
+def test_without_human_labels_every_number_is_a_guess_and_has_no_interval(tmp_path: Path, report):
+    page = report(gold_output(ObjectStore(str(tmp_path / "out")), people()).store)
+    assert (
+        "Every number in this report that follows from a label is a model's guess" in page.sections["certain"]
+    )
+    for name in ("shares", "certain", "shop"):
+        assert not re.search(r"\d% to \d", page.sections[name])
+        assert "95% interval" not in page.sections[name]
+
+
+def test_with_an_audit_the_share_of_women_has_an_interval_that_holds(tmp_path: Path, report, monkeypatch):
+    output = gold_output(ObjectStore(str(tmp_path / "out")), people())
+    output.decide(random.Random(3).sample(range(PERSONS), PERSONS // 2), 0.5)
+    options = ["--output", output.store.uri, "--truth", "corrections"]
+    assert run_in_process(monkeypatch, "evaluate", *options) == 0
+    section = report(output.store).sections["certain"]
+    found = re.search(r"female (\S+)% (\S+)% (\S+)% to (\S+)% 100", section)
+    assert found is not None, section
+    model, share, low, high = map(float, found.groups())
+    truth = 100 * sum(p.truth["gender"] == "female" for p in output.persons) / PERSONS
+    assert low < truth < high
+    assert abs(share - truth) < abs(model - truth)
+    assert "gender" in section
+    # Nobody was asked about caps.
+    assert "which cap" not in section
+    assert re.search(r"How often final values are right.*gender \S+% \S+% to \S+%", section)
