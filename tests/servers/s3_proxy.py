@@ -77,9 +77,11 @@ class Exchange:
         if share < 1:
             handler.close_connection = True
 
-    def refuse(self, status: int, code: str) -> None:
+    def refuse(self, status: int, code: str, message: str = "") -> None:
         """Answer with an error code of S3."""
-        content = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>"
+        content = (
+            f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message or code}</Message></Error>"
+        )
         self.answer(Reply(status, [("Content-Type", "application/xml")], content.encode()))
 
     def reset(self) -> None:

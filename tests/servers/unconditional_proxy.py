@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from tests.servers.s3_proxy import Exchange, s3_proxy
 from tests.servers.seaweedfs import S3Server
 
+_NOT_IMPLEMENTED = "A header you provided implies functionality that is not implemented"
+
 
 @contextmanager
 def unconditional_proxy(
@@ -23,7 +25,7 @@ def unconditional_proxy(
 
     def serve(exchange: Exchange) -> None:
         if refuse and any(name in exchange.headers for name in without):
-            exchange.refuse(501, "NotImplemented")
+            exchange.refuse(501, "NotImplemented", _NOT_IMPLEMENTED)
         else:
             exchange.answer(exchange.forward(without))
 
