@@ -37,7 +37,11 @@ COMMANDS = (
     Entry("clean", "Delete what no commit record names and no running command may need.", "jobs.clean"),
     Entry("erase", "Remove persons from everything that the output holds.", "jobs.erase"),
     Entry("analyze", "Say how many people were where, and when.", "jobs.analyze"),
-    Entry("evaluate", "Measure the committed output against a ground-truth table.", "jobs.evaluate"),
+    Entry(
+        "evaluate",
+        "Measure the committed output against a ground-truth table, or against its own corrections.",
+        "jobs.evaluate",
+    ),
     Entry("shards", "Pack loose images, or frames of videos, into WebDataset shards.", "jobs.shards"),
     Entry("config", "Validate the settings and print each one with its source.", "jobs.config"),
 )

@@ -148,7 +148,7 @@ def test_a_file_of_another_tool_is_explained(review: Review, tool: str, capsys: 
 def test_tasks_that_nobody_submitted_say_nothing(review: Review, capsys: pytest.CaptureFixture[str]):
     review.run("review", "export", "--format", "labelstudio", "--to", review.to)
     assert review.take_back() == []
-    assert "2 exported frames are in none of the files, or not reviewed yet" in capsys.readouterr().out
+    assert "in none of the files, or not reviewed yet: 2 exported frames" in capsys.readouterr().out
 
 
 def test_each_reviewer_of_label_studio_decides_and_the_newest_result_of_each_counts(review: Review):
