@@ -33,7 +33,7 @@ def choose_person_json(
     if mode not in ("files", "tar"):
         frames = sum(map(estimated_frames, shards))
         mode = "files" if frames <= _MOST_FRAMES else "tar"
-        reason = f"the input has {counted(frames, 'frame')}, by its size"
+        reason = f"the input has about {counted(frames, 'frame')}, by its size"
     what = "one document per person" if mode == "files" else "one tar of documents per shard"
     output = settings.output.model_copy(update={"person_json": mode})
     return settings.model_copy(update={"output": output}), f"{what} in json/ ({reason})"

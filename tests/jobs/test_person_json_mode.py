@@ -31,22 +31,22 @@ def after(person_json: str) -> RunRecord:
         (
             [tar(2000)],
             "files",
-            "one document per person in json/ (the input has 2,000 frames, by its size)",
+            "one document per person in json/ (the input has about 2,000 frames, by its size)",
         ),
         (
             [tar(2001)],
             "tar",
-            "one tar of documents per shard in json/ (the input has 2,001 frames, by its size)",
+            "one tar of documents per shard in json/ (the input has about 2,001 frames, by its size)",
         ),
         (
             [images(1999), tar(1)],
             "files",
-            "one document per person in json/ (the input has 2,000 frames, by its size)",
+            "one document per person in json/ (the input has about 2,000 frames, by its size)",
         ),
         (
             [images(2001)],
             "tar",
-            "one tar of documents per shard in json/ (the input has 2,001 frames, by its size)",
+            "one tar of documents per shard in json/ (the input has about 2,001 frames, by its size)",
         ),
     ],
 )

@@ -48,7 +48,7 @@ def test_two_annotate_a_gemini_a_consolidate_and_a_status_loop(bucket: str, mode
             # As processes of their own, these two would take most of the machine from the runs.
             beside.append(without_ray.command("status", "--output", output, "--json"))
             beside.append(without_ray.command("consolidate", "--output", output))
-            time.sleep(0.5)
+            time.sleep(4)
         ended = [job.finish(process) for process in running]
         assert beside
         for done in ended:
