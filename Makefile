@@ -64,6 +64,7 @@ ROUNDS ?= 10
 SEED ?= 1
 torture: $(VENV)/.installed
 	FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) $(BIN)/python -m pytest -s tests/faults
+	FAULT_ROUNDS=$(ROUNDS) $(MAKE) test-interop
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -22,6 +22,10 @@ PYTHON = REPO_ROOT / ".venv" / "bin" / "python"
 RAY = Path(sys.executable).with_name("ray")
 SHARDS = 4
 
+pytestmark = pytest.mark.skipif(
+    "FAULT_ROUNDS" not in os.environ, reason="it takes minutes; make torture runs it"
+)
+
 
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
