@@ -8,7 +8,7 @@ MODELS_GUESS = "a model's guess, without any human label"
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class ModelShare:
     """A share, its 95% interval if one is known, and what it rests on, in words."""
 
     share: float | None
@@ -17,9 +17,9 @@ class Estimate:
     rests_on: str
 
 
-def estimate_share(hits: int, total: int) -> Estimate:
+def model_share(hits: int, total: int) -> ModelShare:
     """Return the share of final values that are `hits` of `total`.
 
     Models' answers alone say nothing about how often they are wrong, so the share has no interval.
     """
-    return Estimate(hits / total if total else None, None, None, MODELS_GUESS)
+    return ModelShare(hits / total if total else None, None, None, MODELS_GUESS)

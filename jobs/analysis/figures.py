@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from actors.attribute import Attribute
-from jobs.analysis.estimates import estimate_share
+from jobs.analysis.estimates import model_share
 from jobs.analysis.observations import TIME_COLUMNS, Observations, quoted, text
 from jobs.analysis.shop import WEEKDAYS, Shop
 
@@ -158,7 +158,7 @@ def attribute_shares(
         )
         for row in counted:
             total = totals[tuple(row[column] for column in group)]
-            estimate = estimate_share(row["persons"], total)
+            estimate = model_share(row["persons"], total)
             rows.append({"attribute": name, **row, "of": total, **asdict(estimate)})
     return pa.Table.from_pylist(rows, _shares_schema(group))
 
