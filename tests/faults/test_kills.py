@@ -101,6 +101,7 @@ def test_a_kill_costs_only_what_was_in_progress(victim: str, seed: int, undistur
     output, rng = tmp_path / "out", random.Random(f"{victim} {seed}")
     arguments = ["annotate", "--input", undisturbed.source, "--output", output, *undisturbed.options]
     codes: list[int] = []
+    was_killed = False
     for attempt in range(RUNS):
         # A cluster of its own, because it may not survive.
         cluster = ray_cluster.new_cluster(num_cpus=2)
@@ -109,8 +110,8 @@ def test_a_kill_costs_only_what_was_in_progress(victim: str, seed: int, undistur
                 cluster.add_node(num_cpus=3, object_store_memory=ray_cluster.STORE_BYTES)
             environment = {"RAY_ADDRESS": str(cluster.address), "GEMINI_API_KEY": KEY}
             run = job.start(*arguments, environment=environment)
-            if attempt == 0 and not _kill(victim, cluster, run, rng):
-                print(f"{victim} was not there any more")
+            if attempt == 0:
+                was_killed = _kill(victim, cluster, run, rng)
             done = job.finish(run)
         finally:
             cluster.shutdown()
@@ -118,5 +119,7 @@ def test_a_kill_costs_only_what_was_in_progress(victim: str, seed: int, undistur
         if done.returncode == 0:
             break
     print(f"{victim}, seed {seed}: exit codes {codes}")
+    # A round without a kill shows nothing.
+    assert was_killed, f"{victim} was never there, or gone before its moment; take another FAULT_SEED"
     assert codes[-1] == 0, done.stdout + done.stderr
     assert_whole(str(output), undisturbed.expected)
