@@ -18,6 +18,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from jobs.command import EXIT_INTERRUPTED
 from tests.servers.gemini_server import KEY, gemini_server
 from tests.support import gemini_job, job, ray_cluster, without_ray
 from tests.support.job import Models
@@ -121,5 +122,7 @@ def test_a_kill_costs_only_what_was_in_progress(victim: str, seed: int, undistur
     print(f"{victim}, seed {seed}: exit codes {codes}")
     # A round without a kill shows nothing.
     assert was_killed, f"{victim} was never there, or gone before its moment; take another FAULT_SEED"
+    if DRIVERS.get(victim) in (signal.SIGTERM, signal.SIGINT):
+        assert codes[0] == EXIT_INTERRUPTED
     assert codes[-1] == 0, done.stdout + done.stderr
     assert_whole(str(output), undisturbed.expected)
