@@ -83,6 +83,8 @@ def ray_session(settings: Settings) -> Iterator[Session]:
     if address != "local" and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
         environment.setdefault("py_modules", [actors, jobs, conf])
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Otherwise Ray starts an actor that collects what would be reported about the use of Ray Data.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         _start_patiently(address=address, runtime_env=environment or None, **options)

@@ -8,7 +8,6 @@ as if it had been started: it runs the same program with its own arguments, envi
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import runpy
@@ -17,12 +16,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from importlib import import_module
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
+
+from tests.support.forks import Children, become, class_ids_of_the_system, import_all, receive
+from tests.support.forks_of_jobs import JobServers
 
 _REPO_ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,8 +79,7 @@ _WORKERS = (
     "uvloop",
     "wcwidth",
 )
-"""What workers import, with the packages that Ray needs, but without Ray: its library reads the id of the job
-from the worker's environment when it is imported."""
+"""What workers of all jobs import, with the packages that Ray needs, but without Ray."""
 
 _IMPORTED: dict[str, tuple[str, ...]] = {
     "commands": _COMMANDS,
@@ -151,9 +149,9 @@ def ask(path: str, streams: list[int], **asked: Any) -> socket.socket:
     Args:
         path: Path of the socket.
         streams: File descriptors of its standard input, output and error.
-        asked: `arguments`, of which the first is a script or the name of a module, `environment`, `folder`,
-            and `is_command`: whether the process runs a module in a session of its own. The connection then
-            brings a line with its process id and, when it has ended, one with its exit code.
+        asked: `arguments`, of which the first is a script or the name of a module, `environment` and
+            `folder`. The connection of a module brings a line with its process id and, when it has ended,
+            one with its exit code.
 
     Raises:
         OSError: If no server listens.
@@ -174,91 +172,36 @@ def _serve(kind: str, path: str) -> bool:
     Returns:
         Whether the process runs a module. Returns in the forked processes only.
     """
-    with _class_ids_of_the_system() if kind == "runs" else nullcontext():
-        for name in _IMPORTED[kind]:
-            import_module(name)
-    assert threading.active_count() == 1, "only the thread that forks lives on in the others"
-    gc.collect()
-    gc.freeze()
-    running: dict[int, tuple[int, socket.socket]] = {}
+    with class_ids_of_the_system() if kind == "runs" else nullcontext():
+        import_all(_IMPORTED[kind])
+    children = Children()
     with socket.socket(socket.AF_UNIX) as listening:
+        jobs = JobServers(children, listening)
         listening.bind(f"{path}.bound")
         listening.listen(64)
         # Whoever sees the path can connect.
         os.rename(f"{path}.bound", path)
         while True:
-            readable = select.select([listening, sys.stdin, *running], [], [])[0]
+            readable = select.select([listening, sys.stdin, *children.running], [], [])[0]
             if sys.stdin in readable:
                 os._exit(0)
-            for ended in running.keys() & set(readable):
-                _report(ended, *running.pop(ended))
+            children.report_ended(readable)
             if listening not in readable:
                 continue
             connection, _ = listening.accept()
-            pid = os.fork()
-            if pid == 0:
-                listening.close()
-                for descriptor, (_, other) in running.items():
-                    os.close(descriptor)
-                    other.close()
+            if kind == "workers":
                 with connection:
-                    return _become(connection)
-            running[os.pidfd_open(pid)] = pid, connection
-
-
-def _report(descriptor: int, pid: int, connection: socket.socket) -> None:
-    """Send the exit code of a process to the one that asked for it, if that waits for it."""
-    os.close(descriptor)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    with connection:
-        try:
-            connection.sendall(f"{code}\n".encode())
-        except OSError:
-            return
-
-
-def _become(connection: socket.socket) -> bool:
-    """Take over the streams, environment, folder and arguments, and return whether they name a module."""
-    content, streams, _, _ = socket.recv_fds(connection, 1 << 16, 3)
-    while not content.endswith(b"\n"):
-        content += connection.recv(1 << 16)
-    for target, stream in enumerate(streams):
-        os.dup2(stream, target)
-        os.close(stream)
-    asked = json.loads(content)
-    os.environ.clear()
-    os.environ.update(asked["environment"])
-    os.chdir(asked["folder"])
-    sys.argv = asked["arguments"]
-    if asked["is_command"]:
-        os.setsid()
-        connection.sendall(f"{os.getpid()}\n".encode())
-        return True
-    # Ray ends a worker together with its process group.
-    os.setpgid(0, 0)
-    sys.path[0] = str(Path(sys.argv[0]).parent)
-    return False
-
-
-@contextmanager
-def _class_ids_of_the_system() -> Iterator[None]:
-    """Let classes of actors draw their ids from the system and not from Ray's generator of random ids.
-
-    Its state would be copied into the forked processes, which would all draw the same ids.
-    """
-    import ray.actor
-
-    class Drawn:
-        @staticmethod
-        def from_random() -> Any:
-            return drawn(os.urandom(drawn.size()))
-
-    drawn = ray.actor.ActorClassID
-    ray.actor.ActorClassID = Drawn
-    try:
-        yield
-    finally:
-        ray.actor.ActorClassID = drawn
+                    asked = receive(connection)
+                if jobs.forward(*asked):
+                    return False
+            elif children.fork(connection):
+                listening.close()
+                with connection:
+                    asked = receive(connection)
+                    become(*asked)
+                    os.setsid()
+                    connection.sendall(f"{os.getpid()}\n".encode())
+                    return True
 
 
 if __name__ == "__main__":

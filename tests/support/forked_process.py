@@ -29,7 +29,6 @@ class ForkedProcess:
                 arguments=self.args,
                 environment=dict(environment),
                 folder=folder,
-                is_command=True,
             )
         finally:
             os.close(out[1])

@@ -21,7 +21,7 @@ _CONTEXT = "--serialized-runtime-env-context="
 
 def _ask(arguments: list[str], environment: dict[str, str]) -> bool:
     """Return whether a worker was forked."""
-    asked = {"arguments": arguments, "environment": environment, "folder": os.getcwd(), "is_command": False}
+    asked = {"arguments": arguments, "environment": environment, "folder": os.getcwd()}
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(os.environ[SOCKET_VARIABLE])
