@@ -116,18 +116,18 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder for the exports of detectors."""
-    return tmp_path_factory.mktemp("cache")
+    """Folder for the exports of detectors, which all processes share."""
+    return _made_once(tmp_path_factory, "exports", lambda _: None)
 
 
 @pytest.fixture(scope="session")
-def models(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
+def models(checkpoint: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
     """An untrained detector and an untrained SmolVLM, for runs whose answers don't matter."""
     from tests.support.job import Models
     from tests.support.tiny_smolvlm import make_tiny_smolvlm
 
     smolvlm = _made_once(tmp_path_factory, "smolvlm", make_tiny_smolvlm)
-    return Models(checkpoint, smolvlm, _made_once(tmp_path_factory, "exports", lambda _: None))
+    return Models(checkpoint, smolvlm, cache)
 
 
 @pytest.fixture
@@ -167,10 +167,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Record whether the test has the mark `ray`, and stop a Ray that other tests have left.
+    """Skip long rounds, record whether the test has the mark `ray`, and stop a Ray that others have left.
 
     Only tests with this mark may start runs, so `-m "not ray"` leaves out all tests that need Ray.
     """
+    if item.get_closest_marker("long") is not None and "FAULT_ROUNDS" not in os.environ:
+        pytest.skip("takes minutes; make torture runs it")
     job.may_use_ray = item.get_closest_marker("ray") is not None
     if not job.may_use_ray:
         ray_cluster.stop_if_idle()

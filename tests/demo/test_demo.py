@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -39,59 +38,63 @@ from tests.support.job import Models
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
-UNSEEN_SEED, ANOTHER_UNSEEN_SEED = 4_000, 5_000
+UNSEEN_SEED = 4_000
 FRAMES, FRAMES_PER_SHARD = 48, 12
 
-ONE_ACTOR = ("detector.actors=1", "smolvlm.actors=1")
-OTHER_FORMS = (*ONE_ACTOR, "input.key_column=frame_key", f"input.frames_per_shard={FRAMES_PER_SHARD}")
-VARIANTS = {
-    "one crop at a time": ("tars", "", (*ONE_ACTOR, "smolvlm.batch_size=1")),
-    "from Parquet": ("other-forms", "parquet", OTHER_FORMS),
-    "from loose images": ("other-forms", "images", OTHER_FORMS),
-    "two actors a stage": ("tars", "", ("detector.actors=2", "smolvlm.actors=2")),
-}
-"""The input of each variant, the beginning of the ids of its shards in the output, and its settings."""
+FORMS = ("parquet", "images")
+"""Folders of the same frames in other forms. The ids of their shards in an output begin with these names."""
 
-
-@dataclass(frozen=True)
-class Store:
-    """The same frames as tars, Parquet and loose images, and their truth, which has no shard ids."""
-
-    folder: Path
-    outputs: dict[tuple[str, ...], Path] = field(default_factory=dict)
-
-    def annotate(self, source: str, *overrides: str) -> Path:
-        """Return the output of a run; variants with the same input and settings share one."""
-        if (source, *overrides) not in self.outputs:
-            output = self.folder / f"out-{len(self.outputs)}"
-            address = f"ray.address={ray_cluster.address()}"
-            options = [part for override in (address, *overrides) for part in ("--set", override)]
-            job.annotate(self.folder / source, output, "--config", "conf/demo.yaml", *options)
-            self.outputs[source, *overrides] = output
-        return self.outputs[source, *overrides]
+OTHERWISE = (
+    "detector.actors=2",
+    "smolvlm.actors=2",
+    "smolvlm.batch_size=1",
+    "input.key_column=frame_key",
+    f"input.frames_per_shard={FRAMES_PER_SHARD}",
+)
+"""Settings that must not change a row: two actors a stage, and one crop at a time."""
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Store:
+def store(tmp_path_factory) -> Path:
+    """A folder with the demo's models and configuration, and the same frames in three forms.
+
+    Their truth has no shard ids.
+    """
     folder = tmp_path_factory.mktemp("store")
-    write_shards(folder, UNSEEN_SEED, FRAMES, FRAMES_PER_SHARD)
-    (folder / "shards").rename(folder / "tars")
-    truth = pq.read_table(folder / "truth.parquet").drop_columns(["shard_id"])
-    pq.write_table(truth, folder / "truth.parquet")
+    for name in ("conf", "demo"):
+        (folder / name).symlink_to(REPO_ROOT / name)
+    scenes = folder / "out/demo/scenes"
+    write_shards(scenes, UNSEEN_SEED, FRAMES, FRAMES_PER_SHARD)
+    truth = pq.read_table(scenes / "truth.parquet").drop_columns(["shard_id"])
+    pq.write_table(truth, scenes / "truth.parquet")
     images, parquet = folder / "other-forms/images", folder / "other-forms/parquet"
     parquet.mkdir(parents=True)
-    for path in sorted((folder / "tars").iterdir()):
+    for path in sorted((scenes / "shards").iterdir()):
         with tarfile.open(path) as tar:
             tar.extractall(images, filter="data")
         frames = [frame_of(images / name) for name in names_in(path) if name.endswith(".jpg")]
         pq.write_table(pa.Table.from_pylist(frames), parquet / f"{path.stem}.parquet")
-    return Store(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def base(store) -> Path:
-    """The output that all others are compared with."""
-    return store.annotate("tars", *ONE_ACTOR, "smolvlm.batch_size=16")
+def base(store) -> tuple[Path, str]:
+    """The output of the demo's own command, in a process and on a Ray of its own, and what it said."""
+    command = [sys.executable, "-m", "jobs.cli", "annotate", "--config", "conf/demo.yaml"]
+    environment = {**os.environ, "PYTHONPATH": str(REPO_ROOT)}
+    done = subprocess.run(command, cwd=store, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return store / "out/demo/annotated", done.stdout
+
+
+@pytest.fixture(scope="module")
+def other(store) -> Path:
+    """The output of a run on the same frames in other forms, with other settings."""
+    output = store / "out-of-other-forms"
+    overrides = (f"ray.address={ray_cluster.address()}", *OTHERWISE)
+    options = [part for override in overrides for part in ("--set", override)]
+    job.annotate(store / "other-forms", output, "--config", "conf/demo.yaml", *options)
+    return output
 
 
 def names_in(path: Path) -> list[str]:
@@ -141,16 +144,18 @@ def verdicts_of(output: Path, shards: str = "") -> list[tuple[object, ...]]:
     return sorted((tuple(row[name] for name in columns) for row in rows), key=lambda row: row[:2])
 
 
-def test_people_and_all_their_attributes_are_found(base, store):
-    assert_right(measured(base, store.folder / "truth.parquet"))
+def test_the_demos_configuration_is_all_that_the_command_needs_to_find_people_and_their_attributes(
+    base, store
+):
+    output, _ = base
+    assert_right(measured(output, store / "out/demo/scenes/truth.parquet"))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_same_frames_give_the_same_rows(base, store, variant):
-    source, shards, overrides = VARIANTS[variant]
-    output = store.annotate(source, *overrides)
-    assert verdicts_of(output, shards) == verdicts_of(base)
-    expected, found = rows_of(base), rows_of(output, shards)
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_frames_give_the_same_rows(base, other, form):
+    output, _ = base
+    assert verdicts_of(other, form) == verdicts_of(output)
+    expected, found = rows_of(output), rows_of(other, form)
     assert found.keys() == expected.keys()
     for key, row in expected.items():
         inexact = {
@@ -164,19 +169,10 @@ def test_the_same_frames_give_the_same_rows(base, store, variant):
             assert found[key][name] == pytest.approx(row[name], abs=1e-4), (key, name)
 
 
-def test_the_demos_configuration_is_all_that_the_command_needs(tmp_path):
-    for name in ("conf", "demo"):
-        (tmp_path / name).symlink_to(REPO_ROOT / name)
-    write_shards(tmp_path / "out/demo/scenes", ANOTHER_UNSEEN_SEED, FRAMES, FRAMES_PER_SHARD)
-    command = [sys.executable, "-m", "jobs.cli", "annotate", "--config", "conf/demo.yaml"]
-    environment = {**os.environ, "PYTHONPATH": str(REPO_ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    output = tmp_path / "out/demo/annotated"
-    assert_right(measured(output, tmp_path / "out/demo/scenes/truth.parquet"))
-
+def test_the_run_its_record_and_status_say_that_these_are_the_demos_models(base):
+    output, printed = base
     said = "demo models (detector, smolvlm)"
-    assert said in done.stdout
+    assert said in printed
     models = json.loads((output / "run.json").read_bytes())["models"]
     assert models["demo"] is True
     assert said in models["notice"]

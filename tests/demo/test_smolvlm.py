@@ -139,6 +139,7 @@ def test_only_padding_is_not_learned(processor, schema):
     assert targets[1].tolist() == ids[1].tolist() == longer.tolist()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_training_learns_and_saves_what_the_job_loads(tmp_path, schema, people):
     recipe = Recipe(seed=1, scene_seeds=1, people=8, steps=2, batch_size=4)

@@ -109,7 +109,9 @@ def test_boxes_are_those_of_ultralytics_on_any_shape(checkpoint, cache, exported
 
 @needs_real
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["openvino", "onnx", "torch"])
+@pytest.mark.parametrize(
+    "backend", ["openvino", *(pytest.param(name, marks=pytest.mark.long) for name in ("onnx", "torch"))]
+)
 def test_boxes_on_photographs_are_those_of_ultralytics(cache, exported, backend):
     images = [cv2.imread(str(path)) for path in sorted((FRAMES / "images").iterdir())[:40:2]]
     images.append(cv2.resize(images[3], (1920, 1080)))

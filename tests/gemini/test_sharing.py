@@ -58,6 +58,7 @@ def test_two_jobs_share_the_quota_and_lose_nobody(tmp_path):
     assert not list((output / "gemini/holders").iterdir())
 
 
+@pytest.mark.long
 def test_two_jobs_with_quota_enough_do_everything_between_them(tmp_path):
     output = tmp_path / "out"
     gemini_job.write_backlog(output, SHARDS, A_SHARD)

@@ -77,7 +77,7 @@ def used(server: GeminiServer, minutes: int) -> float:
     [
         (10, 250_000, 21, 8, 1),
         (300, 1_000_000, 2, 2, 25),
-        pytest.param(1000, 4_000_000, 2, 1, 84, marks=pytest.mark.slow),
+        pytest.param(1000, 4_000_000, 2, 1, 84, marks=pytest.mark.long),
     ],
 )
 def test_95_percent_of_the_requests_per_minute_are_sent(a_minute, tokens, minutes, a_request, most):

@@ -45,6 +45,7 @@ def limit_of(output: Path) -> int:
     return 2 * (max(sizes.values()) + 256)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_run_that_cuts_shards_and_is_killed_gives_the_rows_of_one_that_does_not(models: Models, tmp_path):
     source, whole, cut = tmp_path / "in", tmp_path / "whole", tmp_path / "cut"

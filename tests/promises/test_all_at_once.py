@@ -26,6 +26,7 @@ def upload(folder: Path, bucket: str) -> None:
         source.write(path.name, path.read_bytes())
 
 
+@pytest.mark.long
 def test_two_annotate_a_gemini_a_consolidate_and_a_status_loop(bucket: str, models: Models, tmp_path):
     output = f"{bucket}/out"
     places = ["--input", f"{bucket}/in", "--output", output]

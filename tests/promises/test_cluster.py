@@ -11,6 +11,7 @@ from tests.support.ray_cluster import STORE_BYTES
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
+@pytest.mark.long
 def test_a_node_that_dies_costs_nothing(models: Models, tmp_path, cluster):
     source, undisturbed, output = tmp_path / "in", tmp_path / "undisturbed", tmp_path / "out"
     job.write_shards(source, "abcdefgh", frames=8)

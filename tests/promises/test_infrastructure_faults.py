@@ -171,6 +171,7 @@ def test_a_broken_gpu_costs_one_shard_and_takes_nothing_from_it(run):
     assert job.progress(run.output)["run"]["shards_skipped"] == 2
 
 
+@pytest.mark.long
 def test_a_shard_that_a_broken_gpu_has_stopped_is_done_by_another_process_of_the_run(run):
     run.with_faults(BROKEN_GPU, *run.new_prompt, *PROMPTLY, expect=0)
     progress = job.progress(run.output)
@@ -204,6 +205,7 @@ def test_a_model_that_no_node_can_load_stops_the_run_and_fails_no_shard(run):
     assert job.bytes_of(run.output, "commits") == before
 
 
+@pytest.mark.long
 def test_a_node_on_which_the_model_does_not_load_is_left(run, cluster):
     cluster.add_node(num_cpus=4, object_store_memory=200 * 2**20)
     cluster.add_node(num_cpus=4, object_store_memory=200 * 2**20)

@@ -1,6 +1,6 @@
 """Runs that are killed at random moments while wide settings change end like a run that nothing disturbed.
 
-SHOPFRAME_KILLS sets the number of kills, and SHOPFRAME_SEED their moments.
+`FAULT_ROUNDS` is the number of kills, and `FAULT_SEED` decides on their moments.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tests.servers.gemini_server import KEY, gemini_server
 from tests.support import gemini_job, job, without_ray
 from tests.support.job import Models
 
-KILLS = int(os.environ.get("SHOPFRAME_KILLS", "2"))
-SEED = int(os.environ.get("SHOPFRAME_SEED", "11"))
+KILLS = int(os.environ.get("FAULT_ROUNDS", "2"))
+SEED = int(os.environ.get("FAULT_SEED", "11"))
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900 + 120 * KILLS)]
 
@@ -52,6 +52,7 @@ def attempts(output: Path) -> int:
     return sum(record["attempt"] for record in job.records(output).values())
 
 
+@pytest.mark.long
 def test_kills_between_wide_changes_leave_no_trace(models: Models, tmp_path):
     source = tmp_path / "in"
     job.write_shards(source, "abcdef"[:SHARDS], frames=4)
@@ -65,7 +66,7 @@ def test_kills_between_wide_changes_leave_no_trace(models: Models, tmp_path):
     ]
     settings = list(accumulate(changes))
     rng = random.Random(SEED)
-    print(f"{KILLS} kills with SHOPFRAME_SEED={SEED}")
+    print(f"{KILLS} kills with FAULT_SEED={SEED}")
     with gemini_server() as server:
         options = [*models.options(), *gemini_job.options(server.base_url, requests_per_minute=1000)]
 

@@ -39,6 +39,7 @@ class Store:
         return self.failing is not None and method == "PUT" and path.endswith(self.failing)
 
 
+@pytest.mark.long
 def test_a_store_that_fails_or_goes_away_in_a_run_takes_nothing(
     bucket: str, s3: S3Server, models: Models, tmp_path: Path
 ):
