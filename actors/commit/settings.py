@@ -57,8 +57,8 @@ class OutputSettings(Section):
         None,
         gt=0,
         description="Age in days, by the time of the frame, from which shopframe clean erases persons as "
-        "shopframe erase --before does, and detection leaves them out. Frames without a time are kept. null "
-        "keeps everybody.",
+        "shopframe erase --before does. Detection leaves them out, and they are not sent to Gemini. Frames "
+        "without a time are kept. null keeps everybody.",
     )
     answer_index: bool = Field(
         True,

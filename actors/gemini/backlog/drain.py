@@ -96,7 +96,10 @@ class ShardDrainer:
         block = self.crop_restorer.fill_crops(block, record)
         question = self.resolved.question
         waiting = pending_shard(
-            block, self._kept(drain_task, record.fingerprints.get(ANNOTATOR)), self.resolved
+            block,
+            self._kept(drain_task, record.fingerprints.get(ANNOTATOR)),
+            self.resolved,
+            self.committer.settings.retained_since(),
         )
         digests = {crop_sha256(crop.jpeg) for _, crop in waiting.waiting()}
         answers = find_paid(self.committer.store, drain_task.shard_id, question, self.resolved.model, digests)

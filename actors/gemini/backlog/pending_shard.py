@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import pyarrow as pa
 
@@ -31,6 +32,7 @@ class PendingShard:
         shard_id: Id of the shard.
         persons: The kept persons, as rows of PERSONS_SCHEMA.
         cameras: Cameras by frame key.
+        too_old: Keys of the frames whose persons are never sent, because they should have been erased.
         rows: Rows of the committed table that stay as they are, by person.
         older: Rows of the committed table that stay until another model has answered, by person.
         denied: Rows of the committed table of persons that were not sent because of their camera, by person.
@@ -45,6 +47,7 @@ class PendingShard:
     shard_id: str
     persons: pa.Table
     cameras: Mapping[str, str | None]
+    too_old: frozenset[str] = frozenset()
     rows: dict[Person, dict[str, object]] = field(default_factory=dict)
     older: dict[Person, dict[str, object]] = field(default_factory=dict)
     denied: dict[Person, dict[str, object]] = field(default_factory=dict)
@@ -56,11 +59,16 @@ class PendingShard:
     replaces_answers: bool = False
 
     def waiting(self, chosen: Collection[Person] | None = None) -> list[tuple[Person, Crop]]:
-        """Return the persons without an outcome and their crops, limited to `chosen` if it is given."""
+        """Return the persons without an outcome and their crops, limited to `chosen` if it is given.
+
+        Persons of frames that are too old don't wait: they stay `pending` until they are erased.
+        """
         return [
             (person, crop)
             for person, crop in self.crops_by_person()
-            if not self._has_outcome(person) and (chosen is None or person in chosen)
+            if not self._has_outcome(person)
+            and person[0] not in self.too_old
+            and (chosen is None or person in chosen)
         ]
 
     def _has_outcome(self, person: Person) -> bool:
@@ -150,7 +158,12 @@ class PendingShard:
         ]
 
 
-def pending_shard(block: ShardBlock, keep: Collection[str] | None, resolved: ResolvedGemini) -> PendingShard:
+def pending_shard(
+    block: ShardBlock,
+    keep: Collection[str] | None,
+    resolved: ResolvedGemini,
+    retained_since: datetime | None = None,
+) -> PendingShard:
     """Return the pending shard of a loaded block.
 
     Args:
@@ -158,6 +171,7 @@ def pending_shard(block: ShardBlock, keep: Collection[str] | None, resolved: Res
         keep: Outcomes of the committed table that are kept, or None if the table answers another question
             (another prompt or schema), so that nothing of it is kept.
         resolved: The question, the models whose answers to it are accepted, and which persons are one.
+        retained_since: Persons of frames before this time are never sent.
 
     Raises:
         ValueError: The block isn't loaded.
@@ -166,11 +180,18 @@ def pending_shard(block: ShardBlock, keep: Collection[str] | None, resolved: Res
     persons = block.kept_persons()
     if block.frames is None:
         raise ValueError(f"{block.task.shard.shard_id}: its frames must be loaded before its backlog is read")
-    frames = block.frames.select(["frame_key", "camera", "status"]).to_pylist()
+    frames = block.frames.select(["frame_key", "camera", "captured_at", "status"]).to_pylist()
     shard = PendingShard(
         shard_id=block.task.shard.shard_id,
         persons=persons,
         cameras={row["frame_key"]: row["camera"] for row in frames if row["status"] == "ok"},
+        too_old=frozenset(
+            row["frame_key"]
+            for row in frames
+            if retained_since is not None
+            and row["captured_at"] is not None
+            and row["captured_at"] < retained_since
+        ),
         groups=find_groups(block.frames, persons, resolved.reuse, resolved.groups_within_s),
         shares_answers=resolved.reuse.is_on,
     )
