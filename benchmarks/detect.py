@@ -50,6 +50,7 @@ from threading import Barrier
 from typing import Any
 
 import cv2
+import joblib
 import numpy as np
 import simplejpeg
 
@@ -329,7 +330,7 @@ def main() -> None:
     overrides = [f"detector.weights={weights}", "smolvlm.enabled=false"]
     settings = load_settings((), overrides).settings
     resolved = resolve_detector(settings.detector, settings.storage)
-    detectors = plan_resources(settings, len(os.sched_getaffinity(0)), None).detect.workers
+    detectors = plan_resources(settings, joblib.cpu_count(), None).detect.workers
     each = given.many * given.frames_per_shard // detectors // 2
     few, many, prototype, bare = [], [], [], []
     with tempfile.TemporaryDirectory(prefix="shopframe-") as name:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import joblib
 import pyarrow as pa
 
 from actors.attributes import AttributeSchema
@@ -64,7 +64,8 @@ class ShardAnnotator:
     @property
     def threads(self) -> int:
         """Number of CPU threads for this worker: its part of the cores that its process may use."""
-        return max(1, len(os.sched_getaffinity(0)) // self.annotators)
+        cores: int = joblib.cpu_count()
+        return max(1, cores // self.annotators)
 
     def load(self) -> None:
         """Load the engine now instead of with the first crop.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import joblib
 import ray
 import yaml
 from tenacity import retry, retry_if_exception, stop_after_attempt
@@ -70,7 +71,7 @@ def ray_session(settings: Settings) -> Iterator[Session]:
     address = ray_address(settings)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     if address == "local":
-        cores = settings.ray.num_cpus or len(os.sched_getaffinity(0))
+        cores = settings.ray.num_cpus or joblib.cpu_count()
         # Annotators and commits don't occupy a core that a detector could use, because they mostly wait for
         # other things. Ray gets room for them in addition to one detector per core.
         options["num_cpus"] = math.ceil(plan_resources(settings, cores, None).cpus) + 1

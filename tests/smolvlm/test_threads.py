@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import joblib
+import psutil
 import pytest
 
 from actors.attribute_settings import SchemaSettings
@@ -36,8 +38,18 @@ def test_a_worker_uses_the_cores_of_its_process(one_core):
     assert threads(annotators=1) == 1
 
 
+def test_a_system_without_affinity_has_all_of_its_cores(monkeypatch):
+    """macOS can't bind a process to cores, and Python has no function for it there."""
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.delattr(psutil.Process, "cpu_affinity")
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    assert threads(annotators=1) == 1
+    monkeypatch.delenv("LOKY_MAX_CPU_COUNT")
+    assert 1 <= threads(annotators=1) <= (os.cpu_count() or 1)
+
+
 def test_annotators_of_a_machine_share_its_cores():
-    cores = len(os.sched_getaffinity(0))
+    cores = joblib.cpu_count()
     assert threads(annotators=1) == cores
     assert threads(annotators=cores) == 1
     assert threads(annotators=10 * cores) == 1
