@@ -22,7 +22,7 @@ from torchvision.ops import box_iou
 from actors.detect.crops import CropSettings, cut_crop
 from actors.detect.person_detector import PersonDetector
 from actors.detect.settings import resolve_detector
-from actors.smolvlm.crop_annotator import CropAnnotator
+from actors.smolvlm.guided_engine import GuidedEngine
 from actors.smolvlm.settings import resolve_smolvlm
 from demo.scenes import generate_scenes
 from demo.training.demo_settings import demo_schema, demo_settings
@@ -82,7 +82,7 @@ def answer_shares(people: list[FoundPerson], margin: float, letterbox: bool) -> 
     """Return the mean and the lowest share of right answers over the attributes, and the error of the age."""
     schema = demo_schema()
     settings = demo_settings().smolvlm.model_copy(update={"letterbox": letterbox, "batch_size": 32})
-    annotator = CropAnnotator(settings, resolve_smolvlm(settings, schema), schema)
+    annotator = GuidedEngine(settings, resolve_smolvlm(settings, schema), schema)
     crops = [cut_crop(p.image, p.box_px, CropSettings(padding=margin)) for p in people]
     answers = [answer.values for answer in annotator.annotate(crops)]
     found = accuracy(answers, np.array([p.values for p in people]), schema)

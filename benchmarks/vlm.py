@@ -31,7 +31,7 @@ from PIL import Image
 from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
 from actors.prompt import read_prompt
-from actors.smolvlm.crop_annotator import CropAnnotator
+from actors.smolvlm.guided_engine import GuidedEngine
 from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from tests.support.tiny_smolvlm import TINY, Architecture, make_smolvlm
 
@@ -74,7 +74,7 @@ class Bench:
         resolved = resolve_smolvlm(settings, schema)
         self._device = device
         self._prompt = resolved.prompt
-        self._annotator = CropAnnotator(settings, resolved, schema)
+        self._annotator = GuidedEngine(settings, resolved, schema)
         self._processor: Any = AutoProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
         model: Any = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=getattr(torch, resolved.dtype), attn_implementation="sdpa"

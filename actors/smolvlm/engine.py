@@ -58,10 +58,10 @@ def load_engine(
     # almost all of a run's time, so it uses the threads of its whole node.
     torch.set_num_threads(threads)
     if resolved.engine != "generate":
-        from actors.smolvlm.crop_annotator import CropAnnotator
+        from actors.smolvlm.guided_engine import GuidedEngine
 
         try:
-            return CropAnnotator(settings, resolved, schema)
+            return GuidedEngine(settings, resolved, schema)
         except TokenizationError as error:
             reason = f"the tokenizer of {resolved.model} doesn't suit guided decoding: {error}"
             if resolved.engine == "guided":

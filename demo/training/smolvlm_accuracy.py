@@ -17,8 +17,8 @@ import torch
 
 from actors.attribute import AttributeValue
 from actors.attributes import AttributeSchema
-from actors.smolvlm.crop_annotator import CropAnnotator
 from actors.smolvlm.guided_decoding import GuidedDecoder
+from actors.smolvlm.guided_engine import GuidedEngine
 from actors.smolvlm.settings import resolve_smolvlm
 from demo.training.demo_settings import demo_schema, demo_settings
 from demo.training.smolvlm_crops import LabelledCrops, cut_people, normalise
@@ -70,7 +70,7 @@ def saved_accuracy(folder: Path, seed: int, people: int, batch_size: int) -> dic
     """
     schema = demo_schema()
     settings = demo_settings().smolvlm.model_copy(update={"model": str(folder), "batch_size": batch_size})
-    annotator = CropAnnotator(settings, resolve_smolvlm(settings, schema), schema)
+    annotator = GuidedEngine(settings, resolve_smolvlm(settings, schema), schema)
     cut = list(cut_people(seed, people, schema, jitter=True))
     answers = annotator.annotate([person.crop for person in cut])
     return accuracy([answer.values for answer in answers], np.array([p.values for p in cut]), schema)

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from actors.smolvlm.crop_annotator import CropAnnotator
+from actors.smolvlm.guided_engine import GuidedEngine
 from actors.smolvlm.key_values import GROUPED_ATTENTION
 from actors.smolvlm.settings import resolve_smolvlm
 from demo.training.demo_settings import demo_schema, demo_settings
@@ -59,7 +59,7 @@ def untrained(tmp_path_factory, processor):
 
 def make_annotator(folder, schema, **changes):
     settings = demo_settings().smolvlm.model_copy(update={"model": str(folder), **changes})
-    return CropAnnotator(settings, resolve_smolvlm(settings, schema), schema)
+    return GuidedEngine(settings, resolve_smolvlm(settings, schema), schema)
 
 
 def test_the_prompt_trained_on_is_the_jobs(untrained, schema):

@@ -12,9 +12,9 @@ from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
 from actors.errors import WeightsError
 from actors.fingerprint import fingerprint_of
-from actors.smolvlm.crop_annotator import CropAnnotator
 from actors.smolvlm.engine import load_engine
 from actors.smolvlm.generate_engine import GenerateEngine
+from actors.smolvlm.guided_engine import GuidedEngine
 from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from tests.conftest import REPO_ROOT
 from tests.support.gemini_asking import jpeg
@@ -66,9 +66,9 @@ def unsuitable(request, folder, tmp_path):
 
 def test_a_smolvlm_is_decoded_guided(folder, caplog):
     with caplog.at_level(logging.WARNING):
-        assert isinstance(load(folder), CropAnnotator)
+        assert isinstance(load(folder), GuidedEngine)
         # Its tokenizer was trained on pieces of answers, which is harder.
-        assert isinstance(load(REPO_ROOT / "demo/models/smolvlm"), CropAnnotator)
+        assert isinstance(load(REPO_ROOT / "demo/models/smolvlm"), GuidedEngine)
     assert "smolvlm.engine" not in caplog.text
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
 from actors.smolvlm.answer_grammar import answer_grammar
-from actors.smolvlm.crop_annotator import CropAnnotator
+from actors.smolvlm.guided_engine import GuidedEngine
 from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from tests.support.tiny_smolvlm import make_tiny_smolvlm
 
@@ -36,7 +36,7 @@ def make_annotator(folder, attributes=None, rules=None, **changes):
     given = {} if attributes is None else {"attributes": attributes}
     given |= {} if rules is None else {"rules": rules}
     schema = AttributeSchema(SchemaSettings.model_validate(given))
-    return CropAnnotator(settings, resolve_smolvlm(settings, schema), schema)
+    return GuidedEngine(settings, resolve_smolvlm(settings, schema), schema)
 
 
 def make_crops(count, seed=0):

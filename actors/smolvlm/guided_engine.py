@@ -1,4 +1,4 @@
-"""Annotate crops with one SmolVLM, in batches that fit into memory."""
+"""The engine `guided`: annotate crops with one SmolVLM, in batches that fit into memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Prepared:
     pixels: Tensor
 
 
-class CropAnnotator:
+class GuidedEngine:
     """Holds one model and annotates crops with it."""
 
     def __init__(self, settings: SmolVLMSettings, resolved: ResolvedSmolVLM, schema: AttributeSchema) -> None:

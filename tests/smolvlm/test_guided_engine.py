@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
 from actors.errors import ConfigError, WeightsError
-from actors.smolvlm.crop_annotator import CropAnnotator
+from actors.smolvlm.guided_engine import GuidedEngine
 from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from tests.support.tiny_smolvlm import TINY, make_smolvlm, make_tiny_smolvlm
 
@@ -55,7 +55,7 @@ def settings_of(folder, **changes):
 
 def make_annotator(folder, schema, **changes):
     settings = settings_of(folder, **changes)
-    return CropAnnotator(settings, resolve_smolvlm(settings, schema), schema)
+    return GuidedEngine(settings, resolve_smolvlm(settings, schema), schema)
 
 
 def make_crops(count, seed=0):
@@ -343,7 +343,7 @@ def test_a_folder_that_a_worker_does_not_see_is_said(folder, schema, tmp_path):
     resolved = resolve_smolvlm(settings, schema)
     shutil.rmtree(tmp_path / "copy")
     with pytest.raises(WeightsError, match=r"can't be loaded on this machine.*every worker must see it"):
-        CropAnnotator(settings, resolved, schema)
+        GuidedEngine(settings, resolved, schema)
 
 
 def test_a_crop_keeps_its_shape_between_grey_bars_unless_it_is_to_be_stretched(folder, schema):
