@@ -8,7 +8,6 @@ gigabyte of memory. The tests compare the two implementations.
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -123,14 +122,6 @@ def to_frame(boxes: np.ndarray, letterbox: Letterbox, height: int, width: int) -
     boxes[:, [0, 2]] = ((boxes[:, [0, 2]] - left) / letterbox.scale_x).clip(0, width)
     boxes[:, [1, 3]] = ((boxes[:, [1, 3]] - top) / letterbox.scale_y).clip(0, height)
     return boxes
-
-
-def refuse_telemetry() -> None:
-    """Keep OpenVINO, which is imported after this, from reporting to Google Analytics that it was imported.
-
-    OpenVINO does without the package that reports where it isn't installed.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def onnx_session(model: bytes, threads: int) -> Session:

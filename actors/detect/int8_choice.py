@@ -15,7 +15,7 @@ class Int8Choice(BaseModel):
 
     Attributes:
         taken: Whether the quantised network is used.
-        network: Its SHA-256 (see `sha256_of`).
+        network: Its SHA-256 (see `network_sha256`).
         calibration_frames: Number of frames of the input that it was quantised on.
         agreement: How its persons agree with those of float32, over other frames.
         milliseconds: Median time of a frame in int8, without decoding.

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from actors.detect.backends import fill_planes, planes_of, refuse_telemetry
+from actors.detect.backends import fill_planes, planes_of
 from actors.detect.settings import FloatPrecision
+from actors.telemetry import refuse_telemetry
 
 Shape = tuple[int, int]
 """Height and width of a letterboxed frame, in pixels."""

@@ -5,16 +5,9 @@ nncf imports torch, which takes seconds and 600 MB, so all of it happens in a pr
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import multiprocessing
-import os
 import re
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -25,15 +18,17 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from actors.detect.agreement import compare_boxes
-from actors.detect.backends import letterbox_of, planes_of, refuse_telemetry
+from actors.detect.backends import letterbox_of, planes_of
 from actors.detect.int8_choice import Int8Choice
 from actors.detect.person_detector import PersonDetector
 from actors.detect.sample_frames import sample_frames
 from actors.detect.settings import DetectorSettings, Precision, ResolvedDetector
 from actors.errors import FrameError, WeightsError
+from actors.own_process import in_own_process
 from actors.read.frame_decoder import decode_frame
 from actors.read.settings import InputSettings
 from actors.records import Shard
+from actors.storage.model_paths import network_sha256
 from actors.storage.settings import StorageSettings
 
 _HEAD_ARITHMETIC = r".*__module\.model\.{head}/.*/(Add|Sub|Mul|Div)[^/]*"
@@ -80,14 +75,9 @@ def can_quantise() -> bool:
     return find_spec("nncf") is not None
 
 
-def sha256_of(files: Sequence[bytes]) -> str:
-    """Return the digest that identifies a network by its XML and weights."""
-    return hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in files)).hexdigest()
-
-
 def with_int8(resolved: ResolvedDetector, files: Sequence[bytes]) -> ResolvedDetector:
     """Return a detector with a quantised network. What isn't quantised in it runs in the former precision."""
-    return replace(resolved, files=tuple(files), int8_sha256=sha256_of(files))
+    return replace(resolved, files=tuple(files), int8_sha256=network_sha256(files))
 
 
 def try_int8_apart(trial: Trial) -> TriedNetwork | None:
@@ -97,23 +87,8 @@ def try_int8_apart(trial: Trial) -> TriedNetwork | None:
         StoreError: The frames can't be read now.
         WeightsError: The network can't be quantised.
     """
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(1, context, initializer=_be_quiet) as pool:
-            return pool.submit(try_int8, trial).result()
-    except BrokenProcessPool as error:
-        raise WeightsError(
-            "detector.precision: the process that tries int8 died; it needs about 2 GB of memory"
-        ) from error
-
-
-def _be_quiet() -> None:
-    """Discard what nncf and its dependencies write, and keep them from reporting their use."""
-    refuse_telemetry()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(nowhere, stream.fileno())
-    logging.disable()
+    complaint = "detector.precision: the process that tries int8 died; it needs about 2 GB of memory"
+    return in_own_process(try_int8, trial, complaint)
 
 
 def try_int8(trial: Trial) -> TriedNetwork | None:
@@ -223,7 +198,7 @@ def compare(
     times = {name: round(1000 * median(found), 2) if found else 0.0 for name, found in seconds.items()}
     choice = Int8Choice(
         taken=False,
-        network=sha256_of(files),
+        network=network_sha256(files),
         calibration_frames=calibration_frames,
         agreement=agreement,
         milliseconds=times["int8"],

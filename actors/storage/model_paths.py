@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+
 MODELS = "models"
 """Folder of the networks under the output URI."""
 
@@ -14,3 +17,8 @@ def network_path(sha256: str, suffix: str) -> str:
 def int8_choice_path(key: str) -> str:
     """Path of the record whether the network with this key is used in int8."""
     return f"{MODELS}/int8-{key}.json"
+
+
+def network_sha256(files: Sequence[bytes]) -> str:
+    """Return the digest that identifies a network by its XML and weights."""
+    return hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in files)).hexdigest()

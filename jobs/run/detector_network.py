@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from pydantic import ValidationError
-
 from actors.detect.int8_choice import Int8Choice
 from actors.detect.settings import ResolvedDetector
-from actors.errors import ConfigError, PreconditionError, StoreError, WeightsError
+from actors.errors import ConfigError, StoreError, WeightsError
 from actors.fingerprint import fingerprint_of
 from actors.records import Shard
-from actors.storage.model_paths import int8_choice_path, network_path
+from actors.storage.model_paths import int8_choice_path
 from actors.storage.object_store import ObjectStore
 from jobs.run.frame_estimate import estimated_frames
+from jobs.run.kept_networks import keep_choice, kept_network, read_choice
 from jobs.run.run_log import log, warn
 from jobs.settings import Settings
 
@@ -63,7 +62,7 @@ def choose_network(
             raise ConfigError("detector.precision: int8 needs openvino, which isn't installed")
         return ChosenNetwork(detector)
     path = int8_choice_path(int8_key(detector, settings.detector.image_size))
-    known = _read_choice(output, path)
+    known = read_choice(output, path, Int8Choice)
     if known is not None and (known.taken or wanted == "auto"):
         kept = _as_chosen(detector, output, known)
         if kept is not None:
@@ -86,30 +85,14 @@ def _is_worth_it(shards: Sequence[Shard], frames_done: int) -> bool:
     return enough and frames_done < FEWEST_FRAMES and can_quantise()
 
 
-def _read_choice(output: ObjectStore, path: str) -> Int8Choice | None:
-    try:
-        return Int8Choice.model_validate_json(output.read(path))
-    except FileNotFoundError:
-        return None
-    except ValidationError as error:
-        raise ConfigError(
-            f"{output.full(path)}: not a valid record of a trial of int8; delete it and run the same command "
-            "again"
-        ) from error
-
-
 def _as_chosen(detector: ResolvedDetector, output: ObjectStore, choice: Int8Choice) -> ChosenNetwork | None:
     """Return the network of a choice, or None if the output no longer has it."""
     if not choice.taken:
         return ChosenNetwork(detector, choice)
     from actors.detect.quantization import with_int8
 
-    try:
-        files = [output.read(network_path(choice.network, suffix)) for suffix in ("xml", "bin")]
-    except FileNotFoundError:
-        return None
-    found = with_int8(detector, files)
-    return ChosenNetwork(found, choice) if found.int8_sha256 == choice.network else None
+    files = kept_network(output, choice.network)
+    return None if files is None else ChosenNetwork(with_int8(detector, files), choice)
 
 
 def _try(
@@ -154,19 +137,14 @@ def _try(
             f"detector.precision: int8 can't take the place of float32: {objections} ({choice.comparison()})"
             "; use auto, which takes another precision"
         )
-    if choice.taken:
-        for suffix, content in zip(("xml", "bin"), tried.files, strict=True):
-            output.write(network_path(choice.network, suffix), content)
-    content = choice.model_dump_json(indent=2).encode()
-    try:
-        output.create(path, content)
-    except PreconditionError:
-        # Another run was faster, or there is a choice that this run can't follow.
-        other = _read_choice(output, path)
-        if other is not None and (other.taken or not insists):
-            kept = _as_chosen(detector, output, other)
-            if kept is not None:
-                return kept
-        output.write(path, content)
+    held = keep_choice(
+        output,
+        path,
+        choice,
+        tried.files,
+        lambda other: (other.taken or not insists) and _as_chosen(detector, output, other) is not None,
+    )
+    if held is not choice and (kept := _as_chosen(detector, output, held)) is not None:
+        return kept
     print(f"detector: {choice.text()}", file=terminal)
     return ChosenNetwork(with_int8(detector, tried.files) if choice.taken else detector, choice)

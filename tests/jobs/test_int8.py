@@ -14,11 +14,10 @@ import pytest
 
 from actors.detect.agreement import Agreement
 from actors.detect.int8_choice import Int8Choice
-from actors.detect.quantization import sha256_of
 from actors.detect.settings import resolve_detector
 from actors.errors import ConfigError
 from actors.read.listing import list_shards
-from actors.storage.model_paths import int8_choice_path
+from actors.storage.model_paths import int8_choice_path, network_sha256
 from actors.storage.object_store import ObjectStore
 from demo.scenes import write_shards
 from jobs.run.detector_network import FEWEST_FRAMES, choose_network, int8_key
@@ -116,7 +115,7 @@ def test_the_network_is_kept_in_the_output_for_all_later_runs(scenes, cache, tmp
     said = job.annotate(scenes, output, *options(scenes, cache, "int8")).stdout
     recorded = json.loads((output / "run.json").read_bytes())["models"]["detector"]
     files = [output / "models" / recorded["network"] / name for name in ("network.xml", "network.bin")]
-    assert sha256_of([path.read_bytes() for path in files]) == recorded["network"]
+    assert network_sha256([path.read_bytes() for path in files]) == recorded["network"]
     assert recorded["precision"] == "int8"
     assert recorded["int8"]["taken"]
     assert recorded["int8"]["calibration_frames"] == 36
@@ -180,7 +179,7 @@ def test_auto_follows_what_the_output_has_decided(scenes, cache, tmp_path):
     assert chosen.detector.precision in ("float32", "bfloat16")
     assert terminal == ""
     (tmp_path / int8_choice_path(key)).write_text("{}")
-    with pytest.raises(ConfigError, match=r"not a valid record of a trial of int8; delete it"):
+    with pytest.raises(ConfigError, match=r"not a valid record of a trial; delete it"):
         choose(scenes, cache, tmp_path)
 
 
