@@ -32,7 +32,11 @@ class CropEngine(Protocol):
 
 
 def load_engine(
-    settings: SmolVLMSettings, resolved: ResolvedSmolVLM, schema: AttributeSchema, threads: int
+    settings: SmolVLMSettings,
+    resolved: ResolvedSmolVLM,
+    schema: AttributeSchema,
+    threads: int,
+    tower: Sequence[bytes] | None = None,
 ) -> CropEngine:
     """Load the engine that the settings resolve to.
 
@@ -44,6 +48,7 @@ def load_engine(
         resolved: The model and prompt.
         schema: The attributes.
         threads: Number of CPU threads for the model.
+        tower: XML and weights of the network that is the vision tower of `guided`; None for the model's own.
 
     Raises:
         ConfigError: The model can't be loaded on this machine, or a server refuses the key or the question.
@@ -61,12 +66,18 @@ def load_engine(
         from actors.smolvlm.guided_engine import GuidedEngine
 
         try:
-            return GuidedEngine(settings, resolved, schema)
+            engine = GuidedEngine(settings, resolved, schema)
         except TokenizationError as error:
             reason = f"the tokenizer of {resolved.model} doesn't suit guided decoding: {error}"
             if resolved.engine == "guided":
                 raise WeightsError(f"smolvlm.engine: {reason}; use auto or generate") from error
-        log.warning("smolvlm.engine: %s; generate is used, which is slower", reason)
+            log.warning("smolvlm.engine: %s; generate is used, which is slower", reason)
+        else:
+            if tower is not None:
+                from actors.smolvlm.vision_tower import VisionTower
+
+                engine.vision = VisionTower(tower, resolved.tower_arithmetic, threads)
+            return engine
     from actors.smolvlm.generate_engine import GenerateEngine
 
     return GenerateEngine(settings, resolved, schema)

@@ -20,9 +20,9 @@ If a value is the beginning of another one ("1" and "12"), the token that follow
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -36,6 +36,9 @@ from actors.smolvlm.reasoning import ReasoningWriter
 
 INTEGERS_KEPT = 8
 """Number of values of an integer whose probabilities are kept."""
+
+Vision = Callable[[Tensor], Sequence[Tensor]]
+"""Turns pictures (rows, tiles, 3, height, width) into the features of each row, (tokens, width)."""
 
 _DIGITS = 6
 """Digits to which probabilities in a distribution are rounded."""
@@ -63,6 +66,9 @@ class GuidedDecoder:
     """Fills in the schema's attributes for images with one SmolVLM.
 
     The decoder isn't thread-safe, because all batches reuse the key-value buffer.
+
+    Attributes:
+        vision: What turns pictures into features: at first, the model's own vision tower.
     """
 
     def __init__(
@@ -81,7 +87,8 @@ class GuidedDecoder:
             prefix: Token ids with which every prompt begins, before its image.
             reasoning: Writer of the reasoning; None for answers without one.
         """
-        self._vision = model.model.get_image_features
+        self._tower = model.model.get_image_features
+        self.vision: Vision = self._own_vision
         self._text = model.model.text_model
         self._embed = model.get_input_embeddings()
         self._image_token = model.config.image_token_id
@@ -177,8 +184,12 @@ class GuidedDecoder:
         allowed = torch.stack(tables).all(dim=0)
         return allowed | ~allowed.any(dim=1, keepdim=True)
 
+    def _own_vision(self, pixel_values: Tensor) -> Sequence[Tensor]:
+        seen = self._tower(pixel_values.to(self._device, self._embed.weight.dtype))
+        return cast("Sequence[Tensor]", seen.pooler_output)
+
     def _embed_tail(self, ids: Tensor, pixel_values: Tensor) -> Tensor:
-        features = self._vision(pixel_values.to(self._device, self._embed.weight.dtype)).pooler_output
+        features = self.vision(pixel_values)
         embedded: Tensor = self._embed(ids).expand(len(features), -1, -1).clone()
         embedded[:, ids == self._image_token] = torch.stack(list(features)).to(embedded.dtype)
         return embedded

@@ -19,6 +19,8 @@ from actors.smolvlm.tokenization import check_tokenization
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from actors.smolvlm.guided_decoding import Vision
+
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
@@ -29,7 +31,11 @@ class _Prepared:
 
 
 class GuidedEngine:
-    """Holds one model and annotates crops with it."""
+    """Holds one model and annotates crops with it.
+
+    Attributes:
+        model: The model, a SmolVLM of transformers in eval mode.
+    """
 
     def __init__(self, settings: SmolVLMSettings, resolved: ResolvedSmolVLM, schema: AttributeSchema) -> None:
         """Load the model and run the shared part of the prompt.
@@ -61,6 +67,7 @@ class GuidedEngine:
             if settings.reasoning
             else None
         )
+        self.model = model
         self._decoder = GuidedDecoder(model, grammar, self._prefix, writer)
         self._batches = FittingBatches(settings.batch_size, self._decoder.release)
 
@@ -88,6 +95,20 @@ class GuidedEngine:
                     found[start + offset] = answer
             answered(start, [a for a in found[start : start + len(prepared)] if a is not None])
         return [annotation for annotation in found if annotation is not None]
+
+    @property
+    def vision(self) -> Vision:
+        """What turns pictures into features: at first, the model's own vision tower."""
+        return self._decoder.vision
+
+    @vision.setter
+    def vision(self, vision: Vision) -> None:
+        self._decoder.vision = vision
+
+    def pictures(self, crops: Sequence[bytes]) -> list[Tensor]:
+        """Return the pixels of the crops that can be decoded, each (tiles, 3, height, width) float32."""
+        prepared = [self._prepare_one(crop) for crop in crops]
+        return [item.pixels for item in prepared if isinstance(item, _Prepared)]
 
     def _answer(self, ids: Sequence[int], pixels: Sequence[Tensor]) -> list[Annotation]:
         """Answer any number of crops with the same token ids, in batches that fit into memory."""

@@ -12,7 +12,7 @@ import joblib
 import pyarrow as pa
 
 from actors.attributes import AttributeSchema
-from actors.errors import ShopframeError
+from actors.errors import ShopframeError, WeightsError
 from actors.fingerprint import crop_sha256
 from actors.records import SETTLED, Annotation
 from actors.reuse.groups import find_groups
@@ -23,6 +23,7 @@ from actors.smolvlm.engine import CropEngine, load_engine
 from actors.smolvlm.settings import ResolvedSmolVLM, SmolVLMSettings
 from actors.storage.answer_index import AnswerIndex, KeptAnswer
 from actors.storage.answers_in_flight import read_in_flight, write_in_flight
+from actors.storage.model_paths import kept_network, network_path
 from actors.storage.object_store import ObjectStore
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 from actors.storage.tables import annotations_table
@@ -59,7 +60,17 @@ class ShardAnnotator:
 
     @cached_property
     def _engine(self) -> CropEngine:
-        return load_engine(self.settings, self.resolved, self.schema, self.threads)
+        return load_engine(self.settings, self.resolved, self.schema, self.threads, self._tower())
+
+    def _tower(self) -> list[bytes] | None:
+        network = self.resolved.tower_sha256
+        if network is None:
+            return None
+        files = kept_network(self.output, network)
+        if files is None:
+            path = self.output.full(network_path(network, "bin"))
+            raise WeightsError(f"{path}: missing or damaged; the same command makes it again")
+        return files
 
     @property
     def threads(self) -> int:

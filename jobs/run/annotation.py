@@ -22,11 +22,12 @@ from jobs.run.key_sample import refuse_pattern_without_match, sample_keys
 from jobs.run.plan import Plan, Scope
 from jobs.run.prepare import PreparedRun, check_input, check_places, prepare_run
 from jobs.run.presence import working
-from jobs.run.resolve import Resolved, with_network
+from jobs.run.resolve import Resolved, with_network, with_tower
 from jobs.run.run_log import RunLog, log, run_log, warn
 from jobs.run.run_record import write_run
 from jobs.run.summary import print_summary
 from jobs.run.totals import Totals
+from jobs.run.vision_tower import choose_tower
 from jobs.run.words import counted
 from jobs.run.wrap_up import wrap_up
 from jobs.settings import LoadedSettings, Settings
@@ -62,6 +63,7 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
         prepared = prepare_run(found, output, scope, annotator, keep_index=True)
         _check_pattern(settings, found.shards, prepared.plan)
         resolved, prepared = _with_network(settings, resolved, prepared, output, terminal)
+        resolved, prepared = _with_tower(settings, resolved, prepared, output, terminal)
         write_run(output, prepared.record)
         starts = "; starting Ray" if prepared.has_work else ""
         print(f"{prepared.reasons.line()}{starts}", file=terminal)
@@ -108,6 +110,20 @@ def _with_network(
     models = with_network(prepared.record.models, chosen)
     record = prepared.record.model_copy(update={"models": models})
     return replace(resolved, detector=chosen.detector), replace(prepared, record=record)
+
+
+def _with_tower(
+    settings: Settings, resolved: Resolved, prepared: PreparedRun, output: ObjectStore, terminal: TextIO
+) -> tuple[Resolved, PreparedRun]:
+    """Return the models and the run with SmolVLM's vision tower, if the run asks it about anybody."""
+    shards = [task.shard for task in prepared.plan.tasks if task.work in ("detect", "annotate")]
+    if not shards:
+        return resolved, prepared
+    kept = prepared.frames_done if prepared.plan.skipped else 0
+    smolvlm, choice = choose_tower(settings, resolved, output, shards, kept, terminal)
+    models = with_tower(prepared.record.models, smolvlm, choice)
+    record = prepared.record.model_copy(update={"models": models})
+    return replace(resolved, smolvlm=smolvlm), replace(prepared, record=record)
 
 
 def _file_replaced(settings: Settings, output: ObjectStore, plan: Plan, backlog: Backlog | None) -> None:

@@ -11,10 +11,10 @@ from actors.detect.settings import ResolvedDetector
 from actors.errors import ConfigError, StoreError, WeightsError
 from actors.fingerprint import fingerprint_of
 from actors.records import Shard
-from actors.storage.model_paths import int8_choice_path
+from actors.storage.model_paths import int8_choice_path, kept_network
 from actors.storage.object_store import ObjectStore
 from jobs.run.frame_estimate import estimated_frames
-from jobs.run.kept_networks import keep_choice, kept_network, read_choice
+from jobs.run.kept_networks import keep_choice, read_choice
 from jobs.run.run_log import log, warn
 from jobs.settings import Settings
 

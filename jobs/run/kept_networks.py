@@ -8,7 +8,7 @@ from typing import Protocol, Self, TypeVar
 from pydantic import ValidationError
 
 from actors.errors import ConfigError, PreconditionError
-from actors.storage.model_paths import network_path, network_sha256
+from actors.storage.model_paths import network_path
 from actors.storage.object_store import ObjectStore
 
 
@@ -48,15 +48,6 @@ def read_choice(output: ObjectStore, path: str, kind: type[_Choice]) -> _Choice 
         raise ConfigError(
             f"{output.full(path)}: not a valid record of a trial; delete it and run the same command again"
         ) from error
-
-
-def kept_network(output: ObjectStore, network: str) -> list[bytes] | None:
-    """Return XML and weights of a network, or None if the output no longer has it as it was made."""
-    try:
-        files = [output.read(network_path(network, suffix)) for suffix in ("xml", "bin")]
-    except FileNotFoundError:
-        return None
-    return files if network_sha256(files) == network else None
 
 
 def keep_choice(

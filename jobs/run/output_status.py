@@ -24,7 +24,7 @@ from actors.storage.object_store import ObjectStore
 from actors.time_text import moment
 from jobs.run.measured import measured_accuracy
 from jobs.run.record_pass import RecordPass
-from jobs.run.run_record import DetectorModel, RunRecord, read_run
+from jobs.run.run_record import DetectorModel, RunRecord, SmolVLMModel, read_run
 from jobs.run.totals import Totals
 from jobs.run.words import counted, wait_of
 
@@ -85,6 +85,7 @@ def output_status(
         "quota": _quota(store, run, gemini, max(0, seen.waiting - uncommitted.persons)),
         "models": {"demo": run.models.demo, "notice": run.models.notice},
         "detector": None if detector is None else _detector(detector),
+        "smolvlm": None if run.models.smolvlm is None else _smolvlm(run.models.smolvlm),
         "postponed": _last_postponed(store) if postponed is None else list(postponed),
         "failures": totals.failures,
         "failed_frames": _failed_frames(store, seen.with_failed_frames),
@@ -121,6 +122,11 @@ def _detector(detector: DetectorModel) -> dict[str, str | None]:
     """Return the precision of the detector, and what was compared if int8 was tried."""
     compared = None if detector.int8 is None else detector.int8.text()
     return {"precision": detector.precision, "int8": compared}
+
+
+def _smolvlm(smolvlm: SmolVLMModel) -> dict[str, str | None]:
+    """Return the digest of the vision tower if it isn't torch's, and what was compared if one was tried."""
+    return {"tower": smolvlm.tower, "vision": None if smolvlm.vision is None else smolvlm.vision.text()}
 
 
 def _places(store: ObjectStore, seen: RecordPass) -> dict[str, str | None]:

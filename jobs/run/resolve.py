@@ -11,6 +11,7 @@ from actors.gemini.api.client import read_api_key
 from actors.gemini.quota.quota import key_id_of
 from actors.gemini.settings import ResolvedGemini, resolve_gemini
 from actors.smolvlm.settings import ResolvedSmolVLM, resolve_smolvlm
+from actors.smolvlm.tower_choice import TowerChoice
 from jobs.run.demo_models import demo_models, notice_of
 from jobs.run.detector_network import ChosenNetwork
 from jobs.run.run_record import DetectorModel, GeminiModel, Models, RunRecord, SmolVLMModel
@@ -87,6 +88,10 @@ def models_of(resolved: Resolved, before: Models) -> Models:
             dtype=vlm.dtype,
             prompt_sha256=vlm.prompt_sha256,
         )
+        if before.smolvlm is not None and before.smolvlm.version == vlm.model_version:
+            # They hold until this run asks.
+            kept = before.smolvlm.model_dump(include={"dtype", "tower"}) if before.smolvlm.tower else {}
+            smolvlm = smolvlm.model_copy(update={**kept, "vision": before.smolvlm.vision})
     demo_stages = [stage for stage in of_demo if stage != "smolvlm"]
     if smolvlm is not None and smolvlm.demo:
         demo_stages.append("smolvlm")
@@ -114,6 +119,14 @@ def _with_network_of(before: DetectorModel | None, now: DetectorModel) -> Detect
         return now
     precision = now.precision if before.network is None else before.precision
     return now.model_copy(update={"precision": precision, "network": before.network, "int8": before.int8})
+
+
+def with_tower(models: Models, smolvlm: ResolvedSmolVLM | None, choice: TowerChoice | None) -> Models:
+    """Return the recorded models with the vision tower that a run asks with."""
+    if models.smolvlm is None or smolvlm is None:
+        return models
+    tower = {"dtype": smolvlm.dtype, "tower": smolvlm.tower_sha256, "vision": choice}
+    return models.model_copy(update={"smolvlm": models.smolvlm.model_copy(update=tower)})
 
 
 def with_network(models: Models, chosen: ChosenNetwork) -> Models:

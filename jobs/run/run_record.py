@@ -22,6 +22,7 @@ from actors.errors import ConfigError
 from actors.fingerprint import question_of, reuse_of
 from actors.gemini.question import Question, request_settings
 from actors.settings_section import Section
+from actors.smolvlm.tower_choice import TowerChoice
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from jobs.run.former_defaults import complete
@@ -74,13 +75,19 @@ class DetectorModel(_Part):
 
 
 class SmolVLMModel(_Part):
-    """The local annotator. `version` is a commit on the hub or a hash of the model's files."""
+    """The local annotator. `version` is a commit on the hub or a hash of the model's files.
+
+    `tower` is the digest of the network in `models/` that is its vision tower, if it isn't torch's, and
+    `vision` says what was compared if one was tried for this output.
+    """
 
     demo: bool
     model: str
     version: str
     dtype: str
     prompt_sha256: str
+    tower: str | None = None
+    vision: TowerChoice | None = None
 
 
 class GeminiModel(_Part):

@@ -94,6 +94,8 @@ def _summary_rows(status: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple
     )
     if status["detector"] is not None and status["detector"]["int8"] is not None:
         yield "detector", status["detector"]["int8"]
+    if status["smolvlm"] is not None and status["smolvlm"]["vision"] is not None:
+        yield "vision tower", status["smolvlm"]["vision"]
     yield "frames", f"{frames['total']:,} = {frames['ok']:,} ok + {frames['failed']:,} failed"
     reasons = ", ".join(f"{reason} {n:,}" for reason, n in status["dropped"].items())
     yield (
