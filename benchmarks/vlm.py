@@ -6,6 +6,14 @@ The references, and the persons/s that the annotator should reach relative to ea
     b  one crop at a time with the processor's defaults (17 tiles)    at least 8 times
     c  vision tower and prefill alone, without an answer              at least 0.75 times
 
+On a CPU in float32, the same annotator with its vision tower in OpenVINO is compared with it in turns:
+
+    d  guided in torch, float32                                       at least 2.0 times
+    e  accuracy of the demo's model on drawn people, per attribute    at most 0.5 points less
+
+`d` counts the fastest of the precisions that `smolvlm.vision=auto` tries. What vision and the rest take by
+themselves says where the time goes. Random weights say nothing about answers, so that is `e`.
+
 The model has the architecture of SmolVLM2-256M and random weights, so nothing is downloaded. The time of
 a forward pass doesn't depend on the weights. `c` is measured with an empty prompt, which is stricter: a
 run without the shared prefix would have to prefill the whole prompt.
@@ -21,6 +29,8 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +40,15 @@ from PIL import Image
 
 from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
+from actors.detect.settings import is_fast_in_bfloat16
 from actors.prompt import read_prompt
+from actors.smolvlm.guided_decoding import Vision
 from actors.smolvlm.guided_engine import GuidedEngine
 from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
+from actors.smolvlm.vision_tower import VisionTower
+from benchmarks.machine import describe_cpu
+from benchmarks.tower_accuracy import losses
+from jobs.run.tower_trial import make_candidates
 from tests.support.tiny_smolvlm import TINY, Architecture, make_smolvlm
 
 SMOLVLM2_256M = Architecture(
@@ -58,6 +74,29 @@ SMOLVLM2_256M = Architecture(
     },
 )
 _GENERATED_TOKENS = 160
+_PEOPLE = 400
+_QUANTISED_ON = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """One way to run the annotator: precision of the vision tower, of the text model, and what runs both."""
+
+    tower: str
+    text: str
+    engine: GuidedEngine
+    vision: Vision
+
+    def annotate(self, crops: list[bytes]) -> None:
+        """Answer crops."""
+        self.engine.vision = self.vision
+        answers = self.engine.annotate(crops)
+        assert [answer.status for answer in answers] == ["ok"] * len(crops)
+
+    def see(self, crops: list[bytes]) -> None:
+        """Run the vision tower alone, picture by picture."""
+        for pixels in self.engine.pictures(crops):
+            self.vision(pixels[None])
 
 
 class Bench:
@@ -74,6 +113,7 @@ class Bench:
         resolved = resolve_smolvlm(settings, schema)
         self._device = device
         self._prompt = resolved.prompt
+        self._settings, self._schema = settings, schema
         self._annotator = GuidedEngine(settings, resolved, schema)
         self._processor: Any = AutoProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
         model: Any = AutoModelForImageTextToText.from_pretrained(
@@ -85,6 +125,21 @@ class Bench:
         """Ask with guided decoding, as the job does."""
         answers = self._annotator.annotate(crops)
         assert [answer.status for answer in answers] == ["ok"] * len(crops)
+
+    def arrangements(self) -> list[Arrangement]:
+        """Return the annotator in torch, and then in all precisions that are tried."""
+        resolved = resolve_smolvlm(self._settings, self._schema)
+        engines = [(resolved.dtype, self._annotator)]
+        if is_fast_in_bfloat16():
+            settings = self._settings.model_copy(update={"dtype": "bfloat16"})
+            resolved = resolve_smolvlm(settings, self._schema)
+            engines.append((resolved.dtype, GuidedEngine(settings, resolved, self._schema)))
+        pictures = crops_of_people(_QUANTISED_ON, seed=1)
+        found = [Arrangement("torch", resolved.dtype, self._annotator, self._annotator.vision)]
+        for candidate in make_candidates(self._annotator, resolved.image_size_px, pictures):
+            tower = VisionTower(candidate.files, candidate.arithmetic, torch.get_num_threads())
+            found += [Arrangement(candidate.precision, text, engine, tower) for text, engine in engines]
+        return found
 
     def generate(self, crops: list[bytes], tiles: bool = False) -> None:
         """Generate freely, about as many tokens as an answer has."""
@@ -123,9 +178,9 @@ class Bench:
         return inputs.to(self._device, self._model.dtype)
 
 
-def crops_of_people(count: int) -> list[bytes]:
+def crops_of_people(count: int, seed: int = 0) -> list[bytes]:
     """Make JPEG crops of smooth noise, 240 px high and 200 px wide."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     crops = []
     for _ in range(count):
         pixels = rng.integers(0, 255, (24, 20, 3), dtype=np.uint8)
@@ -150,6 +205,25 @@ def best_seconds(works: Sequence[Callable[[], None]], rounds: int, warm_up: bool
             if turn >= warm_up:
                 taken.append(time.perf_counter() - started)
     return [min(taken) for taken in times]
+
+
+def compare_towers(bench: Bench, crops: list[bytes], rounds: int, quick: bool) -> None:
+    """Measure and print `d` and `e`."""
+    ways = bench.arrangements()
+    whole = best_seconds([partial(way.annotate, crops) for way in ways], rounds, warm_up=True)
+    vision = best_seconds([partial(way.see, crops[:2]) for way in ways], rounds, warm_up=True)
+    print("vision tower   text model    s/crop   of it vision   times torch")
+    for way, seconds, seeing in zip(ways, whole, vision, strict=True):
+        print(
+            f"{way.tower:12}   {way.text:10}  {seconds / len(crops):8.3f}   {seeing / 2:12.3f}   "
+            f"{whole[0] / seconds:11.2f}"
+        )
+    ratio = whole[0] / min(whole[1:])
+    verdict = "too small to tell" if quick else "reached" if ratio >= 2.0 else "MISSED"
+    print(f"  d  guided in OpenVINO {ratio:.2f} times as fast as in torch; target 2.0: {verdict}")
+    for precision, name, points in losses(24 if quick else _PEOPLE, torch.get_num_threads()):
+        verdict = "too few to tell" if quick else "reached" if points <= 0.5 else "MISSED"
+        print(f"  e  {precision}: at most {points:.2f} points less ({name}); target at most 0.5: {verdict}")
 
 
 def main() -> None:
@@ -181,6 +255,9 @@ def main() -> None:
         prefill_s, guided_s = (t / given.batch for t in best_seconds(pair, given.rounds, warm_up=True))
         generate_s = best_seconds([lambda: bench.generate(crops)], 1, warm_up=False)[0] / given.batch
         single_s = best_seconds([lambda: bench.generate(crops[:1], tiles=True)], 1, warm_up=False)[0]
+        if given.device == "cpu" and given.dtype != "bfloat16":
+            compare_towers(bench, crops, given.rounds, given.quick)
+    print(describe_cpu())
     print(bench.lengths())
     print(f"{given.device}, {given.dtype}, batch {given.batch}, {torch.get_num_threads()} threads; s/crop:")
     print(f"  guided                                {guided_s:8.3f}")
