@@ -108,6 +108,8 @@ _OTHER_BRANDS = {
 
 _SOS, _EOI, _TEM = 0xDA, 0xD9, 0x01
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_MOST_SCANS = 64
+"""Encoders write 10 or so. Each scan of a few bytes costs the decoder a pass over all pixels."""
 _BETWEEN_SCANS = frozenset({0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)})
 
 # Within entropy-coded data, 0xFF is followed by 0x00, by a restart marker, or by another 0xFF as filler.
@@ -152,6 +154,7 @@ def _segment_length(data: bytes, at: int) -> int:
 def _check_jpeg(data: bytes) -> None:
     _, at = _jpeg_header(data, frozenset({_SOS}))
     markers = _marker_offsets(data, at)
+    scans = 1
     while True:
         at += 2 + _segment_length(data, at)
         following = int(np.searchsorted(markers, at))
@@ -161,6 +164,9 @@ def _check_jpeg(data: bytes) -> None:
         marker = data[at + 1]
         if marker == _EOI:
             return
+        scans += marker == _SOS
+        if scans > _MOST_SCANS:
+            raise FrameError(f"damaged JPEG: has more than {_MOST_SCANS} scans")
         if marker not in _BETWEEN_SCANS:
             raise FrameError(f"damaged JPEG: marker {marker:02x} within its pixels at byte {at}")
 

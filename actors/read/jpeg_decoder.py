@@ -7,6 +7,7 @@ usual is left to OpenCV: other colour models, rotated frames, and every file tha
 from __future__ import annotations
 
 import struct
+import warnings
 from typing import cast
 
 import numpy as np
@@ -77,7 +78,8 @@ def _may_be_rotated(data: bytes) -> bool:
 
     exif = Image.Exif()
     try:
-        exif.load(header[at:])
-        return bool(exif.get(_ORIENTATION, _UPRIGHT) != _UPRIGHT)
+        with warnings.catch_warnings(action="ignore"):
+            exif.load(header[at:])
+            return bool(exif.get(_ORIENTATION, _UPRIGHT) != _UPRIGHT)
     except (SyntaxError, struct.error, ValueError, KeyError, IndexError, TypeError, OSError):
         return True

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from actors.errors import InputError
+from actors.errors import InputError, ShardUnavailableError, StoreError
 from actors.read.file_names import (
     SIDECAR_EXTENSION,
     VIDEO_EXTENSIONS,
@@ -93,6 +93,8 @@ class _Listing:
             raise InputError(f"{self.uri}: there is nothing at this input; check input.uri") from error
         except STORAGE_ERRORS as error:
             raise InputError(f"{self.uri}: can't be listed: {storage_error_text(error)}") from error
+        except (StoreError, ShardUnavailableError) as error:
+            raise InputError(f"{self.uri}: can't be listed: {error}") from error
 
     def nothing_found(self) -> InputError:
         if not self.others and not _GLOB_CHARACTERS.isdisjoint(self.uri):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
@@ -9,12 +10,13 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.errors import ShardError, StoreError
+from actors.errors import ShardError
+from actors.read.expansion import check_expansion
 from actors.read.file_names import SeenKeys, clean_text, size_error
 from actors.read.settings import InputSettings
 from actors.read.sidecars import parse_facts
 from actors.records import Frame, Shard
-from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
+from actors.storage.store_file import StoreFile
 
 _ROWS_AT_ONCE = 16
 _KEYS_AT_ONCE = 4096
@@ -49,7 +51,7 @@ def read_parquet(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iter
         StoreError: The store failed.
     """
     try:
-        parquet = pq.ParquetFile(_StoreFile(file), pre_buffer=False, buffer_size=_BUFFER_BYTES)
+        parquet = pq.ParquetFile(StoreFile(file), pre_buffer=False, buffer_size=_BUFFER_BYTES)
         columns = _choose_columns(parquet.schema_arrow, settings)
         groups = range(shard.start, parquet.num_row_groups if shard.stop is None else shard.stop)
         if not parquet.metadata.num_rows:
@@ -57,7 +59,7 @@ def read_parquet(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iter
         row_number = sum(parquet.metadata.row_group(g).num_rows for g in range(shard.start))
         first_row = row_number + shard.first_frame
         stop_row = None if shard.stop_frame is None else row_number + shard.stop_frame
-        seen = _keys_before(parquet, groups, columns, row_number, shard.first_frame)
+        seen = _keys_before(parquet, groups, columns, row_number, shard.first_frame, settings)
         # Row groups are read one at a time: if a batch spanned two groups, damage in the second would lose
         # rows of the first.
         for group in groups:
@@ -65,7 +67,8 @@ def read_parquet(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iter
             if row_number + rows <= first_row:
                 row_number += rows
                 continue
-            for batch in parquet.iter_batches(_ROWS_AT_ONCE, [group], columns.names(), use_threads=False):
+            at_once = _rows_at_once(parquet.metadata.row_group(group), columns, settings)
+            for batch in parquet.iter_batches(at_once, [group], columns.names(), use_threads=False):
                 skipped = min(max(0, first_row - row_number), batch.num_rows)
                 row_number += skipped
                 for row in _rows(batch.slice(skipped)):
@@ -77,25 +80,11 @@ def read_parquet(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iter
         raise ShardError(f"not Parquet, or damaged: {_first_line(error)}") from error
 
 
-class _StoreFile:
-    """A file whose own errors can be told from those of pyarrow, which reports some damage as OSError."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    def read(self, size: int = -1) -> bytes:
-        """Read as a file does. Raises StoreError."""
-        try:
-            return self._file.read(size)
-        except STORAGE_ERRORS as error:
-            raise StoreError(storage_error_text(error)) from error
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-
 def _choose_columns(schema: pa.Schema, settings: InputSettings) -> _Columns:
     names = schema.names
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise ShardError(f"has more than one column {twice[0]!r}; name them apart")
     wanted = {
         "image_column": settings.image_column,
         "key_column": settings.key_column,
@@ -127,7 +116,12 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _keys_before(
-    parquet: pq.ParquetFile, groups: range, columns: _Columns, row_number: int, count: int
+    parquet: pq.ParquetFile,
+    groups: range,
+    columns: _Columns,
+    row_number: int,
+    count: int,
+    settings: InputSettings,
 ) -> SeenKeys:
     """Return the keys of the first rows, so that a part of the rows finds duplicates of earlier parts.
 
@@ -137,18 +131,52 @@ def _keys_before(
         columns: The columns of the frames.
         row_number: Number of the first row.
         count: Number of rows. Nothing is read if there are none, or if numbers of rows are the keys.
+        settings: The limits on images.
     """
     seen = SeenKeys()
     if not count or columns.key is None:
         return seen
     stop = row_number + count
-    for batch in parquet.iter_batches(_KEYS_AT_ONCE, list(groups), [columns.key], use_threads=False):
-        for value in batch.column(0).to_pylist():
-            if row_number == stop:
-                return seen
-            seen.duplicate_error(_key_of(value, row_number), f"row {row_number}")
-            row_number += 1
+    for group in groups:
+        at_once = _rows_at_once(parquet.metadata.row_group(group), columns, settings, _KEYS_AT_ONCE)
+        for batch in parquet.iter_batches(at_once, [group], [columns.key], use_threads=False):
+            for value in map(_value_of, batch.column(0)):
+                if row_number == stop:
+                    return seen
+                seen.duplicate_error(_key_of(value, row_number), f"row {row_number}")
+                row_number += 1
     return seen
+
+
+def _rows_at_once(group: Any, columns: _Columns, settings: InputSettings, most: int = _ROWS_AT_ONCE) -> int:
+    """Return how many rows of a group to read at once, at least 1 and at most `most`.
+
+    A column's dictionary has each value once, so a batch of rows can be many times as large as the group.
+
+    Raises:
+        ShardError: The group is much larger than the file that has it.
+    """
+    names = columns.names()
+    at_once = most
+    for number in range(group.num_columns):
+        chunk = group.column(number)
+        if chunk.path_in_schema.partition(".")[0] not in names:
+            continue
+        check_expansion(chunk.total_uncompressed_size, chunk.total_compressed_size)
+        if chunk.has_dictionary_page:
+            limit = _ROWS_AT_ONCE * settings.max_image_bytes
+            at_once = min(at_once, max(1, limit // max(1, chunk.total_uncompressed_size)))
+    return at_once
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """A value that Python can't represent, such as a time after the year 9999."""
+
+    kind: pa.DataType
+
+    def __repr__(self) -> str:
+        return f"a value of {self.kind} that is out of range"
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
@@ -157,7 +185,19 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
             # Nanoseconds would become pandas timestamps; microseconds become datetime objects.
             column = batch.column(index).cast(pa.timestamp("us", field.type.tz), safe=False)
             batch = batch.set_column(index, field.name, column)
-    yield from batch.to_pylist()
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    for row in range(batch.num_rows):
+        yield {name: _value_of(column[row]) for name, column in columns.items()}
+
+
+def _value_of(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return scalar.as_buffer().to_pybytes().decode("utf-8", "surrogateescape")
+    except (ValueError, OverflowError, KeyError):
+        # An unknown time zone is a KeyError.
+        return _Unreadable(scalar.type)
 
 
 def _to_frame(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actors.read.zip_frames import DAMAGE
 from actors.records import Shard
 from actors.storage.object_store import ObjectStore
 from actors.storage.settings import StorageSettings
+from actors.storage.store_file import StoreFile
 
 _TAR_BLOCK = 512
 
@@ -26,7 +28,7 @@ def split_shard(shard: Shard, max_bytes: int, storage: StorageSettings) -> Itera
     huge row group, a file without a valid index) stays whole. If it is damaged, reading it reports why.
 
     Raises:
-        OSError: The store failed.
+        OSError, StoreError: The store failed.
     """
     if shard.size_bytes <= max_bytes:
         yield shard
@@ -78,8 +80,8 @@ def _tar_bounds(shard: Shard, max_bytes: int) -> list[tuple[int, int | None, int
 
 def _row_group_sizes(file: IO[bytes]) -> Sequence[int]:
     try:
-        metadata = pq.read_metadata(file)
-    except pa.ArrowException:
+        metadata = pq.read_metadata(StoreFile(file))
+    except (pa.ArrowException, OSError):
         return []
     sizes = []
     for number in range(metadata.num_row_groups):
@@ -90,9 +92,9 @@ def _row_group_sizes(file: IO[bytes]) -> Sequence[int]:
 
 def _entry_sizes(file: IO[bytes]) -> Sequence[int]:
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(cast("IO[bytes]", StoreFile(file))) as archive:
             return [entry.compress_size for entry in archive.infolist()]
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+    except DAMAGE:
         return []
 
 

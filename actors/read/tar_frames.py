@@ -9,12 +9,14 @@ from contextlib import ExitStack
 from typing import IO, cast
 
 from actors.errors import ShardError
+from actors.read.expansion import ExpandingFile
 from actors.read.file_names import SeenKeys, extension, is_image, is_sidecar, no_images_error, size_error
 from actors.read.frame_range import in_range
 from actors.read.settings import InputSettings
 from actors.read.sidecars import MAX_SIDECAR_BYTES, NO_FACTS, FrameFacts, parse_sidecar, sidecar_too_large
 from actors.read.tar_members import TarMember, iter_members
 from actors.records import Frame, Shard
+from actors.storage.store_file import StoreFile
 
 
 class _TarSample:
@@ -43,11 +45,13 @@ def read_tar(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iterator
     Raises:
         ShardError: The file is not a tar, is truncated or damaged, or contains no images. The frames before
             the damage were yielded.
-        OSError: The store failed.
+        StoreError: The store failed.
     """
+    file = cast("IO[bytes]", StoreFile(file))
     with ExitStack() as stack:
         if shard.uri.lower().endswith((".gz", ".tgz")):
-            file = cast("IO[bytes]", stack.enter_context(gzip.open(file)))
+            unpacked = cast("IO[bytes]", stack.enter_context(gzip.open(file)))
+            file = cast("IO[bytes]", ExpandingFile(unpacked, shard.size_bytes))
         members = iter_members(file, shard.start, shard.stop)
         yield from _tar_frames(members, shard, settings)
 

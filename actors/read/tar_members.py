@@ -11,10 +11,11 @@ where the headers really are, and checks that the part after it will find the sa
 
 from __future__ import annotations
 
-import gzip
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
@@ -30,10 +31,21 @@ _SCAN_BYTES = 2**20
 _LOOK_BACK_BYTES = 2**16
 """Maximum distance before a boundary at which an extended header (a long name) is still recognised."""
 
+_MOST_HEADER_BYTES = 2**17
+"""Maximum size of all headers of one member. `tarfile` holds them in memory; those of real files, with long
+names and extended attributes, are smaller."""
+
+_DIGITS = re.compile(rb"\d{256}")
+"""`tarfile` searches extended headers by patterns whose time grows with the square of the digits in a row. No
+file name has so many."""
+
 _NAME_HEADERS = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
-_DAMAGE = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError, IndexError, OverflowError)
-"""Exceptions of tarfile and gzip on damaged bytes. Any other OSError comes from the store."""
+_DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, IndexError, OverflowError)
+"""Exceptions of tarfile and gzip on damaged bytes. Those of the store are StoreErrors."""
+
+_HEADER_DAMAGE = (*_DAMAGE, RecursionError)
+"""`tarfile` reads a header that follows an extended one by a call within the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +59,35 @@ class TarMember:
 
 
 class _WatchedFile:
-    """A file that remembers the last bytes that were read, to check which block ended the iteration."""
+    """A file that limits what is read of headers, and remembers the last bytes that were read.
+
+    By the last bytes, it is checked which block ended the iteration.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
+        self._left: int | None = None
         self.last = b""
 
+    @contextmanager
+    def reading_headers(self) -> Iterator[None]:
+        """Limit what is read meanwhile. Raises ShardError."""
+        self._left = _MOST_HEADER_BYTES
+        try:
+            yield
+        finally:
+            self._left = None
+
     def read(self, size: int = -1) -> bytes:
+        if self._left is not None and not 0 <= size <= self._left:
+            raise ShardError(
+                f"damaged: a member's headers have more than {_MOST_HEADER_BYTES} bytes; pack it again"
+            )
         self.last = self._file.read(size)
+        if self._left is not None:
+            self._left -= len(self.last)
+            if _DIGITS.search(self.last):
+                raise ShardError("damaged: a header with a number of more than 255 digits; pack it again")
         return self.last
 
     def seek(self, position: int, whence: int = 0) -> int:
@@ -82,7 +115,7 @@ def iter_members(file: IO[bytes], start: int = 0, stop: int | None = None) -> It
     Raises:
         ShardError: The file is not a tar, or is truncated or damaged. The members before the damage were
             yielded.
-        OSError: The store failed.
+        StoreError: The store failed, if the file is a `StoreFile`.
     """
     skipped_key: str | None = None
     if start:
@@ -92,8 +125,9 @@ def iter_members(file: IO[bytes], start: int = 0, stop: int | None = None) -> It
         file.seek(first)
     watched = _WatchedFile(file)
     try:
-        tar = tarfile.open(fileobj=watched, mode="r:")  # type: ignore[call-overload]  # noqa: SIM115
-    except _DAMAGE as error:
+        with watched.reading_headers():
+            tar = tarfile.open(fileobj=watched, mode="r:")  # type: ignore[call-overload]  # noqa: SIM115
+    except _HEADER_DAMAGE as error:
         raise ShardError(f"not a tar, or damaged in its first header: {error}") from error
     last_key: str | None = None
     is_first = bool(start)
@@ -120,10 +154,13 @@ def _next(tar: tarfile.TarFile, watched: _WatchedFile) -> tarfile.TarInfo | None
     """Return the next member, or None at the end-of-archive marker."""
     offset = tar.offset
     try:
-        member = tar.next()
+        with watched.reading_headers():
+            member = tar.next()
         # tarfile keeps every member that it has seen, which could be a million in one shard.
         tar.members.clear()  # type: ignore[attr-defined]
         if member is not None:
+            if member.size < 0 or tar.offset < member.offset_data:
+                raise ShardError(f"damaged: the member at byte {member.offset} has a negative size")
             return member
         if watched.last != _END_MARKER:
             raise ShardError(_describe_end(watched.last, offset))
@@ -133,7 +170,7 @@ def _next(tar: tarfile.TarFile, watched: _WatchedFile) -> tarfile.TarInfo | None
                     f"there is data after the end-of-archive marker at byte {offset}: a hole in the file, or "
                     "several tars written one after another; unpack and pack it again"
                 )
-    except _DAMAGE as error:
+    except _HEADER_DAMAGE as error:
         raise ShardError(f"truncated or damaged after byte {offset}: {error}") from error
     return None
 
@@ -217,7 +254,9 @@ def _first_header(window: bytes) -> tuple[int, tarfile.TarInfo] | None:
             continue
         try:
             block = window[begins : begins + _BLOCK]
-            return begins, tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
+            header = tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
         except tarfile.TarError:
             continue
+        if header.size >= 0:
+            return begins, header
     return None
