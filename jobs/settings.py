@@ -12,7 +12,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from actors.attribute_settings import SchemaSettings
@@ -31,6 +30,7 @@ from actors.storage.settings import StorageSettings
 from actors.storage.uris import absolute_uri
 from jobs.analysis_settings import AnalyzeSettings
 from jobs.ray_settings import RaySettings
+from jobs.yaml_text import InvalidYamlError, parse_yaml
 
 CONF = Path(str(files("conf")))
 
@@ -252,11 +252,11 @@ def _find_config(name: str) -> Path:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+    except InvalidYamlError as error:
+        raise ConfigError(f"{path}{error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: can't be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}{_place_of(error)}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -264,19 +264,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _place_of(error: yaml.YAMLError) -> str:
-    """Return where YAML is wrong and how, without the lines of the file that PyYAML shows."""
-    mark = getattr(error, "problem_mark", None)
-    if mark is None:
-        return f": not valid YAML: {' '.join(str(error).split())}"
-    said = ": ".join(filter(None, (getattr(error, name, None) for name in ("context", "problem"))))
-    return f", line {mark.line + 1}, column {mark.column + 1}: not valid YAML: {said}"
-
-
 def _parse_value(override: str, path: str, text: str) -> Any:
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = parse_yaml(text)
+    except InvalidYamlError as error:
         if _is_text(path):
             return text
         raise ConfigError(f"--set {override}: the value is not valid YAML") from error

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from datetime import UTC, datetime
 from typing import Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    field_validator,
+    model_validator,
+)
 
 from actors.attribute import AttributeValue
 
@@ -24,7 +31,7 @@ withdrawal     an earlier decision, named by `withdraws`, no longer counts
 Sampling = Literal["random", "need"]
 """How the person was chosen: at random with a known probability, or for a reason, such as a doubt."""
 
-Box = tuple[float, float, float, float]
+Box = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 
 MISSED = "missed"
 """The detection of a person whom the detector has missed. Other decisions name the person in the same way."""
@@ -81,7 +88,7 @@ class Decision(BaseModel):
     def _is_a_box(cls, box: Box | None) -> Box | None:
         if box is not None:
             x1, y1, x2, y2 = box
-            if not all(map(math.isfinite, box)) or not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
+            if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
                 raise ValueError("a box is x1, y1, x2, y2 with 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1")
         return box
 

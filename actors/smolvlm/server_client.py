@@ -190,7 +190,7 @@ class ServerClient:
         try:
             document = json.loads(text or "")
             values = self._schema.parse(document)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return Annotation("invalid", f"not a valid answer: {error}"[:_LONGEST_MESSAGE])
         certainty = Certainty({}, {})
         if choice.logprobs is not None and choice.logprobs.content:

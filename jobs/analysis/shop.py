@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import yaml
 from pydantic import Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from actors.detect.roi import Region
 from actors.errors import ConfigError
 from actors.settings_section import Section
+from jobs.yaml_text import InvalidYamlError, parse_yaml
 
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
@@ -121,11 +121,11 @@ def load_shop(path: str | None) -> Shop:
     if path is None:
         return Shop()
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = parse_yaml(Path(path).read_text(encoding="utf-8"))
+    except InvalidYamlError as error:
+        raise ConfigError(f"--zones {path}{error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--zones {path}: can't be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--zones {path}: not valid YAML: {' '.join(str(error).split())}") from error
     try:
         return Shop.model_validate({} if content is None else content)
     except ValidationError as error:

@@ -22,7 +22,7 @@ from jobs.exchange.regions import (
     normalised,
     value_of,
 )
-from jobs.exchange.seen import SeenFrame, SeenPerson, Unread
+from jobs.exchange.seen import MALFORMED, SeenFrame, SeenPerson, Unread
 
 INSTANCES = "coco.json"
 
@@ -86,7 +86,7 @@ def read_instances(name: str, content: bytes, exported: Exported) -> Iterator[Se
             yield SeenFrame(
                 file_name, tuple(_person(one, frame, schema) for one in listed if frame is not None)
             )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except MALFORMED as error:
         raise ConfigError(f"{name}: not instances of COCO ({type(error).__name__}: {error})") from error
 
 

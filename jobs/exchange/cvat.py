@@ -28,7 +28,7 @@ from jobs.exchange.regions import (
     text_of,
     value_of,
 )
-from jobs.exchange.seen import SeenFrame, SeenPerson, Unread
+from jobs.exchange.seen import MALFORMED, SeenFrame, SeenPerson, Unread
 
 LABELS = "cvat-labels.json"
 
@@ -77,7 +77,7 @@ def read_annotations(name: str, content: bytes, exported: Exported) -> Iterator[
             yield SeenFrame(
                 file_name, tuple(_person(shape, frame, schema) for shape in shapes if frame is not None)
             )
-    except (ET.ParseError, ValueError, KeyError) as error:
+    except (ET.ParseError, *MALFORMED) as error:
         raise ConfigError(
             f"{name}: not annotations of CVAT ({type(error).__name__}: {error}); export the task as CVAT for "
             "images 1.1 and unpack it"

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from actors.attribute import AttributeValue
 from actors.attributes import AttributeSchema
 from actors.corrections.decision import Box, Sampling
 from actors.errors import ConfigError
 from actors.storage.object_store import ObjectStore
+from jobs.exchange.seen import MALFORMED
 
 EXPORTED = "exported.json"
 FRAMES = "frames"
@@ -56,8 +57,8 @@ class ExportedFrame(_Part):
     size_bytes: int
     shard_id: str
     frame_key: str
-    width: int
-    height: int
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
     persons: tuple[ExportedPerson, ...]
 
 
@@ -77,6 +78,15 @@ class Exported(_Part):
     attributes: str
     frames: tuple[ExportedFrame, ...]
     files: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("attributes")
+    @classmethod
+    def _is_schema(cls, text: str) -> str:
+        try:
+            AttributeSchema.from_json(text)
+        except MALFORMED as error:
+            raise ValueError(f"not the attributes of an export ({type(error).__name__})") from None
+        return text
 
     @property
     def schema_of_attributes(self) -> AttributeSchema:

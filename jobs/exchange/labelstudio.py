@@ -30,7 +30,7 @@ from jobs.exchange.regions import (
     text_of,
     value_of,
 )
-from jobs.exchange.seen import SeenFrame, SeenPerson, Unread
+from jobs.exchange.seen import MALFORMED, SeenFrame, SeenPerson, Unread
 
 CONFIGURATION = "labelstudio-config.xml"
 
@@ -80,7 +80,7 @@ def read_tasks(name: str, content: bytes, exported: Exported) -> Iterator[SeenFr
                     continue
                 persons = () if frame is None else tuple(_persons(annotation["result"], frame, schema))
                 yield SeenFrame(file_name, persons, _reviewer(annotation), _time(annotation))
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except MALFORMED as error:
         raise ConfigError(
             f"{name}: not an export of Label Studio ({type(error).__name__}: {error}); choose Export, JSON"
         ) from error

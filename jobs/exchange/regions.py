@@ -68,7 +68,13 @@ def normalised(x: float, y: float, width: float, height: float, frame: ExportedF
 
 
 def inside(box: Box) -> Box:
-    """Return the part of a box that is inside the frame, with at least a millionth of the frame's sides."""
+    """Return the part of a box that is inside the frame, with at least a millionth of the frame's sides.
+
+    Raises:
+        ValueError: A side is not a finite number.
+    """
+    if not all(map(math.isfinite, box)):
+        raise ValueError("a box has a side that is not a finite number")
     x1, y1 = (min(max(value, 0.0), 1 - 1e-6) for value in box[:2])
     x2, y2 = (max(min(value, 1.0), low + 1e-6) for value, low in zip(box[2:], (x1, y1), strict=True))
     return (x1, y1, x2, y2)

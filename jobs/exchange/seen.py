@@ -8,6 +8,9 @@ from datetime import datetime
 from actors.attribute import AttributeValue
 from actors.corrections.decision import Box
 
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""Exceptions by which a file shows that it isn't what it should be: not JSON, or JSON of another shape."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unread:

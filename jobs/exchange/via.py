@@ -18,8 +18,15 @@ from actors.corrections.decision import Box
 from actors.errors import ConfigError
 from jobs.exchange import via3
 from jobs.exchange.exported import FRAMES, Exported, ExportedFrame, ExportedPerson
-from jobs.exchange.regions import FRAMES_PER_FILE, NOT_A_PERSON, PERSON_ID, around, attribute_id, normalised
-from jobs.exchange.seen import SeenFrame, SeenPerson, Unread
+from jobs.exchange.regions import (
+    FRAMES_PER_FILE,
+    NOT_A_PERSON,
+    PERSON_ID,
+    around,
+    attribute_id,
+    normalised,
+)
+from jobs.exchange.seen import MALFORMED, SeenFrame, SeenPerson, Unread
 
 _NULL = "null"
 _LOST = (
@@ -92,7 +99,7 @@ def read_project(name: str, content: bytes, exported: Exported) -> Iterator[Seen
             listed = regions.values() if isinstance(regions, Mapping) else regions
             persons = tuple(_person(region, frame, schema, lost) for region in listed)
             yield SeenFrame(file_name, persons, remark=remark)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except MALFORMED as error:
         raise ConfigError(
             f"{name}: not a project of VIA ({type(error).__name__}: {error}); save it with Project, Save"
         ) from error

@@ -83,16 +83,21 @@ class BadSidecar:
 
 @dataclass(frozen=True)
 class BadText:
-    """A file or text for a reader that refuses it with an error, or takes it as what it says.
+    """A file or text for a reader that refuses it, or takes it for what it says.
 
     Attributes:
         name: Name of the kind.
-        make: Returns the content.
-        says: A part of the message, or of what is taken.
-        outcome: The outcome in words.
+        content: The content.
+        says: A part of the message with which it is refused, or None if it is taken.
+        remark: The outcome in words, where it is taken.
     """
 
     name: str
-    make: Callable[[], bytes]
-    says: str
-    outcome: str
+    content: bytes
+    says: str | None = None
+    remark: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """The outcome in words."""
+        return self.remark if self.says is None else f"refused: {self.says}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -164,16 +165,17 @@ def _items(body: Mapping[str, Any], request: PackedRequest) -> dict[str, dict[st
     fenced = _FENCED.match(text)
     try:
         answer = json.loads(fenced.group(1) if fenced else text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         return _Problem("invalid", "the answer is not JSON", str(error))
     items = _mapping(answer).get(PERSONS_KEY)
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         return _Problem("invalid", f'the answer has no list "{PERSONS_KEY}" of objects')
     echoed = [str(item.get(ID_KEY)) for item in items]
+    times = Counter(echoed)
     once = {
         echo_id: item
         for echo_id, item in zip(echoed, items, strict=True)
-        if echo_id in request.ids and echoed.count(echo_id) == 1
+        if echo_id in request.ids and times[echo_id] == 1
     }
     return once or _Problem("invalid", "the answers don't echo the ids", mismatch(request, echoed) or "")
 

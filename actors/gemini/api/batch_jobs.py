@@ -296,7 +296,7 @@ def read_results(
     for line in lines:
         try:
             found = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         key = found.get("key") if isinstance(found, dict) else None
         request = waiting.pop(key, None) if isinstance(key, str) else None

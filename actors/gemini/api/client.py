@@ -14,7 +14,7 @@ from collections.abc import Awaitable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
 from actors.attributes import AttributeSchema
 from actors.errors import ConfigError, GeminiRateLimitedError, GeminiRefusedError, GeminiUnavailableError
@@ -254,7 +254,7 @@ class GeminiClient:
                 was_sent=was_sent,
                 may_be_billed=was_sent,
             )
-        except (json.JSONDecodeError, UnicodeDecodeError, ValidationError):
+        except (ValueError, RecursionError):
             return GeminiUnavailableError(f"{asked}: Gemini's response can't be read", may_be_billed=True)
         response = getattr(found, "sdk_http_response", None)
         self._time.observe(getattr(response, "headers", None) or {}, sent_at)
@@ -264,7 +264,7 @@ class GeminiClient:
         """Return the JSON of a response with status 200, or the error that it holds."""
         try:
             body = json.loads(response.body or "")
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
             said = f"{asked}: Gemini's response is not a JSON object"
