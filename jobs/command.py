@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from actors.errors import ConfigError, ShardError, ShardUnavailableError, StalledError, StoreError
+from jobs.run import supervision
 
 if TYPE_CHECKING:
     from actors.storage.object_store import ObjectStore
@@ -166,6 +167,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
         code = _say(f"input or output: {storage_error_text(error)}", EXIT_CONFIG)
     sys.stdout.flush()
     sys.stderr.flush()
+    supervision.say("ended")
     # After an interrupted run, threads of Ray and of native libraries may not end by themselves.
     os._exit(code)
 

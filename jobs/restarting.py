@@ -1,7 +1,8 @@
 """Start a run again when its process dies, as a job on the head of a cluster needs it.
 
 `ray job submit` starts its command once. A driver that is killed, for example by the kernel because memory
-ran out, or that loses Ray, leaves committed shards behind, and the same command goes on with them.
+ran out, or that loses Ray, leaves committed shards behind, and the same command goes on with them. Ray ends
+such a process itself, so the run says when it ends on its own (`jobs/run/supervision.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import typer
 
 from actors.errors import ConfigError
 from jobs import command
+from jobs.run import supervision
 
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 300.0
@@ -49,16 +51,20 @@ def keep_running(restarts: int) -> NoReturn:
             killed it.
     """
     left, pause_s = restarts, _FIRST_PAUSE_S
+    has_begun = False
     while True:
         started = time.monotonic()
-        code = _run_once()
-        if code in _FINAL:
+        code, said = _run_once()
+        # A cluster that was there before may be coming back.
+        may_come_back = has_begun and "began" not in said and code == command.EXIT_CONFIG
+        if "ended" in said and code in _FINAL and not may_come_back:
             raise typer.Exit(code)
+        has_begun |= "began" in said
         if time.monotonic() - started > _RECOVERED_AFTER_S:
             left, pause_s = restarts, _FIRST_PAUSE_S
         if left == 0:
             raise typer.Exit(code if code > 0 else 128 - code)
-        reason = f"exit code {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
+        reason = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
         typer.echo(
             f"shopframe: the run ended with {reason}; it is started again in {pause_s:.0f} s, "
             f"and at most {left} times",
@@ -80,12 +86,26 @@ def refuse_with(restarts: int, *, force: bool) -> None:
         )
 
 
-def _run_once() -> int:
-    """Run the command once, pass interrupts on to it, and return its exit code, negative for a signal."""
+def _run_once() -> tuple[int, set[str]]:
+    """Run the command once, and pass interrupts on to it.
+
+    Returns:
+        Its exit code, negative for a signal, and what it has said (`supervision.Word`).
+    """
+    reading, writing = os.pipe()
     # The last of several --restarts holds. Because the child has a group of its own, Ctrl-C reaches it once.
-    child = subprocess.Popen([*sys.orig_argv, "--restarts", "0"], process_group=0)  # noqa: S603  our own
-    while True:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
-            os.kill(child.pid, signal.SIGTERM)
+    child = subprocess.Popen(  # noqa: S603  our own
+        [*sys.orig_argv, "--restarts", "0"],
+        process_group=0,
+        pass_fds=[writing],
+        env={**os.environ, supervision.VARIABLE: str(writing)},
+    )
+    os.close(writing)
+    try:
+        while True:
+            try:
+                return child.wait(), supervision.said(reading)
+            except KeyboardInterrupt:
+                os.kill(child.pid, signal.SIGTERM)
+    finally:
+        os.close(reading)

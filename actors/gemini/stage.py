@@ -163,10 +163,11 @@ class BacklogWorker:
         try:
             ray.get(self._annotator.begin.remote(run_id))
         except ray.exceptions.RayActorError as error:
-            raise ConfigError(
-                "gemini: the actor can't start; on a cluster every node needs GEMINI_API_KEY in its "
-                f"environment: {str(error).strip().splitlines()[-1]}"
-            ) from None
+            if not error.actor_init_failed:
+                raise  # It died, for example with its node.
+            reason = str(error).strip().splitlines()[-1]
+            needed = "on a cluster every node needs GEMINI_API_KEY in its environment"
+            raise ConfigError(f"gemini: the actor can't start; {needed}: {reason}") from None
 
     @property
     def backlog(self) -> int:

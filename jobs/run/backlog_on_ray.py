@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ray
+
 from actors.attributes import AttributeSchema
 from actors.commit.committer import Committer
 from actors.commit.preview_frames import PreviewFrames
@@ -17,7 +19,7 @@ from actors.gemini.stall_watch import StallWatch
 from actors.read.settings import InputSettings
 from jobs.run.gemini_display import GeminiDisplay
 from jobs.run.metrics import finish_measured, run_metrics
-from jobs.run.ray_session import ray_session
+from jobs.run.ray_session import ray_failed, ray_session
 from jobs.run.run_log import RunLog
 from jobs.run.run_record import RunRecord
 from jobs.run.stage_resources import uses_cluster
@@ -38,7 +40,7 @@ def ask_on_ray(
 
     Raises:
         ConfigError: Ray or the actor can't be started.
-        StalledError: Nothing moves.
+        StalledError: Nothing moves, or Ray failed.
     """
     resolved = backlog.resolved
     fingerprints = {
@@ -53,16 +55,19 @@ def ask_on_ray(
     def say(line: str) -> None:
         print(line, file=opened.terminal, flush=True)
 
-    with (
-        ray_session(settings),
-        run_metrics(settings.metrics, opened.run_id, uses_cluster(settings)) as metrics,
-    ):
-        stage = make_stage(
-            settings.gemini, resolved, resolved.schema, committer, _crop_restorer(run, settings), clock
-        )
-        stage.offer(backlog.at_once())
-        stalls = StallWatch(settings.run.stall_warning_s, settings.run.stall_fail_s, say)
-        return finish_measured(stage, GeminiDisplay(say), stalls, metrics)
+    try:
+        with (
+            ray_session(settings),
+            run_metrics(settings.metrics, opened.run_id, uses_cluster(settings)) as metrics,
+        ):
+            stage = make_stage(
+                settings.gemini, resolved, resolved.schema, committer, _crop_restorer(run, settings), clock
+            )
+            stage.offer(backlog.at_once())
+            stalls = StallWatch(settings.run.stall_warning_s, settings.run.stall_fail_s, say)
+            return finish_measured(stage, GeminiDisplay(say), stalls, metrics)
+    except ray.exceptions.RayError as error:
+        raise ray_failed(error, "while Gemini was asked", opened.uri) from error
 
 
 def _crop_restorer(run: RunRecord, settings: Settings) -> CropRestorer:

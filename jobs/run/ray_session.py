@@ -22,7 +22,8 @@ from tenacity import retry, retry_if_exception, stop_after_attempt
 import actors
 import conf
 import jobs
-from actors.errors import ConfigError
+from actors.errors import ConfigError, StalledError
+from jobs.run import supervision
 from jobs.run.stage_resources import Reach, plan_resources, ray_address
 from jobs.settings import Settings
 
@@ -98,6 +99,7 @@ def ray_session(settings: Settings) -> Iterator[Session]:
         if not _is_slow_start(error):
             raise
         raise ConfigError(f"Ray did not start: {error}; run again when the machine is less busy") from error
+    supervision.say("began")
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     for name in ("ray", "ray.data"):
         logger = logging.getLogger(name)
@@ -113,6 +115,24 @@ def ray_session(settings: Settings) -> Iterator[Session]:
     # This is skipped after an error or interrupt: the thread that runs the graph may still be working, and
     # Ray ends the whole process if a thread uses it after shutdown. Ray's processes end with this one.
     ray.shutdown()
+
+
+def ray_failed(error: ray.exceptions.RayError, when: str, log_uri: str) -> StalledError:
+    """Log an error of Ray with its traceback, and return the error that ends the run for it.
+
+    Args:
+        error: The error, which is being handled.
+        when: What the run was doing, as the end of a sentence.
+        log_uri: Where the log is.
+    """
+    log.exception("Ray failed")
+    # Ray's messages are whole tracebacks of its workers; the last line names the cause.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = lines[-1] if lines else type(error).__name__
+    return StalledError(
+        f"Ray failed {when}: {cause}; committed shards are intact and details are in {log_uri}: "
+        "fix the cause and run the same command again"
+    )
 
 
 _Nodes = Sequence[tuple[int, Mapping[str, float]]]

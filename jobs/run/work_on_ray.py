@@ -16,7 +16,6 @@ from actors.commit.committer import Committer
 from actors.commit.preview_frames import PreviewFrames
 from actors.detect.restored_crops import CropRestorer
 from actors.detect.shard_detector import ShardDetector
-from actors.errors import StalledError
 from actors.gemini.gemini_run import GeminiRun
 from actors.gemini.stage import make_stage
 from actors.gemini.stall_watch import StallWatch
@@ -29,7 +28,7 @@ from jobs.run.graph import Retries, run_graph
 from jobs.run.metrics import RunMetrics, finish_measured, run_metrics
 from jobs.run.prepare import PreparedRun
 from jobs.run.progress import ProgressDisplay, watch
-from jobs.run.ray_session import ray_session
+from jobs.run.ray_session import ray_failed, ray_session
 from jobs.run.resolve import Resolved
 from jobs.run.run_log import RunLog, log
 from jobs.run.stage_resources import StageResources, plan_resources, uses_cluster
@@ -78,13 +77,8 @@ def work_on_ray(
     try:
         return _run_tasks(_Work(settings, resolved, prepared, output, opened), totals)
     except ray.exceptions.RayError as error:
-        log.exception("Ray failed")
         done = f"after {sum(totals.shards.values()):,} of {counted(len(plan.tasks), 'shard')}"
-        raise StalledError(
-            f"Ray failed {done if plan.tasks else 'while Gemini was asked'}: {_last_line(error)}; "
-            f"committed shards are intact and details are in {opened.uri}: fix the "
-            "cause and run the same command again"
-        ) from error
+        raise ray_failed(error, done if plan.tasks else "while Gemini was asked", opened.uri) from error
 
 
 def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
@@ -145,12 +139,6 @@ def _retries(settings: RunSettings) -> Retries:
         pause_s=settings.infrastructure_pause_s,
         worker_starts=settings.max_worker_starts,
     )
-
-
-def _last_line(error: BaseException) -> str:
-    """Return the line that names the cause. Ray's messages are whole tracebacks of its workers."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 def _stages(

@@ -17,6 +17,38 @@ from tests.support import job
 
 STARTED_AGAIN = "it is started again"
 
+# The command line, whose work is replaced: it says what a run on a cluster says, and ends as told.
+_ENDS = """
+import os
+import sys
+from pathlib import Path
+
+from actors.errors import ConfigError
+from jobs.cli import main
+from jobs.run import annotation, supervision
+
+MARKS = Path(sys.argv[1])
+
+
+def work(*_):
+    with MARKS.open("a+") as file:
+        file.write("run\\n")
+        file.seek(0)
+        end = {ends}[len(file.readlines()) - 1]
+    if end == "out of reach":
+        raise ConfigError("ray.address: can't use 127.0.0.1:1")
+    supervision.say("began")
+    if end == "lost":
+        os._exit(1)
+    if end == "no model":
+        raise ConfigError("detector.weights: can't be loaded")
+    return end == "done"
+
+
+annotation.annotate_input = work
+main(sys.argv[2:])
+"""
+
 
 @pytest.fixture
 def silent_store() -> Iterator[dict[str, str]]:
@@ -86,3 +118,26 @@ def test_restarts_of_a_forced_run_are_refused(tmp_path):
     done = job.finish(started(tmp_path, job.NO_RAY, "--restarts", 2, "--force"))
     assert done.returncode == 2
     assert "each restart would do every shard again" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "again"),
+    [
+        # Ray itself ends a driver that loses its cluster with exit code 1.
+        (["lost", "done"], 0, 1),
+        (["lost", "out of reach", "done"], 0, 2),
+        (["lost", "out of reach", "out of reach"], 2, 2),
+        (["some failed"], 1, 0),
+        (["out of reach"], 2, 0),
+        (["no model"], 2, 0),
+        (["lost", "no model"], 2, 1),
+    ],
+)
+def test_a_lost_cluster_is_tried_again_and_what_a_run_says_itself_is_final(tmp_path, ends, code, again):
+    script = tmp_path / "ends.py"
+    script.write_text(_ENDS.replace("{ends}", repr(ends)))
+    command = [sys.executable, script, tmp_path / "marks", "annotate", "--restarts", 2]
+    done = job.finish(job.start_command(command, {**job.NO_RAY, "PYTHONPATH": str(job.REPO_ROOT)}))
+    assert done.returncode == code, done.stderr
+    assert done.stderr.count(STARTED_AGAIN) == again
+    assert len((tmp_path / "marks").read_text().splitlines()) == len(ends)
