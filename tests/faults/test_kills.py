@@ -13,21 +13,20 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from jobs.command import EXIT_INTERRUPTED
+from jobs.command import EXIT_CONFIG, EXIT_INTERRUPTED
 from tests.servers.gemini_server import KEY, gemini_server
 from tests.support import gemini_job, job, ray_cluster, without_ray
+from tests.support.fault_rounds import ROUNDS, SEED
 from tests.support.job import Models
 from tests.support.outcomes import assert_whole, outcome
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(3600)]
-
-SEED = int(os.environ.get("FAULT_SEED", "1"))
-ROUNDS = int(os.environ.get("FAULT_ROUNDS", "0"))
 
 WORKERS = {
     "detector": "MapBatches(detect)",
@@ -62,14 +61,13 @@ def undisturbed(models: Models, server, tmp_path_factory):
     return SimpleNamespace(source=folder / "in", options=options, expected=expected)
 
 
-def _kill(victim: str, cluster, run, rng: random.Random) -> bool:
-    """Kill the victim when it is there, and return whether it was."""
+def _kill(victim: str, cluster, run, rng: random.Random, before: set[int]) -> bool:
+    """Kill the victim when it is there, and return whether it was. Workers of `before` are of other runs."""
 
     def present() -> set[int]:
-        title = WORKERS[victim]
-        return {pid for pid in job.ray_workers(title) if pid != run.pid}
+        return job.ray_workers(WORKERS[victim]) - before
 
-    job.wait_for(lambda: job.ray_workers("MapBatches(detect)"), run)
+    job.wait_for(lambda: ray_cluster.actors(cluster, "detect"), run)
     time.sleep(rng.uniform(0, 4))
     if victim in WORKERS:
         for pid in job.wait_for(present, run):
@@ -81,10 +79,12 @@ def _kill(victim: str, cluster, run, rng: random.Random) -> bool:
             os.kill(run.pid, DRIVERS[victim])
             return True
         return False
+    if run.poll() is not None:
+        return False
     if victim == "raylet":
         cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-        return True
-    cluster.head_node.kill_gcs_server()
+    else:
+        cluster.head_node.kill_gcs_server()
     return True
 
 
@@ -108,15 +108,17 @@ def test_a_kill_costs_only_what_was_in_progress(victim: str, seed: int, undistur
         cluster = ray_cluster.new_cluster(num_cpus=2)
         try:
             if victim == "raylet":
-                cluster.add_node(num_cpus=3, object_store_memory=ray_cluster.STORE_BYTES)
+                ray_cluster.add_node(cluster, num_cpus=3)
             environment = {"RAY_ADDRESS": str(cluster.address), "GEMINI_API_KEY": KEY}
+            before = job.ray_workers("")
             run = job.start(*arguments, environment=environment)
             if attempt == 0:
-                was_killed = _kill(victim, cluster, run, rng)
+                was_killed = _kill(victim, cluster, run, rng, before)
             done = job.finish(run)
         finally:
             cluster.shutdown()
         codes.append(done.returncode)
+        assert done.returncode != EXIT_CONFIG, "a death is no wrong setting: " + done.stderr
         if done.returncode == 0:
             break
     print(f"{victim}, seed {seed}: exit codes {codes}")
@@ -126,3 +128,40 @@ def test_a_kill_costs_only_what_was_in_progress(victim: str, seed: int, undistur
         assert codes[0] == EXIT_INTERRUPTED
     assert codes[-1] == 0, done.stdout + done.stderr
     assert_whole(str(output), undisturbed.expected)
+
+
+MANY = 25
+"""Number of workers that are killed in one run."""
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + ROUNDS))
+def test_many_kills_in_one_run(seed: int, undisturbed, server, tmp_path: Path):
+    output, rng = tmp_path / "out", random.Random(f"many {seed}")
+    source, expected = tmp_path / "in", tmp_path / "expected"
+    job.write_shards(source, "abcdefghijklmnopqrstuvwxyz", frames=3)
+    # The same shard may lose many workers, and is still not to blame.
+    options = [*undisturbed.options, "--set", "run.max_attempts=1000"]
+    options += ["--set", "run.max_worker_starts=1000"]
+    without_ray.annotate(source, expected, *options)
+    killed: Counter[str] = Counter()
+    cluster = ray_cluster.new_cluster(num_cpus=4)
+    try:
+        before = job.ray_workers("")
+        run = job.start(
+            "annotate", "--input", source, "--output", output, *options, "--set", "detector.actors=2",
+            environment={"RAY_ADDRESS": str(cluster.address), "GEMINI_API_KEY": KEY},
+        )  # fmt: skip
+        job.wait_for(lambda: ray_cluster.actors(cluster, "detect"), run)
+        while killed.total() < MANY and run.poll() is None:
+            time.sleep(rng.uniform(0, 3))
+            victim = rng.choice(sorted(WORKERS))
+            for pid in sorted(job.ray_workers(WORKERS[victim]) - before)[:1]:
+                os.kill(pid, signal.SIGKILL)
+                killed[victim] += 1
+        done = job.finish(run)
+    finally:
+        cluster.shutdown()
+    print(f"many, seed {seed}: killed {dict(killed)}, exit code {done.returncode}")
+    assert killed.total() > 1
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_whole(str(output), outcome(str(expected)))

@@ -10,7 +10,6 @@ undisturbed run, `shopframe verify` finds nothing, and nothing is left but what 
 
 from __future__ import annotations
 
-import os
 from types import SimpleNamespace
 
 import fsspec
@@ -20,13 +19,12 @@ from actors.storage.object_store import ObjectStore
 from tests.servers.s3_faults import FAULTS, LASTING, Fault, faulty_store
 from tests.servers.seaweedfs import S3Server
 from tests.support import job, without_ray
+from tests.support.fault_rounds import ROUNDS, SEED
 from tests.support.job import Models
 from tests.support.outcomes import assert_whole, outcome
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-SEED = int(os.environ.get("FAULT_SEED", "1"))
-ROUNDS = int(os.environ.get("FAULT_ROUNDS", "0"))
 RUNS = 12
 """How often the command is given at most."""
 

@@ -1,39 +1,46 @@
-"""Runs on an existing Ray cluster: one of several nodes dies, or the cluster can't be reached."""
+"""Runs on an existing Ray cluster: a node joins and another one dies, or the cluster can't be reached."""
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
-from tests.support import job, without_ray
+from tests.support import job, ray_cluster, without_ray
 from tests.support.job import Models
-from tests.support.ray_cluster import STORE_BYTES
+from tests.support.outcomes import assert_whole, outcome
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
-@pytest.mark.long
-def test_a_node_that_dies_costs_nothing(models: Models, tmp_path, cluster):
-    source, undisturbed, output = tmp_path / "in", tmp_path / "undisturbed", tmp_path / "out"
-    job.write_shards(source, "abcdefgh", frames=8)
-    options = models.options(smolvlm=False)
-    without_ray.annotate(source, undisturbed, *options)
-    nodes = [cluster.add_node(num_cpus=2, object_store_memory=STORE_BYTES) for _ in range(2)]
-    cluster.wait_for_nodes()
-    process = job.start(
-        "annotate", "--input", source, "--output", output, *options, "--set", "detector.actors=2",
-        environment={"RAY_ADDRESS": str(cluster.address)},
-    )  # fmt: skip
-    assert job.wait_for(lambda: job.records(output), process)
-    assert process.poll() is None, "the job ended before its node could die"
-    cluster.remove_node(nodes[0], allow_graceful=False)
-    done = job.finish(process)
+def test_a_node_that_joins_is_used_and_one_that_dies_costs_nothing(models: Models, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    job.write_shards(source, "abcdefghijklmnopqrstuvwxyz")
+    options = [*models.options(smolvlm=False), "--set", "output.person_json=files"]
+    without_ray.annotate(source, tmp_path / "undisturbed", *options)
+    cluster = ray_cluster.new_cluster(num_cpus=0)
+    try:
+        first = ray_cluster.add_node(cluster, num_cpus=2)
+        run = job.start(
+            "annotate", "--input", source, "--output", output, *options, "--set", "detector.actors=auto",
+            environment={"RAY_ADDRESS": str(cluster.address)},
+        )  # fmt: skip
+        (stopped,) = job.wait_for(lambda: ray_cluster.actors(cluster, "detect"), run)
+        assert job.wait_for(lambda: job.records(output), run)
+        # The only detector stops, so the run can't end before it has used the node that joins.
+        os.kill(stopped.pid, signal.SIGSTOP)
+        joined = ray_cluster.add_node(cluster, num_cpus=2)
+        committed = len(job.records(output))
+        assert job.wait_for(lambda: ray_cluster.actors(cluster, "detect", joined), run)
+        assert job.wait_for(lambda: len(job.records(output)) > committed, run)
+        assert run.poll() is None, "the stopped detector has a shard"
+        ray_cluster.kill_node(cluster, first, [stopped])
+        done = job.finish(run)
+    finally:
+        cluster.shutdown()
     assert done.returncode == 0, done.stdout + done.stderr
-    found = job.records(output)
-    assert sorted(found) == list("abcdefgh")
-    assert {record["state"] for record in found.values()} == {"done"}
-    for kind in ("frames", "persons"):
-        rows, expected = (job.table(o, kind).to_pylist() for o in (output, undisturbed))
-        assert rows == expected, kind
+    assert_whole(str(output), outcome(str(tmp_path / "undisturbed")))
 
 
 def test_a_cluster_out_of_reach_is_said_before_any_work(models: Models, tmp_path):

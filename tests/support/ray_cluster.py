@@ -7,7 +7,11 @@ together with its Ray, or that must not see other runs, starts a Ray of its own.
 from __future__ import annotations
 
 import os
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.servers.gemini_server import KEY
@@ -15,6 +19,7 @@ from tests.support import fork_server
 from tests.support.setup_forked_worker import SETUP_SCRIPT, SOCKET_VARIABLE
 
 if TYPE_CHECKING:
+    from ray._private.node import Node
     from ray.cluster_utils import Cluster
 
 STORE_BYTES = 200 * 2**20
@@ -52,24 +57,64 @@ def forking_environment() -> dict[str, str]:
     return {SOCKET_VARIABLE: fork_server.fork_server("workers").socket}
 
 
-def new_cluster(**head: object) -> Cluster:
-    """Start a new cluster with a head node only; the caller shuts it down."""
-    from ray.cluster_utils import Cluster
-
+@contextmanager
+def _environment_of_nodes() -> Iterator[None]:
     variables = {**_NODE_ENVIRONMENT, **forking_environment()}
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
-        return Cluster(
-            initialize_head=True,
-            head_node_args={**_HEAD, "setup_worker_path": str(SETUP_SCRIPT), **head},
-        )
+        yield
     finally:
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def new_cluster(**head: object) -> Cluster:
+    """Start a new cluster with a head node only; the caller shuts it down."""
+    from ray.cluster_utils import Cluster
+
+    with _environment_of_nodes():
+        return Cluster(
+            initialize_head=True,
+            head_node_args={**_HEAD, "setup_worker_path": str(SETUP_SCRIPT), **head},
+        )
+
+
+def add_node(cluster: Cluster, **node: object) -> Node:
+    """Add a node to a cluster, with the environment of its head."""
+    given = {"object_store_memory": STORE_BYTES, "setup_worker_path": str(SETUP_SCRIPT), **node}
+    with _environment_of_nodes():
+        return cluster.add_node(**given)
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """An actor that is alive: its process, and the id of its node."""
+
+    pid: int
+    node: str
+
+
+def actors(cluster: Cluster, title: str, node: Node | None = None) -> list[Actor]:
+    """Return the actors that are alive and whose class has a name with the given text, on one node or any."""
+    table = cluster.global_state.actor_table(None).values()
+    found = [
+        Actor(entry["Pid"], entry["Address"]["NodeID"])
+        for entry in table
+        if entry["State"] == "ALIVE" and title in entry["ActorClassName"]
+    ]
+    return [actor for actor in found if node is None or actor.node == node.node_id]
+
+
+def kill_node(cluster: Cluster, node: Node, workers: list[Actor]) -> None:
+    """Kill a node's own processes with SIGKILL and then these workers, as if the machine were gone."""
+    cluster.remove_node(node, allow_graceful=False)
+    for worker in workers:
+        with suppress(ProcessLookupError):
+            os.kill(worker.pid, signal.SIGKILL)
 
 
 def address() -> str:
