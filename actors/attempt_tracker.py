@@ -8,10 +8,13 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
+from ray._private.state import state as global_state
+from ray.core.generated.common_pb2 import NODE_OUT_OF_MEMORY  # type: ignore[attr-defined]
+from ray.core.generated.gcs_pb2 import WorkerTableData  # type: ignore[attr-defined]
 
 from actors.log_lines import LineFields
 from actors.records import RequestCounts
@@ -60,9 +63,23 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Deaths:
+    """How many workers died while they processed a shard, other than with their nodes.
+
+    Attributes:
+        by_shard: Those that the shard may have killed.
+        for_memory: Those that Ray's memory monitor killed because their node was short of memory.
+    """
+
+    by_shard: int = 0
+    for_memory: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class _Started:
     node_id: str
-    deaths: int
+    worker_id: str
+    deaths: Deaths
     since: float = field(default_factory=time.monotonic)
 
 
@@ -71,20 +88,38 @@ def live_nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
 
 
+def killed_for_memory(worker_id: str) -> bool:
+    """Return whether Ray's memory monitor has killed a worker.
+
+    Without a dashboard, no public interface of Ray says it.
+    """
+    told = global_state._connect_and_get_accessor().get_worker_info(ray.WorkerID.from_hex(worker_id))
+    if told is None:
+        return False
+    return bool(WorkerTableData.FromString(told).exit_type == NODE_OUT_OF_MEMORY)
+
+
 class AttemptTracker:
     """Counts how often each shard has killed a worker of each stage.
 
     Ray runs a task again whenever its worker dies. That is right if the worker was killed by chance, but
     never ends if the shard itself crashes its workers; only the count tells the two apart. A worker that died
-    with its node doesn't count. The count lasts for one run, so a killed run never counts against the shards
-    that it was processing.
+    with its node doesn't count, and those that were killed because their nodes were short of memory have a
+    count of their own, because others may have taken the memory. The counts last for one run, so a killed run
+    never counts against the shards that it was processing.
 
     Args:
         live_nodes: Returns the ids of the nodes that are alive.
+        killed_for_memory: Returns whether the worker with this id was killed because memory was short.
     """
 
-    def __init__(self, live_nodes: Callable[[], set[str]] = live_nodes) -> None:
+    def __init__(
+        self,
+        live_nodes: Callable[[], set[str]] = live_nodes,
+        killed_for_memory: Callable[[str], bool] = killed_for_memory,
+    ) -> None:
         self._live_nodes = live_nodes
+        self._killed_for_memory = killed_for_memory
         self._started: dict[tuple[str, str], _Started] = {}
         self._seen: Counter[str] = Counter()
         self._refusals: dict[str, str] = {}
@@ -94,17 +129,24 @@ class AttemptTracker:
         self._lines: deque[LineFields] = deque(maxlen=_MOST_LINES)
         self._store_requests: Counter[tuple[str, str]] = Counter()
 
-    def start(self, stage: str, shard_id: str, node_id: str) -> int:
-        """Record that a worker on a node starts a shard, and return how many workers the shard has killed."""
+    def start(self, stage: str, shard_id: str, node_id: str, worker_id: str) -> Deaths:
+        """Record that a worker on a node starts a shard, and return how many died of the shard before."""
         before = self._started.get((stage, shard_id))
-        deaths = 0
+        deaths = Deaths()
         if before is not None:
-            deaths = before.deaths + (before.node_id in self._live_nodes())
+            deaths = self._with_death(before)
             self._deaths[stage] += 1
-        self._started[stage, shard_id] = _Started(node_id, deaths)
+        self._started[stage, shard_id] = _Started(node_id, worker_id, deaths)
         # A shard that a worker starts again and again doesn't move.
         self._steps += before is None
         return deaths
+
+    def _with_death(self, before: _Started) -> Deaths:
+        if before.node_id not in self._live_nodes():
+            return before.deaths
+        if self._killed_for_memory(before.worker_id):
+            return replace(before.deaths, for_memory=before.deaths.for_memory + 1)
+        return replace(before.deaths, by_shard=before.deaths.by_shard + 1)
 
     def finish(self, stage: str, shard_id: str, store_requests: RequestCounts) -> None:
         """Record that the worker has finished the shard, successfully or not, and what it asked of stores."""

@@ -24,6 +24,7 @@ import pyarrow as pa
 import ray
 
 from actors.actor_bounds import ActorBounds
+from actors.attempt_tracker import Deaths
 from actors.commit.committed_shard import load_committed
 from actors.commit.committer import Committer
 from actors.cuda import require_cuda
@@ -193,11 +194,19 @@ def run_stage(batch: pa.Table, stage: BlockStage, context: StageContext) -> pa.T
     if block.task.work not in stage.concerns or (block.error is not None and not stage.takes_failed):
         return batch
     shard_id = block.task.shard.shard_id
-    node_id = ray.get_runtime_context().get_node_id()
-    deaths = ray.get(context.tracker.start.remote(stage.name, shard_id, node_id))
+    here = ray.get_runtime_context()
+    deaths: Deaths = ray.get(
+        context.tracker.start.remote(stage.name, shard_id, here.get_node_id(), here.get_worker_id())
+    )
     started = time.perf_counter()
-    if deaths >= context.max_attempts:
-        done = _deadly(stage, block, deaths)
+    if deaths.by_shard >= context.max_attempts:
+        done = _deadly(stage, block, deaths.by_shard)
+    elif deaths.by_shard + deaths.for_memory >= context.max_attempts:
+        reason = (
+            f"{stage.name}: Ray killed its worker {deaths.for_memory} times on this shard because the memory "
+            "of the node was short; free memory, or give the stage fewer actors, then run again"
+        )
+        done = block.postponed(reason, "unavailable")
     else:
         report = _ProgressReport(context.tracker)
         log_as_worker(context.run_id, context.tracker.log.remote)

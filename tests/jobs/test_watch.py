@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from actors.attempt_tracker import AttemptTracker, InFlight, Snapshot
+from actors.attempt_tracker import AttemptTracker, Deaths, InFlight, Snapshot
 from actors.commit.accounting import ShardSummary
 from actors.errors import StalledError
 from jobs.run.progress import ProgressDisplay, watch
@@ -38,16 +38,16 @@ def test_a_shard_of_which_nothing_comes_is_named():
 
 
 def test_frames_answers_and_finished_shards_move_a_run_and_a_restarted_shard_does_not():
-    tracker = AttemptTracker(live_nodes=lambda: {"node"})
+    tracker = AttemptTracker(lambda: {"node"}, lambda worker: False)
     moved = [tracker.snapshot().steps]
 
     def grew() -> bool:
         moved.append(tracker.snapshot().steps)
         return moved[-1] > moved[-2]
 
-    assert tracker.start("detect", "a", "node") == 0
+    assert tracker.start("detect", "a", "node", "w1") == Deaths()
     assert grew()
-    assert tracker.start("detect", "a", "node") == 1
+    assert tracker.start("detect", "a", "node", "w2") == Deaths(by_shard=1)
     assert not grew()
     tracker.report_progress(frames=1)
     assert grew()
@@ -57,10 +57,11 @@ def test_frames_answers_and_finished_shards_move_a_run_and_a_restarted_shard_doe
     assert grew()
 
 
-def test_a_worker_that_died_with_its_node_does_not_count_against_the_shard():
+def test_a_worker_that_died_with_its_node_or_for_its_memory_does_not_count_against_the_shard():
     alive = {"one", "two"}
-    tracker = AttemptTracker(live_nodes=lambda: alive)
-    assert tracker.start("detect", "a", "one") == 0
+    tracker = AttemptTracker(lambda: alive, lambda worker: worker == "w3")
+    assert tracker.start("detect", "a", "one", "w1") == Deaths()
     alive.remove("one")
-    assert tracker.start("detect", "a", "two") == 0
-    assert tracker.start("detect", "a", "two") == 1
+    assert tracker.start("detect", "a", "two", "w2") == Deaths()
+    assert tracker.start("detect", "a", "two", "w3") == Deaths(by_shard=1)
+    assert tracker.start("detect", "a", "two", "w4") == Deaths(by_shard=1, for_memory=1)
