@@ -17,6 +17,7 @@ from actors.read.settings import InputSettings
 from actors.storage.object_store import ObjectStore
 from actors.storage.tables import to_parquet
 from jobs.analysis import figures
+from jobs.analysis.attribute_shares import AttributeShares
 from jobs.analysis.dwell import DWELL_SCHEMA, dwell_of
 from jobs.analysis.figures import BY
 from jobs.analysis.heat_maps import draw_heat_maps, foot_points
@@ -25,6 +26,7 @@ from jobs.analysis.observations import Coverage, Observations
 from jobs.analysis.shop import Shop
 from jobs.analysis.visitors import visitors
 from jobs.analysis_settings import AnalyzeSettings
+from jobs.evaluation.audited import AuditedOutput
 from jobs.run.run_record import read_run
 from jobs.run.words import counted
 
@@ -78,13 +80,14 @@ def analyse(store: ObjectStore, shop: Shop, settings: AnalyzeSettings, by: Seque
         links = list(link_people(seen, [attribute.name for attribute in attributes], settings.max_link_s))
         dwells = [dwell_of(one, settings.max_link_s) for one in links]
         summed = [one for one in links if one.camera in shop.counted(seen.cameras())]
+        shares = AttributeShares(seen, shop, attributes, AuditedOutput.of(store))
         in_all = sum(figures.occupancy(seen, shop, [])["person_seconds"].drop_null().to_pylist())
         ranges, why_not = visitors(summed, in_all, shop.visitors)
         tables = {
             "occupancy": figures.occupancy(seen, shop, by),
             "zones": figures.by_zone(seen, shop, by),
             "queues": lengths,
-            "attributes": figures.attribute_shares(seen, shop, attributes, by),
+            "attributes": shares.by(by),
             "hours": hours,
             "heat_maps": points,
             "dwell": pa.Table.from_pylist([asdict(dwell) for dwell in dwells], DWELL_SCHEMA),
@@ -103,7 +106,7 @@ def analyse(store: ObjectStore, shop: Shop, settings: AnalyzeSettings, by: Seque
             "hours": hours.to_pylist(),
             "busiest": busiest,
             "quietest": quietest,
-            "attributes": figures.attribute_shares(seen, shop, attributes, []).to_pylist(),
+            "attributes": shares.by([]).to_pylist(),
             "dwell": [asdict(dwell) for dwell in dwells],
             "visitors": {"ranges": [asdict(one) for one in ranges], "unknown": why_not},
             "heat_maps": [
@@ -124,6 +127,11 @@ def notes(coverage: Coverage, shop: Shop, settings: AnalyzeSettings) -> list[str
     said = []
     if not coverage.frames:
         said.append("No frame has a time, so there are no figures: input.key_pattern reads times from paths.")
+    else:
+        said.append(
+            "People are those that the detector found, so their numbers are a model's guess without an "
+            "interval; shopframe evaluate --truth with a table of boxes measures how many it misses."
+        )
     if coverage.without_time:
         said.append(f"Left out: {counted(coverage.without_time, 'frame')} without a time.")
     if coverage.failed:
@@ -132,9 +140,10 @@ def notes(coverage: Coverage, shop: Shop, settings: AnalyzeSettings) -> list[str
         said.append(f"Left out: {counted(coverage.closed, 'frame')} outside the opening hours.")
     if coverage.gaps:
         said.append(
-            f"{coverage.gaps:,} gaps between frames are longer than analyze.max_gap_s "
-            f"({settings.max_gap_s:g} s). Their {coverage.left_out_s / 3600:,.1f} camera-hours are left out "
-            f"of person-seconds; {coverage.observed_s / 3600:,.1f} camera-hours were observed."
+            f"Longer than analyze.max_gap_s ({settings.max_gap_s:g} s): "
+            f"{counted(coverage.gaps, 'gap')} between frames. Their {coverage.left_out_s / 3600:,.1f} "
+            "camera-hours are left out of person-seconds; "
+            f"{coverage.observed_s / 3600:,.1f} camera-hours were observed."
         )
     if coverage.staff:
         said.append(f"{coverage.staff:,} persons in staff zones are in no figure but that of their zone.")

@@ -1,16 +1,14 @@
-"""Occupancy, person-seconds by zone, queues, attributes and hours, as tables."""
+"""Occupancy, person-seconds by zone, queues and hours, as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from actors.attribute import Attribute
-from jobs.analysis.estimates import model_share
-from jobs.analysis.observations import TIME_COLUMNS, Observations, quoted, text
+from jobs.analysis.observations import TIME_COLUMNS, Observations, text
 from jobs.analysis.shop import WEEKDAYS, Shop
 
 BY = ("camera", "zone", *TIME_COLUMNS)
@@ -63,10 +61,10 @@ def occupancy(seen: Observations, shop: Shop, by: Sequence[str]) -> pa.Table:
     same place count once.
     """
     group = [name for name in by if name != "zone"]
-    cells = f"SELECT {_list(['camera', *_times(group)])} {_CELL.format(persons='persons')} FROM frames"
-    cells += f" WHERE {_in('camera', shop.counted(seen.cameras()))}" if "camera" not in group else ""
+    cells = f"SELECT {listed(['camera', *_times(group)])} {_CELL.format(persons='persons')} FROM frames"
+    cells += f" WHERE {within('camera', shop.counted(seen.cameras()))}" if "camera" not in group else ""
     cells += f" GROUP BY {', '.join(['camera', *_times(group)])}"
-    return seen.rows(f"SELECT {_list(group)} {_SUM} FROM ({cells}) {_grouped(group)}")
+    return seen.rows(f"SELECT {listed(group)} {_SUM} FROM ({cells}) {_grouped(group)}")
 
 
 def by_zone(seen: Observations, shop: Shop, by: Sequence[str]) -> pa.Table:
@@ -74,13 +72,13 @@ def by_zone(seen: Observations, shop: Shop, by: Sequence[str]) -> pa.Table:
     group = ["zone", "kind", *(name for name in by if name != "zone")]
     inner = ["zone", "kind", "camera", *_times(group)]
     cells = (
-        f"SELECT {_list(inner)} {_CELL.format(persons='coalesce(presence.persons, 0)')} "
+        f"SELECT {listed(inner)} {_CELL.format(persons='coalesce(presence.persons, 0)')} "
         "FROM frames JOIN zones USING (camera) LEFT JOIN presence USING (frame, zone)"
     )
     if "camera" not in by:
-        cells += f" WHERE {_counted_sights(seen, shop)}"
+        cells += f" WHERE {counted_sights(seen, shop)}"
     cells += f" GROUP BY {', '.join(inner)}"
-    return seen.rows(f"SELECT {_list(group)} {_SUM} FROM ({cells}) {_grouped(group)}")
+    return seen.rows(f"SELECT {listed(group)} {_SUM} FROM ({cells}) {_grouped(group)}")
 
 
 def queue_lengths(seen: Observations, shop: Shop) -> pa.Table:
@@ -95,7 +93,7 @@ def queue_lengths(seen: Observations, shop: Shop) -> pa.Table:
             SELECT zone, camera, coalesce(presence.persons, 0) AS length,
                 count(*) AS frames, sum(seconds) AS seconds
             FROM frames JOIN zones USING (camera) LEFT JOIN presence USING (frame, zone)
-            WHERE kind = 'till' AND {_counted_sights(seen, shop)}
+            WHERE kind = 'till' AND {counted_sights(seen, shop)}
             GROUP BY ALL
         )
         SELECT *, CASE WHEN sum(seconds) OVER till > 0 THEN seconds / sum(seconds) OVER till
@@ -124,45 +122,6 @@ def queues(lengths: pa.Table) -> list[Queue]:
     ]
 
 
-def attribute_shares(
-    seen: Observations, shop: Shop, attributes: Sequence[Attribute], by: Sequence[str]
-) -> pa.Table:
-    """Return how often each final value of an attribute occurs among the people in frames.
-
-    The columns are `attribute`, those of `by`, `value`, `persons` (in frames: somebody who is in ten frames
-    counts ten times), `of` (persons with a value), `share`, `low`, `high` (null where there is no interval)
-    and `rests_on`.
-    """
-    group = list(by)
-    source = "people JOIN frames USING (frame)"
-    where = "NOT staff"
-    if "zone" in group:
-        source += " JOIN memberships USING (person)"
-        where = f"(NOT staff OR kind = 'staff') AND {_counted_sights(seen, shop, 'memberships.zone')}"
-    elif "camera" not in group:
-        where += f" AND {_in('camera', shop.counted(seen.cameras()))}"
-    rows: list[dict[str, Any]] = []
-    for attribute in attributes:
-        name = attribute.name
-        counted = seen.rows(
-            f"SELECT {_list(group)} {quoted(name)} AS value, count(*) AS persons FROM {source} "
-            f"WHERE {where} AND {quoted(f'{name}_source')} IS NOT NULL GROUP BY ALL"
-        ).to_pylist()
-        totals: dict[tuple[Any, ...], int] = {}
-        for row in counted:
-            key = tuple(row[column] for column in group)
-            totals[key] = totals.get(key, 0) + row["persons"]
-        place = {value: number for number, value in enumerate(attribute.values)}
-        counted.sort(
-            key=lambda row: (*_sortable(row, group), place.get(row["value"], len(place)), str(row["value"]))
-        )
-        for row in counted:
-            total = totals[tuple(row[column] for column in group)]
-            estimate = model_share(row["persons"], total)
-            rows.append({"attribute": name, **row, "of": total, **asdict(estimate)})
-    return pa.Table.from_pylist(rows, _shares_schema(group))
-
-
 def hours(seen: Observations, shop: Shop) -> pa.Table:
     """Return the occupancy of the whole shop by hour of the day, with `rank`, 1 for the busiest."""
     found = occupancy(seen, shop, ["hour"])
@@ -177,22 +136,6 @@ def busiest_and_quietest(table: pa.Table) -> tuple[list[dict[str, Any]], list[di
     return rows[:_RANKS], rows[max(_RANKS, len(rows) - _RANKS) :][::-1]
 
 
-def _shares_schema(group: Sequence[str]) -> pa.Schema:
-    return pa.schema(
-        [
-            ("attribute", pa.string()),
-            *((name, pa.int32() if name == "hour" else pa.string()) for name in group),
-            ("value", pa.string()),
-            ("persons", pa.int64()),
-            ("of", pa.int64()),
-            ("share", pa.float64()),
-            ("low", pa.float64()),
-            ("high", pa.float64()),
-            ("rests_on", pa.string()),
-        ]
-    )
-
-
 def _quantile(found: Sequence[tuple[int, float]], at: float) -> int:
     """Return the least length that is not exceeded in a share `at` of the time."""
     reached = 0.0
@@ -204,13 +147,13 @@ def _quantile(found: Sequence[tuple[int, float]], at: float) -> int:
     return found[-1][0]
 
 
-def _counted_sights(seen: Observations, shop: Shop, zone: str = "zone") -> str:
+def counted_sights(seen: Observations, shop: Shop, zone: str = "zone") -> str:
     """Return the condition that a camera counts where the cameras of a zone are summed, as SQL."""
     by_zone: dict[str, list[str]] = {}
     for name, camera in seen.database.execute("SELECT zone, camera FROM zones ORDER BY ALL").fetchall():
         by_zone.setdefault(name, []).append(camera)
     parts = [
-        f"({zone} = {text(name)} AND {_in('camera', shop.counted(cameras))})"
+        f"({zone} = {text(name)} AND {within('camera', shop.counted(cameras))})"
         for name, cameras in by_zone.items()
     ]
     return f"({' OR '.join(parts)})" if parts else "false"
@@ -220,7 +163,8 @@ def _times(by: Sequence[str]) -> list[str]:
     return [name for name in by if name in TIME_COLUMNS]
 
 
-def _list(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return columns before others as SQL."""
     return "".join(f"{name}, " for name in names)
 
 
@@ -231,9 +175,6 @@ def _grouped(names: Sequence[str]) -> str:
     return f"GROUP BY {', '.join(names)} ORDER BY {order}"
 
 
-def _sortable(row: dict[str, Any], group: Sequence[str]) -> tuple[Any, ...]:
-    return tuple(WEEKDAYS.index(row[name]) if name == "weekday" else row[name] for name in group)
-
-
-def _in(column: str, values: Sequence[str]) -> str:
+def within(column: str, values: Sequence[str]) -> str:
+    """Return the condition that a column has one of some values, as SQL."""
     return f"{column} IN ({', '.join(map(text, values))})" if values else "false"

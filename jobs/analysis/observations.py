@@ -62,14 +62,17 @@ class Coverage:
 
 
 class Observations:
-    """The tables `frames`, `people`, `presence` and `zones` of a database.
+    """The tables `frames`, `detections`, `people`, `presence`, `memberships` and `zones` of a database.
 
     frames    frame, shard_id, frame_key, camera ('' if it has none), shop_time (local), moment (seconds since
               the epoch), date, weekday, hour, seconds (that it stands for), left_out_s (of the gap before
               it), gap_s (before it, if it counts), empty (nothing was detected), aspect (width / height),
               persons (without staff)
-    people    frame, x1, y1, x2, y2, staff, and the final value and source of each attribute
+    detections  person, frame, person_index, x1, y1, x2, y2, is_person, staff, and the final value and source
+              of each attribute
+    people    those of the detections whom no reviewer has called no person
     presence  frame, zone, persons: only zones with people in them
+    memberships  person, zone, kind: detections in zones
     zones     zone, kind, camera: cameras that see a zone, whether or not anybody was there
     """
 
@@ -124,7 +127,7 @@ class Observations:
 
     def has(self, attribute: str) -> bool:
         """Return whether the people have an attribute."""
-        found = self.database.execute("SELECT column_name FROM (DESCRIBE people)").fetchall()
+        found = self.database.execute("SELECT column_name FROM (DESCRIBE detections)").fetchall()
         return (attribute,) in found
 
     def coverage(self) -> Coverage:
@@ -220,17 +223,20 @@ class Observations:
         )
         values = "".join(f", {quoted(column)}" for name in attributes for column in (name, f"{name}_source"))
         self.database.execute(
-            f"CREATE TEMP TABLE people AS SELECT row_number() OVER (ORDER BY frame, person_index) AS person, "
-            f"frame, {corners}, false AS staff{values} "
-            "FROM all_persons JOIN frames USING (shard_id, frame_key) WHERE is_person"
+            "CREATE TEMP TABLE detections AS "
+            "SELECT row_number() OVER (ORDER BY frame, person_index) AS person, "
+            f"frame, person_index, {corners}, is_person, false AS staff{values} "
+            "FROM all_persons JOIN frames USING (shard_id, frame_key)"
         )
+        self.database.execute("CREATE TEMP VIEW people AS SELECT * FROM detections WHERE is_person")
 
     def _members(self) -> pa.Table:
         """Return the pairs of `person` and `zone`, the number of a zone of the file that has the person."""
         persons, places = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
         if self._shop.zones:
             reader = self.database.sql(
-                "SELECT person, camera, x1, y1, x2, y2 FROM people JOIN frames USING (frame) ORDER BY person"
+                "SELECT person, camera, x1, y1, x2, y2 FROM detections JOIN frames USING (frame) "
+                "ORDER BY person"
             ).to_arrow_reader(_BATCH_ROWS)
             for batch in reader:
                 numbers = np.asarray(batch["person"])
@@ -271,7 +277,7 @@ class Observations:
                 SELECT DISTINCT person, names.name AS zone, kind
                 FROM members JOIN names ON names.zone = members.zone;
             CREATE TEMP TABLE zones AS SELECT DISTINCT zone, kind, camera FROM sights;
-            UPDATE people SET staff = true
+            UPDATE detections SET staff = true
                 WHERE person IN (SELECT person FROM memberships WHERE kind = 'staff');
             CREATE TEMP TABLE presence AS
                 SELECT frame, zone, count(*)::INTEGER AS persons

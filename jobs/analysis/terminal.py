@@ -57,15 +57,7 @@ def print_analysis(console: Console, summary: dict[str, Any], files: list[str]) 
         )
         if hours:
             console.print(Text(f"{what} hours of the day: {hours}"), soft_wrap=True)
-    _print(
-        console,
-        "People in frames, by attribute (somebody who is in ten frames counts ten times)",
-        ("attribute", "value", "share", "95%", "rests on"),
-        (
-            (row["attribute"], str(row["value"]), f"{row['share']:.1%}", _interval(row), row["rests_on"])
-            for row in summary["attributes"]
-        ),
-    )
+    _print_attributes(console, summary["attributes"])
     for one in summary["heat_maps"]:
         if one["trouble"]:
             grey = "" if one["empty_frames"] else ", so it is grey"
@@ -75,6 +67,27 @@ def print_analysis(console: Console, summary: dict[str, Any], files: list[str]) 
         console.print(Text(line), soft_wrap=True)
     for uri in files:
         console.print(Text(f"wrote {uri}"), soft_wrap=True)
+
+
+def _print_attributes(console: Console, rows: list[dict[str, Any]]) -> None:
+    """Print shares, with a column of intervals if one of them has one, and below what they rest on."""
+    sure = any(row["low"] is not None for row in rows)
+    _print(
+        console,
+        "People in frames, by attribute (somebody who is in ten frames counts ten times)",
+        ("attribute", "value", "share", *(("95% interval",) if sure else ())),
+        (
+            (
+                row["attribute"],
+                "can't tell" if row["value"] is None else row["value"],
+                f"{row['share']:.1%}",
+                *((_interval(row),) if sure else ()),
+            )
+            for row in rows
+        ),
+    )
+    for name, rests_on in dict.fromkeys((row["attribute"], row["rests_on"]) for row in rows):
+        console.print(Text(f"{name}: {rests_on}"), soft_wrap=True)
 
 
 def _print_dwell(console: Console, dwells: list[dict[str, Any]]) -> None:

@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import duckdb
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from actors.attribute import Attribute, AttributeValue
-from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
-from actors.corrections.consensus import Consensus, read_consensus
-from actors.corrections.decision_log import read_decisions
-from actors.corrections.final_values import CORRECTED_BOX, IS_PERSON, SOURCE, PersonDecisions, final_columns
-from actors.corrections.settings import ConsensusSettings
+from actors.corrections.final_values import CORRECTED_BOX, IS_PERSON
 from actors.errors import ConfigError
 from actors.storage.object_store import ObjectStore
-from jobs.evaluation.against_corrections import answers_in
+from jobs.evaluation.audited import ROWS_AT_ONCE, AuditedOutput, rests_on
 from jobs.evaluation.estimates import Estimate
-from jobs.evaluation.gold import Gold, read_gold
-from jobs.evaluation.shares import MIN_LABELS, Labelled, estimate_share
-from jobs.exchange.selection import condition_errors, consolidated, fitting_persons
-from jobs.run.run_record import read_run
+from jobs.evaluation.shares import estimate_share
+from jobs.exchange.selection import condition_errors, fitting_persons
 
-_KEYS = ("shard_id", "frame_key", "person_index")
-_ROWS_AT_ONCE = 50_000
 _COLUMN = re.compile(r"\s*(\w+)")
 _COMPUTED = ("certainty", "disagreement", "rarity", "decided", "rule", IS_PERSON, CORRECTED_BOX)
-
-GUESS = "a model's guess: nobody of these persons was drawn at random and decided, so there is no interval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,34 +62,20 @@ def share_in(output: ObjectStore, asked: str, where: Sequence[str]) -> Share:
     Raises:
         ConfigError: The value or a condition is wrong, or the output has no consolidated table.
     """
-    run = read_run(output)
-    schema = AttributeSchema(run.section("schema", SchemaSettings))
-    attribute, value = _asked(asked, schema)
-    _check(where, schema)
-    consensus = read_consensus(output, run.section("consensus", ConsensusSettings))
-    # Withheld values are predictions, too.
-    consensus = Consensus(consensus.precedence, consensus.calibration)
-    table = consolidated(output)
-    gold = read_gold(table, schema, read_decisions(output))
-    one = schema.only([attribute.name])
-    predicted, persons, chosen = 0, 0, set[tuple[Any, ...]]()
-    drawn = {tuple(row.values()) for row in gold.rows.select(list(_KEYS)).to_pylist()}
-    shards = pc.unique(gold.rows["shard_id"])
-    wanted = [name for name in table.schema.names if name in _KEYS or _is_answer(name, attribute)]
+    audited = AuditedOutput.of(output)
+    attribute, value = _asked(asked, audited.schema)
+    _check(where, audited.schema)
+    one = audited.schema.only([attribute.name])
     with duckdb.connect() as database, condition_errors():
-        fitting = fitting_persons(database, database.from_arrow(table), where, schema)
-        for batch in fitting.select(*wanted).to_arrow_reader(_ROWS_AT_ONCE):
-            rows = pa.Table.from_batches([batch])
-            predicted += int(_predicted(rows, one, value, consensus).sum())
-            persons += rows.num_rows
-            near = rows.select(list(_KEYS)).filter(pc.is_in(rows["shard_id"], shards))
-            chosen |= drawn.intersection(tuple(row.values()) for row in near.to_pylist())
-    labelled = _labelled(gold, one, value, consensus, chosen)
+        fitting = fitting_persons(database, database.from_arrow(audited.table), where, audited.schema)
+        found = audited.count(fitting.select(*audited.columns(one)).to_arrow_reader(ROWS_AT_ONCE), one)
+    predicted, persons = found.values[attribute.name][value], found.persons
+    labelled = audited.labels(attribute).about(value, found.drawn)
     share = estimate_share(predicted, persons, labelled)
     return Share(
         asked,
         tuple(where),
-        _note(share, persons),
+        rests_on(share, persons),
         persons,
         predicted / persons if persons else None,
         share,
@@ -138,91 +109,23 @@ def value_shares(output: ObjectStore) -> dict[str, list[ValueShare]]:
     Raises:
         ConfigError: The output has no consolidated table.
     """
-    run = read_run(output)
-    schema = AttributeSchema(run.section("schema", SchemaSettings))
-    consensus = read_consensus(output, run.section("consensus", ConsensusSettings))
-    consensus = Consensus(consensus.precedence, consensus.calibration)
-    table = consolidated(output)
-    gold = read_gold(table, schema, read_decisions(output))
-    drawn = schema.only([a.name for a in schema if gold.truth.get(a.name) and a.type != "integer"])
-    if not drawn.names:
+    audited = AuditedOutput.of(output)
+    judged = audited.judged()
+    if not judged.names:
         return {}
-    given: dict[str, Counter[AttributeValue]] = {name: Counter() for name in drawn.names}
-    persons = 0
-    wanted = [c for c in table.schema.names if c in _KEYS or any(_is_answer(c, a) for a in drawn)]
-    for batch in table.to_batches(columns=wanted, batch_size=_ROWS_AT_ONCE):
-        rows = pa.Table.from_batches([batch])
-        persons += rows.num_rows
-        found = final_columns(answers_in(rows), PersonDecisions(), drawn, consensus, rows.num_rows)
-        for name in drawn.names:
-            said = pa.table({"value": found[name], "source": found[f"{name}_{SOURCE}"]})
-            for row in said.group_by(["value"]).aggregate([("source", "count")]).to_pylist():
-                given[name][row["value"]] += row["source_count"]
-    everybody = {tuple(row.values()) for row in gold.rows.select(list(_KEYS)).to_pylist()}
+    found = audited.count(audited.batches(judged), judged)
     shares: dict[str, list[ValueShare]] = {}
-    for attribute in drawn:
-        one = schema.only([attribute.name])
+    for attribute in judged:
+        labels = audited.labels(attribute)
         for value in dict.fromkeys((*attribute.values, None)):
-            labelled = _labelled(gold, one, value, consensus, everybody)
-            number = given[attribute.name][value]
+            labelled = labels.about(value, found.drawn)
+            number = found.values[attribute.name][value]
             if number or labelled.truth.any():
-                estimate = estimate_share(number, persons, labelled)
-                shares.setdefault(attribute.name, []).append(ValueShare(value, number / persons, estimate))
+                estimate = estimate_share(number, found.persons, labelled)
+                shares.setdefault(attribute.name, []).append(
+                    ValueShare(value, number / found.persons, estimate)
+                )
     return shares
-
-
-def _note(share: Estimate, persons: int) -> str:
-    if not persons:
-        return "no person fits the conditions"
-    if not share.n:
-        return GUESS
-    if share.low is None:
-        return (
-            f"too few to say how sure: {share.n} of these persons were drawn at random and decided, and an "
-            f"interval takes {MIN_LABELS}"
-        )
-    return (
-        f"the machines' answers about {persons:,} persons, put right by {share.n:,} that were drawn at "
-        "random and decided"
-    )
-
-
-def _labelled(
-    gold: Gold,
-    schema: AttributeSchema,
-    value: AttributeValue,
-    consensus: Consensus,
-    chosen: set[tuple[Any, ...]],
-) -> Labelled:
-    (name,) = schema.names
-    keys = [tuple(row.values()) for row in gold.rows.select(list(_KEYS)).to_pylist()]
-    truth: Mapping[int, AttributeValue] = gold.truth.get(name, {})
-    rows = sorted({*truth, *gold.not_persons})
-    rows = [row for row in rows if keys[row] in chosen]
-    is_person = np.array([row not in gold.not_persons for row in rows], np.float64)
-    has = np.array([row in truth and _equal(truth[row], value) for row in rows], np.float64)
-    predicted = _predicted(gold.rows, schema, value, consensus)
-    chances = [gold.not_persons.get(row) or gold.probability[name][row] for row in rows]
-    at = np.array(rows, np.int64)
-    return Labelled(
-        has * is_person, is_person, predicted[at], np.array(chances, np.float64), gold.clusters[at]
-    )
-
-
-def _predicted(
-    rows: pa.Table, schema: AttributeSchema, value: AttributeValue, consensus: Consensus
-) -> NDArray[np.float64]:
-    """Return 1 where the machines give a value, by the code that consolidates, and else 0."""
-    (name,) = schema.names
-    found = final_columns(answers_in(rows), PersonDecisions(), schema, consensus, rows.num_rows)
-    given = found[f"{name}_{SOURCE}"].is_valid().to_pylist()
-    said = found[name].to_pylist()
-    return np.array([g and _equal(s, value) for g, s in zip(given, said, strict=True)], np.float64)
-
-
-def _is_answer(name: str, attribute: Attribute) -> bool:
-    endings = (f"_{attribute.name}", "_status", "_model", "_model_version", "_prompt_sha256")
-    return name.endswith(endings)
 
 
 def _asked(asked: str, schema: AttributeSchema) -> tuple[Attribute, AttributeValue]:
@@ -246,7 +149,3 @@ def _check(where: Sequence[str], schema: AttributeSchema) -> None:
                 f"--where {condition}: {name} depends on final values, and a share among such persons would "
                 "be wrong as often as these are; use camera, captured_at, hour, day or other columns"
             )
-
-
-def _equal(one: AttributeValue, other: AttributeValue) -> bool:
-    return type(one) is type(other) and one == other

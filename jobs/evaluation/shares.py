@@ -46,7 +46,7 @@ def estimate_share(
 ) -> Estimate:
     """Return the share of a value among all persons, with its interval.
 
-    Without labelled persons it is the model's share, without an interval.
+    From too few labelled persons it is the model's share, without an interval.
 
     Args:
         predicted: Number of detections of which the model gives the value.
@@ -58,8 +58,10 @@ def estimate_share(
     n = len(labelled.truth)
     if not persons:
         return NOTHING
-    if not n:
-        return Estimate(predicted / persons, None, None, 0)
+    few = n < MIN_LABELS or len(np.unique(labelled.clusters)) < 2
+    if not n or (few and trust is None):
+        # A handful says less than the model: of one person, it is all or nothing.
+        return Estimate(predicted / persons, None, None, n)
     weights = 1 / labelled.probability
     total = weights.sum()
     # Of the detections that show persons; all do by the model.
@@ -72,7 +74,7 @@ def estimate_share(
     centred = labelled.predicted - np.average(labelled.predicted, weights=weights)
     share = human + weigh * (predicted / persons - float(np.average(labelled.predicted, weights=weights)))
     share = min(1.0, max(0.0, share))
-    if n < MIN_LABELS or len(np.unique(labelled.clusters)) < 2:
+    if few:
         return Estimate(share, None, None, n)
     influence = weights * (residual - weigh * centred) / total
     # What was decided of the archive needs no estimate, so a complete audit leaves nothing uncertain.

@@ -63,7 +63,10 @@ def test_long_gaps_are_left_out_and_said(tmp_path: Path, analyze: Analyze):
     found = analyze.finds(store)
     (door,) = found["cameras"]
     assert (door["person_seconds"], found["coverage"]["left_out_s"]) == (20, 3600)
-    assert any("analyze.max_gap_s (60 s). Their 1.0 camera-hours" in note for note in found["notes"])
+    assert any(
+        "analyze.max_gap_s (60 s): 1 gap between frames. Their 1.0 camera-hours" in note
+        for note in found["notes"]
+    )
     (door,) = analyze.finds(store, "--set", "analyze.max_gap_s=4000")["cameras"]
     assert door["person_seconds"] == 3620
 
@@ -103,8 +106,10 @@ def test_shares_without_human_labels_have_no_interval_and_say_so(tmp_path: Path,
     assert genders["female"]["share"] == pytest.approx(2 / 3)
     for row in found["attributes"]:
         assert (row["low"], row["high"]) == (None, None)
-        assert row["rests_on"] == "a model's guess, without any human label"
-    assert "a model's guess" in analyze.says(store)
+        assert row["rests_on"].startswith("a model's guess: nobody of these persons was drawn at random")
+    printed = analyze.says(store)
+    assert "gender: a model's guess" in printed
+    assert "95%" not in printed
 
 
 def test_people_whom_a_reviewer_called_no_person_are_not_counted(tmp_path: Path, analyze: Analyze):

@@ -38,14 +38,20 @@ def people() -> list[Labelled]:
     return found
 
 
-def test_without_human_labels_every_number_is_a_guess_and_has_no_interval(tmp_path: Path, report):
-    page = report(gold_output(ObjectStore(str(tmp_path / "out")), people()).store)
+def test_without_human_labels_every_number_is_a_guess_and_has_no_interval(
+    tmp_path: Path, report, monkeypatch
+):
+    output = gold_output(ObjectStore(str(tmp_path / "out")), people())
+    assert run_in_process(monkeypatch, "analyze", "--output", output.store.uri) == 0
+    page = report(output.store)
     assert (
         "Every number in this report that follows from a label is a model's guess" in page.sections["certain"]
     )
     for name in ("shares", "certain", "shop"):
         assert not re.search(r"\d% to \d", page.sections[name])
         assert "95% interval" not in page.sections[name]
+    assert "These shares rest on a model's guess" in page.sections["shop"]
+    assert "their numbers are a model's guess" in page.sections["shop"]
 
 
 def test_with_an_audit_the_share_of_women_has_an_interval_that_holds(tmp_path: Path, report, monkeypatch):
@@ -53,13 +59,17 @@ def test_with_an_audit_the_share_of_women_has_an_interval_that_holds(tmp_path: P
     output.decide(random.Random(3).sample(range(PERSONS), PERSONS // 2), 0.5)
     options = ["--output", output.store.uri, "--truth", "corrections"]
     assert run_in_process(monkeypatch, "evaluate", *options) == 0
-    section = report(output.store).sections["certain"]
+    assert run_in_process(monkeypatch, "analyze", "--output", output.store.uri) == 0
+    sections = report(output.store).sections
+    section = sections["certain"]
     found = re.search(r"female (\S+)% (\S+)% (\S+)% to (\S+)% 100", section)
     assert found is not None, section
     model, share, low, high = map(float, found.groups())
     truth = 100 * sum(p.truth["gender"] == "female" for p in output.persons) / PERSONS
     assert low < truth < high
     assert abs(share - truth) < abs(model - truth)
+    # What the shop did has the same interval.
+    assert f"female {share}% {low}% to {high}%" in sections["shop"]
     assert "gender" in section
     # Nobody was asked about caps.
     assert "which cap" not in section

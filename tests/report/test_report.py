@@ -93,7 +93,10 @@ def test_the_report_has_what_the_shop_did(shop: Shop, tmp_path: Path):
     section = page.sections["shop"]
     assert "From 12 frames between 2024-05-01T09:00:00 and 2024-05-01T09:11:00 (UTC)" in section
     assert "<b>bakery till 1.00 1" in section
-    assert re.search(r"gender male \d+\.\d% none \d+ a model's guess, without any human label", section)
+    assert re.search(
+        r"by gender value share persons in frames male \d+\.\d% \d+ female \d+\.\d% \d+ ", section
+    )
+    assert "These shares rest on a model's guess: nobody of these persons was drawn at random" in section
     assert "The number of visitors is not known" in section
     pictures = [kept for tag, kept in page.tags if tag == "img" and kept.get("class") == "map"]
     assert len(pictures) == 2
