@@ -75,6 +75,7 @@ def analyse(store: ObjectStore, shop: Shop, settings: AnalyzeSettings, by: Seque
         coverage = seen.coverage()
         lengths = figures.queue_lengths(seen, shop)
         hours = figures.hours(seen, shop)
+        course, step_s = figures.course(seen, coverage.typical_interval_s)
         points = foot_points(seen)
         maps = list(draw_heat_maps(seen, points, store, run.section("input", InputSettings)))
         links = list(link_people(seen, [attribute.name for attribute in attributes], settings.max_link_s))
@@ -88,6 +89,7 @@ def analyse(store: ObjectStore, shop: Shop, settings: AnalyzeSettings, by: Seque
             "zones": figures.by_zone(seen, shop, by),
             "queues": lengths,
             "attributes": shares.by(by),
+            "course": course,
             "hours": hours,
             "heat_maps": points,
             "dwell": pa.Table.from_pylist([asdict(dwell) for dwell in dwells], DWELL_SCHEMA),
@@ -103,6 +105,13 @@ def analyse(store: ObjectStore, shop: Shop, settings: AnalyzeSettings, by: Seque
             "zones": figures.by_zone(seen, shop, ["zone"]).to_pylist(),
             "queues": [asdict(queue) for queue in figures.queues(lengths)],
             "queue_lengths": lengths.to_pylist(),
+            "course": {
+                "step_s": step_s,
+                "rows": [
+                    {**row, "began_at": row["began_at"].isoformat()}
+                    for row in course.select(["camera", "began_at", "occupancy"]).to_pylist()
+                ],
+            },
             "hours": hours.to_pylist(),
             "busiest": busiest,
             "quietest": quietest,

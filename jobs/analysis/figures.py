@@ -27,6 +27,9 @@ _SUM = """
     sum(occupancy) AS occupancy, max(most)::INTEGER AS most_in_a_frame
 """
 _RANKS = 3
+_STEPS_S = (60, 300, 900, 3600, 4 * 3600, 86400)
+_MOST_STEPS = 168
+"""Steps of a course, such as the hours of a week."""
 _WEEKDAY_ORDER = f"array_position({list(WEEKDAYS)}, weekday)"
 
 
@@ -128,6 +131,32 @@ def hours(seen: Observations, shop: Shop) -> pa.Table:
     values = found["occupancy"].to_pylist()
     ranks = [1 + sum(other > value for other in values) for value in values]
     return found.append_column("rank", pa.array(ranks, pa.int32()))
+
+
+def course(seen: Observations, interval_s: float | None) -> tuple[pa.Table, int]:
+    """Return the occupancy of each camera from step to step, and the length of a step in seconds.
+
+    A step is the shortest of some usual lengths that give not too many steps, and steps with frames in them.
+    The columns are `camera`, `began_at` (local time), `frames`, `observed_s`, `person_seconds` and
+    `occupancy`. Steps without frames have no row.
+
+    Args:
+        seen: The frames.
+        interval_s: Typical time between two frames of a camera, if it is known.
+    """
+    (span,) = seen.one("SELECT coalesce(max(moment) - min(moment), 0) FROM frames")
+    least = max(span / _MOST_STEPS, 2 * (interval_s or 0))
+    step_s = next((step for step in _STEPS_S if step >= least), _STEPS_S[-1])
+    table = seen.rows(
+        f"""
+        SELECT camera, time_bucket(INTERVAL '{step_s} seconds', shop_time) AS began_at, count(*) AS frames,
+            sum(seconds) AS observed_s, sum(persons * seconds) AS person_seconds,
+            CASE WHEN sum(seconds) > 0 THEN sum(persons * seconds) / sum(seconds)
+                ELSE avg(persons) END AS occupancy
+        FROM frames GROUP BY ALL ORDER BY ALL
+        """
+    )
+    return table, step_s
 
 
 def busiest_and_quietest(table: pa.Table) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

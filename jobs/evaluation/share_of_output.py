@@ -98,18 +98,14 @@ class ValueShare:
     estimate: Estimate
 
 
-def value_shares(output: ObjectStore) -> dict[str, list[ValueShare]]:
+def value_shares(audited: AuditedOutput) -> dict[str, list[ValueShare]]:
     """Estimate the share of every value of the attributes about which persons were drawn and decided.
 
     Integers are left out, which hardly any two persons have in common. The persons are read once.
 
     Returns:
         The shares by attribute; none if nobody has decided about persons that were drawn at random.
-
-    Raises:
-        ConfigError: The output has no consolidated table.
     """
-    audited = AuditedOutput.of(output)
     judged = audited.judged()
     if not judged.names:
         return {}

@@ -18,14 +18,14 @@ from actors.gemini.settings import GeminiSettings
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.time_text import duration, moment
-from jobs.evaluation.share_of_output import value_shares
+from jobs.findings.how_sure import how_sure_section
+from jobs.findings.shop import heat_map, shop_section
 from jobs.reporting.charts import confidence_chart, hours_chart, shares_chart
 from jobs.reporting.corrections import Corrections, count_corrections
 from jobs.reporting.gallery import Gallery, choose
 from jobs.reporting.measures import UNSURE, Measures, label
 from jobs.reporting.page import render
 from jobs.reporting.roi_drops import RoiDrops
-from jobs.reporting.shop import shop_section
 from jobs.reporting.thumbnails import Wanted, cut_thumbnails
 from jobs.reporting.truth import compared_with_truth
 from jobs.run.output_status import output_status
@@ -96,6 +96,7 @@ def build_report(store: ObjectStore, to: ObjectStore, name: str, most_persons: i
             "settings": json.dumps(run.config, ensure_ascii=False, indent=1),
             "last": _last_run(store),
             "status": status,
+            "output": store.uri,
             "checks": list(_checks(status, measures)),
             "folder": built.folder,
             "unsure": UNSURE,
@@ -104,8 +105,8 @@ def build_report(store: ObjectStore, to: ObjectStore, name: str, most_persons: i
             **_attributes(measures),
             **_corrections(corrections, measures),
             "compared": compared_with_truth(store),
-            "certain": value_shares(store),
-            **shop_section(store),
+            "sure": how_sure_section(store),
+            **shop_section(store, lambda file: _picture(heat_map(store, file))),
             "gallery": gallery,
             "gallery_data": {
                 "people": gallery.people,
@@ -254,6 +255,10 @@ def _cut(
         pictures = [info.path for info in to.list(built.folder) if layout.is_report_picture(info.path)]
         to.delete(path for path in pictures if path not in written)
     return {camera: sorted(pictures) for camera, pictures in samples.items()}
+
+
+def _picture(content: bytes | None) -> str | None:
+    return None if content is None else _data_uri(content)
 
 
 def _data_uri(picture: bytes) -> str:

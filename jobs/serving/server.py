@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from actors.errors import ConfigError, ShopframeError
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
+from jobs.findings import page as findings
 from jobs.serving.access import access_control, new_token
 from jobs.serving.deciding import Action
 from jobs.serving.pictures import NoPictureError
@@ -118,14 +119,18 @@ class _Page:
         self._session = session
         # Decisions are made one after the other, in the order of the requests.
         self._deciding = asyncio.Lock()
+        self._counting = asyncio.Lock()
         folder = files("jobs.serving") / "page"
         self._files = {file.name: file.read_bytes() for file in folder.iterdir() if _type_of(file.name)}
+        self._files["findings.css"] = findings.style().encode()
 
     def routes(self, base: str) -> list[web.RouteDef]:
         """Return the routes under a path."""
         return [
             web.get(f"{base}/", self._file),
             web.get(f"{base}/{{name:[a-z_]+\\.[a-z]+}}", self._file),
+            web.get(f"{base}/numbers", self._numbers),
+            web.get(f"{base}/heat-maps/{{file:[^/]+}}", self._heat_map),
             web.get(f"{base}/thumbnails/{{id:\\d+}}", self._thumbnail),
             web.get(f"{base}/frames/{{id:\\d+}}", self._frame),
             web.post(f"{base}/api/about", self._about),
@@ -143,6 +148,18 @@ class _Page:
         if content is None:
             raise web.HTTPNotFound
         return web.Response(body=content, content_type=_type_of(name), charset="utf-8")
+
+    async def _numbers(self, _: web.Request) -> web.Response:
+        # Each reads all persons, so not many at once.
+        async with self._counting:
+            text = await self._read(self._session.numbers)
+        return web.Response(text=text, content_type="text/html")
+
+    async def _heat_map(self, request: web.Request) -> web.Response:
+        content = await self._read(partial(self._session.heat_map, request.match_info["file"]))
+        if content is None:
+            raise web.HTTPNotFound
+        return web.Response(body=content, content_type="image/jpeg")
 
     async def _thumbnail(self, request: web.Request) -> web.Response:
         row = await self._read(partial(self._session.person_row, int(request.match_info["id"])))

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
@@ -101,6 +102,23 @@ class Session:
         return self._loaded.table.unsaved
 
     # --- what the page asks for ---
+
+    def numbers(self) -> str:
+        """Return a page about how sure the numbers are, and what the shop did, as HTML."""
+        # matplotlib takes a second to import, which the wall doesn't wait for.
+        from jobs.findings.how_sure import how_sure_section
+        from jobs.findings.page import render_numbers
+        from jobs.findings.shop import shop_section
+
+        sure = how_sure_section(self.store)
+        shop = shop_section(self.store, lambda file: f"heat-maps/{quote(file)}")
+        return render_numbers({"output": self.store.uri, "sure": sure, **shop})
+
+    def heat_map(self, file: str) -> bytes | None:
+        """Return a heat map of the last analysis, or None if it has none of this name."""
+        from jobs.findings.shop import heat_map
+
+        return heat_map(self.store, file)
 
     def about(self) -> dict[str, Any]:
         """Return what doesn't depend on a view."""

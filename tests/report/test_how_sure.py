@@ -33,7 +33,8 @@ def people() -> list[Labelled]:
     found = []
     for n in range(PERSONS):
         true = "female" if n % 3 == 0 else "male"
-        answers = {"smolvlm": said(gender="female" if n % 10 == 1 else true, cap=n % 2 == 0)}
+        sure = {"gender": 0.5 + n % 50 / 100}
+        answers = {"smolvlm": said(sure, gender="female" if n % 10 == 1 else true, cap=n % 2 == 0)}
         found.append(Labelled({"gender": true}, answers, camera=("door", "till")[n % 2], minute=n // 4))
     return found
 
@@ -44,9 +45,7 @@ def test_without_human_labels_every_number_is_a_guess_and_has_no_interval(
     output = gold_output(ObjectStore(str(tmp_path / "out")), people())
     assert run_in_process(monkeypatch, "analyze", "--output", output.store.uri) == 0
     page = report(output.store)
-    assert (
-        "Every number in this report that follows from a label is a model's guess" in page.sections["certain"]
-    )
+    assert "Every number here that follows from a label is a model's guess" in page.sections["certain"]
     for name in ("shares", "certain", "shop"):
         assert not re.search(r"\d% to \d", page.sections[name])
         assert "95% interval" not in page.sections[name]
@@ -60,7 +59,8 @@ def test_with_an_audit_the_share_of_women_has_an_interval_that_holds(tmp_path: P
     options = ["--output", output.store.uri, "--truth", "corrections"]
     assert run_in_process(monkeypatch, "evaluate", *options) == 0
     assert run_in_process(monkeypatch, "analyze", "--output", output.store.uri) == 0
-    sections = report(output.store).sections
+    page = report(output.store)
+    sections = page.sections
     section = sections["certain"]
     found = re.search(r"female (\S+)% (\S+)% (\S+)% to (\S+)% 100", section)
     assert found is not None, section
@@ -73,4 +73,13 @@ def test_with_an_audit_the_share_of_women_has_an_interval_that_holds(tmp_path: P
     assert "gender" in section
     # Nobody was asked about caps.
     assert "which cap" not in section
+    assert [
+        svg["aria-label"] for svg in page.all("svg") if str(svg["aria-label"]).startswith("How often")
+    ] == [
+        "How often answers of smolvlm about gender are right by their confidence; the table has the numbers"
+    ]
+    points = re.findall(r"(\S+)% (\S+)% \S+% to \S+% (\d+)", section.partition("Numbers of smolvlm")[2])
+    assert sum(int(n) for _, _, n in points) == PERSONS // 2
+    assert [float(stated) for stated, _, _ in points] == sorted(float(stated) for stated, _, _ in points)
+    assert "--calibrate fits a calibration" in section
     assert re.search(r"How often final values are right.*gender \S+% \S+% to \S+%", section)

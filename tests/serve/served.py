@@ -108,7 +108,8 @@ class Output:
 
     def restore(self) -> None:
         """Forget what a test has decided, consolidated and deleted."""
-        shutil.rmtree(self.path / "corrections", ignore_errors=True)
+        for part in ("corrections", "analysis"):
+            shutil.rmtree(self.path / part, ignore_errors=True)
         shutil.rmtree(self.cache, ignore_errors=True)
         for part in _RESTORED:
             shutil.rmtree(self.path / part)

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect  # noqa: E402
 
 from tests.serve.browsing import SIZES, drag_a_box, opened  # noqa: E402
 from tests.serve.served import Client, Output  # noqa: E402
+from tests.support.in_process import run_in_process  # noqa: E402
 
 
 def test_a_click_on_a_bar_shows_its_persons_and_another_one_all(page: Page):
@@ -197,6 +198,32 @@ def test_axe_finds_nothing_and_the_page_fits_its_width(
     page.keyboard.press("?")
     expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
     looked_at(page)
+    assert page.errors == []
+    page.context.close()
+
+
+@pytest.mark.parametrize(("size", "scheme"), [("wide", "light"), ("phone", "dark")])
+def test_the_page_says_how_sure_numbers_are_and_what_the_shop_did(
+    browser: Browser, client: Client, output: Output, monkeypatch: pytest.MonkeyPatch, size: str, scheme: str
+):
+    zones = output.path.parent / "zones.yaml"
+    zones.write_text("zones: [{name: till <1>, kind: till, camera: till, rectangle: [0, 0, 1, 1]}]")
+    options = ["--zones", zones, "--set", "analyze.max_gap_s=100000"]
+    assert run_in_process(monkeypatch, "analyze", "--output", output.path, *options) == 0
+    page = opened(browser, client, size, scheme, bypass_csp=True)
+    page.get_by_role("link", name="Numbers").click()
+    sure = page.get_by_role("region", name="How sure")
+    expect(sure).to_contain_text("is a model's guess, and nobody knows how wrong it is")
+    shop = page.get_by_role("region", name="What the shop did")
+    expect(shop.get_by_role("heading", name="Queue at till <1>")).to_be_visible()
+    charts = ["by hour of the day: most (3.00)", "over time at till: most", "Length of the queue at till <1>"]
+    for said in charts:
+        expect(shop.get_by_role("img", name=said)).to_be_visible()
+    assert shop.locator("img.map").evaluate("(image) => image.decode().then(() => image.naturalWidth)") > 0
+    expect(shop).to_contain_text("These shares rest on a model's guess")
+    looked_at(page)
+    page.get_by_role("link", name="Persons", exact=True).click()
+    expect(page.locator("#wall-title")).to_have_text("18 persons")
     assert page.errors == []
     page.context.close()
 
