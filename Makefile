@@ -63,7 +63,7 @@ test-interop: $(INTEROP)/.installed
 ROUNDS ?= 10
 SEED ?= 1
 torture: $(VENV)/.installed
-	FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) $(BIN)/python -m pytest -s -m long
+	FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) $(BIN)/python -m pytest -s -m long --ignore tests/faults
 	FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) $(BIN)/python -m pytest -s tests/faults
 	FAULT_ROUNDS=$(ROUNDS) $(MAKE) test-interop
 

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import job, ray_cluster, without_ray
-from tests.support.fault_rounds import ONLY_IN_TORTURE
 from tests.support.job import Models
 from tests.support.outcomes import assert_whole, outcome
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800), ONLY_IN_TORTURE]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800), pytest.mark.long]
 
 
 def _runs_of(process: job.Process) -> set[int]:

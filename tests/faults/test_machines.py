@@ -24,11 +24,11 @@ import pytest
 
 from jobs.command import EXIT_STALLED
 from tests.support import job, ray_cluster, without_ray
-from tests.support.fault_rounds import ONLY_IN_TORTURE, ROUNDS, SEED
+from tests.support.fault_rounds import ROUNDS, SEED
 from tests.support.job import Models
 from tests.support.outcomes import assert_whole, outcome
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(3600), ONLY_IN_TORTURE]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(3600), pytest.mark.long]
 
 RUNS = 6
 """How often the command is given at most."""

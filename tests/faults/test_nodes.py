@@ -14,11 +14,10 @@ import pytest
 
 from tests.support import job, ray_cluster
 from tests.support.autoscaled_cluster import ENVIRONMENT, autoscaled_cluster
-from tests.support.fault_rounds import ONLY_IN_TORTURE
 from tests.support.job import Models
 from tests.support.outcomes import assert_whole, outcome
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800), ONLY_IN_TORTURE]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800), pytest.mark.long]
 
 
 def test_three_nodes_give_what_one_gives_and_each_stage_is_where_it_should_be(models: Models, tmp_path: Path):
