@@ -30,7 +30,7 @@ from tests.servers.gemini_server import KEY, MODEL, GeminiServer, gemini_server
 from tests.support import gemini_job, job
 from tests.support.gemini_asking import SCHEMA, asking
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(900)]
 
 SHARDS, A_SHARD, A_REQUEST = 20, 80, 8
 A_MINUTE, A_DAY = 10, 60

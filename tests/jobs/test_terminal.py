@@ -43,10 +43,9 @@ def test_one_display_while_it_runs_and_a_summary_at_the_end(arguments):
     assert not [screen for screen in terminal.screens if "WARNING" in screen or "ray::" in screen]
 
 
-def test_interrupted_at_the_keyboard_it_ends_with_130_and_without_a_traceback(arguments, tmp_path):
+def test_interrupted_at_the_keyboard_it_ends_with_130_and_without_a_traceback(arguments):
     terminal = Terminal(*arguments)
     assert "0/2 shards" in terminal.watch(until=lambda screen: "0/2 shards" in screen)
     os.killpg(terminal.process.pid, signal.SIGINT)
     assert terminal.end() == 130, terminal.screens[-1]
     assert "Traceback" not in "".join(terminal.screens)
-    job.annotate(*(tmp_path / name for name in ("in", "out")), *arguments[5:])
