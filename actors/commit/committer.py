@@ -17,7 +17,7 @@ from actors.commit.accounting import (
     sum_costs,
 )
 from actors.commit.committed_shard import input_identity
-from actors.commit.documents import build_documents, document_paths, settle_documents
+from actors.commit.documents import build_documents, document_paths, settle_documents, settle_due
 from actors.commit.objects import Attempt, build_objects
 from actors.commit.pending import PendingAnnotator, with_pending
 from actors.commit.preview_frames import PreviewFrames
@@ -68,6 +68,9 @@ class Committer:
         shard_id = block.task.shard.shard_id
         previous, etag = read_record(self.store, shard_id) or (None, None)
         if (previous.attempt_id if previous else None) != block.task.replaces:
+            if previous is not None and etag is not None:
+                # It may be an earlier try of this run, whose worker died before it had written them.
+                settle_due(self.store, self.schema, previous, etag)
             return self._winner(shard_id)
         if previous is not None and etag is not None and self._settle(block, previous, etag):
             return self._winner(shard_id)

@@ -143,6 +143,28 @@ def settle_documents(
         current = _documents_of(store, record, schema)
 
 
+def settle_due(store: ObjectStore, schema: AttributeSchema, record: CommitRecord, etag: str) -> None:
+    """Write the documents of a record, from its tables, if its worker may have died before it wrote them all.
+
+    If that worker is alive after all, both write the same.
+
+    Args:
+        store: The output.
+        schema: The attributes, for tables that don't name theirs.
+        record: The record.
+        etag: Its etag.
+
+    Raises:
+        OSError: The store can't be written.
+    """
+    if record.documents != "due":
+        return
+    documents = _documents_of(store, record, schema)
+    if documents is not None:
+        stale = document_paths(store, record, None) - documents.paths
+        settle_documents(store, schema, record, etag, documents, stale)
+
+
 def _is_settled(store: ObjectStore, record: CommitRecord, etag: str) -> bool:
     """Mark a record's documents as written, and return whether the record is still the current one."""
     if record.documents == "written":

@@ -104,6 +104,23 @@ def test_documents_of_a_killed_worker_are_written_by_the_next_run(store, person_
             assert all(b'"model": "newer"' in archive.extractfile(m).read() for m in archive)
 
 
+@pytest.mark.parametrize("person_json", ["files", "tar"])
+def test_documents_of_a_killed_worker_are_written_by_the_same_run(store, person_json):
+    committer(store, person_json=person_json).commit(block())
+    given = answering("newer", store, 2)
+    with pytest.raises(Killed):
+        committer(DiesAtDocuments(store.uri), person_json=person_json).commit(given)
+    record = record_of(store)
+    assert record.documents == "due"
+    # Ray gives the block to another worker.
+    summary = committer(store, person_json=person_json).commit(given)
+    assert summary.state == "done"
+    assert record_of(store) == record.model_copy(update={"documents": "written"}), "nothing else has changed"
+    documents = {path: store.read(path) for path in files(store) if path.startswith("json/")}
+    assert len(documents) == (2 if person_json == "files" else 1)
+    assert all(b'"model": "newer"' in content for content in documents.values())
+
+
 def test_documents_that_are_no_longer_what_the_record_says_need_a_new_attempt(store):
     committer(store).commit(block())
     with pytest.raises(Killed):
