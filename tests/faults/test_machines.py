@@ -6,6 +6,7 @@ the same command gives what an undisturbed run gives.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -204,6 +205,63 @@ def test_the_memory_monitor_kills_workers(seed: int, undisturbed: SimpleNamespac
     print(f"memory monitor, seed {seed}: exit codes {codes}")
     assert killed, "no worker was killed"
     assert_whole(str(output), undisturbed.expected)
+
+
+# One worker ends itself. The other one waits until the memory monitor, which finds the memory short all the
+# time, kills it.
+_DEATHS = """
+import json
+import os
+import sys
+import time
+
+import ray
+
+from actors.attempt_tracker import killed_for_memory
+
+ray.init(address=sys.argv[1], log_to_driver=False)
+
+
+@ray.remote
+class Worker:
+    def who(self):
+        return ray.get_runtime_context().get_worker_id()
+
+    def end(self, seconds):
+        time.sleep(seconds)
+        os._exit(1)
+
+
+def deadly(resource, seconds):
+    while True:
+        worker = Worker.options(num_cpus=0, resources={resource: 1}).remote()
+        try:
+            found = ray.get(worker.who.remote())
+            break
+        except ray.exceptions.OutOfMemoryError:
+            continue
+    try:
+        ray.get(worker.end.remote(seconds))
+    except ray.exceptions.RayError:
+        return killed_for_memory(found)
+
+
+print(json.dumps([deadly("enough", 0), deadly("short", 300)]))
+"""
+
+
+def test_ray_tells_a_kill_for_memory_from_another_death():
+    cluster = ray_cluster.new_cluster(num_cpus=0, resources={"enough": 1})
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RAY_memory_usage_threshold", "0.02")
+            patch.setenv("RAY_memory_monitor_refresh_ms", "3000")
+            ray_cluster.add_node(cluster, num_cpus=0, resources={"short": 1})
+        done = job.finish(job.start_command([sys.executable, "-c", _DEATHS, cluster.address]))
+    finally:
+        cluster.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [False, True]
 
 
 @seeds
