@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from actors.actor_bounds import AUTO, ActorBounds
-from actors.detect.weights import Backend, check_sha256, export_model, read_weights
+from actors.detect.weights import Backend, check_sha256, export_model, may_run_code, read_weights
 from actors.errors import WeightsError
 from actors.fingerprint import fingerprint_of
 from actors.settings_section import Section
@@ -141,6 +141,11 @@ def resolve_detector(settings: DetectorSettings, storage: StorageSettings) -> Re
     cache_dir = settings.cache_dir.expanduser()
     content = read_weights(settings.weights, cache_dir, storage)
     sha256 = check_sha256(settings.weights, content, settings.sha256)
+    if settings.sha256 is None and may_run_code():
+        raise WeightsError(
+            "detector.sha256: must be set where ULTRALYTICS_SAFE_LOAD in the environment lets checkpoints "
+            f"run their own code; that of {settings.weights} is {sha256}, if it is the one that you trust"
+        )
     model = export_model(settings.weights, content, backend, cache_dir)
     person = next((index for index, name in model.names.items() if name.lower() == "person"), None)
     if person is None:

@@ -112,6 +112,14 @@ def check_sha256(weights: str, content: bytes, expected: str | None) -> str:
     return found
 
 
+def may_run_code() -> bool:
+    """Return whether the environment lets a checkpoint, which is a pickle, run code when it is read.
+
+    It may not unless `ULTRALYTICS_SAFE_LOAD` is set to anything but true.
+    """
+    return os.environ.get("ULTRALYTICS_SAFE_LOAD", "1").strip().lower() not in ("1", "true", "yes", "on")
+
+
 def export_model(weights: str, content: bytes, backend: Backend, cache_dir: Path) -> ExportedModel:
     """Return the network for a backend, from the cache or exported into it.
 
@@ -161,7 +169,8 @@ def _export(weights: str, content: bytes, backend: Backend, folder: Path, cache_
     if trouble is not None:
         raise WeightsError(
             f"detector.weights: {weights}: {trouble}; give a YOLO detection checkpoint such as yolov8n.pt "
-            "(ULTRALYTICS_SAFE_LOAD=0 in the environment lets a checkpoint that you trust run its own code)"
+            "(ULTRALYTICS_SAFE_LOAD=0 in the environment, together with detector.sha256, lets a checkpoint "
+            "that you trust run its own code)"
         )
 
 

@@ -16,17 +16,14 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_TIMEOUT_S = 10.0
 _CHUNK_BYTES = 1 << 22
 
+_WEIGHTS = "model.safetensors"
+
 # One file of each group is enough.
 _NEEDED: tuple[tuple[str, ...], ...] = (
     ("config.json",),
     ("processor_config.json", "preprocessor_config.json"),
     ("tokenizer.json", "tokenizer.model", "vocab.json"),
-    (
-        "model.safetensors",
-        "model.safetensors.index.json",
-        "pytorch_model.bin",
-        "pytorch_model.bin.index.json",
-    ),
+    (_WEIGHTS, "model.safetensors.index.json"),
 )
 _HASHED = (".json", ".jinja", ".txt", ".model", ".safetensors", ".bin")
 
@@ -75,11 +72,18 @@ def find_checkpoint(key: str, model: str, revision: str | None) -> Checkpoint:
 
 def _from_folder(key: str, folder: Path) -> Checkpoint:
     missing = _missing(folder)
+    if missing == [_WEIGHTS] and any(folder.glob("*.bin")):
+        # Pickled weights may run code when they are read.
+        raise WeightsError(
+            f"{key}: {folder} has no weights in safetensors; save it with save_pretrained of a current "
+            "transformers"
+        )
     if missing:
         raise WeightsError(
             f"{key}: {folder} has no {' and no '.join(missing)}; give the folder "
             "of a whole checkpoint, or the name of a model on the hub"
         )
+    _check_safetensors(key, folder)
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in _HASHED:
@@ -92,12 +96,28 @@ def _from_folder(key: str, folder: Path) -> Checkpoint:
     )
 
 
+def _check_safetensors(key: str, folder: Path) -> None:
+    """Check the headers of all weights, which say where each tensor is in the file.
+
+    Raises:
+        WeightsError: A file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="np"):
+                pass
+        except SafetensorError as error:
+            raise WeightsError(f"{key}: {path} is damaged or truncated: {error}; get it again") from None
+
+
 def _missing(folder: Path) -> list[str]:
     missing = [group[0] for group in _NEEDED if not any((folder / name).is_file() for name in group)]
     for index in folder.glob("*.index.json"):
         try:
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             missing.append(f"readable {index.name}")
             continue
         missing += sorted(shard for shard in shards if not (folder / shard).is_file())
@@ -107,7 +127,7 @@ def _missing(folder: Path) -> list[str]:
 def _read_config(key: str, path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{key}: {path} can't be read as JSON: {error}") from None
     if not isinstance(config, dict):
         raise WeightsError(f"{key}: {path} doesn't contain a model's configuration")

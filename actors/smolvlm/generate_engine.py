@@ -47,7 +47,7 @@ class GenerateEngine:
         self._settings = settings
         self._schema = schema
         self._batches = FittingBatches(settings.batch_size)
-        self._model, self._processor = load_model(settings, resolved, use_safetensors=True)
+        self._model, self._processor = load_model(settings, resolved)
         self._is_square = self._model.config.model_type in GUIDED_ARCHITECTURES
         if self._is_square:
             set_tiles(self._processor, self._model, resolved.image_size_px, settings.split_image)

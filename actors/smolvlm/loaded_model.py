@@ -23,6 +23,7 @@ def load_model(settings: SmolVLMSettings, resolved: ResolvedSmolVLM, **options: 
         WeightsError: The files can't be loaded on this machine.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from transformers.utils import logging as transformers_logging
 
@@ -37,12 +38,13 @@ def load_model(settings: SmolVLMSettings, resolved: ResolvedSmolVLM, **options: 
             revision=resolved.revision,
             dtype=getattr(torch, resolved.dtype),
             trust_remote_code=False,
+            use_safetensors=True,
             output_loading_info=True,
             **options,
         )
         model, loading = loaded
         model = model.to(device).eval()
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise WeightsError(
             f"smolvlm.model: {resolved.source} can't be loaded on this machine: {error}; if it is a "
             "folder, every worker must see it"

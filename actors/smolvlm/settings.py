@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -216,7 +215,6 @@ def resolve_smolvlm(settings: SmolVLMSettings, schema: AttributeSchema) -> Resol
             "decides how a crop is shown; leave them out"
         )
     if engine == "generate":
-        _check_safetensors(settings, checkpoint)
         content |= {"engine": "generate", "decoder": _GENERATE_VERSION}
     elif schema.rules:
         content["rules"] = [rule.text for rule in schema.rules]
@@ -232,15 +230,6 @@ def resolve_smolvlm(settings: SmolVLMSettings, schema: AttributeSchema) -> Resol
         source=checkpoint.source,
         revision=checkpoint.revision,
     )
-
-
-def _check_safetensors(settings: SmolVLMSettings, checkpoint: Checkpoint) -> None:
-    """Refuse a folder whose weights are pickled, which may run code when they are read."""
-    if checkpoint.revision is None and not any(Path(checkpoint.source).glob("*.safetensors")):
-        raise WeightsError(
-            f"smolvlm.model: {settings.model} has no weights in safetensors; save it with "
-            "save_pretrained of a current transformers"
-        )
 
 
 def _resolve_server(settings: SmolVLMSettings, schema: AttributeSchema, prompt: Prompt) -> ResolvedSmolVLM:

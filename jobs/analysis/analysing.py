@@ -24,6 +24,7 @@ from jobs.analysis.heat_maps import draw_heat_maps, foot_points
 from jobs.analysis.linking import link_people
 from jobs.analysis.observations import Coverage, Observations
 from jobs.analysis.shop import Shop
+from jobs.analysis.spreadsheets import for_spreadsheets
 from jobs.analysis.visitors import visitors
 from jobs.analysis_settings import AnalyzeSettings
 from jobs.evaluation.audited import AuditedOutput
@@ -167,7 +168,7 @@ def write_analysis(analysis: Analysis, to: ObjectStore) -> list[str]:
     written = []
     for name, table in analysis.tables.items():
         sink = pa.BufferOutputStream()
-        pa_csv.write_csv(table, sink)
+        pa_csv.write_csv(for_spreadsheets(table), sink)
         for ending, content in (("parquet", to_parquet(table)), ("csv", sink.getvalue().to_pybytes())):
             to.write(f"{name}.{ending}", content)
             written.append(to.uri_of(f"{name}.{ending}"))

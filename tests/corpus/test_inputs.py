@@ -6,6 +6,7 @@ stated outcome, and everything good beside it is done once.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow.dataset as ds
 import pytest
 
 from tests.corpus.images import IMAGES
@@ -28,12 +30,15 @@ from tests.support import job
 from tests.support.job import Models
 from tests.support.without_ray import command
 
+pytestmark = pytest.mark.timeout(1500)
+
 SHARDS = (*TARS, *ZIPS, *PARQUETS)
 MAX_IMAGE_BYTES = 2 * 2**20
 MAX_IMAGE_PIXELS = 1_000_000
 MOST_MORE_BYTES = 512 * 2**20
 """What the bad input may take more than good input does. Each bomb is larger, or is one of many copies."""
 GOOD = 4
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def shard_name(number: int) -> str:
@@ -88,7 +93,7 @@ def done(models: Models, tmp_path_factory) -> SimpleNamespace:
         env={**os.environ, "PYTHONPATH": str(job.REPO_ROOT)},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1200,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
@@ -163,6 +168,28 @@ def test_each_sidecar_has_its_outcome_and_no_frame_fails_by_one(done):
         frame = frames[f"{number:03d}"]
         assert (frame["status"], frame["camera"]) == ("ok", kind.camera), kind.name
         assert frame["note"] is None if kind.note is None else kind.note in frame["note"], kind.name
+
+
+def test_tables_for_spreadsheets_have_no_formulas_and_parquet_has_the_cameras_as_they_are(done):
+    command("analyze", "--output", done.output)
+    cells = set()
+    for path in (done.output / "analysis").glob("*.csv"):
+        with path.open(newline="", encoding="utf-8") as file:
+            cells |= {row.get("camera") for row in csv.DictReader(file)} - {None}
+    formulas = {kind.camera for kind in SIDECARS if kind.camera and kind.camera.startswith(FORMULAS)}
+    assert {f"'{formula}" for formula in formulas} <= cells
+    assert not [cell for cell in cells if cell.startswith(FORMULAS)]
+    cameras = ds.dataset(done.output / "analysis" / "occupancy.parquet").to_table()["camera"].to_pylist()
+    assert formulas <= set(cameras)
+
+
+def test_names_from_the_input_are_text_in_the_report(done):
+    command("report", "--output", done.output)
+    page = (done.output / "report.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
+    assert "{{ 7 * 7 }}" in page
+    assert "&lt;script&gt;alert(1)" in page
 
 
 def test_all_adds_up(done):

@@ -112,19 +112,6 @@ def test_a_checkpoint_for_another_task_or_without_persons_is_refused(cache, tmp_
         resolve(settings_for(tmp_path / "things.pt", cache, backend="torch"))
 
 
-def test_a_checkpoint_can_not_run_code(cache, tmp_path):
-    import torch
-
-    class Payload:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "ran"),)
-
-    torch.save({"model": Payload()}, tmp_path / "evil.pt")
-    with pytest.raises(WeightsError, match="ULTRALYTICS_SAFE_LOAD"):
-        resolve(settings_for(tmp_path / "evil.pt", cache, backend="torch"))
-    assert not (tmp_path / "ran").exists()
-
-
 def test_a_hub_out_of_reach_is_said_at_once_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
