@@ -64,31 +64,30 @@ def _side(tool: str, value: Any) -> Any:
     return [value, 1, 2, 3] if tool == "coco" else value
 
 
-def boxes(tool: str, content: bytes) -> list[tuple[str, bytes, str]]:
-    """Return files of a tool whose first box isn't one."""
-    if tool == "cvat":
+BOXES = (
+    ("box of NaN", float("nan"), "not a finite number"),
+    ("box of a number of 400 digits", _HUGE, "OverflowError"),
+    ("box of words", "left", "TypeError"),
+    ("box of nothing", None, "TypeError"),
+)
+"""Name, left side of the first box, and a part of the message, for the formats of JSON."""
 
-        def box(value: bytes) -> bytes:
-            return re.sub(rb'xtl="[^"]*"', b'xtl="%s"' % value, content, count=1)
+XML_BOXES = (("box of infinity", b"inf", "not a finite number"), ("box of words", b"left", "ValueError"))
+"""Likewise, for CVAT."""
 
-        return [
-            ("box of infinity", box(b"inf"), "not a finite number"),
-            ("box of words", box(b"left"), "ValueError"),
-        ]
-    place = (*_REGION[tool], _SIDE[tool])
-
-    def changed(value: Any) -> bytes:
-        return with_value(content, place, _side(tool, value))
-
-    return [
-        ("box of NaN", changed(float("nan")), "not a finite number"),
-        ("box of a number of 400 digits", changed(_HUGE), "OverflowError"),
-        ("box of words", changed("left"), "TypeError"),
-        ("box of nothing", changed(None), "TypeError"),
-    ]
+OUTCOME = "refused with the file's name; nothing is decided"
 
 
 def kinds_of(tool: str, content: bytes) -> list[BadText]:
     """Return the bad files of a tool, made of a good one."""
-    raw = XML if tool == "cvat" else RAW
-    return [BadText(f"{tool}: {name}", bad, says) for name, bad, says in (*raw, *boxes(tool, content))]
+    made: list[tuple[str, bytes, str]] = []
+    if tool == "cvat":
+        made += XML
+        for name, value, says in XML_BOXES:
+            made.append((name, re.sub(rb'xtl="[^"]*"', b'xtl="%s"' % value, content, count=1), says))
+    else:
+        made += RAW
+        place = (*_REGION[tool], _SIDE[tool])
+        for name, value, says in BOXES:
+            made.append((name, with_value(content, place, _side(tool, value)), says))
+    return [BadText(f"{tool}: {name}", bad, says) for name, bad, says in made]
