@@ -76,7 +76,8 @@ def read_parquet(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iter
                         return
                     yield _to_frame(row, row_number, columns, seen, settings)
                     row_number += 1
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        # Names of columns may not be UTF-8.
         raise ShardError(f"not Parquet, or damaged: {_first_line(error)}") from error
 
 

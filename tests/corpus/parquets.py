@@ -119,6 +119,14 @@ PARQUETS = (
         error="more than one column 'image'",
     ),
     BadShard(
+        "Parquet: name of a column that isn't UTF-8",
+        ".parquet",
+        lambda: _parquet({"image": _images(), "camera": ["a", "b"]}, store_schema=False).replace(
+            b"camera", b"\xffamera"
+        ),
+        error="damaged",
+    ),
+    BadShard(
         "Parquet: camera and time of wrong types",
         ".parquet",
         lambda: _parquet({"image": _images(1), "camera": [1.5], "captured_at": [[1, 2]]}),
