@@ -23,6 +23,7 @@ from jobs.findings.shop import heat_map, shop_section
 from jobs.reporting.charts import confidence_chart, hours_chart, shares_chart
 from jobs.reporting.corrections import Corrections, count_corrections
 from jobs.reporting.gallery import Gallery, choose
+from jobs.reporting.in_short import in_short
 from jobs.reporting.measures import UNSURE, Measures, label
 from jobs.reporting.page import render
 from jobs.reporting.roi_drops import RoiDrops
@@ -89,6 +90,9 @@ def build_report(store: ObjectStore, to: ObjectStore, name: str, most_persons: i
         samples = _cut(store, run, to, gallery, drops, built)
         decisions = read_decisions(store).values()
         corrections = count_corrections(one for some in decisions for one in some)
+        sure, compared = how_sure_section(store), compared_with_truth(store)
+        attributes = _attributes(measures)
+        categories = [a.name for a in schema if a.type == "category"]
         content = {
             "made_at": moment(datetime.now(UTC)),
             "run": run,
@@ -102,10 +106,13 @@ def build_report(store: ObjectStore, to: ObjectStore, name: str, most_persons: i
             "unsure": UNSURE,
             **_failures(measures, drops, status),
             **_drops(drops, samples, measures),
-            **_attributes(measures),
+            **attributes,
+            "short": in_short(
+                [found for found, _ in attributes["shares"]], sure["shares"], compared, categories
+            ),
             **_corrections(corrections, measures),
-            "compared": compared_with_truth(store),
-            "sure": how_sure_section(store),
+            "compared": compared,
+            "sure": sure,
             **shop_section(store, lambda file: _picture(heat_map(store, file))),
             "gallery": gallery,
             "gallery_data": {

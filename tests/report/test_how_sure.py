@@ -46,6 +46,14 @@ def test_without_human_labels_every_number_is_a_guess_and_has_no_interval(
     assert run_in_process(monkeypatch, "analyze", "--output", output.store.uri) == 0
     page = report(output.store)
     assert "Every number here that follows from a label is a model's guess" in page.sections["certain"]
+    short = page.sections["short"]
+    women = sum(p.answers["smolvlm"].values["gender"] == "female" for p in output.persons) / PERSONS
+    assert f"gender : male {1 - women:.1%} , female {women:.1%} , of {PERSONS} persons." in short
+    assert (
+        "a guess. No person has checked any that were drawn at random, so nobody knows how wrong it is"
+        in short
+    )
+    assert "between" not in short
     for name in ("shares", "certain", "shop"):
         assert not re.search(r"\d% to \d", page.sections[name])
         assert "95% interval" not in page.sections[name]
@@ -68,7 +76,10 @@ def test_with_an_audit_the_share_of_women_has_an_interval_that_holds(tmp_path: P
     truth = 100 * sum(p.truth["gender"] == "female" for p in output.persons) / PERSONS
     assert low < truth < high
     assert abs(share - truth) < abs(model - truth)
-    # What the shop did has the same interval.
+    # The first section and what the shop did have the same interval.
+    assert f"female {share}% (between {low}% and {high}%), of {PERSONS} persons." in sections["short"]
+    assert f"people, who have looked at {PERSONS // 2} persons drawn at random" in sections["short"]
+    assert list(sections).index("short") < min(list(sections).index(name) for name in ("certain", "run"))
     assert f"female {share}% {low}% to {high}%" in sections["shop"]
     assert "gender" in section
     # Nobody was asked about caps.

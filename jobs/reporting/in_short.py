@@ -1,0 +1,68 @@
+"""What a reader wants to know first: who is in the pictures, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.evaluation.estimates import Estimate
+from jobs.evaluation.share_of_output import ValueShare
+from jobs.reporting.measures import Shares, label
+
+_VALUES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The shares of an attribute, in a line.
+
+    Attributes:
+        name: The attribute.
+        values: Its values with their shares, the frequent first.
+        persons: Persons among whom these are shares.
+        decided: Persons that were drawn at random and decided; 0 if the shares are guesses.
+        right: By annotator, how often its answers were right against a table of the truth, if one was
+            compared: share, low and high.
+    """
+
+    name: str
+    values: tuple[tuple[str, Estimate], ...]
+    persons: int
+    decided: int
+    right: Mapping[str, Mapping[str, float]]
+
+
+def in_short(
+    shares: Sequence[Shares],
+    estimated: Mapping[str, Sequence[ValueShare]],
+    compared: Mapping[str, Any] | None,
+    categories: Sequence[str],
+) -> list[Answer]:
+    """Return an answer for each attribute with named values.
+
+    Args:
+        shares: Counts of final values.
+        estimated: Estimates where people have decided about persons that were drawn at random.
+        compared: The last comparison with a table of the truth.
+        categories: The attributes.
+    """
+    found = []
+    for one in shares:
+        if one.name not in categories:
+            continue
+        sure = [value for value in estimated.get(one.name, ()) if value.estimate.low is not None]
+        if sure:
+            values = [(label(value.value), value.estimate) for value in sure]
+        else:
+            values = [(name, Estimate(share.share, None, None, 0)) for name, share in one.values]
+        values.sort(key=lambda pair: -(pair[1].value or 0))
+        decided = max((estimate.n for _, estimate in values), default=0)
+        persons = sum(share.hits for _, share in one.values)
+        right = {
+            annotator: attributes[one.name]["accuracy"]
+            for annotator, attributes in (compared or {}).get("annotators", {}).items()
+            if one.name in attributes and attributes[one.name]["accuracy"]["low"] is not None
+        }
+        found.append(Answer(one.name, tuple(values[:_VALUES]), persons, decided, right))
+    return found
