@@ -76,6 +76,7 @@ check: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.detect
 	$(BIN)/python -m benchmarks.vlm
+	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.crops
 	$(BIN)/python -m benchmarks.reuse
 	$(BIN)/python -m benchmarks.scale

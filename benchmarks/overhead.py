@@ -1,0 +1,180 @@
+"""Measure what the job costs beside its models: time, memory, and the wait for the first commit.
+
+The job is the command as users run it, with its real graph, but with a detector and an annotator that use one
+core for a fixed time (`benchmarks.fixed_models`). So the time that the models need is known, and the rest is
+the pipeline's own: reading tars, cutting crops, passing blocks, looking for known answers, commits, Ray.
+
+    large shards     20 of 64 frames with a person each, 20 ms a model and picture
+    small shards     2,000 of one frame with one person, 2 ms a model and picture
+
+Each kind also runs over fewer shards (4 and 200), and the additional shards in the additional time count for
+the rates. That leaves out the start and the end of a run; the wait for the first commit has a table.
+The models use the cores that the pipeline needs too, so nothing of its work is hidden:
+
+    share of the cores' time that isn't the models', large shards      at most 5%
+    time of a small shard beyond the models' time on all cores         at most 15 ms
+    driver's memory with ten times as many small shards                at most 10% more
+    from the command to the first commit                               at most 8 s
+
+    python -m benchmarks.overhead [--rounds 2] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import signal
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import cv2
+import joblib
+import numpy as np
+
+from benchmarks.job_run import REPOSITORY, JobRun, run_job
+from benchmarks.machine import describe_cpu
+
+_MIB = 1 << 20
+_MODELS = 2
+_SETTINGS = (
+    f"detector.weights={REPOSITORY / 'demo/models/detector.pt'}",
+    "detector.precision=float32",
+    f"smolvlm.model={REPOSITORY / 'demo/models/smolvlm'}",
+    "smolvlm.vision=torch",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of shards.
+
+    Attributes:
+        name: Its name.
+        few: Number of shards of the smaller run.
+        many: Number of shards of the larger run.
+        frames: Number of frames of a shard.
+        model_s: Time of a model for a picture.
+    """
+
+    name: str
+    few: int
+    many: int
+    frames: int
+    model_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The runs of a kind over few and many shards, the fastest of each."""
+
+    kind: Kind
+    few: JobRun
+    many: JobRun
+
+    @property
+    def shard_s(self) -> float:
+        """Wall time of an additional shard."""
+        return (self.many.seconds - self.few.seconds) / (self.kind.many - self.kind.few)
+
+    @property
+    def models_s(self) -> float:
+        """Time that the models need for a shard, if they always have all cores."""
+        cores: int = joblib.cpu_count()
+        return _MODELS * self.kind.frames * self.kind.model_s / cores
+
+
+def write_shards(folder: Path, shards: int, frames: int) -> None:
+    """Write tars of small JPEGs, no two alike, so that none passes for a frame of a still camera."""
+    folder.mkdir()
+    content = cv2.imencode(".jpg", np.full((64, 64, 3), 114, np.uint8))[1].tobytes()
+    for shard in range(shards):
+        with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
+            for frame in range(frames):
+                data = content + f"{shard} {frame}".encode()
+                member = tarfile.TarInfo(f"{frame:05d}.jpg")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
+def measure(kind: Kind, folder: Path, rounds: int) -> Measured:
+    """Run a kind over few and over many shards in turns, and keep the fastest run of each."""
+    runs: dict[int, list[JobRun]] = {kind.few: [], kind.many: []}
+    for shards in runs:
+        write_shards(folder / f"{kind.name}-{shards}", shards, kind.frames)
+    for turn in range(rounds):
+        for shards, found in runs.items():
+            output = folder / f"{kind.name}-{shards}-{turn}"
+            variables = {"FIXED_MODEL_S": str(kind.model_s)}
+            source = folder / f"{kind.name}-{shards}"
+            found.append(run_job(source, output, _SETTINGS, "benchmarks.fixed_models", variables))
+            assert found[-1].frames == shards * kind.frames
+            print(f"{kind.name}, {shards} shards: {found[-1].seconds:.1f} s", flush=True)
+    best = [min(found, key=lambda run: run.seconds) for found in runs.values()]
+    return Measured(kind, *best)
+
+
+def until_first_commit(run: JobRun) -> dict[str, float]:
+    """Return the parts of the time from the command to the first commit, in seconds."""
+    at: dict[str, float] = {}
+    for line in (run.output / "processing.log").read_text().splitlines():
+        entry = json.loads(line)
+        at.setdefault(entry["message"], datetime.fromisoformat(entry["time"]).timestamp())
+    first = min((run.output / "commits").glob("*.json"), key=lambda path: path.stat().st_mtime)
+    committed, stages = first.stat().st_mtime, json.loads(first.read_bytes())["timings_s"]
+    return {
+        "Python, imports, settings": at["start"] - run.began,
+        "models, input and plan": at["plan"] - at["start"],
+        "Ray and its workers": committed - at["plan"] - sum(stages.values()),
+        **{f"the shard: {stage}": seconds for stage, seconds in stages.items()},
+    }
+
+
+def main() -> None:
+    """Run the benchmark and print its results."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="check that everything runs; don't measure")
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    kinds = (Kind("large", 4, 20, 64, 0.02), Kind("small", 200, 2000, 1, 0.002))
+    if given.quick:
+        kinds, given.rounds = (Kind("large", 1, 2, 8, 0.02), Kind("small", 2, 12, 1, 0.002)), 1
+    with tempfile.TemporaryDirectory(prefix="shopframe-") as name:
+        large, small = (measure(kind, Path(name), given.rounds) for kind in kinds)
+        parts = until_first_commit(small.few)
+    if given.quick:
+        print("everything runs; to measure, leave out --quick")
+        return
+    print(describe_cpu())
+    own = 1 - large.models_s / large.shard_s
+    beyond_ms = 1000 * (small.shard_s - small.models_s)
+    growth = small.many.peaks.driver / small.few.peaks.driver - 1
+    first_s = sum(parts.values())
+    for title, found, wanted, is_reached in (
+        ("large shards, not the models' share", f"{own:.1%}", "5%", own <= 0.05),
+        ("small shards, beyond the models", f"{beyond_ms:.1f} ms", "15 ms", beyond_ms <= 15),
+        (f"driver's growth, {small.kind.many:,} small shards", f"{growth:.1%}", "10%", growth <= 0.1),
+        ("from the command to the first commit", f"{first_s:.1f} s", "8 s", first_s <= 8),
+    ):
+        verdict = "reached" if is_reached else "MISSED"
+        print(f"  {title:40} {found:>9}   target at most {wanted:5}: {verdict}")
+    for part, seconds in parts.items():
+        print(f"    {part:38} {seconds:7.1f} s")
+    for measured in (large, small):
+        peaks = measured.many.peaks
+        print(
+            f"  peak memory, {measured.kind.many:,} {measured.kind.name} shards: driver "
+            f"{peaks.driver / _MIB:.0f} MiB, detector {peaks.detector / _MIB:.0f} MiB, object store "
+            f"{peaks.object_store / _MIB:.0f} MiB"
+        )
+
+
+if __name__ == "__main__":
+    main()
