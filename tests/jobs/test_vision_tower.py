@@ -154,6 +154,17 @@ def test_the_features_of_a_picture_do_not_depend_on_others(given):
         assert torch.equal(vision(picture[None])[0], features)
 
 
+def test_a_text_model_in_bfloat16_reads_the_features_of_a_tower(given):
+    resolved = replace(given.trial.resolved, dtype="bfloat16")
+    engine = GuidedEngine(given.trial.smolvlm, resolved, SCHEMA)
+    engine.vision = VisionTower(given.tower, "float32", 1)
+    in_bfloat16 = engine.annotate(given.crops)
+    assert [answer.status for answer in in_bfloat16] == ["ok"] * CROPS
+    for one, other in zip(in_bfloat16, given.engine.annotate(given.crops), strict=True):
+        assert one.values.keys() == other.values.keys()
+        assert one.confidence["gender"] == pytest.approx(other.confidence["gender"], abs=0.1)
+
+
 def choose(models: Models, source: Path, output: Path, wanted: str = "auto", **changes):
     """Choose the tower of an output, and return it with what was said.
 
