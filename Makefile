@@ -65,6 +65,7 @@ SEED ?= 1
 torture: $(VENV)/.installed
 	FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) $(BIN)/python -m pytest -s -m long --ignore tests/faults
 	FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) $(BIN)/python -m pytest -s tests/faults
+	FAULT_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest --hypothesis-seed=$(SEED) tests/corpus/test_properties.py
 	FAULT_ROUNDS=$(ROUNDS) $(MAKE) test-interop
 
 check: $(VENV)/.installed

@@ -58,9 +58,11 @@ def read_zip(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iterator
             raise ShardError(f"not a zip, or truncated: {error}") from error
         entries = archive.infolist()
         sidecars = {file_key(e.filename): e for e in entries if settings.sidecars and is_sidecar(e.filename)}
-        images = [(i, e) for i, e in enumerate(entries) if is_image(e.filename) and not e.is_dir()]
+        images = [(i, e) for i, e in enumerate(entries) if is_image(e.filename)]
         if not images:
-            raise no_images_error(Counter(extension(e.filename) for e in entries if not e.is_dir()))
+            raise no_images_error(
+                Counter(extension(e.filename) for e in entries if not e.filename.endswith("/"))
+            )
         overlapping = _overlapping(entries)
         seen = SeenKeys()
         number = -1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -74,6 +75,15 @@ def _with_zip64_entry() -> bytes:
     return packed[:start] + directory + tail
 
 
+def _nameless() -> bytes:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        entry = zipfile.ZipInfo("a")
+        entry.filename = ""
+        archive.writestr(entry, b"x")
+    return sink.getvalue()
+
+
 def _twice() -> bytes:
     packed = bad.zipped({"a.jpg": bad.jpeg()})
     start, end = packed.find(_CENTRAL), packed.find(_END)
@@ -123,6 +133,12 @@ ZIPS = (
     ),
     BadShard("zip: overlapping entries", ".zip", _overlapping, ("overlaps with another entry", None)),
     BadShard("zip: the same entry twice", ".zip", _twice, (None, "duplicate key")),
+    BadShard(
+        "zip: only an entry without a name",
+        ".zip",
+        _nameless,
+        error="contains no images (found: no extension x1)",
+    ),
     BadShard(
         "zip: headers with different names",
         ".zip",
