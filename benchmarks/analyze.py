@@ -3,9 +3,9 @@
     python -m benchmarks.analyze [--seeds 20]
 
 People walk through a simulated shop, stop and leave (`demo/tracks.py`), and a camera sees one frame in five
-seconds, or two or four a second, in which a detector misses some of them. The functions of the command read
-these tables. It prints how far occupancy, person-seconds by zone, the dwell of people who stand and the
-number of visitors are from the tracks.
+seconds, or two or four a second, in which a detector misses some of them and a model takes some for others.
+The functions of the command read these tables. It prints how far occupancy, person-seconds by zone, the
+dwell of people who stand and the number of visitors are from the tracks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from demo.tracks import SHELF, TILL, Track, frames_of, make_tracks, person_seconds
+from demo.tracks import AGES, SHELF, TILL, Track, frames_of, make_tracks, person_seconds
 from jobs.analysis import figures
 from jobs.analysis.dwell import dwell_of
 from jobs.analysis.linking import link_people
@@ -33,13 +33,16 @@ _MEAN_STOP_S = 60
 _ATTRIBUTES = ("gender", "age_group")
 _BEGAN = datetime(2026, 3, 7, 9, tzinfo=UTC)
 _MAX_GAP_S, _MAX_LINK_S = 60, 10
-_MISSED = 0.02
+_CASES = ((5.0, 0, 0), (5.0, 0, 0.1), (0.5, 0, 0), (0.5, 0.02, 0), (0.5, 0.02, 0.1), (0.25, 0.02, 0.1))
+"""Seconds between frames, share of the people in a frame that the detector misses, and of wrong answers."""
+_OTHERS = {"gender": ("male", "female"), "age_group": AGES}
 
 
 def tables_of(
-    tracks: Sequence[Track], times_s: Sequence[float], seed: int, missed: float
+    tracks: Sequence[Track], times_s: Sequence[float], seed: int, missed: float, wrong: float = 0
 ) -> dict[str, pa.Table]:
     """Return the frames and persons of a camera in the columns of the consolidated tables."""
+    rng = np.random.default_rng((seed, 7))
     frames: list[dict[str, Any]] = []
     persons: list[dict[str, Any]] = []
     for place, (at, found) in enumerate(frames_of(tracks, times_s, seed, missed)):
@@ -59,6 +62,9 @@ def tables_of(
         for index, one in enumerate(found):
             track = tracks[one.track]
             values = {"gender": track.gender, "age_group": track.age_group}
+            for name, others in _OTHERS.items():
+                if rng.random() < wrong:
+                    values[name] = str(rng.choice([value for value in others if value != values[name]]))
             sources = {f"{name}_source": "smolvlm" for name in _ATTRIBUTES}
             keys = {"shard_id": "s", "frame_key": key, "person_index": index, "is_person": True}
             persons.append({**keys, "bbox": list(one.bbox), "corrected_bbox": None, **values, **sources})
@@ -71,11 +77,10 @@ def tables_of(
     }
 
 
-def one_seed(seed: int, interval_s: float) -> dict[str, Any]:
+def one_seed(seed: int, interval_s: float, missed: float, wrong: float) -> dict[str, Any]:
     """Return the errors of one simulated hour."""
     tracks = make_tracks(seed, _DURATION_S, _VISITS_PER_HOUR, _MEAN_STOP_S)
     times = np.arange(0, _DURATION_S + interval_s / 2, interval_s).tolist()
-    missed = 0 if interval_s > 1 else _MISSED
     # What is on average stated of visits is their mean over many shops.
     others = [
         t for n in range(20) for t in make_tracks(1000 + n, _DURATION_S, _VISITS_PER_HOUR, _MEAN_STOP_S)
@@ -89,7 +94,7 @@ def one_seed(seed: int, interval_s: float) -> dict[str, Any]:
         }
     )
     with duckdb.connect() as database:
-        for name, table in tables_of(tracks, times, seed, missed).items():
+        for name, table in tables_of(tracks, times, seed, missed, wrong).items():
             database.register(name, table)
         seen = Observations.over(database, shop, _MAX_GAP_S, _ATTRIBUTES)
         (floor,) = figures.occupancy(seen, shop, ["camera"]).to_pylist()
@@ -118,9 +123,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.analyze", description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     seeds = range(parser.parse_args().seeds)
-    for interval_s in (5.0, 0.5, 0.25):
-        rows = [one_seed(seed, interval_s) for seed in seeds]
-        print(f"a frame every {interval_s:g} s, {len(rows)} hours of about {_VISITS_PER_HOUR} visits")
+    for interval_s, missed, wrong in _CASES:
+        rows = [one_seed(seed, interval_s, missed, wrong) for seed in seeds]
+        print(
+            f"a frame every {interval_s:g} s, {missed:.0%} missed, {wrong:.0%} of the answers wrong; "
+            f"{len(rows)} hours of about {_VISITS_PER_HOUR} visits"
+        )
         for name in ("occupancy", "till", "shelf", "dwell"):
             errors = np.array([row[name] for row in rows])
             print(f"  {name}: mean error {errors.mean():+.1%}, largest {np.abs(errors).max():.1%}")

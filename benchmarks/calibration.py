@@ -5,19 +5,27 @@
 For each seed, 300 persons of demo scenes are drawn at random and decided. A calibration is fitted to them by
 the code of `shopframe evaluate --calibrate`, and final values of the persons of other scenes are computed by
 the code of the consolidation. `benchmarks/corrupted_answers.py` documents what is wrong with the answers.
-Printed are the expected calibration error of each annotator before and after, on how many seeds the promised
-accuracy was kept with which coverage, and the accuracy of the combination beside that of the better one.
+Printed are, as means over the seeds, the expected calibration error (ECE) of each annotator before and after
+and of the combination, on how many seeds the last is at most 0.02, on how many the combination is at least as
+accurate as the better annotator, and on how many the promised accuracy was kept, with which coverage.
+
+An ECE from a sample is too large: bins of a perfect model differ from the truth by chance. `unbiased` is
+without what that adds on average (Kumar, Liang and Ma 2019). `by chance` is the error of any calibration
+whose mean is fitted to so many labels: the mean distance of a normal variable whose variance is the mean of
+p (1 - p) over the labels.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from actors.attribute import Attribute
 from actors.corrections.abstention import threshold_for
@@ -33,6 +41,7 @@ LABELLED_EPISODES, UNSEEN_EPISODES = 250, 700
 UNSEEN = 1000
 """What is added to a seed for scenes that no decision is about."""
 PROMISE = 0.95
+_SMALL = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,8 @@ class Result:
         stated: Expected calibration error of the stated confidences by annotator.
         calibrated: The same of the calibrated ones.
         combined_error: That of the combination.
+        unbiased: The same without what chance adds to it.
+        by_chance: The error that so many labels leave at best.
         accuracy: Accuracy by annotator.
         combined: Accuracy of the combination.
         kept: Accuracy of the values that are shown under the promise; None if none is.
@@ -54,6 +65,8 @@ class Result:
     stated: dict[str, float]
     calibrated: dict[str, float]
     combined_error: float
+    unbiased: float
+    by_chance: float
     accuracy: dict[str, float]
     combined: float
     kept: float | None
@@ -107,6 +120,8 @@ def measure(seed: int, attribute: Attribute, labels: int = 300, promise: float =
         stated={name: _error(stated[name], right[name]) for name in given},
         calibrated={name: _error(calibrated[name], right[name]) for name in given},
         combined_error=_error(chances, combined),
+        unbiased=unbiased_error(chances, combined),
+        by_chance=float(np.sqrt(2 / np.pi * np.mean(chances * (1 - chances)) / labels)),
         accuracy={name: float(one.mean()) for name, one in right.items()},
         combined=float(combined.mean()),
         kept=float(kept.mean()) if len(kept) else None,
@@ -135,11 +150,26 @@ def _error(sure: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
     return found.expected_calibration_error
 
 
+def unbiased_error(sure: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
+    """Return the expected calibration error without what chance adds to the gaps of its bins."""
+    found = reliability(sure, right)
+    assert found is not None
+    n = np.array([one.n for one in found.bins])
+    accuracy = np.array([one.accuracy for one in found.bins])
+    gap = np.abs(accuracy - np.array([one.confidence for one in found.bins]))
+    spread = np.maximum(np.sqrt(accuracy * (1 - accuracy) / n), 1e-9)
+    # The mean of the absolute value of a normal variable around the gap.
+    by_chance = spread * np.sqrt(2 / np.pi) * np.exp(-((gap / spread) ** 2) / 2)
+    by_chance += gap * (1 - 2 * norm.cdf(-gap / spread))
+    return max(0.0, float(np.average(2 * gap - by_chance, weights=n)))
+
+
 def _lines(results: list[Result]) -> Iterator[str]:
     names = list(SKILLS)
     yield (
-        f"{'attribute':16} {'ECE stated':>14} {'calibrated':>14} {'combined':>9} {'accuracy':>14} "
-        f"{'combined':>9} {'at least':>9} {'kept':>6} {'coverage':>9}  weighing"
+        f"{'attribute':16} {'ECE stated':>12} {'calibrated':>12} {'combined':>9} {'unbiased':>9} "
+        f"{'by chance':>9} {'<= 0.02':>8} {'accuracy':>12} {'combined':>9} {'at least':>9} {'kept':>6} "
+        f"{'coverage':>9}  weighing"
     )
     for attribute in ATTRIBUTES:
         some = [one for one in results if one.attribute == attribute.name]
@@ -147,14 +177,18 @@ def _lines(results: list[Result]) -> Iterator[str]:
             " ".join(f"{np.mean([getattr(one, part)[name] for one in some]):.3f}" for name in names)
             for part in ("stated", "calibrated", "accuracy")
         )
+        combined, unbiased, chance, right, coverage = (
+            np.mean([getattr(one, part) for one in some])
+            for part in ("combined_error", "unbiased", "by_chance", "combined", "coverage")
+        )
+        small = sum(one.combined_error <= _SMALL for one in some)
         better = sum(one.combined >= max(one.accuracy.values()) for one in some)
         kept = sum(one.kept is None or one.kept >= PROMISE for one in some)
-        methods = sorted({one.method for one in some}, key=lambda m: -sum(one.method == m for one in some))
+        methods = Counter(one.method for one in some).most_common()
         yield (
-            f"{attribute.name:16} {stated:>14} {calibrated:>14} "
-            f"{np.mean([one.combined_error for one in some]):>9.3f} {accuracy:>14} "
-            f"{np.mean([one.combined for one in some]):>9.3f} {better:>6}/{len(some)} {kept:>3}/{len(some)} "
-            f"{np.mean([one.coverage for one in some]):>9.0%}  {', '.join(methods)}"
+            f"{attribute.name:16} {stated:>12} {calibrated:>12} {combined:>9.3f} {unbiased:>9.3f} "
+            f"{chance:>9.3f} {small:>5}/{len(some)} {accuracy:>12} {right:>9.3f} {better:>6}/{len(some)} "
+            f"{kept:>3}/{len(some)} {coverage:>9.0%}  {', '.join(f'{name} {n}' for name, n in methods)}"
         )
 
 

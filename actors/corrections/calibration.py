@@ -76,21 +76,23 @@ class Weighing(_Part):
     Attributes:
         method: `votes`, by how often each is right where they agree and where they differ; `stacked`, by a
             logistic regression on their calibrated log-odds; `confusion`, by Bayes' rule from how often each
-            answers what for which true value, as in Dawid and Skene's model.
+            answers what for which true value, as in Dawid and Skene's model; `joint`, by a logistic
+            regression on both.
         annotators: The two.
-        agree: Log-odds that a common value is right: intercept, weights of the first's and the second's odds.
+        agree: Log-odds that a common value is right: intercept, weights of the first's and the second's odds
+            and, for `joint`, of how much likelier than no answer the first and the second are by Bayes' rule.
         differ: The same of each outcome where they differ: the first is right, the second, neither.
-        values: True values of `confusion`.
+        values: True values of `confusion` and `joint`.
         prior: Log of their shares.
         answers: For each annotator and true value, the log of the share of each answer, as in `values`.
         labels: Number of decisions about persons whom both have answered.
         log_loss: Cross-validated log loss of each method that was compared.
     """
 
-    method: Literal["votes", "stacked", "confusion"]
+    method: Literal["votes", "stacked", "confusion", "joint"]
     annotators: tuple[str, str]
-    agree: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    differ: tuple[tuple[float, float, float], ...] = ()
+    agree: tuple[float, ...] = (0.0, 0.0, 0.0)
+    differ: tuple[tuple[float, ...], ...] = ()
     values: tuple[AttributeValue, ...] = ()
     prior: tuple[float, ...] = ()
     answers: tuple[tuple[tuple[float, ...], ...], ...] = ()
@@ -107,9 +109,11 @@ class Weighing(_Part):
         if self.method == "confusion":
             return self._by_confusion(said)
         odds = [logit(one) for one in sure]
+        is_same = same_values(*said)
+        if self.method == "joint":
+            odds += likelier(self._by_confusion(said), is_same)
         both = expit(_line(self.agree, odds))
         shares = softmax(np.stack([_line(one, odds) for one in self.differ]))
-        is_same = same_values(*said)
         return np.where(is_same, both, shares[0]), np.where(is_same, both, shares[1])
 
     def _by_confusion(self, said: Sequence[pa.Array]) -> tuple[Floats, Floats]:
@@ -239,8 +243,20 @@ def expit(odds: Floats) -> Floats:
 
 
 def _line(weights: Sequence[float], odds: Sequence[Floats]) -> Floats:
-    line: Floats = weights[0] + weights[1] * odds[0] + weights[2] * odds[1]
+    line: Floats = weights[0] + np.tensordot(np.array(weights[1:]), np.stack(odds), 1)
     return line
+
+
+def likelier(chances: tuple[Floats, Floats], is_same: NDArray[np.bool_]) -> list[Floats]:
+    """Return how much likelier the first and the second answer are than that neither is right, as logs.
+
+    Args:
+        chances: [n] probabilities of both. Where they agree, they are about the same value.
+        is_same: [n] whether they agree. The second is then not counted again.
+    """
+    neither = np.where(is_same, 1 - chances[0], 1 - chances[0] - chances[1])
+    first, second, none = (np.log(np.clip(one, _MOST_SURE, 1)) for one in (*chances, neither))
+    return [first - none, np.where(is_same, 0.0, second - none)]
 
 
 def softmax(scores: Floats) -> Floats:

@@ -30,7 +30,7 @@ from actors.corrections.consensus import Consensus, Given
 from jobs.evaluation.estimates import effective_size
 from jobs.evaluation.gold import Gold
 from jobs.evaluation.gold_accuracy import said_in
-from jobs.evaluation.weighing import Answered, fit_weighing
+from jobs.evaluation.weighing import Answered, Judged, fit_weighing
 
 MIN_LABELS = 100
 """Decisions about an annotator's answers below which an attribute is not calibrated."""
@@ -173,15 +173,10 @@ def fit(sample: Sample, least: int) -> Fit:
         first, second = (sample.given[name] for name in curves)
         both = np.flatnonzero(_array(first.is_given) & _array(second.is_given))
         if len(both) >= least:
-            answered = [_answered(sample.take(both), name) for name in curves]
             some = sample.take(both)
-            weighing = fit_weighing(
-                answered,
-                [curves[name] for name in curves],
-                some.truth,
-                some.weights,
-                partial(folds, some.clusters),
-            )
+            one_said, other_said = (_answered(some, name) for name in curves)
+            judged = Judged((one_said, other_said), some.truth, some.weights, some.clusters)
+            weighing = fit_weighing(judged, [curves[name] for name in curves], folds)
     return Fit(curves=curves, weighing=weighing)
 
 
