@@ -31,7 +31,8 @@ class DetectorSettings(Section):
     sha256: str | None = Field(
         None,
         pattern=r"^[0-9a-fA-F]{64}$",
-        description="SHA-256 that the checkpoint must have. null accepts any checkpoint.",
+        description="SHA-256 that the checkpoint must have. null accepts any checkpoint, unless the "
+        "environment lets it run code (ULTRALYTICS_SAFE_LOAD=0).",
     )
     backend: Literal["auto", "openvino", "onnx", "torch"] = Field(
         "auto",

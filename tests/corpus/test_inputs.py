@@ -30,7 +30,7 @@ from tests.support import job
 from tests.support.job import Models
 from tests.support.without_ray import command
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 SHARDS = (*TARS, *ZIPS, *PARQUETS)
 MAX_IMAGE_BYTES = 2 * 2**20
