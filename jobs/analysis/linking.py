@@ -10,6 +10,7 @@ linked only at two frames a second and more; at lower rates only those who stay 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -36,6 +37,8 @@ _SIZES = float(np.log(1.35))
 _MOST_COST = 1.8
 _LOOK = 2.0
 """Weight of appearance: somebody in the same place of whom every attribute differs is somebody else."""
+_LOOK_NEAR = 0.5
+"""The same at two frames a second and more, where the place says nearly all, and answers may be wrong."""
 _EDGE = 0.08
 """Share of the frame at its edges within which somebody comes into view."""
 _SLACK_S = 0.01
@@ -50,7 +53,7 @@ class Track:
         times: Seconds since the epoch.
         feet: Places of the feet, x in frame heights and y in shares of the height.
         heights: Heights of the boxes, in shares of the frame's height.
-        look: Codes of the attributes when last seen; -1 for one without a value.
+        seen_as: For each attribute, how often each code was seen.
         from_edge: Whether it began at the edge of the frame, or with the first frame after a gap.
         cut: Whether it was there at the first or the last frame beside a gap, so that more may be missing.
     """
@@ -58,9 +61,23 @@ class Track:
     times: list[float]
     feet: list[tuple[float, float]]
     heights: list[float]
-    look: np.ndarray
+    seen_as: list[Counter[int]]
     from_edge: bool
     cut: bool
+
+    @property
+    def look(self) -> list[int]:
+        """The most frequent code of each attribute, so that a wrong answer doesn't count; -1 without any."""
+        return [max(codes, key=codes.__getitem__) if codes else -1 for codes in self.seen_as]
+
+    def add(self, at: float, feet: np.ndarray, height: float, look: np.ndarray) -> None:
+        """Add the person as seen in one more frame."""
+        self.times.append(at)
+        self.feet.append((float(feet[0]), float(feet[1])))
+        self.heights.append(height)
+        for codes, code in zip(self.seen_as, look.tolist(), strict=True):
+            if code >= 0:
+                codes[code] += 1
 
     @property
     def moves(self) -> bool:
@@ -157,22 +174,13 @@ class _Linker:
         taken = set()
         for track, person in self._assign(now):
             taken.add(person)
-            track.times.append(now.at)
-            track.feet.append((float(now.feet[person, 0]), float(now.feet[person, 1])))
-            track.heights.append(float(now.heights[person]))
-            track.look = now.looks[person]
+            track.add(now.at, now.feet[person], float(now.heights[person]), now.looks[person])
         for person in range(len(now.heights)):
             if person not in taken:
-                self._active.append(
-                    Track(
-                        [now.at],
-                        [(float(now.feet[person, 0]), float(now.feet[person, 1]))],
-                        [float(now.heights[person])],
-                        now.looks[person],
-                        from_edge=starts or bool(now.at_edge[person]),
-                        cut=starts,
-                    )
-                )
+                unknown = [Counter[int]() for _ in now.looks[person]]
+                track = Track([], [], [], unknown, starts or bool(now.at_edge[person]), cut=starts)
+                track.add(now.at, now.feet[person], float(now.heights[person]), now.looks[person])
+                self._active.append(track)
         self._last = now.at
 
     def finish(self) -> list[Track]:
@@ -199,7 +207,7 @@ class _Linker:
         ages = np.array([now.at - track.times[-1] for track in self._active])
         expected = np.array([track.expected(now.at) for track in self._active])
         heights = np.array([track.heights[-1] for track in self._active])
-        looks = np.array([track.look for track in self._active])
+        looks = np.array([track.look for track in self._active]).reshape(len(ages), -1)
         apart = np.linalg.norm(expected[:, None] - now.feet[None], axis=2) / heights[:, None]
         gates = np.full(len(ages), STANDS)
         if self.follows_walkers:
@@ -207,7 +215,8 @@ class _Linker:
         sizes = np.abs(np.log(heights[:, None] / now.heights[None]))
         both = (looks[:, None] >= 0) & (now.looks[None] >= 0)
         differ = (both & (looks[:, None] != now.looks[None])).sum(axis=2) / np.maximum(both.sum(axis=2), 1)
-        cost = apart / gates[:, None] + sizes / _SIZES + _LOOK * differ
+        weight = _LOOK_NEAR if self.follows_walkers else _LOOK
+        cost = apart / gates[:, None] + sizes / _SIZES + weight * differ
         possible = (apart <= gates[:, None]) & (sizes <= _SIZES) & (cost <= _MOST_COST)
         rows, columns = linear_sum_assignment(np.where(possible, cost, _NEVER))
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from demo.tracks import make_tracks
 from tests.analyze.tracked import Analyze, person, walked, write
+from tests.support.committed import said
 
 DURATION_S = 1200
 
@@ -66,6 +68,34 @@ def test_at_two_frames_a_second_visitors_are_followed_through_the_view(tmp_path:
     assert floor["linked_share"] > 0.97
     whole = [track.ended_s - track.began_s for track in tracks if track.ended_s < DURATION_S]
     assert floor["mean_visit_s"] == pytest.approx(np.mean(whole), rel=0.1)
+
+
+def test_wrong_answers_do_not_break_tracks(tmp_path: Path, analyze: Analyze):
+    rng = np.random.default_rng(8)
+    tracks = make_tracks(seed=3, duration_s=300, visits_per_hour=90, mean_stop_s=30)
+    frames = walked(tracks, np.arange(0, 300, 0.5).tolist())
+    looks = {
+        "gender": ("male", "female"),
+        "age_group": ("18 to 28", "28 to 38"),
+        "season_clothing": ("summer", "winter"),
+    }
+    wrong = {
+        # Everybody looks alike, and one answer of seven is wrong.
+        at: [
+            replace(
+                one,
+                answers={
+                    "smolvlm": said(**{n: str(rng.choice(v, p=[6 / 7, 1 / 7])) for n, v in looks.items()})
+                },
+            )
+            for one in seen
+            if not isinstance(one, str)
+        ]
+        for at, seen in frames.items()
+    }
+    found = analyze.finds(write(tmp_path / "out", {"floor": wrong}))
+    (range_,) = found["visitors"]["ranges"]
+    assert range_["low"] <= len(tracks) <= range_["high"] <= 1.2 * len(tracks)
 
 
 def test_two_cameras_give_at_least_the_busier_and_at_most_the_sum(tmp_path: Path, analyze: Analyze):
