@@ -41,7 +41,7 @@ from benchmarks.machine import describe_cpu
 
 _MIB = 1 << 20
 _MODELS = 2
-_SETTINGS = (
+SETTINGS = (
     f"detector.weights={REPOSITORY / 'demo/models/detector.pt'}",
     "detector.precision=float32",
     f"smolvlm.model={REPOSITORY / 'demo/models/smolvlm'}",
@@ -88,11 +88,18 @@ class Measured:
         return _MODELS * self.kind.frames * self.kind.model_s / cores
 
 
-def write_shards(folder: Path, shards: int, frames: int) -> None:
-    """Write tars of small JPEGs, no two alike, so that none passes for a frame of a still camera."""
+def write_shards(folder: Path, shards: int, frames: int, first: int = 0) -> None:
+    """Write tars of small JPEGs, no two alike, so that none passes for a frame of a still camera.
+
+    Args:
+        folder: A folder that doesn't exist yet.
+        shards: Number of tars.
+        frames: Number of frames of each.
+        first: Number of the first tar.
+    """
     folder.mkdir()
     content = cv2.imencode(".jpg", np.full((64, 64, 3), 114, np.uint8))[1].tobytes()
-    for shard in range(shards):
+    for shard in range(first, first + shards):
         with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
             for frame in range(frames):
                 data = content + f"{shard} {frame}".encode()
@@ -111,7 +118,7 @@ def measure(kind: Kind, folder: Path, rounds: int) -> Measured:
             output = folder / f"{kind.name}-{shards}-{turn}"
             variables = {"FIXED_MODEL_S": str(kind.model_s)}
             source = folder / f"{kind.name}-{shards}"
-            found.append(run_job(source, output, _SETTINGS, "benchmarks.fixed_models", variables))
+            found.append(run_job(source, output, SETTINGS, "benchmarks.fixed_models", variables))
             assert found[-1].frames == shards * kind.frames
             print(f"{kind.name}, {shards} shards: {found[-1].seconds:.1f} s", flush=True)
     best = [min(found, key=lambda run: run.seconds) for found in runs.values()]

@@ -195,6 +195,7 @@ def test_two_processes_that_export_at_once_both_succeed_and_report_no_usage(chec
     assert proxy.asked == [], "OpenVINO and ultralytics tell others that they are used"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_export_leaves_nothing_that_counts(checkpoint, tmp_path):
     process = start_export(checkpoint, tmp_path)

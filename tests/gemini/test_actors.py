@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 SHARDS, A_SHARD = 6, 50
 
 
-@pytest.mark.parametrize("actor", ["OnlineAnnotator", "_DrainActor"])
+@pytest.mark.parametrize("actor", ["OnlineAnnotator", pytest.param("_DrainActor", marks=pytest.mark.long)])
 def test_an_actor_that_is_killed_comes_back_and_the_job_goes_on(tmp_path, actor):
     output = tmp_path / "out"
     gemini_job.write_backlog(output, SHARDS, A_SHARD)

@@ -71,6 +71,7 @@ def test_no_window_and_no_pacific_day_exceeds_its_limit(
     check_limits(simulation)
 
 
+@pytest.mark.long
 @settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 2**32), holders=st.integers(1, 3), kill_rate=st.sampled_from([0.0, 0.01]))
 @pytest.mark.slow

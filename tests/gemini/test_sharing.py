@@ -78,6 +78,7 @@ def test_two_jobs_with_quota_enough_do_everything_between_them(tmp_path):
     )
 
 
+@pytest.mark.long
 def test_a_job_goes_on_when_the_one_is_killed_that_started_the_actor_they_share(tmp_path):
     output = tmp_path / "out"
     gemini_job.write_backlog(output, 40, A_SHARD)

@@ -30,6 +30,7 @@ OTHER_VALUES: dict[str, Any] = {
     "smolvlm.engine": "server",
     "smolvlm.dtype": "bfloat16",
     "smolvlm.image_size_px": 128,
+    "smolvlm.vision": "torch",
     "gemini.api_version": "v2",
     "gemini.mode": "batch",
     "gemini.attribute_weights": {"cap": 2},

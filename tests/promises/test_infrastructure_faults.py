@@ -178,6 +178,7 @@ def test_a_shard_that_a_broken_gpu_has_stopped_is_done_by_another_process_of_the
     assert (progress["run"]["shards_done"], progress["postponed"]) == (3, [])
 
 
+@pytest.mark.long
 def test_a_committed_shard_that_kills_the_annotator_keeps_its_answers(run):
     before = objects_of(run.output, "b")
     run.with_faults(DEADLY_ANNOTATION, *run.new_prompt, "--set", "run.max_attempts=2", expect=1)

@@ -176,7 +176,12 @@ def test_every_answer_is_valid_and_answers_differ(tmp_path, seed):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"split_image": True}, {"reasoning": True, "reasoning_max_tokens": 8}]
+    "changes",
+    [
+        {},
+        pytest.param({"split_image": True}, marks=pytest.mark.long),
+        {"reasoning": True, "reasoning_max_tokens": 8},
+    ],
 )
 def test_answers_do_not_depend_on_batch_size_or_neighbours(folder, changes):
     # With seed 0, two tokens of an explanation differ by less than float32 can tell.
