@@ -62,20 +62,28 @@ def archive_of(seed: int, wrong_women: float = 0.12, wrong_men: float = 0.08) ->
     return Archive(truth, np.where(is_wrong, 1 - truth, truth), people.clusters)
 
 
-def simulate(archive: Archive, repetitions: int, labels: int, seed: int) -> Coverage:
-    """Draw and decide so many persons again and again, and count what the intervals contain."""
+def simulate(archive: Archive, repetitions: int, labels: int, seed: int, drawn: int = 0) -> Coverage:
+    """Draw and decide persons again and again, and count what the intervals contain.
+
+    Args:
+        archive: The persons.
+        repetitions: Number of draws.
+        labels: Number of persons that are decided, the first ones of the draw.
+        seed: Seed of the draws.
+        drawn: Number of persons that are drawn; by default as many as are decided.
+    """
     rng = np.random.default_rng(seed)
     n = len(archive.truth)
     share = archive.truth.mean()
     found = []
     for _ in range(repetitions):
-        drawn = rng.choice(n, labels, replace=False)
+        decided = rng.choice(n, labels, replace=False)
         labelled = Labelled(
-            archive.truth[drawn],
+            archive.truth[decided],
             np.ones(labels),
-            archive.predicted[drawn],
-            np.full(labels, labels / n),
-            archive.clusters[drawn],
+            archive.predicted[decided],
+            np.full(labels, max(labels, drawn) / n),
+            archive.clusters[decided],
         )
         row = []
         for trust in (None, 0.0):

@@ -30,7 +30,7 @@ class Labelled:
         truth: [n] 1 where the person has the value, else 0; 0 if there is no person.
         is_person: [n] 1 where the detection shows a person, else 0.
         predicted: [n] 1 where the model gives the value, else 0.
-        probability: [n] probability of inclusion.
+        probability: [n] probability with which the person was drawn.
         clusters: int64 [n] the cluster of each person.
     """
 
@@ -77,8 +77,9 @@ def estimate_share(
     if few:
         return Estimate(share, None, None, n)
     influence = weights * (residual - weigh * centred) / total
-    # What was decided of the archive needs no estimate, so a complete audit leaves nothing uncertain.
-    left = 1 - labelled.probability
+    # What was decided of the archive needs no estimate, so a complete audit leaves nothing uncertain. Of an
+    # audit that isn't finished, the weights stand for fewer than all persons: it is a draw of so much less.
+    left = 1 - labelled.probability * min(1.0, total / persons)
     sums = np.bincount(labelled.clusters, influence * np.sqrt(left))[np.unique(labelled.clusters)]
     groups = len(sums)
     variance = float(groups / (groups - 1) * (sums**2).sum())

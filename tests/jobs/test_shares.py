@@ -102,6 +102,32 @@ def test_intervals_contain_the_share_and_are_narrower_than_those_of_decisions_al
     assert found.relative_width <= 0.7
 
 
+@pytest.mark.parametrize("drawn", [0.5, 1.0])
+def test_intervals_of_an_unfinished_audit_contain_the_share(drawn):
+    archive = archive_of(0)
+    part = int(drawn * len(archive.truth))
+    found = simulate(archive, repetitions=150, labels=300, seed=5, drawn=part)
+    assert 0.91 <= found.contains <= 0.99
+    assert 0.91 <= found.alone_contains <= 0.99
+
+
+def test_only_an_audit_of_everybody_that_is_finished_leaves_nothing_uncertain(tmp_path, share):
+    output = gold_output(ObjectStore(str(tmp_path / "out")), people(60))
+    output.decide(list(range(20, 60)), 1.0)
+    _, out, _ = share(output.store, "gender=female", "--json")
+    found = json.loads(out)["share"]
+    assert found["high"] - found["low"] > 0.05
+    assert found["low"] <= 1 / 3 <= found["high"]
+    output.decide(list(range(19)), 1.0)
+    _, out, _ = share(output.store, "gender=female", "--json")
+    found = json.loads(out)["share"]
+    assert found["high"] - found["low"] > 0
+    output.decide([19], 1.0)
+    _, out, _ = share(output.store, "gender=female", "--json")
+    found = json.loads(out)["share"]
+    assert (found["low"], found["value"], found["high"]) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+
+
 def test_a_model_that_was_never_seen_wrong_is_not_taken_for_perfect():
     truth = np.repeat([0.0, 1.0], 50)
     drawn = Drawn(truth, np.ones(100), truth, np.full(100, 0.01), np.arange(100))
