@@ -11,6 +11,7 @@ from actors.storage.object_store import ObjectStore
 from jobs.evaluation.audited import AuditedOutput
 from jobs.evaluation.calibration_points import calibration_points
 from jobs.evaluation.share_of_output import value_shares
+from jobs.evaluation.shares import MIN_LABELS
 from jobs.exchange.person_queries import annotators_in
 from jobs.findings.charts import calibration_chart
 from jobs.run.measured import measured_accuracy
@@ -38,8 +39,13 @@ def how_sure_section(store: ObjectStore) -> dict[str, Any]:
                 curve = known.get(annotator)
                 chart = calibration_chart(f"curve{len(curves)}", said_by, points, _drawn(curve))
                 curves.append({"said_by": said_by, "points": points, "curve": curve, "chart": chart})
+    shares = value_shares(audited)
+    decided = [value.estimate for values in shares.values() for value in values]
     return {
-        "shares": value_shares(audited),
+        "shares": shares,
+        "has_intervals": any(estimate.low is not None for estimate in decided),
+        "decided": max((estimate.n for estimate in decided), default=0),
+        "min_labels": MIN_LABELS,
         "accuracy": measured_accuracy(store),
         "curves": curves,
     }

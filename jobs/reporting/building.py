@@ -18,6 +18,7 @@ from actors.gemini.settings import GeminiSettings
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.time_text import duration, moment
+from jobs.evaluation.shares import MIN_LABELS
 from jobs.findings.how_sure import how_sure_section
 from jobs.findings.shop import heat_map, shop_section
 from jobs.reporting.charts import confidence_chart, hours_chart, shares_chart
@@ -110,6 +111,7 @@ def build_report(store: ObjectStore, to: ObjectStore, name: str, most_persons: i
             "short": in_short(
                 [found for found, _ in attributes["shares"]], sure["shares"], compared, categories
             ),
+            "min_labels": MIN_LABELS,
             **_corrections(corrections, measures),
             "compared": compared,
             "sure": sure,

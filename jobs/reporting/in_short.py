@@ -21,7 +21,8 @@ class Answer:
         name: The attribute.
         values: Its values with their shares, the frequent first.
         persons: Persons among whom these are shares.
-        decided: Persons that were drawn at random and decided; 0 if the shares are guesses.
+        decided: Persons that were drawn at random and decided.
+        is_guess: Whether these are too few for an interval, so that the shares are the models' guess.
         right: By annotator, how often its answers were right against a table of the truth, if one was
             compared: share, low and high.
     """
@@ -30,6 +31,7 @@ class Answer:
     values: tuple[tuple[str, Estimate], ...]
     persons: int
     decided: int
+    is_guess: bool
     right: Mapping[str, Mapping[str, float]]
 
 
@@ -51,18 +53,19 @@ def in_short(
     for one in shares:
         if one.name not in categories:
             continue
-        sure = [value for value in estimated.get(one.name, ()) if value.estimate.low is not None]
+        judged = estimated.get(one.name, ())
+        sure = [value for value in judged if value.estimate.low is not None]
         if sure:
             values = [(label(value.value), value.estimate) for value in sure]
         else:
             values = [(name, Estimate(share.share, None, None, 0)) for name, share in one.values]
         values.sort(key=lambda pair: -(pair[1].value or 0))
-        decided = max((estimate.n for _, estimate in values), default=0)
+        decided = max((value.estimate.n for value in judged), default=0)
         persons = sum(share.hits for _, share in one.values)
         right = {
             annotator: attributes[one.name]["accuracy"]
             for annotator, attributes in (compared or {}).get("annotators", {}).items()
             if one.name in attributes and attributes[one.name]["accuracy"]["low"] is not None
         }
-        found.append(Answer(one.name, tuple(values[:_VALUES]), persons, decided, right))
+        found.append(Answer(one.name, tuple(values[:_VALUES]), persons, decided, not sure, right))
     return found

@@ -61,6 +61,20 @@ def test_without_human_labels_every_number_is_a_guess_and_has_no_interval(
     assert "their numbers are a model's guess" in page.sections["shop"]
 
 
+def test_a_few_decisions_are_said_to_be_too_few(tmp_path: Path, report):
+    output = gold_output(ObjectStore(str(tmp_path / "out")), people())
+    output.decide(range(0, PERSONS, 20), 0.05)
+    page = report(output.store)
+    short = page.sections["short"]
+    assert (
+        "a guess. People have checked 10 persons that were drawn at random, too few to say how wrong it is: "
+        "a range takes 20, not all of one minute."
+    ) in short
+    assert "between" not in short
+    assert "these numbers are the models' guess until then" in page.sections["certain"]
+    assert "put right" not in page.sections["certain"]
+
+
 def test_with_an_audit_the_share_of_women_has_an_interval_that_holds(tmp_path: Path, report, monkeypatch):
     output = gold_output(ObjectStore(str(tmp_path / "out")), people())
     output.decide(random.Random(3).sample(range(PERSONS), PERSONS // 2), 0.5)
