@@ -150,10 +150,9 @@ def notes(coverage: Coverage, shop: Shop, settings: AnalyzeSettings) -> list[str
         said.append(f"Left out: {counted(coverage.closed, 'frame')} outside the opening hours.")
     if coverage.gaps:
         said.append(
-            f"Longer than analyze.max_gap_s ({settings.max_gap_s:g} s): "
-            f"{counted(coverage.gaps, 'gap')} between frames. Their {coverage.left_out_s / 3600:,.1f} "
-            "camera-hours are left out of person-seconds; "
-            f"{coverage.observed_s / 3600:,.1f} camera-hours were observed."
+            f"Observed: {_time(coverage.observed_s)}, the cameras' times added up, between frames at most "
+            f"{settings.max_gap_s:g} s apart (analyze.max_gap_s). Left out of person-seconds: "
+            f"{counted(coverage.gaps, 'longer gap')}, together {_time(coverage.left_out_s)}."
         )
     if coverage.staff:
         said.append(f"{coverage.staff:,} persons in staff zones are in no figure but that of their zone.")
@@ -186,3 +185,11 @@ def _check_cameras(shop: Shop, cameras: Sequence[str]) -> None:
     if missing:
         known = ", ".join(camera or "(none)" for camera in cameras) or "none at all"
         raise ConfigError(f"--zones: no frame is of the camera {missing[0]}; frames are of {known}")
+
+
+def _time(seconds: float) -> str:
+    """Return a length of time in a unit in which it isn't rounded away."""
+    for size, unit in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:,.0f} seconds"

@@ -65,6 +65,8 @@ def course_chart(
         heights = [people for _, people in run] + [run[-1][1]]
         places = [float(place) for place in date2num(ends)]  # type: ignore[no-untyped-call]
         axis.fill_between(places, heights, step="post", color=BAR, linewidth=0.8)
+        # Frames without people have a line at 0, which a time without frames lacks.
+        axis.step(places, heights, where="post", color=BAR, linewidth=2.5)
     locator = AutoDateLocator(minticks=2, maxticks=5)  # type: ignore[no-untyped-call]
     axis.xaxis.set_major_locator(locator)
     axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]

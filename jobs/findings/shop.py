@@ -36,6 +36,14 @@ def heat_map(store: ObjectStore, file: str) -> bytes | None:
         return None
 
 
+def is_outdated(store: ObjectStore) -> bool:
+    """Return whether people have decided anything, or tables were written, since the last analysis."""
+    made = store.info(f"{layout.ANALYSIS}/{SUMMARY}").modified_s
+    since = (*store.list(layout.CORRECTIONS), *store.list(layout.CONSOLIDATED))
+    # Not every store knows when an object was written.
+    return made is not None and any((info.modified_s or 0) > made for info in since)
+
+
 def shop_section(store: ObjectStore, picture: Callable[[str], str | None]) -> dict[str, Any]:
     """Return what the template shows of the analysis in an output; `shop` is None if there is none.
 
@@ -53,6 +61,7 @@ def shop_section(store: ObjectStore, picture: Callable[[str], str | None]) -> di
     hours = [(row["hour"], row["occupancy"]) for row in shop["hours"]]
     return {
         "shop": shop,
+        "shop_is_outdated": is_outdated(store),
         "shop_hours": occupancy_chart("shop-hours", hours, shop["timezone"]) if hours else None,
         "shop_courses": list(_courses(shop)),
         "shop_queues": [

@@ -64,7 +64,7 @@ def test_long_gaps_are_left_out_and_said(tmp_path: Path, analyze: Analyze):
     (door,) = found["cameras"]
     assert (door["person_seconds"], found["coverage"]["left_out_s"]) == (20, 3600)
     assert any(
-        "analyze.max_gap_s (60 s): 1 gap between frames. Their 1.0 camera-hours" in note
+        note.startswith("Observed: 20 seconds,") and note.endswith("1 longer gap, together 60.0 minutes.")
         for note in found["notes"]
     )
     (door,) = analyze.finds(store, "--set", "analyze.max_gap_s=4000")["cameras"]

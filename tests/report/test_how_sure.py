@@ -59,6 +59,9 @@ def test_without_human_labels_every_number_is_a_guess_and_has_no_interval(
         assert "95% interval" not in page.sections[name]
     assert "These shares rest on a model's guess" in page.sections["shop"]
     assert "their numbers are a model's guess" in page.sections["shop"]
+    assert "have changed since" not in page.sections["shop"]
+    output.decide([0], 0.5)
+    assert "shopframe analyze --output" in report(output.store).sections["shop"].partition("changed since")[2]
 
 
 def test_a_few_decisions_are_said_to_be_too_few(tmp_path: Path, report):
