@@ -128,6 +128,21 @@ def test_only_an_audit_of_everybody_that_is_finished_leaves_nothing_uncertain(tm
     assert (found["low"], found["value"], found["high"]) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
 
 
+def test_an_audit_under_a_filter_is_one_of_those_who_fit_it(tmp_path, share):
+    output = gold_output(ObjectStore(str(tmp_path / "out")), people(60))
+    till = [n for n in range(60) if n % 2]
+    truth = sum(n % 3 == 0 for n in till) / len(till)
+    widths = []
+    for some in (till[8:], till[:8]):
+        output.decide(some, 1.0)
+        _, out, _ = share(output.store, "gender=female", "--where", "camera=till", "--json")
+        found = json.loads(out)["share"]
+        assert found["low"] - 1e-9 <= truth <= found["high"] + 1e-9
+        widths.append(found["high"] - found["low"])
+    assert widths[0] > 0.05
+    assert widths[1] == pytest.approx(0)
+
+
 def test_a_model_that_was_never_seen_wrong_is_not_taken_for_perfect():
     truth = np.repeat([0.0, 1.0], 50)
     drawn = Drawn(truth, np.ones(100), truth, np.full(100, 0.01), np.arange(100))
