@@ -20,6 +20,11 @@ Range = tuple[int | None, int | None]
 """The integers from the first number up to, but not including, the second; None is no limit."""
 
 
+def same_value(one: AttributeValue | float, other: AttributeValue) -> bool:
+    """Return whether two values are the same. True is 1 for Python, but no number of an attribute."""
+    return type(one) is type(other) and one == other
+
+
 @dataclass(frozen=True, slots=True)
 class Attribute:
     """One attribute.

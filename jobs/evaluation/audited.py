@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from actors.attribute import Attribute, AttributeValue
+from actors.attribute import Attribute, AttributeValue, same_value
 from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
 from actors.corrections.consensus import Consensus, read_consensus
@@ -67,7 +67,8 @@ class AttributeLabels:
         """Return who has a value by people and by machines, of the persons in some rows."""
         chosen = np.isin(self.rows, np.fromiter(among, np.int64, len(among)))
         has, says = (
-            np.array([_equal(one, value) for one in given], np.float64) for given in (self.truth, self.said)
+            np.array([same_value(one, value) for one in given], np.float64)
+            for given in (self.truth, self.said)
         )
         return Labelled(
             (has * self.is_person)[chosen],
@@ -215,7 +216,3 @@ def rests_on(share: Estimate, persons: int) -> str:
         f"the machines' answers about {persons:,} persons, put right by {share.n:,} that were drawn at "
         "random and decided"
     )
-
-
-def _equal(one: AttributeValue, other: AttributeValue) -> bool:
-    return type(one) is type(other) and one == other

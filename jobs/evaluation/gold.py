@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from actors.attribute import Attribute, AttributeValue
+from actors.attribute import Attribute, AttributeValue, same_value
 from actors.attributes import AttributeSchema
 from actors.corrections.decision import MISSED, Box, Decision, in_force
 from actors.corrections.matching import as_box, find_persons
@@ -161,5 +161,4 @@ def _places(decisions: Mapping[str, Sequence[Decision]], rows: pa.Table) -> list
 
 
 def _is_value(value: Any, attribute: Attribute) -> bool:
-    # True is 1 for Python, and no number of persons.
-    return value is None or any(value == one and type(value) is type(one) for one in attribute.values)
+    return value is None or any(same_value(value, one) for one in attribute.values)

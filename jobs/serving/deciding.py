@@ -12,7 +12,7 @@ from typing import Any, Literal
 import duckdb
 from pydantic import BaseModel, ConfigDict, Field
 
-from actors.attribute import Attribute, AttributeValue
+from actors.attribute import Attribute, AttributeValue, same_value
 from actors.corrections.decision import Box, Decision, in_force
 from actors.corrections.decision_log import append, read_decisions
 from actors.corrections.final_values import IS_PERSON, SOURCE
@@ -191,7 +191,7 @@ class DecisionDesk:
                 continue
             person = (decision.shard_id, decision.frame_key, decision.bbox, decision.detection)
             found[decision.queue].decided.add(person)
-            if decision.kind != "value" or not _equal(decision.value, decision.replaces):
+            if decision.kind != "value" or not same_value(decision.value, decision.replaces):
                 found[decision.queue].changed.add(person)
         return dict(found)
 
@@ -303,7 +303,7 @@ def _checked(table: PersonTable, name: str, value: AttributeValue | float) -> At
     # None always says that the value can't be told.
     if value is None:
         return None
-    found = [allowed for allowed in attribute.values if _equal(value, allowed)]
+    found = [allowed for allowed in attribute.values if same_value(value, allowed)]
     if not found:
         raise ConfigError(f"{name}: {value!r} is none of its values{_values_in_words(attribute)}")
     return found[0]
@@ -323,7 +323,3 @@ def _box(box: Sequence[float] | None) -> Box:
     if not (x1 < x2 and y1 < y2):
         raise ConfigError("box: it has no area in the frame")
     return (x1, y1, x2, y2)
-
-
-def _equal(one: AttributeValue | float, other: AttributeValue) -> bool:
-    return type(one) is type(other) and one == other
