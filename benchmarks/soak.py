@@ -87,7 +87,18 @@ class Sample:
 
 @dataclass(slots=True)
 class Soak:
-    """The output that grows, and what has happened so far."""
+    """The output that grows, and what has happened so far.
+
+    Attributes:
+        folder: Folder of the input and the output.
+        rng: Draws the moments and victims of the kills.
+        pause_s: Mean time between two kills.
+        started: When it began, by the monotonic clock.
+        samples: What was seen.
+        kills: When each kill was, since the start, and whom it hit.
+        shards: Shards in the input.
+        at_kill: Shards that were committed at the last kill.
+    """
 
     folder: Path
     rng: random.Random
@@ -96,6 +107,7 @@ class Soak:
     samples: list[Sample] = field(default_factory=list)
     kills: list[tuple[float, str]] = field(default_factory=list)
     shards: int = 0
+    at_kill: int = 0
 
     @property
     def output(self) -> Path:
@@ -144,8 +156,11 @@ class Soak:
                 continue
             with suppress(psutil.Error):
                 self._sample(driver, number)
-            if time.monotonic() > kill_at and self._kill(driver):
+            # On a busy machine, a worker may take longer to start than the pause. It is left to work first.
+            has_moved = bool(self.samples) and self.samples[-1].shards > self.at_kill
+            if time.monotonic() > kill_at and has_moved and self._kill(driver):
                 kill_at = time.monotonic() + self.rng.uniform(0.5, 1.5) * self.pause_s
+                self.at_kill = self.samples[-1].shards
 
     def _sample(self, driver: psutil.Process, number: int) -> None:
         # Of a process that ends meanwhile nothing is counted.
