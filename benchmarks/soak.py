@@ -226,7 +226,15 @@ def _title(process: psutil.Process) -> str:
 
 def objects(output: Path) -> Counter[str]:
     """Count the objects of shards by folder, without the index of commits."""
-    return Counter({name: sum(p.is_file() for p in (output / name).rglob("[!_]*")) for name in _FOLDERS})
+    return Counter(
+        {
+            name: sum(
+                path.is_file() and not any(part.startswith("_") for part in path.relative_to(output).parts)
+                for path in (output / name).rglob("*")
+            )
+            for name in _FOLDERS
+        }
+    )
 
 
 def per_shard_undisturbed(folder: Path, shards: int = 10) -> dict[str, float]:
@@ -315,6 +323,8 @@ def report(soak: Soak, expected: dict[str, float]) -> None:
     rows = ds.dataset(files).to_table(columns=["shard_id", "frame_key"])
     distinct = len({tuple(row.values()) for row in rows.to_pylist()})
     by_run = rates(soak.samples)
+    if not by_run:
+        raise SystemExit("the runs were too short for a rate; give a larger --shards")
     third = max(1, len(by_run) // 3)
     flat = (sum(by_run[-third:]) / third) / (sum(by_run[:third]) / third)
     runs = sorted({sample.run for sample in soak.samples})
