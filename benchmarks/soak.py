@@ -225,11 +225,12 @@ def _title(process: psutil.Process) -> str:
 
 
 def objects(output: Path) -> Counter[str]:
-    """Count the objects of shards by folder, without the index of commits."""
+    """Count the objects of shards by folder, without indexes and other hidden files."""
     return Counter(
         {
             name: sum(
-                path.is_file() and not any(part.startswith("_") for part in path.relative_to(output).parts)
+                path.is_file()
+                and not any(part.startswith(("_", ".")) for part in path.relative_to(output).parts)
                 for path in (output / name).rglob("*")
             )
             for name in _FOLDERS
