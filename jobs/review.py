@@ -148,6 +148,12 @@ def _export(
         f"{counted(done.chosen, 'person')} {drawn} of {done.available:,}; with the others in their frames "
         f"{counted(persons, 'person')} in {counted(len(done.exported.frames), 'frame')}"
     )
+    if done.by_values:
+        typer.echo(
+            f"decisions about these persons say nothing about others, because {' and '.join(done.by_values)} "
+            "may change with a decision; select by camera, captured_at, hour, day or frame for a sample",
+            err=True,
+        )
     for name in done.set_aside:
         typer.echo(f"an earlier export's file that was saved is now {folder.uri_of(name)}", err=True)
     for name in done.exported.files:

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from actors.attribute import AttributeValue
+from actors.corrections.draw import Draw
 
 DecisionKind = Literal["value", "not_a_person", "box", "missed_person", "withdrawal"]
 """What was decided.
@@ -60,6 +61,7 @@ class Decision(BaseModel):
         withdraws: The decision that no longer counts, for a withdrawal.
         sampling: How the person was chosen.
         probability: Probability with which the person was drawn, if at random; more than 0, at most 1.
+        draw: The draw, if at random. Decisions of earlier versions lack it.
         queue: The queue of the page in which the person was looked at.
     """
 
@@ -81,6 +83,7 @@ class Decision(BaseModel):
     withdraws: str | None = None
     sampling: Sampling = "need"
     probability: float | None = Field(None, gt=0, le=1)
+    draw: Draw | None = None
     queue: str | None = Field(None, max_length=50)
 
     @field_validator("bbox", "new_bbox")
@@ -99,6 +102,8 @@ class Decision(BaseModel):
                 raise ValueError(f"{name} belongs to decisions of kind {kind}, and only to them")
         if (self.probability is not None) != (self.sampling == "random"):
             raise ValueError("a probability belongs to persons that were chosen at random, and only to them")
+        if self.draw is not None and self.sampling != "random":
+            raise ValueError("a draw belongs to persons that were chosen at random, and only to them")
         return self
 
 

@@ -20,17 +20,20 @@ from actors.corrections.settings import ABSTAINED
 from jobs.analysis.figures import counted_sights, listed, within
 from jobs.analysis.observations import Observations, quoted
 from jobs.analysis.shop import WEEKDAYS, Shop
-from jobs.evaluation.audited import KEYS, AttributeLabels, AuditedOutput, rests_on
+from jobs.evaluation.audited import GUESS, KEYS, AttributeLabels, AuditedOutput, SharedValue
 from jobs.evaluation.estimates import Estimate
-from jobs.evaluation.shares import estimate_share
+from jobs.evaluation.populations import CELL
 
 
 @dataclass(slots=True)
 class _Cell:
-    """The people of one group, by final values and by machines' values, and who was drawn and decided."""
+    """The people of one group, by final values and by machines' values, and who was drawn and decided.
+
+    `cells` is how many they are by cell of the audits' populations.
+    """
 
     final: Counter[AttributeValue] = field(default_factory=Counter)
-    detections: int = 0
+    cells: Counter[str] = field(default_factory=Counter)
     said: Counter[AttributeValue] = field(default_factory=Counter)
     drawn: set[int] = field(default_factory=set)
 
@@ -74,6 +77,7 @@ class AttributeShares:
                 values = {*cell.final, *cell.said, *(labels.values(cell.drawn) if labels else ())}
                 for value in sorted(values, key=lambda v: (place.get(v, len(place)), str(v))):
                     found = _estimate(cell, labels, value)
+                    share = found.share
                     rows.append(
                         {
                             "attribute": attribute.name,
@@ -81,11 +85,11 @@ class AttributeShares:
                             "value": value,
                             "persons": cell.final[value],
                             "of": cell.final.total(),
-                            "share": found.value,
-                            "low": found.low,
-                            "high": found.high,
-                            "decided": found.n,
-                            "rests_on": rests_on(found, cell.detections),
+                            "share": share.value,
+                            "low": share.low,
+                            "high": share.high,
+                            "decided": share.n,
+                            "rests_on": found.rests_on,
                         }
                     )
         return pa.Table.from_pylist(rows, _schema(columns))
@@ -106,10 +110,10 @@ class AttributeShares:
         )
         for key, value, number in rows(final):
             cells[key].final[value] = number
-        everybody = f"SELECT {group} NULL, count(*) FROM {source} WHERE {where} GROUP BY ALL"
-        for key, _, number in rows(everybody):
-            cells[key].detections = number
         if name in self._labels:
+            everybody = f"SELECT {group} {CELL}, count(*) FROM {source} JOIN machine USING (person) "
+            for key, cell, number in rows(f"{everybody} WHERE {where} GROUP BY ALL"):
+                cells[key].cells[cell] = number
             value, given = quoted(f"machine_{name}"), f"{quoted(f'machine_{name}_{SOURCE}')} IS NOT NULL"
             machine = f"SELECT {group} {value}, count(*) FROM {source} JOIN machine USING (person) "
             machine += f"WHERE {where} AND {given} GROUP BY ALL"
@@ -141,7 +145,7 @@ class AttributeShares:
         )
         database = self._seen.database
         for number, values in enumerate(said):
-            names = [name if name in KEYS else f"machine_{name}" for name in values.column_names]
+            names = [name if name in (*KEYS, CELL) else f"machine_{name}" for name in values.column_names]
             database.register("said", values.rename_columns(names))
             columns = "".join(f", {quoted(name)}" for name in names if name not in KEYS)
             chosen = f"SELECT shard_id, frame_key, person_index{columns} FROM said"
@@ -155,17 +159,20 @@ class AttributeShares:
         columns = ", ".join(
             quoted(f"machine_{name}{end}") for name in self._labels for end in ("", f"_{SOURCE}")
         )
-        database.execute(f"CREATE TEMP TABLE machine AS SELECT person, {columns} FROM all_said {persons}")
+        database.execute(
+            f"CREATE TEMP TABLE machine AS SELECT person, {CELL}, {columns} FROM all_said {persons}"
+        )
         database.execute(f"CREATE TEMP TABLE drawn AS SELECT person, row FROM gold {persons}")
         database.execute("DROP TABLE all_said")
         database.unregister("gold")
 
 
-def _estimate(cell: _Cell, labels: AttributeLabels | None, value: AttributeValue) -> Estimate:
+def _estimate(cell: _Cell, labels: AttributeLabels | None, value: AttributeValue) -> SharedValue:
     if labels is not None:
-        return estimate_share(cell.said[value], cell.detections, labels.about(value, cell.drawn))
+        return labels.share(value, cell.said[value], cell.cells, cell.drawn)
     total = cell.final.total()
-    return Estimate(cell.final[value] / total if total else None, None, None, 0)
+    share = Estimate(cell.final[value] / total if total else None, None, None, 0)
+    return SharedValue(share, share, GUESS)
 
 
 def _sortable(key: tuple[Any, ...], columns: Sequence[str]) -> tuple[Any, ...]:

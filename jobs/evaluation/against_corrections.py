@@ -39,8 +39,8 @@ NO_LABELS = (
     "--purpose audit"
 )
 _WITH_LABELS = (
-    "estimated from persons that were drawn at random, each weighed by one over its recorded probability; "
-    "decisions about persons chosen by need are not used"
+    "estimated from persons that were drawn at random, each weighed by one over the probability of being "
+    "drawn and decided; decisions about persons chosen by need are not used"
 )
 
 
@@ -52,6 +52,8 @@ class GoldEvaluation:
         output: URI of the output.
         note: What the numbers rest on.
         persons: Persons in the consolidated table.
+        drawn_among: Among whom the persons were drawn, in words.
+        outside: Persons in the table for whom the estimates don't stand, because they could not be drawn.
         labelled: Persons with a decided value who were drawn at random.
         decisions: What became of all decisions, by kind; they add up.
         decisions_digest: Changes with the decisions that are used.
@@ -66,6 +68,8 @@ class GoldEvaluation:
     output: str
     note: str
     persons: int
+    drawn_among: str
+    outside: int
     labelled: int
     decisions: Mapping[str, int]
     decisions_digest: str
@@ -109,11 +113,13 @@ def measure_by_corrections(
     consensus = read_consensus(output, settings)
     said[FINAL] = _final(gold, schema, consensus)
     bands = bands_of(gold.rows)
-    labelled = {row for rows in gold.truth.values() for row in rows} - gold.not_persons.keys()
+    labelled = {row for rows in gold.truth.values() for row in rows} - gold.not_persons
     found = GoldEvaluation(
         output=output.uri,
         note=_WITH_LABELS if gold.decisions.get(USED) else NO_LABELS,
         persons=persons.count_rows(),
+        drawn_among=gold.drawn_among(),
+        outside=gold.outside() if labelled else 0,
         labelled=len(labelled),
         decisions=gold.decisions,
         decisions_digest=gold.digest,

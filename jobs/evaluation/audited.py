@@ -25,7 +25,8 @@ from actors.storage.object_store import ObjectStore
 from jobs.evaluation.against_corrections import answers_in
 from jobs.evaluation.estimates import Estimate
 from jobs.evaluation.gold import Gold, read_gold
-from jobs.evaluation.shares import MIN_LABELS, Labelled
+from jobs.evaluation.populations import CELL
+from jobs.evaluation.shares import MIN_LABELS, Labelled, estimate_share
 from jobs.exchange.selection import consolidated
 from jobs.run.run_record import read_run
 
@@ -41,6 +42,8 @@ class AttributeLabels:
     """What people decided about an attribute of n persons that were drawn at random.
 
     Attributes:
+        name: The attribute.
+        gold: The gold labels that these are of.
         rows: int64 [n] their rows in `Gold.rows`.
         truth: [n] the decided values; null where the detection shows no person.
         is_person: [n] 1 where it shows one, else 0.
@@ -50,6 +53,8 @@ class AttributeLabels:
         clusters: int64 [n] the cluster of each person.
     """
 
+    name: str
+    gold: Gold
     rows: NDArray[np.int64]
     truth: list[AttributeValue]
     is_person: NDArray[np.float64]
@@ -78,20 +83,62 @@ class AttributeLabels:
             self.clusters[chosen],
         )
 
+    def share(
+        self, value: AttributeValue, said: int, cells: Mapping[str, int], drawn: Collection[int]
+    ) -> SharedValue:
+        """Return the share of a value among some persons.
+
+        Args:
+            value: The value.
+            said: Of how many of these persons machines say so.
+            cells: Number of these persons by cell.
+            drawn: Rows of those of them that people have decided about.
+        """
+        persons = sum(cells.values())
+        labelled = self.about(value, drawn)
+        outside = self.gold.outside(self.name, cells)
+        if outside:
+            share = Estimate(said / persons if persons else None, None, None, len(labelled.truth))
+            alone = Estimate(None, None, None, 0)
+        else:
+            share = estimate_share(said, persons, labelled)
+            alone = estimate_share(said, persons, labelled, trust=0.0) if share.n else share
+        return SharedValue(share, alone, _rests_on(share, persons, outside, self.gold.drawn_among(self.name)))
+
+
+@dataclass(frozen=True, slots=True)
+class SharedValue:
+    """The share of a value among some persons.
+
+    Attributes:
+        share: The estimate from machines' answers and people's decisions.
+        by_labels_alone: The estimate from the decisions alone, if there is one.
+        rests_on: What the share rests on, in words.
+    """
+
+    share: Estimate
+    by_labels_alone: Estimate
+    rests_on: str
+
 
 @dataclass(frozen=True, slots=True)
 class MachineCounts:
     """What machines say about some persons.
 
     Attributes:
-        persons: Number of these persons.
+        cells: Number of these persons by cell of `Gold.populations`.
         values: By attribute, the number of persons by value.
         drawn: Rows in `Gold.rows` of those that people have decided about.
     """
 
-    persons: int
+    cells: Mapping[str, int]
     values: Mapping[str, Counter[AttributeValue]]
     drawn: frozenset[int]
+
+    @property
+    def persons(self) -> int:
+        """Number of these persons."""
+        return sum(self.cells.values())
 
 
 @dataclass(frozen=True)
@@ -134,7 +181,8 @@ class AuditedOutput:
         """Return the columns of the table that `machine_values` reads, with the keys of persons."""
         endings = [f"_{name}" for name in attributes.names]
         endings += ["_status", "_model", "_model_version", "_prompt_sha256"]
-        return [c for c in self.table.schema.names if c in KEYS or c.endswith(tuple(endings))]
+        plain = {*KEYS, *self.gold.populations.columns}
+        return [c for c in self.table.schema.names if c in plain or c.endswith(tuple(endings))]
 
     def machine_values(self, rows: pa.Table, attributes: AttributeSchema) -> pa.Table:
         """Return what machines say about persons, by the code that consolidates, without decisions.
@@ -144,12 +192,13 @@ class AuditedOutput:
             attributes: The attributes.
 
         Returns:
-            [n] the keys and, for each attribute, its value and `<attribute>_source`, which is null where no
-            machine gives a value.
+            [n] the keys, the cell of `Gold.populations` and, for each attribute, its value and
+            `<attribute>_source`, which is null where no machine gives a value.
         """
         found = final_columns(answers_in(rows), PersonDecisions(), attributes, self.consensus, rows.num_rows)
         said = {name: found[name] for a in attributes.names for name in (a, f"{a}_{SOURCE}")}
-        return pa.table({name: rows[name] for name in KEYS} | said)
+        cells = self.gold.populations.cells_of(rows)
+        return pa.table({name: rows[name] for name in KEYS} | {CELL: cells} | said)
 
     def batches(self, attributes: AttributeSchema) -> Iterator[pa.RecordBatch]:
         """Yield all persons with `columns`."""
@@ -163,11 +212,11 @@ class AuditedOutput:
             attributes: The attributes.
         """
         values: dict[str, Counter[AttributeValue]] = {name: Counter() for name in attributes.names}
-        persons, drawn = 0, set[int]()
+        cells, drawn = Counter[str](), set[int]()
         shards = pc.unique(self.gold.rows["shard_id"])
         for batch in batches:
             said = self.machine_values(pa.Table.from_batches([batch]), attributes)
-            persons += said.num_rows
+            cells.update({row["values"]: row["counts"] for row in pc.value_counts(said[CELL]).to_pylist()})
             for name in attributes.names:
                 # Null sources aren't counted: nobody has given a value.
                 counted = said.group_by([name]).aggregate([(f"{name}_{SOURCE}", "count")])
@@ -176,22 +225,24 @@ class AuditedOutput:
             near = said.select(list(KEYS)).filter(pc.is_in(said["shard_id"], shards))
             keys = (tuple(row.values()) for row in near.to_pylist())
             drawn |= {self._row_of[key] for key in keys if key in self._row_of}
-        return MachineCounts(persons, values, frozenset(drawn))
+        return MachineCounts(cells, values, frozenset(drawn))
 
     def labels(self, attribute: Attribute) -> AttributeLabels:
         """Return what people decided about an attribute, beside what machines say."""
         gold, name = self.gold, attribute.name
         truth, chances = gold.truth.get(name, {}), gold.probability.get(name, {})
-        rows = sorted({*truth, *gold.not_persons})
+        rows = sorted(chances)
         at = np.array(rows, np.int64)
         said = self.machine_values(gold.rows.take(pa.array(at)), self.schema.only([name]))
         return AttributeLabels(
+            name,
+            gold,
             at,
             [truth.get(row) for row in rows],
             np.array([row not in gold.not_persons for row in rows], np.float64),
             said[name].to_pylist(),
             np.asarray(said[f"{name}_{SOURCE}"].is_valid().to_numpy(), np.float64),
-            np.array([gold.not_persons.get(row) or chances[row] for row in rows], np.float64),
+            np.array([chances[row] for row in rows], np.float64),
             gold.clusters[at],
         )
 
@@ -201,12 +252,16 @@ class AuditedOutput:
         return {tuple(row.values()): number for number, row in enumerate(keys)}
 
 
-def rests_on(share: Estimate, persons: int) -> str:
-    """Return in words what the share of a value among some persons rests on."""
+def _rests_on(share: Estimate, persons: int, outside: int, drawn_among: str) -> str:
     if not persons:
         return "no person fits the conditions"
     if not share.n:
         return GUESS
+    if outside:
+        return (
+            f"a model's guess: {outside:,} of these {persons:,} persons could not be drawn, because people "
+            f"have decided about persons drawn among {drawn_among} only, so there is no interval"
+        )
     if share.low is None:
         return (
             f"a model's guess; too few to say how sure: {share.n} of these persons were drawn at random "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 from actors.attribute import Attribute, AttributeValue, same_value
 from actors.attributes import AttributeSchema
 from actors.corrections.decision import MISSED, Box, Decision, in_force
+from actors.corrections.draw import EVERYBODY, Among, Draw, in_words
 from actors.corrections.matching import as_box, find_persons
 from actors.fingerprint import fingerprint_of
+from jobs.evaluation.populations import Populations, is_known, populations_of
 
 Floats = NDArray[np.float64]
 
 USED = "random, used"
 BY_NEED = "by need, not used"
+BY_ANSWERS = "random, among persons chosen by their values, not used"
 NO_VALUE = "random, about a box or a detection"
 NOBODY = "random, without a person now"
 REPLACED = "random, replaced by a later one"
@@ -38,19 +41,26 @@ class Gold:
     Attributes:
         rows: [n] their consolidated rows.
         truth: By attribute, the decided value by row. Null says that the value can't be told.
-        probability: By attribute, the probability of inclusion by row, of the rows in `truth`.
-        not_persons: Rows that were called no person, with their probability of inclusion.
+        probability: By attribute, the probability of inclusion by row, of the rows in `truth` and of those
+            that were called no person.
+        not_persons: Rows that were called no person.
+        populations: Among whom the persons were drawn.
+        reach: By attribute, the populations of the draws in which people decided about it.
         clusters: int64 [n]: persons of one camera and minute, or of one frame without a time, share a number.
         decisions: What became of all decisions of the output, by kind; they add up.
+        unrecorded: Whether decisions of an earlier version are used, which don't record among whom was drawn.
         digest: Changes with the decisions that are used.
     """
 
     rows: pa.Table
     truth: Mapping[str, Mapping[int, AttributeValue]]
     probability: Mapping[str, Mapping[int, float]]
-    not_persons: Mapping[int, float]
+    not_persons: frozenset[int]
+    populations: Populations
+    reach: Mapping[str, frozenset[Among]]
     clusters: NDArray[np.int64]
     decisions: Mapping[str, int]
+    unrecorded: bool
     digest: str
 
     def about(self, attribute: Attribute) -> tuple[NDArray[np.int64], list[AttributeValue], Floats]:
@@ -64,6 +74,25 @@ class Gold:
         chances = [self.probability[attribute.name][row] for row in rows.tolist()]
         return rows, [truth[row] for row in rows.tolist()], 1 / np.array(chances, np.float64)
 
+    def outside(self, attribute: str | None = None, cells: Mapping[str, int] | None = None) -> int:
+        """Return how many persons could not be drawn in any draw in which people decided about an attribute.
+
+        Args:
+            attribute: The attribute; None for any of them.
+            cells: Number of persons by cell of `populations`; by default of the whole table.
+        """
+        counted = self.populations.cells if cells is None else cells
+        return self.populations.outside(counted, self._reached(attribute))
+
+    def drawn_among(self, attribute: str | None = None) -> str:
+        """Return in words among whom was drawn for decisions about an attribute, or about any of them."""
+        return " and among ".join(sorted(map(in_words, self._reached(attribute))))
+
+    def _reached(self, attribute: str | None) -> frozenset[Among]:
+        if attribute is None:
+            return frozenset().union(*self.reach.values())
+        return self.reach.get(attribute, frozenset())
+
 
 def read_gold(
     persons: ds.Dataset, attributes: AttributeSchema, decisions: Mapping[str, Sequence[Decision]]
@@ -71,8 +100,8 @@ def read_gold(
     """Find the persons of random decisions in the consolidated table.
 
     Of several random decisions about one value the last one counts. A later decision by need does not
-    replace it, because only some persons are looked at once more. The person's probability is the largest
-    that these decisions record, as of an audit that was continued with a larger sample.
+    replace it, because only some persons are looked at once more. The probability of inclusion is that of
+    being decided in any of the draws that the person could come into; see `_Chances`.
 
     Args:
         persons: The consolidated table.
@@ -80,6 +109,62 @@ def read_gold(
         decisions: All decisions by shard.
     """
     counts: Counter[str] = Counter()
+    random = _random(persons, attributes, decisions, counts)
+    rows = persons.to_table(filter=pc.field("shard_id").isin(pa.array(sorted(random), pa.string())))
+    rows = rows.sort_by([(name, "ascending") for name in ("shard_id", "frame_key", "person_index")])
+    known = {attribute.name: attribute for attribute in attributes}
+    found: dict[tuple[int, str], list[Decision]] = {}
+    not_persons: dict[int, list[Decision]] = {}
+    for decision, row in _places(random, rows):
+        attribute = known.get(decision.attribute or "")
+        if row is None:
+            counts[NOBODY] += 1
+        elif decision.kind != "value":
+            counts[NO_VALUE] += 1
+            if decision.kind == "not_a_person":
+                not_persons.setdefault(row, []).append(decision)
+        elif attribute is None or not _is_value(decision.value, attribute):
+            counts[UNKNOWN] += 1
+        else:
+            found.setdefault((row, attribute.name), []).append(decision)
+    truth: dict[str, dict[int, AttributeValue]] = {}
+    about = sorted({row for row, _ in found} | not_persons.keys())
+    place = {row: number for number, row in enumerate(about)}
+    of_attribute: dict[str, dict[int, list[Decision]]] = {}
+    for (row, name), some in found.items():
+        truth.setdefault(name, {})[place[row]] = some[-1].value
+        of_attribute.setdefault(name, {})[place[row]] = some
+        counts[USED] += 1
+        counts[REPLACED] += len(some) - 1
+    chosen = rows.take(pa.array(about, pa.int64()))
+    draws = {one.draw for some in (*found.values(), *not_persons.values()) for one in some if one.draw}
+    populations = populations_of(persons, [draw.among for draw in draws])
+    chances = _Chances(populations, populations.cells_of(chosen).to_pylist())
+    nobody = {place[row]: some for row, some in not_persons.items()}
+    return Gold(
+        chosen,
+        truth,
+        {name: chances.of(made, nobody) for name, made in of_attribute.items()},
+        frozenset(nobody),
+        populations,
+        {
+            name: frozenset(_among(one) for some in made.values() for one in some)
+            for name, made in of_attribute.items()
+        },
+        clusters_of(chosen),
+        dict(sorted((kind, n) for kind, n in counts.items() if n)),
+        any(one.draw is None for some in (*found.values(), *not_persons.values()) for one in some),
+        fingerprint_of(sorted(some[-1].decision_id for some in found.values()))[:16],
+    )
+
+
+def _random(
+    persons: ds.Dataset,
+    attributes: AttributeSchema,
+    decisions: Mapping[str, Sequence[Decision]],
+    counts: Counter[str],
+) -> dict[str, list[Decision]]:
+    """Return the random decisions by shard, and count the others."""
     random: dict[str, list[Decision]] = {}
     for shard_id, of_shard in decisions.items():
         counting = in_force(list(of_shard))
@@ -89,43 +174,66 @@ def read_gold(
                 counts[MISSED_PERSON] += 1
             elif decision.sampling != "random":
                 counts[BY_NEED] += 1
+            elif decision.draw is not None and not is_known(decision.draw.among, persons, attributes):
+                counts[BY_ANSWERS] += 1
             else:
                 random.setdefault(shard_id, []).append(decision)
-    rows = persons.to_table(filter=pc.field("shard_id").isin(pa.array(sorted(random), pa.string())))
-    rows = rows.sort_by([(name, "ascending") for name in ("shard_id", "frame_key", "person_index")])
-    known = {attribute.name: attribute for attribute in attributes}
-    found: dict[tuple[int, str], list[Decision]] = {}
-    not_persons: dict[int, float] = {}
-    for decision, row in _places(random, rows):
-        attribute = known.get(decision.attribute or "")
-        if row is None:
-            counts[NOBODY] += 1
-        elif decision.kind != "value":
-            counts[NO_VALUE] += 1
-            if decision.kind == "not_a_person":
-                not_persons[row] = max(not_persons.get(row, 0), decision.probability or 1)
-        elif attribute is None or not _is_value(decision.value, attribute):
-            counts[UNKNOWN] += 1
-        else:
-            found.setdefault((row, attribute.name), []).append(decision)
-    truth: dict[str, dict[int, AttributeValue]] = {}
-    probability: dict[str, dict[int, float]] = {}
-    for (row, name), some in found.items():
-        truth.setdefault(name, {})[row] = some[-1].value
-        probability.setdefault(name, {})[row] = max(one.probability or 1 for one in some)
-        counts[USED] += 1
-        counts[REPLACED] += len(some) - 1
-    about = sorted({row for row, _ in found} | not_persons.keys())
-    place = {row: number for number, row in enumerate(about)}
-    return Gold(
-        rows.take(pa.array(about, pa.int64())),
-        {name: {place[row]: value for row, value in of.items()} for name, of in truth.items()},
-        {name: {place[row]: value for row, value in of.items()} for name, of in probability.items()},
-        {place[row]: chance for row, chance in not_persons.items()},
-        clusters_of(rows.take(pa.array(about, pa.int64()))),
-        dict(sorted((kind, n) for kind, n in counts.items() if n)),
-        fingerprint_of(sorted(some[-1].decision_id for some in found.values()))[:16],
-    )
+    return random
+
+
+class _Chances:
+    """Probabilities with which people have decided about persons.
+
+    Of a draw among N persons in which people have decided n, each person of the population was decided with
+    probability n/N, because those decided first are a random part of the draw. Different draws are
+    independent. So a person was decided in one of them with probability 1 - (1 - n/N)(1 - n'/N')...
+
+    Of draws that aren't recorded, by earlier versions, only the recorded probability of the drawn persons is
+    known, of which the largest counts, as of a draw that was enlarged.
+
+    Args:
+        populations: Among whom persons were drawn.
+        cells: [n] the cell of each person.
+    """
+
+    def __init__(self, populations: Populations, cells: Sequence[str]) -> None:
+        self._populations = populations
+        self._cells = cells
+
+    def of(
+        self, made: Mapping[int, Sequence[Decision]], not_persons: Mapping[int, Sequence[Decision]]
+    ) -> dict[int, float]:
+        """Return the probability by row.
+
+        Args:
+            made: By row, decisions about an attribute.
+            not_persons: By row, decisions that there is no person.
+        """
+        by_row: defaultdict[int, list[Decision]] = defaultdict(list)
+        for row, some in (*made.items(), *not_persons.items()):
+            by_row[row] += some
+        decided: defaultdict[Draw, set[int]] = defaultdict(set)
+        for row, some in by_row.items():
+            for decision in some:
+                if decision.draw is not None:
+                    decided[decision.draw].add(row)
+        shares = {
+            draw: min(1.0, len(rows) / max(1, self._populations.size(draw.among)))
+            for draw, rows in decided.items()
+        }
+        return {row: self._chance(self._cells[row], some, shares) for row, some in by_row.items()}
+
+    def _chance(self, cell: str, made: Sequence[Decision], shares: Mapping[Draw, float]) -> float:
+        missed = 1 - max((one.probability or 1 for one in made if one.draw is None), default=0.0)
+        for draw, share in shares.items():
+            if self._populations.contains(cell, draw.among):
+                missed *= 1 - share
+        # A person may have left the population since, as by another camera's name.
+        return 1 - missed or max(one.probability or 1 for one in made)
+
+
+def _among(decision: Decision) -> Among:
+    return EVERYBODY if decision.draw is None else decision.draw.among
 
 
 def clusters_of(rows: pa.Table) -> NDArray[np.int64]:

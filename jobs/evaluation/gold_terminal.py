@@ -31,6 +31,14 @@ def print_gold(console: Console, found: GoldEvaluation, files: list[str]) -> Non
         Text(f"{counted(found.labelled, 'labelled person')} of {found.persons:,}: {found.note}"),
         soft_wrap=True,
     )
+    if found.outside:
+        console.print(
+            Text(
+                f"they were drawn among {found.drawn_among}: for the {found.outside:,} other persons these "
+                "estimates don't stand"
+            ),
+            soft_wrap=True,
+        )
     console.print(Text(found.weighing), soft_wrap=True)
     if found.calibration:
         console.print(Text(found.calibration), soft_wrap=True)

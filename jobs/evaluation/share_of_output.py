@@ -11,16 +11,14 @@ import duckdb
 
 from actors.attribute import Attribute, AttributeValue
 from actors.attributes import AttributeSchema
-from actors.corrections.final_values import CORRECTED_BOX, IS_PERSON
 from actors.errors import ConfigError
 from actors.storage.object_store import ObjectStore
-from jobs.evaluation.audited import ROWS_AT_ONCE, AuditedOutput, rests_on
+from jobs.evaluation.audited import ROWS_AT_ONCE, AuditedOutput
 from jobs.evaluation.estimates import Estimate
-from jobs.evaluation.shares import estimate_share
+from jobs.exchange.computed_columns import follows_from_final_values
 from jobs.exchange.selection import condition_errors, fitting_persons
 
 _COLUMN = re.compile(r"\s*(\w+)")
-_COMPUTED = ("certainty", "disagreement", "rarity", "decided", "rule", IS_PERSON, CORRECTED_BOX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +68,15 @@ def share_in(output: ObjectStore, asked: str, where: Sequence[str]) -> Share:
         fitting = fitting_persons(database, database.from_arrow(audited.table), where, audited.schema)
         found = audited.count(fitting.select(*audited.columns(one)).to_arrow_reader(ROWS_AT_ONCE), one)
     predicted, persons = found.values[attribute.name][value], found.persons
-    labelled = audited.labels(attribute).about(value, found.drawn)
-    share = estimate_share(predicted, persons, labelled)
+    shared = audited.labels(attribute).share(value, predicted, found.cells, found.drawn)
     return Share(
         asked,
         tuple(where),
-        rests_on(share, persons),
+        shared.rests_on,
         persons,
         predicted / persons if persons else None,
-        share,
-        estimate_share(predicted, persons, labelled, trust=0.0) if share.n else Estimate(None, None, None, 0),
+        shared.share,
+        shared.by_labels_alone,
     )
 
 
@@ -114,12 +111,11 @@ def value_shares(audited: AuditedOutput) -> dict[str, list[ValueShare]]:
     for attribute in judged:
         labels = audited.labels(attribute)
         for value in dict.fromkeys((*attribute.values, None)):
-            labelled = labels.about(value, found.drawn)
             number = found.values[attribute.name][value]
-            if number or labelled.truth.any():
-                estimate = estimate_share(number, found.persons, labelled)
+            if number or labels.about(value, found.drawn).truth.any():
+                shared = labels.share(value, number, found.cells, found.drawn)
                 shares.setdefault(attribute.name, []).append(
-                    ValueShare(value, number / found.persons, estimate)
+                    ValueShare(value, number / found.persons, shared.share)
                 )
     return shares
 
@@ -136,11 +132,10 @@ def _asked(asked: str, schema: AttributeSchema) -> tuple[Attribute, AttributeVal
 
 
 def _check(where: Sequence[str], schema: AttributeSchema) -> None:
-    answered = {*schema.names, *_COMPUTED}
     for condition in where:
         found = _COLUMN.match(condition)
         name = found[1] if found else ""
-        if name in answered or name.startswith(tuple(f"{one}_" for one in schema.names)):
+        if follows_from_final_values(name, schema):
             raise ConfigError(
                 f"--where {condition}: {name} depends on final values, and a share among such persons would "
                 "be wrong as often as these are; use camera, captured_at, hour, day or other columns"

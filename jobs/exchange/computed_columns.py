@@ -8,7 +8,8 @@ import duckdb
 
 from actors.attribute import AttributeValue
 from actors.attributes import AttributeSchema
-from actors.corrections.final_values import SOURCE
+from actors.corrections.draw import Draw, compared_columns
+from actors.corrections.final_values import CORRECTED_BOX, IS_PERSON, SOURCE
 from jobs.exchange.person_queries import (
     BROKEN_UNSEEN,
     DISAGREES,
@@ -24,6 +25,12 @@ from jobs.exchange.person_queries import (
 RULE = "rule"
 """The column of the rules that a person's values break, as a list of their texts."""
 
+_JUDGED = ("certainty", "disagreement", "rarity", "decided", BROKEN_UNSEEN)
+_FROM_FINAL_VALUES = (*_JUDGED, RULE, IS_PERSON, CORRECTED_BOX)
+_HOURS = {
+    "hour": "hour(captured_at AT TIME ZONE 'UTC')",
+    "day": "(captured_at AT TIME ZONE 'UTC')::DATE",
+}
 _KEYS = ("shard_id", "frame_key", "person_index")
 _BASE = "persons_with_answers"
 
@@ -42,6 +49,7 @@ def with_computed_columns(
         schema: The attributes, with their rules.
     """
     known = final_attributes(schema, persons.columns)
+    persons = with_hours(persons)
     persons.create(_BASE)
     queries = PersonQueries(known, persons.columns)
     database.execute(queries.create_source_type())
@@ -54,16 +62,37 @@ def with_computed_columns(
         for number, rule in enumerate(known.rules)
     ]
     columns = {
-        **{name: f"c.{name}" for name in ("certainty", "disagreement", "rarity", "decided", BROKEN_UNSEEN)},
+        **{name: f"c.{name}" for name in _JUDGED},
         **{f"{a.name}_{DISAGREES}": f"c.{quoted(f'{a.name}_{DISAGREES}')}" for a in known},
         RULE: f"list_filter([{', '.join(broken)}]::VARCHAR[], lambda one: one IS NOT NULL)",
-        "hour": "hour(c.captured_at)",
-        "day": "c.captured_at::DATE",
     }
     chosen = [f"{text} AS {quoted(name)}" for name, text in columns.items() if name not in persons.columns]
     return database.sql(
         f"SELECT s.*, {', '.join(chosen)} FROM {_BASE} AS s JOIN ({computed}) AS c USING ({', '.join(_KEYS)})"
     )
+
+
+def follows_from_final_values(column: str, schema: AttributeSchema) -> bool:
+    """Return whether what a column says of a person may change with a decision about the person."""
+    named = (*(f"{name}_" for name in schema.names),)
+    return column in (*schema.names, *_FROM_FINAL_VALUES) or column.startswith(named)
+
+
+def columns_by_values(draw: Draw, schema: AttributeSchema) -> list[str]:
+    """Return the columns that follow from final values by which the persons of a draw were filtered.
+
+    Who was among them isn't known later, when decisions have changed values. So decisions about them say
+    nothing about others.
+    """
+    return sorted(one for one in compared_columns(draw.among) if follows_from_final_values(one, schema))
+
+
+def with_hours(persons: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """Return persons with their `hour` and `day` in UTC, unless they have such columns, or no times."""
+    chosen = [f"{text} AS {name}" for name, text in _HOURS.items() if name not in persons.columns]
+    if not chosen or "captured_at" not in persons.columns:
+        return persons
+    return persons.project(f"*, {', '.join(chosen)}")
 
 
 def final_attributes(schema: AttributeSchema, columns: list[str]) -> AttributeSchema:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from actors.attribute import AttributeValue
 from actors.attributes import AttributeSchema
 from actors.corrections.decision import Box, Sampling
+from actors.corrections.draw import Draw
 from actors.errors import ConfigError
 from actors.storage.object_store import ObjectStore
 from jobs.exchange.seen import MALFORMED
@@ -69,6 +70,7 @@ class Exported(_Part):
         format: The tool's format.
         output: URI of the output that the persons are from.
         attributes: The attributes, as `AttributeSchema.to_json` gives them.
+        draw: The random draw of the persons whose sampling is `random`. Exports of earlier versions lack it.
         frames: The frames, in the order of the tool's files.
         files: The SHA-256 of each of the tool's files by name, so that one that nobody has saved is known.
     """
@@ -76,6 +78,7 @@ class Exported(_Part):
     format: str
     output: str
     attributes: str
+    draw: Draw | None = None
     frames: tuple[ExportedFrame, ...]
     files: dict[str, str] = Field(default_factory=dict)
 

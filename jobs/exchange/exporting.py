@@ -22,6 +22,7 @@ from actors.storage import layout
 from actors.storage.commit_record import CommitRecord
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import read_some_records
+from jobs.exchange.computed_columns import columns_by_values
 from jobs.exchange.exported import EXPORTED, FRAMES, Exported, ExportedFrame, ExportedPerson
 from jobs.exchange.frame_files import FrameFile, write_frames
 from jobs.exchange.queues import QueueName
@@ -40,6 +41,7 @@ class Export:
         available: Number of persons that could be chosen.
         missing: Why frames of a shard are left out, by shard.
         set_aside: Where files of an earlier export in the folder are now that somebody has saved.
+        by_values: Columns that follow from final values by which persons of an audit were selected.
     """
 
     exported: Exported
@@ -47,6 +49,7 @@ class Export:
     available: int
     missing: dict[str, str]
     set_aside: list[str]
+    by_values: list[str]
 
 
 def export_persons(
@@ -98,14 +101,21 @@ def export_persons(
         for shard_id, key in in_order
         if (rows := frames[shard_id][key]) and (written := files.written.get((shard_id, key))) is not None
     ]
-    exported = Exported(format=tool, output=store.uri, attributes=schema.to_json(), frames=tuple(listed))
+    by_values = [] if selection.draw is None else columns_by_values(selection.draw, schema)
+    exported = Exported(
+        format=tool,
+        output=store.uri,
+        attributes=schema.to_json(),
+        draw=selection.draw,
+        frames=tuple(listed),
+    )
     digests = {}
     for name, content in TOOLS[tool].files(exported, frames_at):
         folder.write(name, content)
         digests[name] = sha256(content).hexdigest()
     exported = exported.model_copy(update={"files": digests})
     exported.write(folder)
-    return Export(exported, len(selection.chosen), selection.available, files.missing, set_aside)
+    return Export(exported, len(selection.chosen), selection.available, files.missing, set_aside, by_values)
 
 
 def _set_aside(folder: ObjectStore) -> list[str]:

@@ -13,6 +13,7 @@ from actors.attribute import AttributeValue
 from actors.boxes import box_ious
 from actors.corrections.decision import MISSED, Decision, in_force
 from actors.corrections.decision_log import append, read_decisions
+from actors.corrections.draw import Draw
 from actors.corrections.matching import match_boxes
 from actors.errors import ConfigError
 from actors.storage.object_store import ObjectStore
@@ -113,7 +114,9 @@ def compare(
     for review in reviews:
         named = f"{reviewer}/{review.reviewer}" if several and review.reviewer else reviewer
         frame = frames[review.file_name]
-        place = _Place(exported.format, named, review.reviewed_at, frame, found, review.is_saved)
+        place = _Place(
+            exported.format, named, review.reviewed_at, frame, exported.draw, found, review.is_saved
+        )
         _compare_frame(place, review.persons)
     reviewed = {review.file_name for review in reviews}
     found.counts["frames"] = len(reviewed)
@@ -168,6 +171,7 @@ class _Place:
     reviewer: str
     reviewed_at: datetime | None
     frame: ExportedFrame
+    draw: Draw | None
     found: Imported
     is_saved: bool
 
@@ -176,7 +180,9 @@ class _Place:
         return self.is_saved and person.sampling == "random" and attribute not in person.unanswered
 
     def decide(self, person: ExportedPerson, kind: str, **content: Any) -> None:
-        chosen = {"sampling": person.sampling, "probability": person.probability}
+        chosen: dict[str, Any] = {"sampling": person.sampling, "probability": person.probability}
+        if person.sampling == "random":
+            chosen["draw"] = self.draw
         self._add(bbox=person.bbox, detection=person.detection, kind=kind, **chosen, **content)
 
     def missed(self, seen: SeenPerson) -> None:
@@ -277,8 +283,8 @@ def _pairs(place: _Place, regions: Sequence[SeenPerson]) -> dict[int, int]:
 
 
 def _newest(decisions: Sequence[Decision]) -> Iterable[Decision]:
-    """Return the last decision about each attribute, box and existence of a person."""
-    return {(d.frame_key, d.bbox, d.detection, d.kind, d.attribute): d for d in decisions}.values()
+    """Return the last decision about each attribute, box and existence of a person, in each draw."""
+    return {(d.frame_key, d.bbox, d.detection, d.kind, d.attribute, d.draw): d for d in decisions}.values()
 
 
 def _confirms(decision: Decision) -> bool:
@@ -292,8 +298,8 @@ def _content(decision: Decision) -> tuple[Any, ...]:
     About a person that was drawn at random it is said anew, or the sample would lack those decided before.
     """
     about = (decision.shard_id, decision.frame_key, decision.bbox, decision.detection)
-    said = (decision.kind, decision.attribute, _typed(decision.value), decision.new_bbox, decision.sampling)
-    return (*about, *said)
+    said = (decision.kind, decision.attribute, _typed(decision.value), decision.new_bbox)
+    return (*about, *said, decision.sampling, decision.draw)
 
 
 def _typed(value: AttributeValue) -> tuple[str, AttributeValue]:

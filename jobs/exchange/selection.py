@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import operator
 import re
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import duckdb
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from actors.attributes import AttributeSchema
+from actors.corrections.draw import Among, Comparison, Draw, Operator, among
 from actors.errors import ConfigError
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
@@ -47,11 +49,13 @@ class Selection:
             frames are in the order of the chosen ones.
         chosen: Keys of the chosen persons: shard, frame and number.
         available: Number of persons that fit the conditions.
+        draw: The random draw, for an audit.
     """
 
     rows: list[dict[str, Any]]
     chosen: frozenset[tuple[str, str, int]]
     available: int
+    draw: Draw | None = None
 
 
 def select_persons(
@@ -71,7 +75,8 @@ def select_persons(
             `gender_confidence<0.6` or `smolvlm_gender!=gemini_gender`. All of them must hold. The value
             `null` stands for no value.
         limit: Maximum number of persons; None for all.
-        purpose: `need` takes the first persons, `audit` draws them at random, each with the same probability.
+        purpose: `need` takes the first persons, `audit` draws them at random, each with the same probability,
+            and gives the frames an order that is random, too.
         queue: The page's queue that persons have to be in, and in whose order the first ones are taken.
 
     Raises:
@@ -79,10 +84,12 @@ def select_persons(
     """
     source = consolidated(store)
     with duckdb.connect() as database, condition_errors():
+        database.execute("SET TimeZone = 'UTC'")
         everybody = database.from_arrow(source)
         persons = everybody.filter(duckdb.ColumnExpression("is_person"))
         order = QUEUES[queue]
         fitting = fitting_persons(database, everybody, conditions, schema, computed=queue != "all")
+        columns = fitting.columns
         fitting = fitting.filter(duckdb.ColumnExpression("is_person")).filter(order.condition)
         keys: pa.Table = fitting.order(order.ordered(_ORDER)).select(*_KEYS).to_arrow_table()
         available = keys.num_rows
@@ -99,9 +106,25 @@ def select_persons(
         )
     chosen = [tuple(row.values()) for row in keys.to_pylist()]
     # A frame comes where the first of its chosen persons does.
-    place = {key[:2]: number for number, key in reversed(list(enumerate(chosen)))}
+    places = list(dict.fromkeys(key[:2] for key in chosen))
+    draw = None
+    if purpose == "audit":
+        # So an audit that is stopped early is about a random sample, too. Frames with many people come no
+        # earlier than others.
+        np.random.default_rng().shuffle(places)
+        draw = Draw(name=uuid.uuid4().hex, among=among_of(conditions, columns))
+    place = {key: number for number, key in enumerate(places)}
     in_order = sorted(rows.to_pylist(), key=lambda row: place[row["shard_id"], row["frame_key"]])
-    return Selection(in_order, frozenset(chosen), available)
+    return Selection(in_order, frozenset(chosen), available, draw)
+
+
+def among_of(conditions: Sequence[str], columns: Collection[str]) -> Among:
+    """Return conditions as a draw records them.
+
+    Raises:
+        ConfigError: One is no condition.
+    """
+    return among([(comparison_in(condition, columns),) for condition in conditions])
 
 
 def consolidated(store: ObjectStore, folder: str = layout.CONSOLIDATED) -> ds.Dataset:
@@ -141,7 +164,10 @@ def fitting_persons(
     if computed or not set(names) <= set(persons.columns):
         persons = with_computed_columns(database, persons, schema)
     for condition in conditions:
-        persons = persons.filter(_expression(condition, persons))
+        try:
+            persons = persons.filter(expression(comparison_in(condition, persons.columns), persons))
+        except _UnknownColumnError as error:
+            raise ConfigError(f"--select {condition}: {error}") from None
     return persons
 
 
@@ -167,10 +193,10 @@ def condition_errors() -> Iterator[None]:
         raise ConfigError(f"--select: {str(error).splitlines()[0]}") from None
 
 
-def _breaks(rules: duckdb.Expression, value: str) -> duckdb.Expression:
+def _breaks(rules: duckdb.Expression, value: str | None) -> duckdb.Expression:
     """Return whether a rule is among those that are broken; `any` stands for any of them, `null` for none."""
     count = duckdb.FunctionExpression("len", rules)
-    if value in ("any", "null"):
+    if value in ("any", None):
         found: duckdb.Expression = count > 0 if value == "any" else count == 0
         return found
     return duckdb.FunctionExpression("list_contains", rules, duckdb.ConstantExpression(value))
@@ -179,29 +205,53 @@ def _breaks(rules: duckdb.Expression, value: str) -> duckdb.Expression:
 def _positions(available: int, limit: int, purpose: Purpose) -> pa.Array:
     if purpose == "need":
         return pa.array(range(limit))
-    return pa.array(np.sort(np.random.default_rng().choice(available, limit, replace=False)))
+    return pa.array(np.random.default_rng().choice(available, limit, replace=False))
 
 
-def _expression(condition: str, persons: duckdb.DuckDBPyRelation) -> duckdb.Expression:
+def comparison_in(condition: str, columns: Collection[str]) -> Comparison:
+    """Return a condition as a comparison.
+
+    Args:
+        condition: The condition as written.
+        columns: The columns of persons. One that is on the right is compared with.
+
+    Raises:
+        ConfigError: It is no condition.
+    """
     match = _CONDITION.fullmatch(condition)
     if match is None:
         raise ConfigError(f"--select {condition}: write it as column=value, with one of = != < <= > >=")
-    name, sign, value = match.groups()
+    name, sign, value = match[1], cast(Operator, match[2]), match[3]
+    if value == "null" and sign in ("=", "!="):
+        return Comparison(column=name, operator=sign)
+    if value in columns and name != RULE:
+        return Comparison(column=name, operator=sign, other=value)
+    return Comparison(column=name, operator=sign, value=value)
+
+
+class _UnknownColumnError(Exception):
+    """Persons have no such column."""
+
+
+def expression(comparison: Comparison, persons: duckdb.DuckDBPyRelation) -> duckdb.Expression:
+    """Return a comparison as an expression of the columns of persons."""
+    name, sign, value = comparison.column, comparison.operator, comparison.value
     types = dict(zip(persons.columns, persons.types, strict=True))
     if name not in types:
         near = difflib.get_close_matches(name, types, n=3)
         meant = f"did you mean {' or '.join(near)}? " if near else ""
-        there = ", ".join(sorted(types))
-        raise ConfigError(f"--select {condition}: persons have no column {name}; {meant}they have {there}")
+        raise _UnknownColumnError(
+            f"persons have no column {name}; {meant}they have {', '.join(sorted(types))}"
+        )
     column = duckdb.ColumnExpression(name)
     if name == RULE and sign in ("=", "!=") and isinstance(types[name].id, str) and types[name].id == "list":
         return _breaks(column, value) if sign == "=" else ~_breaks(column, value)
-    if value == "null" and sign in ("=", "!="):
-        return column.isnull() if sign == "=" else column.isnotnull()
-    if value in types:
+    if comparison.other is not None:
         # Two columns, of which null is no value that could differ.
-        compared: duckdb.Expression = _COMPARISONS[sign](column, duckdb.ColumnExpression(value))
+        compared: duckdb.Expression = _COMPARISONS[sign](column, duckdb.ColumnExpression(comparison.other))
         return compared
+    if value is None:
+        return column.isnull() if sign == "=" else column.isnotnull()
     constant = duckdb.ConstantExpression(value).cast(types[name])
     if sign == "!=":
         # No value is another value than any.

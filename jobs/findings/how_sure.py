@@ -41,11 +41,15 @@ def how_sure_section(store: ObjectStore) -> dict[str, Any]:
                 curves.append({"said_by": said_by, "points": points, "curve": curve, "chart": chart})
     shares = value_shares(audited)
     decided = [value.estimate for values in shares.values() for value in values]
+    outside = {name: audited.gold.outside(name) for name in shares}
     return {
         "shares": shares,
         "has_intervals": any(estimate.low is not None for estimate in decided),
         "decided": max((estimate.n for estimate in decided), default=0),
         "min_labels": MIN_LABELS,
+        "outside": outside,
+        "drawn_among": {name: audited.gold.drawn_among(name) for name in shares},
+        "unrecorded": audited.gold.unrecorded,
         "accuracy": measured_accuracy(store),
         "curves": curves,
     }

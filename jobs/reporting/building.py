@@ -108,9 +108,7 @@ def build_report(store: ObjectStore, to: ObjectStore, name: str, most_persons: i
             **_failures(measures, drops, status),
             **_drops(drops, samples, measures),
             **attributes,
-            "short": in_short(
-                [found for found, _ in attributes["shares"]], sure["shares"], compared, categories
-            ),
+            "short": in_short([found for found, _ in attributes["shares"]], sure, compared, categories),
             "min_labels": MIN_LABELS,
             **_corrections(corrections, measures),
             "compared": compared,

@@ -22,7 +22,9 @@ class Answer:
         values: Its values with their shares, the frequent first.
         persons: Persons among whom these are shares.
         decided: Persons that were drawn at random and decided.
-        is_guess: Whether these are too few for an interval, so that the shares are the models' guess.
+        is_guess: Whether there is no interval, so that the shares are the models' guess.
+        outside: Persons that could not be drawn.
+        drawn_among: Among whom the others were drawn, in words.
         right: By annotator, how often its answers were right against a table of the truth, if one was
             compared: share, low and high.
     """
@@ -32,12 +34,14 @@ class Answer:
     persons: int
     decided: int
     is_guess: bool
+    outside: int
+    drawn_among: str
     right: Mapping[str, Mapping[str, float]]
 
 
 def in_short(
     shares: Sequence[Shares],
-    estimated: Mapping[str, Sequence[ValueShare]],
+    sure: Mapping[str, Any],
     compared: Mapping[str, Any] | None,
     categories: Sequence[str],
 ) -> list[Answer]:
@@ -45,7 +49,7 @@ def in_short(
 
     Args:
         shares: Counts of final values.
-        estimated: Estimates where people have decided about persons that were drawn at random.
+        sure: What the section How sure shows.
         compared: The last comparison with a table of the truth.
         categories: The attributes.
     """
@@ -53,10 +57,10 @@ def in_short(
     for one in shares:
         if one.name not in categories:
             continue
-        judged = estimated.get(one.name, ())
-        sure = [value for value in judged if value.estimate.low is not None]
-        if sure:
-            values = [(label(value.value), value.estimate) for value in sure]
+        judged: Sequence[ValueShare] = sure["shares"].get(one.name, ())
+        estimated = [value for value in judged if value.estimate.low is not None]
+        if estimated:
+            values = [(label(value.value), value.estimate) for value in estimated]
         else:
             values = [(name, Estimate(share.share, None, None, 0)) for name, share in one.values]
         values.sort(key=lambda pair: -(pair[1].value or 0))
@@ -67,5 +71,16 @@ def in_short(
             for annotator, attributes in (compared or {}).get("annotators", {}).items()
             if one.name in attributes and attributes[one.name]["accuracy"]["low"] is not None
         }
-        found.append(Answer(one.name, tuple(values[:_VALUES]), persons, decided, not sure, right))
+        found.append(
+            Answer(
+                one.name,
+                tuple(values[:_VALUES]),
+                persons,
+                decided,
+                not estimated,
+                sure["outside"].get(one.name, 0),
+                sure["drawn_among"].get(one.name, ""),
+                right,
+            )
+        )
     return found

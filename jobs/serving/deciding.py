@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from actors.attribute import Attribute, AttributeValue, same_value
 from actors.corrections.decision import Box, Decision, in_force
 from actors.corrections.decision_log import append, read_decisions
+from actors.corrections.draw import Draw
 from actors.corrections.final_values import IS_PERSON, SOURCE
 from actors.corrections.matching import as_box
 from actors.corrections.settings import ABSTAINED, HUMAN
@@ -55,6 +56,19 @@ class Action(BaseModel):
     box: list[float] | None = Field(None, min_length=4, max_length=4)
     view: View = Field(default_factory=View, strict=False)
     table: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """How persons were drawn at random.
+
+    Attributes:
+        draw: The draw.
+        probability: Probability with which each of them was drawn.
+    """
+
+    draw: Draw
+    probability: float
 
 
 @dataclass(slots=True)
@@ -114,13 +128,13 @@ class DecisionDesk:
                 {shard_id: self._by_shard.get(shard_id, []) for shard_id in {*before, *self._by_shard}}
             )
 
-    def decide(self, table: PersonTable, action: Action, probability: float | None) -> Decided:
+    def decide(self, table: PersonTable, action: Action, drawn: Drawn | None) -> Decided:
         """Append the decisions of an action, and apply them to the persons.
 
         Args:
             table: The persons.
             action: What the reviewer did.
-            probability: Probability with which the persons were drawn, or None if they were chosen by need.
+            drawn: How the persons were drawn, or None if they were chosen by need.
 
         Raises:
             ConfigError: The action makes no sense for one of the persons, one was erased, or the ids are of
@@ -135,7 +149,7 @@ class DecisionDesk:
                 raise ConfigError("a person is no longer in the table; reload the page")
             if any(row["verdict"] != KEPT for row in rows):
                 raise ConfigError("the region of interest has dropped this detection, so it has no values")
-            decisions = [made for row in rows for made in self._of_person(table, action, row, probability)]
+            decisions = [made for row in rows for made in self._of_person(table, action, row, drawn)]
             # The table may be older than an erasure.
             if len(without_erased(self._store, decisions)) < len(decisions):
                 raise ConfigError("a person was erased since the page was loaded; reload the page")
@@ -195,11 +209,11 @@ class DecisionDesk:
                 found[decision.queue].changed.add(person)
         return dict(found)
 
-    def decided_persons(self, table: PersonTable, queue: str) -> set[int]:
-        """Return the ids of the persons that were decided in a queue."""
+    def decided_persons(self, table: PersonTable, draw: Draw) -> set[int]:
+        """Return the ids of the persons that were decided in a random draw."""
         with self._lock:
             counting = [d for decisions in self._by_shard.values() for d in in_force(decisions)]
-        return set(table.find(decision for decision in counting if decision.queue == queue).values())
+        return set(table.find(decision for decision in counting if _is_of(decision, draw)).values())
 
     def _append(self, table: PersonTable, decisions: Sequence[Decision]) -> None:
         append(self._store, decisions)
@@ -214,7 +228,7 @@ class DecisionDesk:
             table.is_outdated = True
 
     def _of_person(
-        self, table: PersonTable, action: Action, row: Mapping[str, Any], probability: float | None
+        self, table: PersonTable, action: Action, row: Mapping[str, Any], drawn: Drawn | None
     ) -> list[Decision]:
         about: dict[str, Any] = {
             "reviewer": self.reviewer,
@@ -223,8 +237,9 @@ class DecisionDesk:
             "frame_key": row["frame_key"],
             "bbox": as_box(row["bbox"]),
             "detection": self._detection(row["shard_id"]),
-            "sampling": "need" if probability is None else "random",
-            "probability": probability,
+            "sampling": "need" if drawn is None else "random",
+            "probability": None if drawn is None else drawn.probability,
+            "draw": None if drawn is None else drawn.draw,
             "queue": None if action.view.queue == "all" else action.view.queue,
         }
         if action.kind == "value":
@@ -234,7 +249,7 @@ class DecisionDesk:
                 Decision(**about, kind="value", attribute=attribute, value=value, replaces=row[attribute])
             ]
         if action.kind == "confirm":
-            settled = self._settled(table, row, about["queue"], probability is not None)
+            settled = self._settled(table, row, about["draw"])
             return [
                 Decision(**about, kind="value", attribute=name, value=row[name], replaces=row[name])
                 for name in table.schema.names
@@ -246,16 +261,14 @@ class DecisionDesk:
             return [self._withdrawal(made) for made in self._not_a_person(table, row)]
         return [Decision(**about, kind="box", new_bbox=_box(action.box))]
 
-    def _settled(
-        self, table: PersonTable, row: Mapping[str, Any], queue: str | None, is_audit: bool
-    ) -> set[str]:
+    def _settled(self, table: PersonTable, row: Mapping[str, Any], draw: Draw | None) -> set[str]:
         """Return the attributes of a person that need no confirmation, because people have decided them.
 
         In an audit only what was decided in it counts, or the sample would lack those decided before.
         """
-        if not is_audit:
+        if draw is None:
             return {name for name in table.schema.names if row[f"{name}_{SOURCE}"] == HUMAN}
-        decisions = [d for d in in_force(self._by_shard.get(row["shard_id"], [])) if d.queue == queue]
+        decisions = [d for d in in_force(self._by_shard.get(row["shard_id"], [])) if _is_of(d, draw)]
         place = table.find(decisions)
         return {str(d.attribute) for d in decisions if place.get(d.decision_id) == row["id"]}
 
@@ -294,6 +307,11 @@ class DecisionDesk:
                 raise ConfigError(f"shard {shard_id} is no longer committed; run shopframe consolidate")
             self._detections[shard_id] = found[0].detection
         return self._detections[shard_id]
+
+
+def _is_of(decision: Decision, draw: Draw) -> bool:
+    """Return whether a decision was made in a draw. Those of earlier versions don't say in which one."""
+    return decision.draw == draw or (decision.draw is None and decision.queue == "audit")
 
 
 def _checked(table: PersonTable, name: str, value: AttributeValue | float) -> AttributeValue:

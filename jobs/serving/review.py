@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.corrections.draw import in_words
 from jobs.evaluation.proportion import Proportion
 from jobs.exchange.queues import QUEUES
-from jobs.serving.deciding import DecisionDesk
+from jobs.serving.deciding import DecisionDesk, Drawn
 from jobs.serving.person_table import PersonTable
-from jobs.serving.view import VERDICT, Conditions, View, Where
+from jobs.serving.view import VERDICT, Conditions, View, Where, draw_of
 
 _SELECTIONS = 8
 """Selections that are kept, so that pages follow each other while decisions are made."""
@@ -26,11 +27,11 @@ class Selection:
 
     Attributes:
         ids: Their ids, in order, int32.
-        probability: Probability with which each was drawn, or None if they were chosen by need.
+        drawn: How they were drawn, or None if they were chosen by need.
     """
 
     ids: NDArray[np.int32]
-    probability: float | None = None
+    drawn: Drawn | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class Review:
         progress = self._desk.progress().get(view.queue)
         decided, changed = (len(progress.decided), len(progress.changed)) if progress is not None else (0, 0)
         if view.queue == "audit":
-            done = self._desk.decided_persons(self._table, view.queue)
+            done = self._desk.decided_persons(self._table, draw_of(view))
             left = sum(number not in done for number in self.selection(view).ids.tolist())
         else:
             left = self._count(view)
@@ -121,10 +122,13 @@ class Review:
             query = f"SELECT id FROM persons WHERE {where.text} ORDER BY {order}"
             return Selection(self._table.ids(query, where.parameters))
         # Ordered by a digest of their names, persons come in an order that is random and always the same.
+        # Draws among different persons have different orders, so that they are independent of each other.
+        draw = draw_of(view)
         name = "concat_ws(chr(10), ?::VARCHAR, shard_id, frame_key, person_index)"
-        drawn = self._table.ids(
+        among = f" {in_words(draw.among)}" if draw.among else ""
+        ids = self._table.ids(
             f"SELECT id FROM persons WHERE {where.text} ORDER BY md5({name}), id LIMIT {view.size}",
-            [*where.parameters, view.seed],
+            [*where.parameters, f"{view.seed}{among}"],
         )
         available = self._count(view)
-        return Selection(drawn, len(drawn) / available if available else None)
+        return Selection(ids, Drawn(draw, len(ids) / available) if available else None)

@@ -19,6 +19,7 @@ from actors.read.settings import InputSettings
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.snapshot_table import SnapshotTable
+from jobs.exchange.computed_columns import columns_by_values
 from jobs.exchange.person_queries import DISAGREES
 from jobs.exchange.queues import QUEUES
 from jobs.run.local_copies import copies_of
@@ -158,9 +159,11 @@ class Session:
         selection = at.review.selection(view, fresh)
         ids = selection.ids[after : after + 2 * limit].tolist()
         rows = at.table.rows(ids)
+        drawn = selection.drawn
         shown = {
             "count": len(selection.ids),
-            "probability": selection.probability,
+            "probability": drawn.probability if drawn else None,
+            "by_values": columns_by_values(drawn.draw, at.table.schema) if drawn else [],
             "persons": [self._tile(row) for row in rows[:limit]],
         }
         return shown, rows
@@ -221,12 +224,12 @@ class Session:
     def decide(self, action: Action) -> dict[str, Any]:
         """Decide, and return the persons as they are now."""
         at = self._loaded
-        probability = None
+        drawn = None
         if action.view.queue == "audit":
             selection = at.review.selection(action.view)
             if set(action.ids) <= set(selection.ids.tolist()):
-                probability = selection.probability
-        decided = self._desk.decide(at.table, action, probability)
+                drawn = selection.drawn
+        decided = self._desk.decide(at.table, action, drawn)
         return {
             **self._changed(decided.ids),
             "action": decided.action,

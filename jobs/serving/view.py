@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from actors.attribute import AttributeValue
 from actors.attributes import AttributeSchema
+from actors.corrections.draw import Comparison, Draw, Operator, among
 from actors.corrections.final_values import CONFIDENCE, IS_PERSON, SOURCE
 from actors.errors import ConfigError
 from jobs.exchange.person_queries import DISAGREES, KEPT, quoted
@@ -35,6 +35,9 @@ _FIXED = {
 _COMPUTED = {"hour": "hour(captured_at)", "day": "captured_at::DATE"}
 
 
+_IS_KEPT = Comparison(column=VERDICT, value=KEPT)
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,7 +46,7 @@ class Condition(_Part):
     """A condition on a column, such as gender = female. A value of None stands for no value."""
 
     column: str = Field(max_length=200)
-    operator: Literal["=", "!=", "<", "<=", ">", ">="] = "="
+    operator: Operator = "="
     value: float | bool | int | str | None = None
 
 
@@ -153,6 +156,22 @@ class Conditions:
     def rules(self) -> Iterator[tuple[str, int]]:
         """Yield each rule with its bit in the column `broken`."""
         yield from self._rules.items()
+
+
+def draw_of(view: View) -> Draw:
+    """Return the random draw of an audit's view."""
+    equal: dict[str, list[Comparison]] = {}
+    every: list[list[Comparison]] = []
+    for condition in view.conditions:
+        value = None if condition.value is None else _as_text(condition.value)
+        made = Comparison(column=condition.column, operator=condition.operator, value=value)
+        if made == _IS_KEPT:
+            continue  # All persons of an output are.
+        if condition.operator == "=":
+            equal.setdefault(condition.column, []).append(made)
+        else:
+            every.append([made])
+    return Draw(name=f"sample {view.seed}", among=among([*equal.values(), *every]))
 
 
 def _as_text(value: AttributeValue | float) -> str:

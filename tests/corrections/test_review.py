@@ -13,6 +13,7 @@ import pytest
 
 from actors.corrections.decision import MISSED, Decision
 from actors.corrections.decision_log import append, read_decisions
+from actors.corrections.draw import in_words
 from actors.records import Annotation
 from actors.storage.object_store import ObjectStore
 from jobs.exchange.exported import Exported
@@ -251,6 +252,28 @@ def test_an_audit_records_the_probability_of_those_who_were_drawn(review: Review
     assert (decision.value, decision.sampling, decision.probability) == ("female", "random", 0.25)
 
 
+def test_an_audit_records_among_whom_it_was_drawn(review: Review, capsys: pytest.CaptureFixture[str]):
+    def drawn(*conditions: str) -> str:
+        review.export("--purpose", "audit", *(part for one in conditions for part in ("--select", one)))
+        review.change(lambda project: project["_via_settings"]["ui"].update(leftsidebar_width=20))
+        found = {d.draw for d in review.take_back()}
+        assert len(found) == 1
+        draw = found.pop()
+        assert draw is not None
+        names.append(draw.name)
+        return in_words(draw.among)
+
+    names: list[str] = []
+    assert drawn() == "everybody"
+    # The same values of the same persons are decided once more, or the second sample would lack them.
+    assert drawn() == "everybody"
+    assert drawn("score>0.1", "frame_key=f") == "frame_key=f, score>0.1"
+    assert "say nothing about others" not in capsys.readouterr().err
+    assert drawn("gender=male") == "gender=male"
+    assert "because gender may change with a decision" in capsys.readouterr().err
+    assert len(set(names)) == 4
+
+
 def test_an_audit_confirms_what_was_left_as_it_was(review: Review, capsys: pytest.CaptureFixture[str]):
     review.export("--purpose", "audit", "--limit", "2")
     # Nobody has saved the file.
@@ -287,7 +310,13 @@ def test_an_audit_counts_changes_and_persons_without_answers(review: Review):
     # A later decision is not taken back by the same file.
     cap = next(d for d in found if d.attribute == "cap")
     later = cap.model_copy(
-        update={"decision_id": "0" * 32, "value": not cap.value, "sampling": "need", "probability": None}
+        update={
+            "decision_id": "0" * 32,
+            "value": not cap.value,
+            "sampling": "need",
+            "probability": None,
+            "draw": None,
+        }
     )
     append(ObjectStore(str(review.output)), [later])
     assert [d.attribute for d in review.take_back()] == []

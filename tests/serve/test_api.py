@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
+from actors.corrections.draw import in_words
 from tests.conftest import REPO_ROOT
 from tests.serve.served import MIDDLE, RIGHT, Client, Output
 
@@ -373,6 +374,29 @@ def test_an_audit_draws_the_same_persons_again_and_records_their_probability(cli
     with output.served() as again:
         assert again.ids(**view) == drawn
         assert again.ask("queue", view=view) == state
+
+
+def test_an_audit_records_its_filters_and_asks_anew_about_persons_of_another_one(
+    client: Client, output: Output
+):
+    camera = client.ask("person", id=0)["camera"]
+    here = [{"column": "camera", "operator": "=", "value": camera}]
+    everybody = {"queue": "audit", "size": 18, "seed": 3}
+    filtered = everybody | {"conditions": here}
+    drawn = client.ids(**filtered)
+    assert 0 < len(drawn) < 18
+    assert client.ids(**everybody) != drawn
+    client.ask("decide", kind="confirm", ids=drawn[:1], view=everybody)
+    assert client.ask("queue", view=filtered)["left"] == len(drawn)
+    client.ask("decide", kind="confirm", ids=drawn[:1], view=filtered)
+    assert client.ask("queue", view=filtered)["left"] == len(drawn) - 1
+    draws = {(d.draw.name, in_words(d.draw.among), d.probability) for d in output.decisions() if d.draw}
+    assert draws == {("sample 3", "everybody", 1.0), ("sample 3", f"camera={camera}", 1.0)}
+    assert client.ask("persons", view=filtered)["by_values"] == []
+    unsure = [{"column": "gender_confidence", "operator": "<", "value": 0.9}]
+    assert client.ask("persons", view=everybody | {"conditions": unsure})["by_values"] == [
+        "gender_confidence"
+    ]
 
 
 def test_an_audit_is_finished_with_persons_that_were_decided_before(client: Client, output: Output):

@@ -47,6 +47,9 @@ function drawing(actions) {
   const size = element("input", { type: "number", min: 1, max: 100000, value: state.size, id: "audit-size" });
   const seed = element("input", { type: "number", min: 0, max: 2147483647, value: state.seed, id: "audit-seed" });
   const probability = state.probability === null ? "" : ` Each of these persons was drawn with probability ${percent(state.probability)}.`;
+  const byValues = state.byValues.length
+    ? ` Decisions about this sample say nothing about others, because a filter by ${state.byValues.join(" and ")} changes with them: filter by camera, time or frame instead.`
+    : "";
   return element("form", {
     class: "drawing-form",
     on: { submit: (event) => { event.preventDefault(); actions.draw(Number(size.value), Number(seed.value)); } },
@@ -54,5 +57,5 @@ function drawing(actions) {
     element("label", { for: "audit-size", text: "Persons" }), size,
     element("label", { for: "audit-seed", text: "Sample number" }), seed,
     element("button", { type: "submit", text: "Draw" }),
-    element("span", { class: "quiet", text: `The same number draws the same persons again.${probability}` }));
+    element("span", { class: "quiet", text: `The same number draws the same persons again.${probability}${byValues}` }));
 }

@@ -9,6 +9,8 @@ export const state = {
   conditions: [],
   size: 200,
   seed: 1,
+  // Columns that follow from final values by which an audit's sample is filtered.
+  byValues: [],
   after: 0,
   person: null,
   // Persons by id, as the server has last described them.

@@ -13,6 +13,7 @@ export async function loadWall(fresh) {
   const answer = await ask("persons", { view: view(), after: state.after, limit: PAGE_SIZE, fresh });
   state.total = answer.count;
   state.probability = answer.probability;
+  state.byValues = answer.by_values;
   state.wall = answer.persons.map((person) => person.id);
   state.persons.clear();
   for (const person of answer.persons) state.persons.set(person.id, person);

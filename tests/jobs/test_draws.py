@@ -1,0 +1,130 @@
+"""Random audits of some persons: decisions count for those who could be drawn, and for nobody else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.corrections.decision_log import append
+from actors.corrections.draw import EVERYBODY, Among, Comparison, Draw, among, in_words
+from actors.storage.object_store import ObjectStore
+from tests.support.committed import said
+from tests.support.gold import GoldOutput, Labelled, gold_output
+from tests.support.in_process import run_in_process
+
+TILL = among([[Comparison(column="camera", value="till")]])
+EARLY = among([[Comparison(column="hour", operator="<", value="10")]])
+
+
+def people(number: int) -> list[Labelled]:
+    """Persons at two cameras, alternately; the model is right at the door and wrong at the till."""
+    found = []
+    for n in range(number):
+        camera = ("door", "till")[n % 2]
+        answer = {"door": "male", "till": "female"}[camera]
+        found.append(Labelled({"gender": "male"}, {"smolvlm": said(gender=answer)}, camera, minute=n))
+    return found
+
+
+def decide(output: GoldOutput, numbers: Sequence[int], name: str, conditions: Among, probability: float):
+    draw = Draw(name=name, among=conditions)
+    random = {"sampling": "random", "probability": probability, "draw": draw.model_dump()}
+    append(output.store, [output.decision(number, **random) for number in numbers])
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> GoldOutput:
+    return gold_output(ObjectStore(str(tmp_path / "out")), people(160))
+
+
+@pytest.fixture
+def evaluate(output: GoldOutput, capsys, monkeypatch):
+    """A function that evaluates the output against its corrections, and returns what it prints."""
+
+    def evaluated(*options: str) -> str:
+        capsys.readouterr()
+        command = ["evaluate", "--output", output.store.uri, "--truth", "corrections", *options]
+        assert run_in_process(monkeypatch, *command) == 0
+        return capsys.readouterr().out
+
+    return evaluated
+
+
+def share(evaluate: Any, *options: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(evaluate("--share", "gender=female", "--json", *options))
+    return found
+
+
+def test_an_audit_of_one_camera_says_nothing_about_the_others(output: GoldOutput, evaluate, monkeypatch):
+    decide(output, range(1, 81, 2), "a", TILL, 0.5)
+    whole = share(evaluate)
+    assert (whole["share"]["low"], whole["share"]["value"]) == (None, 0.5)
+    assert "80 of these 160 persons could not be drawn" in whole["note"]
+    assert "drawn among camera=till only" in whole["note"]
+    assert whole["by_labels_alone"]["value"] is None
+    till = share(evaluate, "--where", "camera=till")
+    assert till["share"]["value"] == 0
+    assert till["share"]["high"] < 0.15
+    assert "could not be drawn" in share(evaluate, "--where", "hour=9")["note"]
+    assert share(evaluate, "--where", "camera=till", "--where", "hour=9")["share"]["low"] is not None
+    assert "they were drawn among camera=till: for the 80 other persons these estimates" in evaluate()
+    assert json.loads(evaluate("--json"))["outside"] == 80
+    assert run_in_process(monkeypatch, "analyze", "--output", output.store.uri, "--by", "camera") == 0
+    summary = json.loads(output.store.read("analysis/summary.json"))
+    assert "could not be drawn" in summary["attributes"][0]["rests_on"]
+
+
+def test_a_person_counts_by_all_draws_that_it_could_come_into(output: GoldOutput, evaluate):
+    # Of everybody 40 of 160 were decided, half of them at the till, and of the till 20 of 80 more.
+    decide(output, range(40), "a", EVERYBODY, 0.5)
+    decide(output, range(41, 81, 2), "a", TILL, 0.5)
+    found = json.loads(evaluate("--json"))
+    # At the door one person stands for 1 / 0.25, at the till for 1 / (1 - 0.75 * 0.75).
+    door, till = 20 / 0.25, 40 / (1 - 0.75 * 0.75)
+    gender = found["annotators"]["smolvlm"]["gender"]
+    assert gender["accuracy"]["value"] == pytest.approx(door / (door + till))
+    assert (found["outside"], found["drawn_among"]) == (0, "camera=till and among everybody")
+    assert share(evaluate)["share"]["low"] is not None
+
+
+def test_a_draw_that_was_enlarged_is_one_draw(output: GoldOutput, evaluate):
+    decide(output, range(0, 40, 2), "a", EVERYBODY, 20 / 160)
+    decide(output, range(1, 81, 2), "a", EVERYBODY, 60 / 160)
+    found = json.loads(evaluate("--json"))["annotators"]["smolvlm"]["gender"]["accuracy"]
+    assert found["value"] == pytest.approx(20 / 60)
+
+
+def test_draws_that_together_reach_everybody_are_a_sample_of_everybody(output: GoldOutput, evaluate):
+    decide(output, range(1, 41, 2), "a", TILL, 0.25)
+    door = among([[Comparison(column="camera", operator="!=", value="till")]])
+    decide(output, range(0, 160, 2), "b", door, 1.0)
+    found = share(evaluate)
+    # All of the door were decided and a quarter of the till, so one of the till stands for four.
+    assert found["by_labels_alone"]["value"] == 0
+    accuracy = json.loads(evaluate("--json"))["annotators"]["smolvlm"]["gender"]["accuracy"]
+    assert accuracy["value"] == pytest.approx(0.5)
+    assert accuracy["n"] == 100
+
+
+def test_a_draw_among_persons_chosen_by_their_values_is_counted_and_not_used(output: GoldOutput, evaluate):
+    women = among([[Comparison(column="gender", value="female")]])
+    unsure = among([[Comparison(column="gender_confidence", operator="<", value="0.5")]])
+    gone = among([[Comparison(column="weather", value="rain")]])
+    for name, conditions in (("a", women), ("b", unsure), ("c", gone)):
+        decide(output, range(3), name, conditions, 0.5)
+    found = json.loads(evaluate("--json"))
+    assert found["decisions"] == {"random, among persons chosen by their values, not used": 9}
+    assert "a model's guess" in found["note"]
+
+
+def test_conditions_are_compared_without_their_order():
+    camera = [Comparison(column="camera", value=name) for name in ("till", "door")]
+    hour = Comparison(column="hour", operator=">=", value="9")
+    assert among([camera, [hour]]) == among([[hour], camera[::-1], [hour]])
+    assert in_words(among([camera, [hour]])) == "camera=door or camera=till, hour>=9"
+    assert in_words(EARLY) == "hour<10"
+    assert in_words(EVERYBODY) == "everybody"
