@@ -150,13 +150,11 @@ def export_model(weights: str, content: bytes, backend: Backend, cache_dir: Path
         _delete_abandoned(entry.parent)
         with tempfile.TemporaryDirectory(prefix=".making-", dir=entry.parent) as made:
             _export(weights, content, backend, Path(made), cache_dir)
-            exported = _read_files(Path(made), backend)
-            _publish(Path(made), entry, backend)
+            return _publish(Path(made), entry, backend)
     except OSError as error:
         raise WeightsError(
             f"detector.cache_dir: can't write {entry.parent}: {error.strerror or error}"
         ) from error
-    return exported
 
 
 def _export(weights: str, content: bytes, backend: Backend, folder: Path, cache_dir: Path) -> None:
@@ -239,16 +237,23 @@ def _run_program(arguments: list[str], folder: Path, cache_dir: Path, timeout_s:
     return f"ultralytics ended with exit status {ended.returncode}: {last}"
 
 
-def _publish(folder: Path, entry: Path, backend: Backend) -> None:
+def _publish(folder: Path, entry: Path, backend: Backend) -> ExportedModel:
+    """Make an export the cache's entry, and return what the entry holds: an earlier export, if there is one.
+
+    Two exports of one checkpoint differ in their bytes, since ultralytics writes the date into them.
+    """
+    exported = _read_files(folder, backend)
     sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in _FILES[backend]}
     (folder / "sha256.json").write_text(json.dumps(sums), encoding="utf-8")
     try:
         folder.rename(entry)
     except OSError:
-        if _read_entry(entry, backend) is not None:
-            return  # another process was faster
+        # Another process may have been faster.
+        if (kept := _read_entry(entry, backend)) is not None:
+            return kept
         shutil.rmtree(entry, ignore_errors=True)
         folder.rename(entry)
+    return exported
 
 
 def _read_entry(entry: Path, backend: Backend) -> ExportedModel | None:

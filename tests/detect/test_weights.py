@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pydantic import ValidationError
@@ -223,6 +224,13 @@ def test_a_second_start_takes_the_export_from_the_cache(checkpoint, cache):
     second = resolve(settings_for(checkpoint, cache, backend="onnx"))
     assert second == first
     assert written == {path: path.stat().st_mtime_ns for path in (cache / "exports").rglob("model.onnx")}
+
+
+def test_two_exports_at_once_are_the_same_network_from_then_on(checkpoint, tmp_path):
+    settings = settings_for(checkpoint, tmp_path, backend="onnx")
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(resolve, [settings, settings])
+    assert first.files == second.files == resolve(settings).files
 
 
 def test_a_cache_that_can_not_be_written_is_named(checkpoint, tmp_path):
