@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,6 +80,7 @@ class _Started:
     node_id: str
     worker_id: str
     deaths: Deaths
+    together: bool = False
     since: float = field(default_factory=time.monotonic)
 
 
@@ -129,11 +130,28 @@ class AttemptTracker:
         self._lines: deque[LineFields] = deque(maxlen=_MOST_LINES)
         self._store_requests: Counter[tuple[str, str]] = Counter()
 
+    def start_together(self, stage: str, shard_ids: Sequence[str], node_id: str, worker_id: str) -> bool:
+        """Record that a worker on a node starts all shards of a parcel.
+
+        Returns:
+            False if a worker has died with one of them. Nothing is recorded then, and they must be started
+            one by one, because only then can it be known which one they die of.
+        """
+        before = [one for name in shard_ids if (one := self._started.get((stage, name))) is not None]
+        if before:
+            # Another death, of a shard that was started by itself, is counted when that is started again.
+            self._deaths[stage] += all(one.together for one in before)
+            return False
+        for shard_id in shard_ids:
+            self._started[stage, shard_id] = _Started(node_id, worker_id, Deaths(), together=True)
+        self._steps += 1
+        return True
+
     def start(self, stage: str, shard_id: str, node_id: str, worker_id: str) -> Deaths:
         """Record that a worker on a node starts a shard, and return how many died of the shard before."""
         before = self._started.get((stage, shard_id))
         deaths = Deaths()
-        if before is not None:
+        if before is not None and not before.together:
             deaths = self._with_death(before)
             self._deaths[stage] += 1
         self._started[stage, shard_id] = _Started(node_id, worker_id, deaths)
@@ -148,9 +166,10 @@ class AttemptTracker:
             return replace(before.deaths, for_memory=before.deaths.for_memory + 1)
         return replace(before.deaths, by_shard=before.deaths.by_shard + 1)
 
-    def finish(self, stage: str, shard_id: str, store_requests: RequestCounts) -> None:
-        """Record that the worker has finished the shard, successfully or not, and what it asked of stores."""
-        self._started.pop((stage, shard_id), None)
+    def finish(self, stage: str, shard_ids: Sequence[str], store_requests: RequestCounts) -> None:
+        """Record that the worker has finished shards, successfully or not, and what it asked of stores."""
+        for shard_id in shard_ids:
+            self._started.pop((stage, shard_id), None)
         self._steps += 1
         self._store_requests.update(store_requests)
 

@@ -1,14 +1,15 @@
-"""One shard on its way through the job: a Ray Data block of one row.
+"""One shard on its way through the job, and the parcel in which it travels.
 
-The row carries whole Arrow tables as IPC bytes. A shard therefore can't be split, merged or counted
-wrongly on the way, and every stage is a function from one block to one block.
+A parcel is a Ray Data block of one row: a large shard, or some small ones, which would cost Ray more than the
+work on them if each travelled alone. The row carries whole Arrow tables as IPC bytes. A shard therefore can't
+be split, merged or counted wrongly on the way, and every stage is a function from one block to one block.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -68,7 +69,7 @@ class ShardTask:
         return {"task": json.dumps(content), "members": members}
 
     @classmethod
-    def from_row(cls, row: dict[str, Any]) -> ShardTask:
+    def from_row(cls, row: Mapping[str, Any]) -> ShardTask:
         """Read back what `to_row` wrote."""
         content = json.loads(row["task"])
         retry = content.pop("retry_outcomes")
@@ -144,9 +145,9 @@ class ShardBlock:
             raise ValueError(f"{self.task.shard.shard_id}: persons must be detected before annotation")
         return self.persons.filter(self.persons["kept"])
 
-    def to_arrow(self) -> pa.Table:
-        """Return the block as a table of one row."""
-        row = {
+    def to_row(self) -> dict[str, Any]:
+        """Return the block as a row that Arrow can hold."""
+        return {
             **self.task.to_row(),
             "frames": _to_ipc(self.frames),
             "persons": _to_ipc(self.persons),
@@ -159,19 +160,11 @@ class ShardBlock:
             "fault": self.fault,
             "summary": self.summary,
         }
-        return pa.Table.from_pylist([row], schema=_BLOCK_SCHEMA)
 
     @classmethod
-    def from_arrow(cls, table: pa.Table) -> ShardBlock:
-        """Read back what `to_arrow` wrote, or make a new block from a row of the plan.
-
-        Raises:
-            ValueError: The table does not have exactly one row.
-        """
-        if table.num_rows != 1:
-            raise ValueError(f"a block must hold one shard, but this one holds {table.num_rows}")
-        row = table.to_pylist()[0]
-        if table.column_names == ["task", "members"]:
+    def from_row(cls, row: Mapping[str, Any]) -> ShardBlock:
+        """Read back what `to_row` wrote, or make a new block from a row of the plan."""
+        if "timings_s" not in row:
             return cls(ShardTask.from_row(row))
         return cls(
             task=ShardTask.from_row(row),
@@ -188,22 +181,44 @@ class ShardBlock:
         )
 
 
-_BLOCK_SCHEMA = pa.schema(
-    [
-        ("task", pa.string()),
-        ("members", pa.binary()),
-        ("frames", pa.large_binary()),
-        ("persons", pa.large_binary()),
-        ("annotations", pa.list_(pa.struct([("name", pa.string()), ("table", pa.large_binary())]))),
-        ("annotated", pa.list_(pa.string())),
-        ("previews", pa.list_(pa.struct([("key", pa.string()), ("image", pa.large_binary())]))),
-        ("keys_not_matched", pa.int64()),
-        ("timings_s", pa.string()),
-        ("error", pa.string()),
-        ("fault", pa.string()),
-        ("summary", pa.string()),
-    ]
-)
+def parcel_of_tasks(tasks: Sequence[ShardTask]) -> pa.Table:
+    """Return a parcel of planned shards, as a table of one row."""
+    return pa.Table.from_pylist([{_SHARDS: [task.to_row() for task in tasks]}], schema=_PLAN_SCHEMA)
+
+
+def to_parcel(blocks: Sequence[ShardBlock]) -> pa.Table:
+    """Return a parcel of blocks, as a table of one row."""
+    return pa.Table.from_pylist([{_SHARDS: [block.to_row() for block in blocks]}], schema=_PARCEL_SCHEMA)
+
+
+def from_parcel(table: pa.Table) -> list[ShardBlock]:
+    """Return the blocks of a parcel.
+
+    Raises:
+        ValueError: The table does not have exactly one row.
+    """
+    if table.num_rows != 1:
+        raise ValueError(f"a parcel must be one row, but this one has {table.num_rows}")
+    return [ShardBlock.from_row(row) for row in table[_SHARDS][0].as_py()]
+
+
+_SHARDS = "shards"
+_PLAN_FIELDS = [pa.field("task", pa.string()), pa.field("members", pa.binary())]
+_PLAN_SCHEMA = pa.schema([(_SHARDS, pa.list_(pa.struct(_PLAN_FIELDS)))])
+_BLOCK_FIELDS = [
+    *_PLAN_FIELDS,
+    pa.field("frames", pa.large_binary()),
+    pa.field("persons", pa.large_binary()),
+    pa.field("annotations", pa.list_(pa.struct([("name", pa.string()), ("table", pa.large_binary())]))),
+    pa.field("annotated", pa.list_(pa.string())),
+    pa.field("previews", pa.list_(pa.struct([("key", pa.string()), ("image", pa.large_binary())]))),
+    pa.field("keys_not_matched", pa.int64()),
+    pa.field("timings_s", pa.string()),
+    pa.field("error", pa.string()),
+    pa.field("fault", pa.string()),
+    pa.field("summary", pa.string()),
+]
+_PARCEL_SCHEMA = pa.schema([(_SHARDS, pa.list_(pa.struct(_BLOCK_FIELDS)))])
 
 
 def _to_ipc(table: pa.Table | None) -> memoryview | None:

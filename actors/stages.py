@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -33,7 +33,7 @@ from actors.detect.shard_detector import ShardDetector
 from actors.erasure.left_out import leave_out, read_left_out
 from actors.errors import ShardError, ShardUnavailableError, ShopframeError
 from actors.log_lines import about_shard, log_as_worker
-from actors.shard_block import ReportProgress, ShardBlock, Work
+from actors.shard_block import ReportProgress, ShardBlock, Work, from_parcel, to_parcel
 from actors.smolvlm.shard_annotator import ShardAnnotator
 from actors.storage.object_store import ObjectStore
 from actors.storage.request_counts import NewRequests
@@ -189,33 +189,99 @@ class StageContext:
 
 
 def run_stage(batch: pa.Table, stage: BlockStage, context: StageContext) -> pa.Table:
-    """Process one block with one stage. Ray Data calls this with a table of one row and gets one row back."""
-    block = ShardBlock.from_arrow(batch)
-    if block.task.work not in stage.concerns or (block.error is not None and not stage.takes_failed):
-        return batch
-    shard_id = block.task.shard.shard_id
+    """Process one parcel with one stage. Ray Data gives and gets a table of one row."""
+    return _process(batch, stage, context)[0]
+
+
+def _process(batch: pa.Table, stage: BlockStage, context: StageContext) -> tuple[pa.Table, bool]:
+    """Process one parcel, and return whether a fault of the infrastructure has happened here."""
+    blocks = from_parcel(batch)
+    concerned = [
+        number
+        for number, block in enumerate(blocks)
+        if block.task.work in stage.concerns and (block.error is None or stage.takes_failed)
+    ]
+    if not concerned:
+        return batch, False
     here = ray.get_runtime_context()
-    deaths: Deaths = ray.get(
-        context.tracker.start.remote(stage.name, shard_id, here.get_node_id(), here.get_worker_id())
-    )
-    started = time.perf_counter()
-    if deaths.by_shard >= context.max_attempts:
-        done = _deadly(stage, block, deaths.by_shard)
-    elif deaths.by_shard + deaths.for_memory >= context.max_attempts:
-        reason = (
-            f"{stage.name}: Ray killed its worker {deaths.for_memory} times on this shard because the memory "
-            "of the node was short; free memory, or give the stage fewer actors, then run again"
-        )
-        done = block.postponed(reason, "unavailable")
-    else:
-        report = _ProgressReport(context.tracker)
-        log_as_worker(context.run_id, context.tracker.log.remote)
-        with about_shard(shard_id, block.task.attempt):
-            done = _work(stage, block, report)
-        report.send()
-    context.tracker.finish.remote(stage.name, shard_id, _store_requests.take())
-    timings_s = {**done.timings_s, stage.name: round(time.perf_counter() - started, 3)}
-    return replace(done, timings_s=timings_s).to_arrow()
+    parcel = _Parcel(stage, context, here.get_node_id(), here.get_worker_id())
+    done = parcel.process([blocks[number] for number in concerned])
+    is_fault = any(_is_fault(blocks[number], block) for number, block in zip(concerned, done, strict=True))
+    for number, block in zip(concerned, done, strict=True):
+        blocks[number] = block
+    return to_parcel(blocks), is_fault
+
+
+def _is_fault(before: ShardBlock, after: ShardBlock) -> bool:
+    """Return whether a fault of the infrastructure has happened to a shard in a stage."""
+    return after.fault == "infrastructure" != before.fault
+
+
+class _Parcel:
+    """The shards of one parcel in one stage.
+
+    Args:
+        stage: The stage.
+        context: What every worker needs.
+        node_id: Id of this node.
+        worker_id: Id of this worker.
+    """
+
+    def __init__(self, stage: BlockStage, context: StageContext, node_id: str, worker_id: str) -> None:
+        self._stage = stage
+        self._context = context
+        self._here = (node_id, worker_id)
+        self._report = _ProgressReport(context.tracker)
+
+    def process(self, blocks: Sequence[ShardBlock]) -> list[ShardBlock]:
+        """Process shards one after another.
+
+        After a fault of the infrastructure the rest is not begun, because this process may be the reason. It
+        is tried again with the shard that has met the fault.
+        """
+        tracker, name = self._context.tracker, self._stage.name
+        shard_ids = [block.task.shard.shard_id for block in blocks]
+        together = len(blocks) > 1 and ray.get(tracker.start_together.remote(name, shard_ids, *self._here))
+        log_as_worker(self._context.run_id, tracker.log.remote)
+        done: list[ShardBlock] = []
+        fault: str | None = None
+        for block in blocks:
+            if fault is None:
+                done.append(self._timed(block, together))
+                fault = done[-1].error if _is_fault(block, done[-1]) else None
+            elif block.fault in (None, "input"):
+                reason = f"{name}: not begun after a fault of another shard: {fault}"
+                done.append(block.postponed(reason, "infrastructure"))
+            else:
+                done.append(block)
+        if together:
+            self._report.send()
+            tracker.finish.remote(name, shard_ids, _store_requests.take())
+        return done
+
+    def _timed(self, block: ShardBlock, together: bool) -> ShardBlock:
+        tracker, name, shard_id = self._context.tracker, self._stage.name, block.task.shard.shard_id
+        deaths = Deaths() if together else ray.get(tracker.start.remote(name, shard_id, *self._here))
+        started = time.perf_counter()
+        done = self._one(block, deaths)
+        seconds = round(time.perf_counter() - started, 3)
+        if not together:
+            self._report.send()
+            tracker.finish.remote(name, [shard_id], _store_requests.take())
+        return replace(done, timings_s={**done.timings_s, name: seconds})
+
+    def _one(self, block: ShardBlock, deaths: Deaths) -> ShardBlock:
+        stage, most = self._stage, self._context.max_attempts
+        if deaths.by_shard >= most:
+            return _deadly(stage, block, deaths.by_shard)
+        if deaths.by_shard + deaths.for_memory >= most:
+            reason = (
+                f"{stage.name}: Ray killed its worker {deaths.for_memory} times on this shard because the "
+                "memory of the node was short; free memory, or give the stage fewer actors, then run again"
+            )
+            return block.postponed(reason, "unavailable")
+        with about_shard(block.task.shard.shard_id, block.task.attempt):
+            return _work(stage, block, self._report)
 
 
 def _work(stage: BlockStage, block: ShardBlock, report_progress: ReportProgress) -> ShardBlock:
@@ -271,13 +337,12 @@ class StageWorker:
             raise
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Process one block."""
+        """Process one parcel."""
         if self._is_suspect:
-            # Ray starts another process for this block, on any node. An error of CUDA, for example, makes all
-            # further work in the same process fail.
+            # Ray starts another process for this parcel, on any node. An error of CUDA, for example, makes
+            # all further work in the same process fail.
             os._exit(1)
-        done = run_stage(batch, self._stage, self._context)
-        self._is_suspect = done is not batch and done["fault"][0].as_py() == "infrastructure"
+        done, self._is_suspect = _process(batch, self._stage, self._context)
         return done
 
 

@@ -35,6 +35,9 @@ _REUSE = [pa.field("reuse_group", pa.string()), pa.field("reuse_similarity", pa.
 """The group of crops that show the same person, named by its clearest crop (`<frame_key>/<person_index>`),
 and how alike an inheriting crop is to the one that was asked about."""
 
+_MANY_VALUES = 1000
+"""Values from which zstd makes a table smaller."""
+
 METERED = ("gemini",)
 """Annotators that are paid by the token."""
 
@@ -148,9 +151,13 @@ def annotations_table(
 
 
 def to_parquet(table: pa.Table) -> bytes:
-    """Return the table as Parquet with one zstd-compressed row group. Equal tables give equal bytes."""
+    """Return the table as Parquet with one row group. Equal tables give equal bytes.
+
+    It is compressed by zstd, except for a table of few values, which would only become larger.
+    """
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=max(1, table.num_rows))
+    compression = "zstd" if table.num_rows * table.num_columns >= _MANY_VALUES else "none"
+    pq.write_table(table, sink, compression=compression, row_group_size=max(1, table.num_rows))
     return bytes(sink.getvalue())
 
 

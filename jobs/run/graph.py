@@ -17,8 +17,9 @@ from actors.attempt_tracker import live_nodes
 from actors.commit.accounting import ShardSummary
 from actors.errors import ConfigError
 from actors.read.frame_range import frames_of
-from actors.shard_block import ShardBlock, ShardTask
+from actors.shard_block import ShardTask, from_parcel, parcel_of_tasks
 from actors.stages import BlockStage, StageContext, StageWorker, run_stage
+from jobs.run.parcels import most_in_parcel, parcels
 from jobs.run.shard_stream import ForgetBlocks, ShardStream
 
 log = logging.getLogger("shopframe")
@@ -64,9 +65,10 @@ def run_graph(
     Where the commit of a shard says that the rest of its frames is too large for the same block, the rest
     becomes a shard of the run as well, and the summary says so.
 
-    A shard remains one block of one row from the first stage to the last. Nothing splits it, so a worker
-    that dies loses only the blocks that it held, and Ray runs just those again. Shards that a fault of the
-    infrastructure has stopped are tried again after all others, by new workers on any node.
+    A parcel of shards remains one block of one row from the first stage to the last. Nothing splits it, so a
+    worker that dies loses only the parcels that it held, and Ray runs just those again. Shards that a fault
+    of the infrastructure has stopped are tried again after all others, each by itself, by new workers on any
+    node.
 
     Args:
         tasks: The planned shards.
@@ -80,11 +82,13 @@ def run_graph(
     avoided: set[str] = set()
     waiting = deque(tasks)
     for left in range(retries.shards, -1, -1):
+        # A fault takes the rest of its parcel with it, which must then have another try.
+        are_parcels = left == retries.shards > 0
         again: list[ShardTask] = []
         errors: dict[str, str | None] = {}
         while waiting:
             for task, summary in _run_where_workers_start(
-                waiting, stages, context, retries.worker_starts, avoided
+                waiting, stages, context, retries.worker_starts, avoided, are_parcels
             ):
                 if summary.retry and left:
                     again.append(task)
@@ -124,6 +128,7 @@ def _run_where_workers_start(
     context: StageContext,
     worker_starts: int,
     avoided: set[str],
+    are_parcels: bool,
 ) -> Iterator[tuple[ShardTask, ShardSummary]]:
     """Run the waiting shards, and go on without the nodes on which workers turn out not to start.
 
@@ -133,6 +138,7 @@ def _run_where_workers_start(
         context: The run's tracker and limits.
         worker_starts: Number of workers in a row that may fail to start.
         avoided: Ids of the nodes that are not used; nodes are added to it.
+        are_parcels: Whether small shards travel together.
 
     Yields:
         Each shard that was waiting at the start and its summary, and some of those that were added since.
@@ -144,7 +150,7 @@ def _run_where_workers_start(
         in_progress: dict[str, ShardTask] = {}
         _set_context(worker_starts, avoided)
         try:
-            yield from _run_stream(waiting, in_progress, stages, context)
+            yield from _run_stream(waiting, in_progress, stages, context, are_parcels)
         except ray.exceptions.RayActorError as error:
             refusals: dict[str, str] = ray.get(context.tracker.refusals.remote())
             if not refusals.keys() - avoided:
@@ -174,6 +180,7 @@ def _run_stream(
     in_progress: dict[str, ShardTask],
     stages: Sequence[BlockStage],
     context: StageContext,
+    are_parcels: bool,
 ) -> Iterator[tuple[ShardTask, ShardSummary]]:
     """Run the waiting shards in one execution, which starts the workers once.
 
@@ -182,37 +189,39 @@ def _run_stream(
         in_progress: Those that were taken and have no summary yet, by their ids.
         stages: The stages.
         context: The run's tracker and limits.
+        are_parcels: Whether small shards travel together.
     """
     planned = len(waiting)
     works = {task.work for task in waiting}
+    used = [stage for stage in stages if works & set(stage.concerns)]
+    workers = max((stage.resources.bounds_for(planned).max or planned for stage in used), default=1)
+    most = most_in_parcel(planned, workers) if are_parcels else 1
     stream = ShardStream() if planned > _AHEAD else None
 
-    def take() -> dict[str, dict[str, Any]]:
+    def take() -> dict[str, pa.Table]:
         tasks = [waiting.popleft() for _ in range(min(len(waiting), _AHEAD - len(in_progress)))]
-        taken = {task.shard.shard_id: task for task in tasks}
-        in_progress.update(taken)
-        return {shard_id: task.to_row() for shard_id, task in taken.items()}
+        in_progress.update((task.shard.shard_id, task) for task in tasks)
+        return {some[0].shard.shard_id: parcel_of_tasks(some) for some in parcels(tasks, most)}
 
     data_context = ray.data.DataContext.get_current()
     data_context.custom_execution_callback_classes = [] if stream is None else [ForgetBlocks]
     if stream is None:
         data_context.target_max_block_size = None
-        rows = list(take().values())
-        blocks: ray.data.Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+        blocks: ray.data.Dataset = ray.data.from_arrow(list(take().values()))
     else:
         data_context.target_max_block_size = _ANY_ROW_BYTES
         blocks = stream.dataset()
         stream.put(take(), closes=not waiting)
-    for stage in stages:
-        if works & set(stage.concerns):
-            blocks = _add_stage(blocks, stage, context, planned)
+    for stage in used:
+        blocks = _add_stage(blocks, stage, context, planned)
     for batch in blocks.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         table: pa.Table = batch
         for row in range(table.num_rows):
-            summary = ShardSummary.from_block(ShardBlock.from_arrow(table.slice(row, 1)))
-            yield in_progress.pop(summary.shard_id), summary
+            summaries = [ShardSummary.from_block(block) for block in from_parcel(table.slice(row, 1))]
+            for summary in summaries:
+                yield in_progress.pop(summary.shard_id), summary
             if stream is not None:
-                stream.done(summary.shard_id)
+                stream.done(summaries[0].shard_id)
                 if not stream.is_closed:
                     stream.put(take(), closes=not waiting)
 

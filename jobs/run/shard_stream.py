@@ -1,7 +1,8 @@
 """A source of shards for one long execution of Ray Data, which knows only some thousand of them at a time.
 
 A dataset that is made of a list keeps each of its blocks until the execution ends, about 5 KB in the driver.
-Here the driver puts shards into a queue as others are done, and a reading task takes them out one by one.
+Here the driver puts parcels of shards into a queue as others are done, and a reading task takes them out one
+by one.
 """
 
 from __future__ import annotations
@@ -20,53 +21,53 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-Row = dict[str, Any]
+from actors.shard_block import parcel_of_tasks
 
 _TAKEN_AT_ONCE = 16
-"""Rows that the reading task takes in one call: as many as a call costs little for, and a worker that dies
+"""Parcels that the reading task takes in one call: as many as a call costs little for, and a worker that dies
 replays soon."""
 
 
 class ShardQueue:
-    """Rows in the order in which they were put, by their number, until they are done.
+    """Parcels in the order in which they were put, by their number, until they are done.
 
-    A reading task whose worker dies is started again by Ray from the first row on. It must then give the same
-    rows as before, except for those that are done, of which Ray has no more use.
+    A reading task whose worker dies is started again by Ray from the first parcel on. It must then give the
+    same parcels as before, except for those that are done, of which Ray has no more use.
     """
 
     def __init__(self) -> None:
-        self._rows: dict[int, Row] = {}
+        self._parcels: dict[int, pa.Table] = {}
         self._count = 0
         self._is_closed = False
         self._changed = asyncio.Condition()
 
-    async def put(self, rows: list[Row], *, closes: bool) -> None:
-        """Append rows, the last ones if it `closes` the queue."""
+    async def put(self, parcels: list[pa.Table], *, closes: bool) -> None:
+        """Append parcels, the last ones if it `closes` the queue."""
         async with self._changed:
-            self._rows.update(enumerate(rows, self._count))
-            self._count += len(rows)
+            self._parcels.update(enumerate(parcels, self._count))
+            self._count += len(parcels)
             self._is_closed |= closes
             self._changed.notify_all()
 
-    async def take(self, first: int) -> list[Row | None]:
-        """Return some rows from a number on; None stands for one that is done.
+    async def take(self, first: int) -> list[pa.Table | None]:
+        """Return some parcels from a number on; None stands for one that is done.
 
-        Waits until there is one. Nothing is returned after the last row of a closed queue.
+        Waits until there is one. Nothing is returned after the last parcel of a closed queue.
         """
         async with self._changed:
             await self._changed.wait_for(lambda: self._count > first or self._is_closed)
-            return [self._rows.get(n) for n in range(first, min(self._count, first + _TAKEN_AT_ONCE))]
+            return [self._parcels.get(n) for n in range(first, min(self._count, first + _TAKEN_AT_ONCE))]
 
     async def done(self, number: int) -> None:
-        """Forget a row."""
-        self._rows.pop(number, None)
+        """Forget a parcel."""
+        self._parcels.pop(number, None)
 
 
 class ShardStream:
-    """A queue of shards, and the dataset that reads it: a block of one row for each shard.
+    """A queue of parcels, and the dataset that reads it: a block of one row for each parcel.
 
     Attributes:
-        is_closed: Whether no more rows can be put.
+        is_closed: Whether no more parcels can be put.
     """
 
     def __init__(self) -> None:
@@ -80,19 +81,19 @@ class ShardStream:
         self._count = 0
         self.is_closed = False
 
-    def put(self, rows: Mapping[str, Row], *, closes: bool) -> None:
-        """Append the rows of shards by their ids, the last ones if it `closes` the stream."""
-        self._queue.put.remote(list(rows.values()), closes=closes)
-        self._numbers.update((shard_id, n) for n, shard_id in enumerate(rows, self._count))
-        self._count += len(rows)
+    def put(self, parcels: Mapping[str, pa.Table], *, closes: bool) -> None:
+        """Append parcels by the id of their first shard, the last ones if it `closes` the stream."""
+        self._queue.put.remote(list(parcels.values()), closes=closes)
+        self._numbers.update((shard_id, n) for n, shard_id in enumerate(parcels, self._count))
+        self._count += len(parcels)
         self.is_closed = closes
 
     def done(self, shard_id: str) -> None:
-        """Forget the row of a shard that is done."""
+        """Forget the parcel with this first shard, because it is done."""
         self._queue.done.remote(self._numbers.pop(shard_id))
 
     def dataset(self) -> ray.data.Dataset:
-        """Return the dataset. Its execution ends after the last row of the closed stream."""
+        """Return the dataset. Its execution ends after the last parcel of the closed stream."""
         made: ray.data.Dataset = ray.data.read_datasource(
             _QueuedShards(self._queue), num_cpus=0, concurrency=1, override_num_blocks=1
         )
@@ -113,7 +114,7 @@ class ForgetBlocks(ExecutionCallback):
 
 
 class _QueuedShards(Datasource):
-    """The rows of a queue, read by one task for as long as the queue is open."""
+    """The parcels of a queue, read by one task for as long as the queue is open."""
 
     def __init__(self, queue: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -136,9 +137,10 @@ class _QueuedShards(Datasource):
 def _reader(queue: Any) -> Callable[[], Iterator[pa.Table]]:
     def read() -> Iterator[pa.Table]:
         number = 0
-        while rows := ray.get(queue.take.remote(number)):
-            number += len(rows)
-            for row in rows:
-                yield pa.Table.from_pylist([row or {"task": "", "members": b""}])
+        nothing = parcel_of_tasks([])
+        while parcels := ray.get(queue.take.remote(number)):
+            number += len(parcels)
+            for parcel in parcels:
+                yield nothing if parcel is None else parcel
 
     return read

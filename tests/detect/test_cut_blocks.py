@@ -19,7 +19,7 @@ from actors.detect.shard_detector import ShardDetector
 from actors.read.frame_range import frames_of
 from actors.read.settings import InputSettings
 from actors.records import Shard
-from actors.shard_block import ShardBlock, ShardTask
+from actors.shard_block import ShardBlock, ShardTask, to_parcel
 from actors.storage.settings import StorageSettings
 from tests.support import bad_inputs as bad
 from tests.support.job import Models
@@ -149,7 +149,7 @@ def peak_bytes(shard: Shard, detector: ShardDetector) -> tuple[int, ShardBlock]:
     tracemalloc.start()
     try:
         block = detector.detect(ShardBlock(ShardTask(shard, "detect")))
-        block.to_arrow()
+        to_parcel([block])
         return tracemalloc.get_traced_memory()[1] + (_ARROW.max_memory() or 0), block
     finally:
         tracemalloc.stop()

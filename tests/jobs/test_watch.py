@@ -53,7 +53,7 @@ def test_frames_answers_and_finished_shards_move_a_run_and_a_restarted_shard_doe
     assert grew()
     tracker.report_progress(answers=3)
     assert grew()
-    tracker.finish("detect", "a", {})
+    tracker.finish("detect", ["a"], {})
     assert grew()
 
 

@@ -30,7 +30,7 @@ from actors.attempt_tracker import Snapshot
 from actors.commit.accounting import ShardSummary
 from actors.gemini import stage as gemini_stage
 from actors.gemini.quota.quota import Clock
-from actors.shard_block import ShardBlock, ShardTask, report_nothing
+from actors.shard_block import ShardBlock, ShardTask, from_parcel, report_nothing, to_parcel
 from actors.stages import BlockStage
 from jobs.run import backlog_on_ray, gemini_drain, work_on_ray
 from jobs.run.graph import rest_of
@@ -138,7 +138,7 @@ def _run_graph(
         for stage in stages:
             if task.work in stage.concerns and (block.error is None or stage.takes_failed):
                 done = actor_stages._work(stage, block, report_nothing)
-                block = ShardBlock.from_arrow(done.to_arrow())
+                (block,) = from_parcel(to_parcel([done]))
         summary = ShardSummary.from_block(block)
         rest = rest_of(task, summary)
         if rest is not None:
