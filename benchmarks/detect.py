@@ -11,11 +11,11 @@ The other ways, and the frames/s that the job should reach relative to each of t
 
 The job is the command as users run it, without annotators, from tars to committed shards, with default
 settings but for detector.precision=int8, which large archives get by default. A first run makes the network,
-which the others find in their outputs, and `c` and `d` use it too. The job runs over a few shards and over
-many shards. The rate is that of the additional frames in the additional time, which leaves out what both runs
-have in common: the start of Python, Ray and the detectors, and the end of the run. `b` and `c` are measured
-likewise. `a` and `d` process one frame before the clock starts, and `d` has its files in memory. `c` needs
-Daft, which `pip install "shopframe[bench]"` installs, and is left out where it isn't there.
+which the others find in their outputs, and `c` and `d` use it too. The rate is that between the commits of a
+run, which leaves out the start of Python, Ray and the detectors, and the end of the run. That of `b` is the
+one between the batches that come out of Ray Data, and that of `c` is of the additional frames of a longer
+pass in the additional time. `a` and `d` process one frame before the clock starts, and `d` has its files in
+memory. `c` needs Daft, which `pip install "shopframe[bench]"` installs, and is left out where it isn't there.
 
 Frames are 1920x1080 JPEGs of quality 85: photographs that are scaled until they cover that size, and
 cropped to it. Rounds alternate between the ways, and the best round of each counts, because other
@@ -145,15 +145,6 @@ def _measure_plan() -> float:
     return (after - before) / _PLANNED
 
 
-def _additional_rate(few: list[JobRun], many: list[JobRun]) -> float:
-    """Return the frames per second of the larger runs' additional frames.
-
-    The best time of the larger runs and the best time of the smaller runs count.
-    """
-    seconds = min(run.seconds for run in many) - min(run.seconds for run in few)
-    return (many[0].frames - few[0].frames) / seconds
-
-
 def _verdict(is_reached: bool) -> str:
     return "reached" if is_reached else "MISSED"
 
@@ -171,8 +162,8 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--weights", type=Path, default=shared / "models" / "yolov8n.pt")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--few", type=int, default=4, help="shards of the smaller run")
-    parser.add_argument("--many", type=int, default=20, help="shards of the larger run")
+    parser.add_argument("--few", type=int, default=4, help="shards of the run that makes the network")
+    parser.add_argument("--many", type=int, default=20, help="shards of a measured run")
     parser.add_argument("--frames-per-shard", type=int, default=64)
     parser.add_argument("--large-frames", type=int, default=2000, help="frames of the large tar; 0 skips it")
     parser.add_argument(
@@ -219,7 +210,8 @@ def main() -> None:
     # A plain SIGTERM would leave the job and the folder of frames behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     weights = given.weights.resolve()
-    few, many = [], []
+    runs: list[JobRun] = []
+    rates: list[float] = []
     peers: dict[str, list[float]] = {"a": [], "b": [], "c": [], "d": []}
     with tempfile.TemporaryDirectory(prefix="shopframe-") as name:
         folder = Path(name)
@@ -231,16 +223,16 @@ def main() -> None:
         each = given.many * given.frames_per_shard // detectors // 2
         job = _Job(folder, options)
         for turn in range(given.rounds):
-            few.append(job.run("few", turn))
-            many.append(job.run("many", turn))
+            runs.append(job.run("many", turn))
+            rates.append(given.frames_per_shard / runs[-1].seconds_per_shard())
             peers["a"].append(prototype_rate(frames, weights, folder / f"prototype-{turn}"))
             peers["b"].append(ray_rate(frames, weights, detectors))
             if daft_is_installed():
-                found = daft_rate(frames, settings.detector, resolved, detectors, folder / f"daft-{turn}")
-                peers["c"].append(found)
+                written = folder / f"daft-{turn}"
+                peers["c"].append(daft_rate(frames, settings.detector, resolved, detectors, written))
             peers["d"].append(bare_rate(frames, settings.detector, resolved, detectors, each))
-            rates = ", ".join(f"{peer} {rates[-1]:.1f}" for peer, rates in peers.items() if rates)
-            print(f"round {turn + 1}: job {_additional_rate(few[-1:], many[-1:]):.1f}, {rates}", flush=True)
+            others = ", ".join(f"{peer} {found[-1]:.1f}" for peer, found in peers.items() if found)
+            print(f"round {turn + 1}: job {rates[-1]:.1f}, {others}", flush=True)
         large = tiny = None
         if given.large_frames:
             make_shards(frames, folder / "large", 1, given.large_frames)
@@ -251,19 +243,18 @@ def main() -> None:
     if given.quick:
         print("everything runs; to measure, leave out --quick")
         return
-    rate = _additional_rate(few, many)
     print(describe_cpu())
     print(
         f"{resolved.backend}, {resolved.precision}, {detectors} detectors with {settings.detector.threads} "
-        f"threads each; rate over {given.many - given.few} shards of {given.frames_per_shard} frames; "
+        f"threads each; {given.many} shards of {given.frames_per_shard} frames; "
         f"frames/s, best of {given.rounds} rounds:"
     )
-    print(f"  job                          {rate:8.1f}")
-    _print_peers(rate, peers)
+    print(f"  job                          {max(rates):8.1f}")
+    _print_peers(max(rates), peers)
     _print_accuracy(given.frames, settings.detector, resolved)
     print("peak memory, MiB:")
-    for runs, title in ((few + many, "shards"), ([large], "one large tar"), ([tiny], "many tiny shards")):
-        _print_memory([run.peaks for run in runs if run], title, settings)
+    for found, title in ((runs, "shards"), ([large], "one large tar"), ([tiny], "many tiny shards")):
+        _print_memory([run.peaks for run in found if run], title, settings)
     print(f"plan: {plan_bytes_per_shard():.0f} bytes per shard in the driver, for {_PLANNED:,} shards")
 
 

@@ -54,6 +54,15 @@ class JobRun:
     began: float
     peaks: Peaks
 
+    def seconds_per_shard(self) -> float:
+        """Return the time between the commits, without the first tenth of them, in seconds a shard.
+
+        It leaves out the start and the end of the run.
+        """
+        times = sorted(path.stat().st_mtime for path in (self.output / "commits").glob("*.json"))
+        first = len(times) // 10
+        return (times[-1] - times[first]) / (len(times) - 1 - first)
+
 
 def run_job(
     source: Path,

@@ -72,13 +72,6 @@ class Kind:
         return _MODELS * self.frames * self.model_s / cores
 
 
-def seconds_per_shard(run: JobRun) -> float:
-    """Return the time between the commits of a run, without the first tenth of them, in seconds a shard."""
-    times = sorted(path.stat().st_mtime for path in (run.output / "commits").glob("*.json"))
-    first = len(times) // 10
-    return (times[-1] - times[first]) / (len(times) - 1 - first)
-
-
 def write_shards(folder: Path, shards: int, frames: int, first: int = 0) -> None:
     """Write tars of small JPEGs, no two alike, so that none passes for a frame of a still camera.
 
@@ -109,12 +102,12 @@ def measure(kind: Kind, folder: Path, rounds: int) -> JobRun:
         output = folder / f"{source.name}-{turn}"
         runs.append(run_job(source, output, SETTINGS, "benchmarks.fixed_models", variables))
         assert runs[-1].frames == kind.shards * kind.frames
-        shown = 1000 * seconds_per_shard(runs[-1])
+        shown = 1000 * runs[-1].seconds_per_shard()
         print(
             f"{kind.shards:,} {kind.name} shards: {runs[-1].seconds:.1f} s, {shown:.1f} ms a shard",
             flush=True,
         )
-    return min(runs, key=seconds_per_shard)
+    return min(runs, key=JobRun.seconds_per_shard)
 
 
 def until_first_commit(run: JobRun) -> dict[str, float]:
@@ -153,7 +146,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="shopframe-") as name:
         runs = {kind: measure(kind, Path(name), given.rounds) for kind in (large, few, many)}
         parts = until_first_commit(runs[few])
-        shard_s = {kind: seconds_per_shard(run) for kind, run in runs.items()}
+        shard_s = {kind: run.seconds_per_shard() for kind, run in runs.items()}
     if given.quick:
         print("everything runs; to measure, leave out --quick")
         return
