@@ -9,7 +9,7 @@ import pytest
 
 from actors.corrections.decision_log import append
 from actors.storage.object_store import ObjectStore
-from benchmarks.shares import archive_of, simulate
+from benchmarks.shares import archive_of, simulate, simulate_two_audits
 from jobs.evaluation.shares import Labelled as Drawn
 from jobs.evaluation.shares import estimate_share
 from tests.support.committed import said
@@ -107,6 +107,12 @@ def test_intervals_of_an_unfinished_audit_contain_the_share(drawn):
     archive = archive_of(0)
     part = int(drawn * len(archive.truth))
     found = simulate(archive, repetitions=150, labels=300, seed=5, drawn=part)
+    assert 0.91 <= found.contains <= 0.99
+    assert 0.91 <= found.alone_contains <= 0.99
+
+
+def test_intervals_of_two_audits_that_overlap_contain_the_share():
+    found = simulate_two_audits(archive_of(0), repetitions=150, labels=200, seed=5)
     assert 0.91 <= found.contains <= 0.99
     assert 0.91 <= found.alone_contains <= 0.99
 
