@@ -88,6 +88,16 @@ class Gold:
         """Return in words among whom was drawn for decisions about an attribute, or about any of them."""
         return " and among ".join(sorted(map(in_words, self._reached(attribute))))
 
+    def undecided(self, attribute: str) -> int:
+        """Return how many of the persons who could be drawn nobody has decided about in a random draw.
+
+        Before the first decision about an attribute, everybody can still be drawn for it.
+        """
+        among = self._reached(attribute) or {EVERYBODY}
+        cells = self.populations.cells
+        could = sum(cells.values()) - self.populations.outside(cells, among)
+        return could - len(self.probability.get(attribute, self.not_persons))
+
     def _reached(self, attribute: str | None) -> frozenset[Among]:
         if attribute is None:
             return frozenset().union(*self.reach.values())

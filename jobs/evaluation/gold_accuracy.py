@@ -62,7 +62,10 @@ class GoldAccuracy:
         f1: F1 score by value, in the order of `confusion.values`; empty for an integer.
         macro_f1: Their mean; None for an integer.
         by: Accuracy by each of `BANDS`, and there by value.
-        more_decisions: How many more random decisions an interval of the wished width needs.
+        more_decisions: How many more random decisions an interval of the wished width needs, at most as many
+            as persons are left.
+        more_is_everybody: Whether these are all persons who are left, after whom the accuracy about the
+            persons of the table is known exactly.
     """
 
     answered: Estimate
@@ -73,6 +76,7 @@ class GoldAccuracy:
     macro_f1: Estimate | None
     by: Mapping[str, Mapping[str, Estimate]]
     more_decisions: int
+    more_is_everybody: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,7 @@ def gold_accuracy(
     right = np.array([t == s for t, s in zip(truth, answers, strict=True)], np.bool_)
     accuracy = share_of(right, weights, clusters)
     size = effective_size(right, weights, clusters) if len(right) else 0.0
+    needed, left = more_needed(accuracy.value, len(right), size, width), gold.undecided(attribute.name)
     by = {
         band: _by_band(right, weights, clusters, [names[row] for row in kept.tolist()])
         for band, names in bands.items()
@@ -153,7 +158,8 @@ def gold_accuracy(
         f1=f1,
         macro_f1=macro,
         by=by,
-        more_decisions=more_needed(accuracy.value, len(right), size, width),
+        more_decisions=min(needed, left),
+        more_is_everybody=needed >= left,
     )
 
 

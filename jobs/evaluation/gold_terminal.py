@@ -20,6 +20,7 @@ _LEGEND = (
     "n: decisions about persons with an answer; accuracy and F1 (mean over values) with 95% intervals; "
     "more: random decisions that are still needed for an interval of the accuracy that is {width:g} wide"
 )
+_ALL = "(all): everybody who is left, after whom the accuracy about these persons is known exactly"
 
 
 def print_gold(console: Console, found: GoldEvaluation, files: list[str]) -> None:
@@ -47,6 +48,8 @@ def print_gold(console: Console, found: GoldEvaluation, files: list[str]) -> Non
             title = "final values, as machines alone give them" if name == FINAL else name
             console.print(_accuracies(title, attributes))
         console.print(Text(_LEGEND.format(width=found.width)))
+        if any(one.more_is_everybody for of in found.annotators.values() for one in of.values()):
+            console.print(Text(_ALL), soft_wrap=True)
         withheld = {name: share for name, share in found.coverage.items() if share is not None and share < 1}
         if withheld:
             shown = ", ".join(f"{name} {share:.0%}" for name, share in withheld.items())
@@ -71,7 +74,7 @@ def _accuracies(title: str, attributes: Mapping[str, GoldAccuracy]) -> object:
             number(found.macro_f1.value if found.macro_f1 else None),
             interval(found.macro_f1) if found.macro_f1 else NONE,
             number(error.value if error else None, 1),
-            f"{found.more_decisions:,}",
+            f"{found.more_decisions:,}{' (all)' if found.more_is_everybody else ''}",
         )
     return table
 
@@ -82,7 +85,8 @@ def _print_bands(console: Console, name: str, attributes: Mapping[str, GoldAccur
         if len(names) < 2:
             continue
         shown = names[:_BANDS_SHOWN]
-        table = plain_table(f"{name}: accuracy by {band}", "attribute", *shown)
+        zone = " (UTC)" if band == "hour" else ""
+        table = plain_table(f"{name}: accuracy by {band}{zone}", "attribute", *shown)
         for attribute, one in attributes.items():
             if not one.accuracy.n:
                 continue

@@ -177,6 +177,22 @@ def test_the_decisions_that_are_still_needed_make_the_interval_as_narrow_as_wish
     assert more_needed(0.9, 5000, 5000.0, 0.06) == 0
 
 
+def test_no_more_decisions_are_asked_for_than_persons_are_left(store, evaluated, capsys, monkeypatch):
+    output = gold_output(store, [person("male", "male" if n % 4 else "female", minute=n) for n in range(40)])
+    output.decide(range(12), 0.3)
+    append(store, [output.decision(12, None, kind="not_a_person", sampling="random", probability=0.3)])
+    found = gender(evaluated(output))
+    assert (found["more_decisions"], found["more_is_everybody"]) == (40 - 13, True)
+    few = gender(evaluated(output, "--width", "0.5"))
+    assert (few["more_decisions"] < 27, few["more_is_everybody"]) == (True, False)
+    assert run_in_process(monkeypatch, "evaluate", "--output", store.uri, "--truth", "corrections") == 0
+    shown = capsys.readouterr().out
+    assert "27 (all)" in shown
+    assert "everybody who is left, after whom the accuracy about these persons is known exactly" in shown
+    # Nobody has decided ages yet, so nearly everybody can be drawn for them.
+    assert evaluated(output)["annotators"]["smolvlm"]["exact_age"]["more_decisions"] == 40 - 1
+
+
 def test_intervals_hold_for_unequal_probabilities_and_clusters():
     # Cameras differ in accuracy and in how many of their persons are drawn; the two of a frame are alike.
     rng = np.random.default_rng(14)
