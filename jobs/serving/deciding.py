@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -215,6 +215,23 @@ class DecisionDesk:
             counting = [d for decisions in self._by_shard.values() for d in in_force(decisions)]
         return set(table.find(decision for decision in counting if _is_of(decision, draw)).values())
 
+    def open_attributes(
+        self, table: PersonTable, rows: Sequence[Mapping[str, Any]], draw: Draw
+    ) -> dict[int, list[str]]:
+        """Return by id which attributes of drawn persons a confirmation leaves undecided, if any.
+
+        No annotator has given a value, or it is withheld, so only a decision about the attribute settles it.
+        """
+        with self._lock:
+            decided = self._decided_in(table, {row["shard_id"] for row in rows}, draw)
+        found = {}
+        for row in rows:
+            settled = decided.get(row["id"], set())
+            names = [name for name in table.schema.names if _is_open(row, name) and name not in settled]
+            if names and row[IS_PERSON] is not False and row["verdict"] == KEPT:
+                found[row["id"]] = names
+        return found
+
     def _append(self, table: PersonTable, decisions: Sequence[Decision]) -> None:
         append(self._store, decisions)
         for decision in decisions:
@@ -253,7 +270,7 @@ class DecisionDesk:
             return [
                 Decision(**about, kind="value", attribute=name, value=row[name], replaces=row[name])
                 for name in table.schema.names
-                if row[f"{name}_{SOURCE}"] not in (None, ABSTAINED) and name not in settled
+                if not _is_open(row, name) and name not in settled
             ]
         if action.kind == "not_a_person":
             return [Decision(**about, kind="not_a_person")] if row[IS_PERSON] else []
@@ -268,9 +285,18 @@ class DecisionDesk:
         """
         if draw is None:
             return {name for name in table.schema.names if row[f"{name}_{SOURCE}"] == HUMAN}
-        decisions = [d for d in in_force(self._by_shard.get(row["shard_id"], [])) if _is_of(d, draw)]
+        return self._decided_in(table, {row["shard_id"]}, draw).get(row["id"], set())
+
+    def _decided_in(self, table: PersonTable, shard_ids: Collection[str], draw: Draw) -> dict[int, set[str]]:
+        """Return by id the attributes that people have decided in a random draw."""
+        counting = [d for shard_id in shard_ids for d in in_force(self._by_shard.get(shard_id, []))]
+        decisions = [d for d in counting if d.attribute is not None and _is_of(d, draw)]
         place = table.find(decisions)
-        return {str(d.attribute) for d in decisions if place.get(d.decision_id) == row["id"]}
+        found: defaultdict[int, set[str]] = defaultdict(set)
+        for decision in decisions:
+            if decision.decision_id in place and decision.attribute is not None:
+                found[place[decision.decision_id]].add(decision.attribute)
+        return dict(found)
 
     def _not_a_person(self, table: PersonTable, row: Mapping[str, Any]) -> list[Decision]:
         decisions = [d for d in in_force(self._by_shard.get(row["shard_id"], [])) if d.kind == "not_a_person"]
@@ -312,6 +338,11 @@ class DecisionDesk:
 def _is_of(decision: Decision, draw: Draw) -> bool:
     """Return whether a decision was made in a draw. Those of earlier versions don't say in which one."""
     return decision.draw == draw or (decision.draw is None and decision.queue == "audit")
+
+
+def _is_open(row: Mapping[str, Any], attribute: str) -> bool:
+    """Return whether a person has no value of an attribute that could be confirmed."""
+    return row[f"{attribute}_{SOURCE}"] in (None, ABSTAINED)
 
 
 def _checked(table: PersonTable, name: str, value: AttributeValue | float) -> AttributeValue:

@@ -97,6 +97,11 @@ class PersonTable:
         """Number of persons whose consolidated row lacks something that was decided since."""
         return len(self._unsaved)
 
+    def decided(self) -> int:
+        """Return the number of persons about whom people have decided something."""
+        found: int = self.query("SELECT count(*) FROM persons WHERE decided")[0][0]
+        return found
+
     def query(self, text: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""
         with self._database.cursor() as cursor:

@@ -40,6 +40,8 @@ class QueueState:
 
     Attributes:
         left: Persons that are still to be decided.
+        incomplete: Persons of an audit that were decided in part: a value is missing or withheld, and nobody
+            has decided about it.
         decided: Persons that were decided in the queue.
         changed: Those of them of whom something was changed.
         next: A hundred, or the number of those that are left.
@@ -48,6 +50,7 @@ class QueueState:
     """
 
     left: int
+    incomplete: int
     decided: int
     changed: int
     next: int
@@ -88,16 +91,20 @@ class Review:
         progress = self._desk.progress().get(view.queue)
         decided, changed = (len(progress.decided), len(progress.changed)) if progress is not None else (0, 0)
         if view.queue == "audit":
-            done = self._desk.decided_persons(self._table, draw_of(view))
-            left = sum(number not in done for number in self.selection(view).ids.tolist())
+            draw = draw_of(view)
+            done = self._desk.decided_persons(self._table, draw)
+            drawn = self.selection(view).ids.tolist()
+            left = sum(number not in done for number in drawn)
+            rows = self._table.rows([number for number in drawn if number in done])
+            incomplete = len(self._desk.open_attributes(self._table, rows, draw))
         else:
-            left = self._count(view)
+            left, incomplete = self._count(view), 0
         coming = min(_NEXT, left)
         share = Proportion.of(changed, decided)
         expected = None
         if share.share is not None and share.low is not None and share.high is not None:
             expected = (share.share * coming, share.low * coming, share.high * coming)
-        return QueueState(left, decided, changed, coming, expected)
+        return QueueState(left, incomplete, decided, changed, coming, expected)
 
     def sizes(self) -> dict[str, int]:
         """Return the number of persons in each queue, without further conditions."""

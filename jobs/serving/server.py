@@ -52,6 +52,7 @@ class _PersonRequest(BaseModel):
 
 
 class _UndoRequest(BaseModel):
+    view: View = View()
     action: int
 
 
@@ -205,7 +206,7 @@ class _Page:
     async def _undo(self, request: web.Request) -> web.Response:
         asked = await _body(request, _UndoRequest)
         async with self._deciding:
-            return _json(await self._read(partial(self._session.undo, asked.action)))
+            return _json(await self._read(partial(self._session.undo, asked.action, asked.view)))
 
     async def _read(self, function: Callable[[], _Result]) -> _Result:
         try:

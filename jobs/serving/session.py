@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -151,6 +153,7 @@ class Session:
             ],
             "sizes": at.review.sizes(),
             "unsaved": at.table.unsaved,
+            "decided": at.table.decided(),
         }
 
     def persons(self, view: View, after: int, limit: int, fresh: bool) -> tuple[dict[str, Any], list[Any]]:
@@ -160,11 +163,12 @@ class Session:
         ids = selection.ids[after : after + 2 * limit].tolist()
         rows = at.table.rows(ids)
         drawn = selection.drawn
+        undecided = self._undecided(view, rows[:limit])
         shown = {
             "count": len(selection.ids),
             "probability": drawn.probability if drawn else None,
             "by_values": columns_by_values(drawn.draw, at.table.schema) if drawn else [],
-            "persons": [self._tile(row) for row in rows[:limit]],
+            "persons": [self._tile(row, undecided) for row in rows[:limit]],
         }
         return shown, rows
 
@@ -197,7 +201,7 @@ class Session:
         found = (ids == number).nonzero()[0]
         place = int(found[0]) if len(found) else None
         return {
-            **self._tile(row),
+            **self._tile(row, self._undecided(view, [row])),
             "person_id": f"{row['shard_id']}/{layout.object_name(row['frame_key'])}/{row['person_index']}",
             "shard_id": row["shard_id"],
             "frame_key": row["frame_key"],
@@ -231,28 +235,48 @@ class Session:
                 drawn = selection.drawn
         decided = self._desk.decide(at.table, action, drawn)
         return {
-            **self._changed(decided.ids),
+            **self._changed(decided.ids, action.view),
             "action": decided.action,
             "decisions": decided.decisions,
         }
 
-    def undo(self, action: int) -> dict[str, Any]:
-        """Take back an action, and return the persons as they are now."""
-        return self._changed(self._desk.undo(self._loaded.table, action))
+    def undo(self, action: int, view: View) -> dict[str, Any]:
+        """Take back an action, and return the persons as they are now.
 
-    def _changed(self, ids: list[int]) -> dict[str, Any]:
+        Args:
+            action: The number of the action.
+            view: What the page shows.
+        """
+        return self._changed(self._desk.undo(self._loaded.table, action), view)
+
+    def _changed(self, ids: list[int], view: View) -> dict[str, Any]:
         before = self._loaded.table
         if before.is_outdated:
             self.refresh(always=True)
         table = self._loaded.table
         # Ids of another table are of other persons.
         rows = table.rows(ids) if table.name == before.name else []
+        undecided = self._undecided(view, rows)
         return {
-            "persons": [self._tile(row) for row in rows],
+            "persons": [self._tile(row, undecided) for row in rows],
             "unsaved": table.unsaved,
+            "decided": table.decided(),
         }
 
-    def _tile(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _undecided(self, view: View, rows: list[dict[str, Any]]) -> dict[int, list[str]]:
+        """Return by id the attributes of an audit's persons that "All is right" leaves undecided."""
+        at = self._loaded
+        selection = at.review.selection(view) if view.queue == "audit" else None
+        if selection is None or selection.drawn is None:
+            return {}
+        drawn = set(selection.ids.tolist())
+        return self._desk.open_attributes(
+            at.table, [row for row in rows if row["id"] in drawn], selection.drawn.draw
+        )
+
+    def _tile(
+        self, row: dict[str, Any], undecided: Mapping[int, list[str]] = MappingProxyType({})
+    ) -> dict[str, Any]:
         names = self._loaded.table.schema.names
         captured: datetime | None = row["captured_at"]
         return {
@@ -268,6 +292,7 @@ class Session:
             "sources": {name: row[f"{name}_{SOURCE}"] for name in names},
             "confidences": {name: _rounded(row[f"{name}_{CONFIDENCE}"]) for name in names},
             "disagrees": [name for name in names if row[f"{name}_{DISAGREES}"]],
+            "undecided": undecided.get(row["id"], []),
         }
 
     def _answer(self, annotator: str, row: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,9 @@ SIZES = {"wide": (1440, 900), "phone": (390, 844)}
 _FAILED_REQUEST = "Failed to load resource"
 
 
-def opened(browser: Browser, client: Client, size: str = "wide", scheme: str = "light", **options) -> Page:
+def opened(
+    browser: Browser, client: Client, size: str = "wide", scheme: str = "light", count: int = 18, **options
+) -> Page:
     """Open the page, and collect the errors in the browser's console in `page.errors`."""
     width, height = SIZES[size]
     context = browser.new_context(
@@ -30,7 +32,7 @@ def opened(browser: Browser, client: Client, size: str = "wide", scheme: str = "
     )
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.goto(client.address)
-    expect(page.locator("#wall-title")).to_have_text("18 persons")
+    expect(page.locator("#wall-title")).to_have_text(f"{count} persons")
     if size == "wide":
         expect(page.locator("#charts .chart").first).to_be_visible()
     return page

@@ -1,7 +1,7 @@
 // What the user does, one thing after the other. What was done is said only after the server's yes.
 
 import { ask } from "./api.js";
-import { persons, say } from "./dom.js";
+import { persons, say, words } from "./dom.js";
 import { state, view } from "./state.js";
 
 let last = Promise.resolve();
@@ -39,6 +39,14 @@ async function send(name, content, done) {
 
 const upper = (text) => text[0].toUpperCase() + text.slice(1);
 
+/** Return in words what nobody has decided about confirmed persons of an audit, because there was no value to confirm. */
+function undecidedOf(confirmed) {
+  const open = confirmed.filter((person) => person.undecided.length);
+  if (!open.length) return "";
+  if (confirmed.length === 1) return `. Still to decide: ${open[0].undecided.map(words).join(", ")}`;
+  return `. Of ${persons(open.length)} a value is still to decide: ${open.length === 1 ? "it is" : "they are"} marked`;
+}
+
 /**
  * Decide something. Returns the server's answer, or null if nothing was decided.
  * @param {object} action What is decided, as the server wants it.
@@ -47,11 +55,12 @@ const upper = (text) => text[0].toUpperCase() + text.slice(1);
 export function sendDecision(action, what) {
   const about = action.ids.length === 1 ? `person ${action.ids[0]}` : persons(action.ids.length);
   return send("decide", { ...action, view: view(), table: state.about.table }, (answer) => {
-    if (answer.action === null) return `${upper(about)}: ${what}, as was decided before`;
+    const left = action.kind === "confirm" ? undecidedOf(answer.persons) : "";
+    if (answer.action === null) return `${upper(about)}: ${what}, as was decided before${left}`;
     const values = `${answer.decisions} ${answer.decisions === 1 ? "value" : "values"}`;
     const decided = action.kind === "confirm" ? `${what} (${values})` : what;
     state.undoable.push({ action: answer.action, text: `${about}, ${decided}` });
-    return `${upper(about)}: ${decided}`;
+    return `${upper(about)}: ${decided}${left}`;
   });
 }
 
@@ -62,7 +71,7 @@ export async function sendUndo() {
     say("Nothing has been decided here since the page was loaded");
     return null;
   }
-  return send("undo", { action: one.action }, () => {
+  return send("undo", { action: one.action, view: view() }, () => {
     state.undoable.pop();
     return `Taken back: ${one.text}`;
   });

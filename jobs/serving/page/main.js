@@ -44,6 +44,7 @@ async function changed(answer, isLeaving = false) {
     return false;
   }
   state.about.unsaved = answer.unsaved;
+  state.about.decided = answer.decided;
   for (const person of answer.persons) {
     if (state.persons.has(person.id)) state.persons.set(person.id, person);
     showTile(person.id, turns);
@@ -64,7 +65,16 @@ async function around() {
   await Promise.all([showQueue(turns), showCharts(turns.change)]);
 }
 
+/** Say how much of what is shown is a guess. */
+function showGuess() {
+  const number = state.about.decided;
+  byId("guess").textContent = number
+    ? `Values and counts are models' guesses, but for what people have decided: they have looked at ${persons(number)} (marked “decided”).`
+    : "Nobody has decided anything yet: every value and every count here is a model's guess.";
+}
+
 function showUnsaved() {
+  showGuess();
   const number = state.about.unsaved;
   byId("unsaved").textContent = number
     ? `Decisions about ${persons(number)} are saved, and in consolidated/ after: shopframe consolidate --output ${state.about.output}`

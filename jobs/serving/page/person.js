@@ -81,6 +81,7 @@ function draw(actions) {
             person.is_person ? null : element("p", { class: "warning", text: "Not a person" }),
             ...person.rules.map((rule) => element("p", { class: "warning", text: `Breaks the rule: ${rule}` })),
             ...Object.entries(person.answers).flatMap(([name, answer]) => remarks(name, answer)))),
+        undecided(actions),
         isKept ? table(actions) : element("p", { class: "warning", text: `Dropped by the region of interest: ${words(person.verdict)}. No model was asked.` }),
         history())),
   );
@@ -89,6 +90,18 @@ function draw(actions) {
 const place = () => (current.place === null ? "not in this view" : `${count(current.place + 1)} of ${count(current.count)}`);
 
 const viewName = () => `“${state.about.queues.find((one) => one.name === state.queue).title}”`;
+
+/** Return what "All is right" leaves undecided in an audit, with a way to say that it can't be told. */
+function undecided(actions) {
+  if (!current.undecided.length) return null;
+  const unknown = (name) => element("button", {
+    type: "button", id: `unknown-${name}`, text: `${words(name)}: ${shown(null)}`,
+    on: { click: () => aboutShown(async () => { if (await leave(actions)) await decide(actions, current.id, name, null); }) },
+  });
+  return element("div", { id: "undecided", class: "warning" },
+    element("p", { text: `“All is right” doesn't decide ${current.undecided.map(words).join(", ")}: no value was given, or it is withheld. Choose what you see, also where it is hard, or the audit would lack the hard persons:` }),
+    ...current.undecided.map(unknown));
+}
 
 /** Copy the name of the person that commands such as shopframe erase want. */
 async function copyId() {
@@ -123,7 +136,7 @@ function table(actions) {
   };
   const rows = state.about.attributes.map((one) => {
     const id = `value-${one.name}`;
-    return element("tr", { role: "row", "data-attribute": one.name },
+    return element("tr", { role: "row", "data-attribute": one.name, class: current.undecided.includes(one.name) ? "undecided" : null },
       element("th", { role: "rowheader", scope: "row" },
         element("label", { for: id, text: words(one.name) }), one.key ? element("kbd", { text: one.key }) : null),
       element("td", { role: "cell" }, field(one, id, actions)),
@@ -149,6 +162,12 @@ const source = (name) => {
 /** Return a value as it stands in its field. */
 const inField = (one, value) => (one.type === "integer" ? String(value ?? "") : JSON.stringify(value ?? null));
 
+/** Return whether somebody has given a value that is not withheld. */
+const isGiven = (name) => ![null, "abstained"].includes(current.sources[name] ?? null);
+
+/** Return what the field of an attribute has at first. */
+const atFirst = (one) => (one.type === "integer" || isGiven(one.name) ? inField(one, current.values[one.name]) : "");
+
 /** Decide what was typed or chosen in a field. */
 async function decideField(actions, one, control) {
   if (control.validity.badInput) {
@@ -164,8 +183,9 @@ function field(one, id, actions) {
   const [min, max] = one.range ?? [];
   const control = one.type === "integer"
     ? element("input", { type: "number", id, min, max })
-    : element("select", { id }, ...options(one));
-  control.value = inField(one, current.values[one.name]);
+    : element("select", { id },
+      isGiven(one.name) ? null : element("option", { value: "", disabled: true, text: "not decided" }), ...options(one));
+  control.value = atFirst(one);
   control.addEventListener("change", () => aboutShown(() => decideField(actions, one, control)));
   return control;
 }
@@ -181,7 +201,7 @@ function history() {
       missed_person: () => "a missed person",
     }[one.kind]();
     const how = one.sampling === "random" ? `, drawn with probability ${percent(one.probability)}` : "";
-    const text = `${one.decided_at.slice(0, 16).replace("T", " ")} ${one.reviewer} (${one.tool}${how}): ${what}`;
+    const text = `${one.decided_at.slice(0, 16).replace("T", " ")} UTC ${one.reviewer} (${one.tool}${how}): ${what}`;
     return element("li", {}, one.counts || one.kind === "withdrawal" ? element("span", { text }) : element("s", { text }));
   });
   return element("details", { class: "history", open: lines.length < 6 },
@@ -193,7 +213,7 @@ export function showValues() {
   if (current === null) return;
   for (const one of state.about.attributes) {
     const control = byId(`value-${one.name}`);
-    if (control) control.value = inField(one, current.values[one.name]);
+    if (control) control.value = atFirst(one);
   }
 }
 
@@ -258,8 +278,10 @@ async function close(actions) {
 
 async function confirm(actions) {
   if (!(await leave(actions))) return;
-  const { id, next, place: among } = current;
-  if (!(await actions.decide({ kind: "confirm", ids: [id] }, "all is right", next !== null))) return;
+  const { id, next, place: among, undecided: open } = current;
+  if (!(await actions.decide({ kind: "confirm", ids: [id] }, "all is right", next !== null && !open.length))) return;
+  // The person stays until the reviewer has decided the rest, or goes on without it by another key.
+  if (open.length) return;
   if (next !== null) await actions.open(next);
   else if (among !== null) say(`${byId("said").textContent}. That was the last person of ${viewName()}`);
 }

@@ -1,7 +1,7 @@
 // The queues: whom to look at next, how many are left, and what is still expected to change.
 
 import { ask } from "./api.js";
-import { byId, count, element, fill, percent } from "./dom.js";
+import { byId, count, element, fill, percent, persons } from "./dom.js";
 import { state, view } from "./state.js";
 
 /** Draw the names of the queues with their sizes. */
@@ -29,7 +29,8 @@ export async function showQueue(actions) {
   if (state.queue === "audit") parts.push(drawing(actions));
   if (state.queue !== "all") {
     const done = found.decided ? `; ${count(found.decided)} decided, ${count(found.changed)} of them changed` : "";
-    parts.push(element("p", { id: "left", text: `${count(found.left)} left${done}.` }));
+    const incomplete = found.incomplete ? ` Of ${persons(found.incomplete)} a value that is missing or withheld is still to decide: look for the mark “to decide”.` : "";
+    parts.push(element("p", { id: "left", text: `${count(found.left)} left${done}.${incomplete}` }));
     if (found.expected && found.left) {
       const [share, low, high] = found.expected.map((number) => Math.round(number));
       parts.push(element("p", { id: "expected", text: `The next ${count(found.next)} are expected to change ${share} (95% interval ${low} to ${high}).` }));

@@ -43,6 +43,7 @@ function tile(person, actions) {
   const marks = [];
   if (!person.is_person) marks.push("not a person");
   if (person.decided && person.is_person) marks.push("decided");
+  if (person.undecided.length) marks.push(`to decide: ${person.undecided.map(words).join(", ")}`);
   if (person.verdict !== "kept") marks.push(`dropped: ${words(person.verdict)}`);
   if (person.disagrees.length) marks.push(`${person.disagrees.length} disagree`);
   const box = element("input", {
