@@ -100,7 +100,7 @@ def one_seed(seed: int, interval_s: float, missed: float, wrong: float) -> dict[
         (floor,) = figures.occupancy(seen, shop, ["camera"]).to_pylist()
         in_zones = {row["zone"]: row for row in figures.by_zone(seen, shop, ["zone"]).to_pylist()}
         (links,) = link_people(seen, _ATTRIBUTES, _MAX_LINK_S)
-    found = dwell_of(links, _MAX_LINK_S)
+    found = dwell_of(links, _MAX_LINK_S, _ATTRIBUTES)
     stops = [s.ended_s - s.began_s for t in tracks for s in t.stops if s.ended_s < _DURATION_S]
     in_view = person_seconds(tracks, _DURATION_S)
     ranges, _ = visitors([links], floor["person_seconds"], shop.visitors)

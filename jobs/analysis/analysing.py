@@ -22,14 +22,14 @@ from jobs.analysis.dwell import DWELL_SCHEMA, dwell_of
 from jobs.analysis.figures import BY
 from jobs.analysis.heat_maps import draw_heat_maps, foot_points
 from jobs.analysis.linking import link_people
-from jobs.analysis.observations import Coverage, Observations
+from jobs.analysis.observations import TIME_COLUMNS, Coverage, Observations
 from jobs.analysis.shop import Shop
 from jobs.analysis.spreadsheets import for_spreadsheets
-from jobs.analysis.visitors import visitors
+from jobs.analysis.visitors import VISITORS_SCHEMA, visitors
 from jobs.analysis_settings import AnalyzeSettings
 from jobs.evaluation.audited import AuditedOutput
 from jobs.run.run_record import read_run
-from jobs.run.words import counted
+from jobs.run.words import counted, time_in_words
 
 SUMMARY = "summary.json"
 """File in the folder of an analysis that has all figures that a page shows."""
@@ -70,6 +70,7 @@ def analyse(store: ObjectStore, shop: Shop, settings: AnalyzeSettings, by: Seque
     schema = AttributeSchema(run.section("schema", SchemaSettings))
     attributes = [attribute for attribute in schema if attribute.type == "category"]
     names = [attribute.name for attribute in attributes]
+    shop = shop.in_zone(run.section("input", InputSettings).timezone)
     with Observations.of(store, shop, settings.max_gap_s, names) as seen:
         attributes = [attribute for attribute in attributes if seen.has(attribute.name)]
         _check_cameras(shop, seen.cameras())
@@ -80,22 +81,25 @@ def analyse(store: ObjectStore, shop: Shop, settings: AnalyzeSettings, by: Seque
         points = foot_points(seen)
         maps = list(draw_heat_maps(seen, points, store, run.section("input", InputSettings)))
         links = list(link_people(seen, [attribute.name for attribute in attributes], settings.max_link_s))
-        dwells = [dwell_of(one, settings.max_link_s) for one in links]
+        dwells = [
+            dwell_of(one, settings.max_link_s, [attribute.name for attribute in attributes]) for one in links
+        ]
         summed = [one for one in links if one.camera in shop.counted(seen.cameras())]
         shares = AttributeShares(seen, shop, attributes, AuditedOutput.of(store))
         in_all = sum(figures.occupancy(seen, shop, [])["person_seconds"].drop_null().to_pylist())
         ranges, why_not = visitors(summed, in_all, shop.visitors)
         tables = {
-            "occupancy": figures.occupancy(seen, shop, by),
-            "zones": figures.by_zone(seen, shop, by),
+            "occupancy": _in_zone(figures.occupancy(seen, shop, by), shop),
+            "zones": _in_zone(figures.by_zone(seen, shop, by), shop),
             "queues": lengths,
-            "attributes": shares.by(by),
-            "course": course,
-            "hours": hours,
+            "attributes": _in_zone(shares.by(by), shop),
+            "course": _in_zone(course, shop),
+            "hours": _in_zone(hours, shop),
             "heat_maps": points,
             "dwell": pa.Table.from_pylist([asdict(dwell) for dwell in dwells], DWELL_SCHEMA),
+            "visitors": pa.Table.from_pylist([asdict(one) for one in ranges], VISITORS_SCHEMA),
         }
-        busiest, quietest = figures.busiest_and_quietest(hours)
+        peaks = figures.peaks(hours)
         summary = {
             "output": store.uri,
             "timezone": shop.timezone,
@@ -114,8 +118,9 @@ def analyse(store: ObjectStore, shop: Shop, settings: AnalyzeSettings, by: Seque
                 ],
             },
             "hours": hours.to_pylist(),
-            "busiest": busiest,
-            "quietest": quietest,
+            "busiest": peaks.busiest,
+            "quietest": peaks.quietest,
+            "no_peaks": peaks.unknown if coverage.frames else None,
             "attributes": shares.by([]).to_pylist(),
             "dwell": [asdict(dwell) for dwell in dwells],
             "visitors": {"ranges": [asdict(one) for one in ranges], "unknown": why_not},
@@ -150,9 +155,9 @@ def notes(coverage: Coverage, shop: Shop, settings: AnalyzeSettings) -> list[str
         said.append(f"Left out: {counted(coverage.closed, 'frame')} outside the opening hours.")
     if coverage.gaps:
         said.append(
-            f"Observed: {_time(coverage.observed_s)}, the cameras' times added up, between frames at most "
-            f"{settings.max_gap_s:g} s apart (analyze.max_gap_s). Left out of person-seconds: "
-            f"{counted(coverage.gaps, 'longer gap')}, together {_time(coverage.left_out_s)}."
+            f"Observed: {time_in_words(coverage.observed_s)}, the cameras' times added up, between frames at "
+            f"most {settings.max_gap_s:g} s apart (analyze.max_gap_s). Left out of person-seconds: "
+            f"{counted(coverage.gaps, 'longer gap')}, together {time_in_words(coverage.left_out_s)}."
         )
     if coverage.staff:
         said.append(f"{coverage.staff:,} persons in staff zones are in no figure but that of their zone.")
@@ -187,9 +192,8 @@ def _check_cameras(shop: Shop, cameras: Sequence[str]) -> None:
         raise ConfigError(f"--zones: no frame is of the camera {missing[0]}; frames are of {known}")
 
 
-def _time(seconds: float) -> str:
-    """Return a length of time in a unit in which it isn't rounded away."""
-    for size, unit in ((3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:,.0f} seconds"
+def _in_zone(table: pa.Table, shop: Shop) -> pa.Table:
+    """Return a table that names the time zone of its columns with local times, if it has any."""
+    if not {*TIME_COLUMNS, "began_at"} & {*table.column_names}:
+        return table
+    return table.append_column("timezone", pa.repeat(shop.timezone, table.num_rows))

@@ -64,8 +64,9 @@ class AttributeShares:
 
         The columns are `attribute`, those of `columns`, `value` (null: can't be told), `persons` (in frames,
         with this final value: somebody who is in ten frames counts ten times), `of` (persons with a final
-        value that is not withheld), `share`, `low`, `high` (null where there is no interval), `decided`
-        (persons that were drawn at random and decided) and `rests_on`.
+        value that is not withheld), `share`, `low`, `high` (null where there is no interval), `number`,
+        `number_low`, `number_high` (the estimated number of persons in frames), `decided` (persons that were
+        drawn at random and decided) and `rests_on`.
         """
         rows: list[dict[str, Any]] = []
         for attribute in self._attributes:
@@ -77,7 +78,7 @@ class AttributeShares:
                 values = {*cell.final, *cell.said, *(labels.values(cell.drawn) if labels else ())}
                 for value in sorted(values, key=lambda v: (place.get(v, len(place)), str(v))):
                     found = _estimate(cell, labels, value)
-                    share = found.share
+                    share, number = found.share, found.number
                     rows.append(
                         {
                             "attribute": attribute.name,
@@ -88,6 +89,9 @@ class AttributeShares:
                             "share": share.value,
                             "low": share.low,
                             "high": share.high,
+                            "number": number.value,
+                            "number_low": number.low,
+                            "number_high": number.high,
                             "decided": share.n,
                             "rests_on": found.rests_on,
                         }
@@ -170,9 +174,9 @@ class AttributeShares:
 def _estimate(cell: _Cell, labels: AttributeLabels | None, value: AttributeValue) -> SharedValue:
     if labels is not None:
         return labels.share(value, cell.said[value], cell.cells, cell.drawn)
-    total = cell.final.total()
-    share = Estimate(cell.final[value] / total if total else None, None, None, 0)
-    return SharedValue(share, share, GUESS)
+    total, number = cell.final.total(), cell.final[value]
+    share = Estimate(number / total if total else None, None, None, 0)
+    return SharedValue(share, Estimate(number, None, None, 0), share, GUESS)
 
 
 def _sortable(key: tuple[Any, ...], columns: Sequence[str]) -> tuple[Any, ...]:
@@ -193,6 +197,9 @@ def _schema(columns: Sequence[str]) -> pa.Schema:
             ("share", pa.float64()),
             ("low", pa.float64()),
             ("high", pa.float64()),
+            ("number", pa.float64()),
+            ("number_low", pa.float64()),
+            ("number_high", pa.float64()),
             ("decided", pa.int64()),
             ("rests_on", pa.string()),
         ]

@@ -27,6 +27,7 @@ DWELL_SCHEMA = pa.schema(
         ("visits", pa.int64()),
         ("mean_visit_s", pa.float64()),
         ("said", pa.string()),
+        ("rests_on", pa.string()),
     ]
 )
 
@@ -45,6 +46,7 @@ class Dwell:
         visits: Number of people who were followed through the view, where walkers can be linked.
         mean_visit_s: How long they were in view.
         said: What can't be said, and why.
+        rests_on: What people were linked by, in words; None if nobody could be.
     """
 
     camera: str
@@ -58,16 +60,23 @@ class Dwell:
     visits: int | None
     mean_visit_s: float | None
     said: str | None
+    rests_on: str | None
 
 
-def dwell_of(links: CameraLinks, max_link_s: float) -> Dwell:
-    """Return how long people stand and stay in view of a camera."""
+def dwell_of(links: CameraLinks, max_link_s: float, attributes: Sequence[str]) -> Dwell:
+    """Return how long people stand and stay in view of a camera.
+
+    Args:
+        links: The people of the camera.
+        max_link_s: Longest time over which a person was linked.
+        attributes: The attributes by which people were linked.
+    """
     if links.interval_s is None:
         said = (
             f"No two frames are within analyze.max_link_s ({max_link_s:g} s) of each other, so nobody can be "
             "linked, and there is no dwell."
         )
-        return Dwell(links.camera, None, None, 0, 0, None, None, None, None, None, said)
+        return Dwell(links.camera, None, None, 0, 0, None, None, None, None, None, said, None)
     lengths, cut = [], 0
     for track in links.tracks:
         for seconds, is_cut in _stops(track, links.interval_s):
@@ -98,6 +107,12 @@ def dwell_of(links: CameraLinks, max_link_s: float) -> Dwell:
         visits=visits,
         mean_visit_s=mean_visit,
         said=reason,
+        rests_on=(
+            "people whom the detector has found, linked by their boxes and by the final values of "
+            f"{', '.join(attributes)}: models' guesses where nobody has decided"
+            if attributes
+            else "people whom the detector has found, linked by their boxes: a model's guess"
+        ),
     )
 
 

@@ -26,6 +26,10 @@ _SUM = """
     sum(frames)::BIGINT AS frames, sum(observed_s) AS observed_s, sum(person_seconds) AS person_seconds,
     sum(occupancy) AS occupancy, max(most)::INTEGER AS most_in_a_frame
 """
+MIN_HOUR_S = 1800
+"""Seconds for which each camera must have been observed in an hour of the day, for it to be compared."""
+MIN_HOUR_FRAMES = 30
+"""The same in frames, where frames are so far apart that nothing is observed between them."""
 _RANKS = 3
 _STEPS_S = (60, 300, 900, 3600, 4 * 3600, 86400)
 _MOST_STEPS = 168
@@ -126,10 +130,28 @@ def queues(lengths: pa.Table) -> list[Queue]:
 
 
 def hours(seen: Observations, shop: Shop) -> pa.Table:
-    """Return the occupancy of the whole shop by hour of the day, with `rank`, 1 for the busiest."""
+    """Return the occupancy of the whole shop by hour of the day, with `rank`, 1 for the busiest.
+
+    Hours that are too little observed to be compared have no rank: see `MIN_HOUR_S`.
+    """
     found = occupancy(seen, shop, ["hour"])
-    values = found["occupancy"].to_pylist()
-    ranks = [1 + sum(other > value for other in values) for value in values]
+    cameras = shop.counted(seen.cameras())
+    least = seen.rows(
+        f"""
+        SELECT hour FROM (
+            SELECT hour, sum(seconds) AS seconds, count(*) AS frames
+            FROM frames WHERE {within("camera", cameras)} GROUP BY hour, camera
+        ) GROUP BY hour HAVING count(*) = {len(cameras)} AND min(
+            CASE WHEN seconds > 0 THEN seconds / {MIN_HOUR_S} ELSE frames / {MIN_HOUR_FRAMES} END
+        ) >= 1
+        """
+    )
+    compared = set(least["hour"].to_pylist())
+    rows = [(row["hour"] in compared, row["occupancy"]) for row in found.to_pylist()]
+    ranks = [
+        1 + sum(other > value for is_ranked, other in rows if is_ranked) if is_compared else None
+        for is_compared, value in rows
+    ]
     return found.append_column("rank", pa.array(ranks, pa.int32()))
 
 
@@ -159,10 +181,31 @@ def course(seen: Observations, interval_s: float | None) -> tuple[pa.Table, int]
     return table, step_s
 
 
-def busiest_and_quietest(table: pa.Table) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the three busiest hours of the day of `hours`, and the three quietest of the others."""
-    rows = sorted(table.to_pylist(), key=lambda row: (-row["occupancy"], row["hour"]))
-    return rows[:_RANKS], rows[max(_RANKS, len(rows) - _RANKS) :][::-1]
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """The busiest and the quietest hours of the day, as rows of `hours`, or why there are none."""
+
+    busiest: list[dict[str, Any]]
+    quietest: list[dict[str, Any]]
+    unknown: str | None
+
+
+def peaks(table: pa.Table) -> Peaks:
+    """Return at most three busiest and three quietest hours of `hours`, of those that have a rank.
+
+    No hour is both, so two hours have one of each, and a single hour is neither.
+    """
+    ranked = [row for row in table.to_pylist() if row["rank"] is not None]
+    rows = sorted(ranked, key=lambda row: (-row["occupancy"], row["hour"]))
+    if len(rows) > 1:
+        number = min(_RANKS, len(rows) // 2)
+        return Peaks(rows[:number], rows[-number:][::-1], None)
+    return Peaks(
+        [],
+        [],
+        "There are no busiest and no quietest hours: that takes at least two hours of the day, in each of "
+        f"which each camera was observed for {MIN_HOUR_S // 60} minutes, on one day or on several.",
+    )
 
 
 def _quantile(found: Sequence[tuple[int, float]], at: float) -> int:

@@ -67,7 +67,11 @@ class VisitorSettings(Section):
 class Shop(Section):
     """What a user knows about the shop."""
 
-    timezone: str = Field("UTC", description="Time zone of the shop, such as Europe/Berlin.")
+    timezone: str = Field(
+        "UTC",
+        description="Time zone of the shop, such as Europe/Berlin. A file that doesn't say it, or no file, "
+        "stands for `input.timezone` of the last run.",
+    )
     zones: tuple[ShopZone, ...] = Field((), description="Parts of the shop.")
     opening_hours: dict[Weekday, tuple[Hours, ...]] = Field(
         default_factory=dict,
@@ -104,6 +108,10 @@ class Shop(Section):
                 raise ValueError(f"same_place: {min(twice or group)} is there twice; name each camera once")
             seen |= set(group)
         return self
+
+    def in_zone(self, timezone: str) -> Shop:
+        """Return the shop in a time zone, unless the file has named one."""
+        return self if "timezone" in self.model_fields_set else self.model_copy(update={"timezone": timezone})
 
     def counted(self, cameras: Sequence[str]) -> list[str]:
         """Return the cameras that count in a sum over cameras: of those that see one place, the first one."""

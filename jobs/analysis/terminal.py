@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.run.words import time_in_words
+
 _NO_CAMERA = "(no camera)"
 
 
@@ -25,7 +27,7 @@ def print_analysis(console: Console, summary: dict[str, Any], files: list[str]) 
             ),
             soft_wrap=True,
         )
-    people = ("people at once", "most", "person-hours", "frames")
+    people = ("people at once", "most", "person-time", "frames")
     _print(console, "Cameras", ("camera", *people), (_row(c, "camera") for c in summary["cameras"]))
     _print(console, "Zones", ("zone", *people), (_row(z, "zone") for z in summary["zones"]))
     _print(
@@ -56,7 +58,9 @@ def print_analysis(console: Console, summary: dict[str, Any], files: list[str]) 
             f"{row['hour']:02d}:00 ({row['occupancy']:.2f} people at once)" for row in summary[what]
         )
         if hours:
-            console.print(Text(f"{what} hours of the day: {hours}"), soft_wrap=True)
+            console.print(Text(f"{what} hours of the day ({summary['timezone']}): {hours}"), soft_wrap=True)
+    if summary["no_peaks"]:
+        console.print(Text(summary["no_peaks"]), soft_wrap=True)
     _print_attributes(console, summary["attributes"])
     for one in summary["heat_maps"]:
         if one["trouble"]:
@@ -75,13 +79,14 @@ def _print_attributes(console: Console, rows: list[dict[str, Any]]) -> None:
     _print(
         console,
         "People in frames, by attribute (somebody who is in ten frames counts ten times)",
-        ("attribute", "value", "share", *(("95% interval",) if sure else ())),
+        ("attribute", "value", "share", *(("95% interval",) if sure else ()), "number"),
         (
             (
                 row["attribute"],
                 "can't tell" if row["value"] is None else row["value"],
                 f"{row['share']:.1%}",
                 *((_interval(row),) if sure else ()),
+                _number(row),
             )
             for row in rows
         ),
@@ -99,16 +104,19 @@ def _print_dwell(console: Console, dwells: list[dict[str, Any]]) -> None:
             (
                 one["camera"] or _NO_CAMERA,
                 f"{one['stops']:,}",
-                *(f"{one[key]:.0f} s" for key in ("mean_s", "median_s", "p90_s")),
+                *(time_in_words(one[key]) for key in ("mean_s", "median_s", "p90_s")),
                 f"{one['linked_share']:.0%}",
             )
             for one in dwells
             if one["stops"]
         ),
     )
+    by_text: dict[str, list[str]] = {}
     for one in dwells:
         if one["said"]:
-            console.print(Text(f"{one['camera'] or _NO_CAMERA}: {one['said']}"), soft_wrap=True)
+            by_text.setdefault(one["said"], []).append(one["camera"] or _NO_CAMERA)
+    for said, cameras in by_text.items():
+        console.print(Text(f"{', '.join(cameras)}: {said}"), soft_wrap=True)
 
 
 def _row(found: dict[str, Any], key: str) -> tuple[str, ...]:
@@ -117,13 +125,19 @@ def _row(found: dict[str, Any], key: str) -> tuple[str, ...]:
         name if found.get("kind", "area") == "area" else f"{name} ({found['kind']})",
         f"{found['occupancy']:.2f}",
         str(found["most_in_a_frame"]),
-        f"{found['person_seconds'] / 3600:,.2f}",
+        time_in_words(found["person_seconds"]),
         f"{found['frames']:,}",
     )
 
 
 def _interval(row: dict[str, Any]) -> str:
     return "none" if row["low"] is None else f"{row['low']:.1%} to {row['high']:.1%}"
+
+
+def _number(row: dict[str, Any]) -> str:
+    if row["number_low"] is None:
+        return "none" if row["number"] is None else f"{row['number']:,.0f}"
+    return f"{row['number']:,.0f} ({row['number_low']:,.0f} to {row['number_high']:,.0f})"
 
 
 def _print(console: Console, title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:

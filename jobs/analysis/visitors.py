@@ -7,13 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import pyarrow as pa
+
 from jobs.analysis.linking import CameraLinks
 from jobs.analysis.shop import VisitorSettings
+from jobs.run.words import time_in_words
 
 _Z = 1.96
 """Quantile of the normal distribution for 95%."""
 _SPREAD = 1.0
 """Standard deviation of visits' lengths as a share of their mean: that of the exponential distribution."""
+
+
+VISITORS_SCHEMA = pa.schema(
+    [("low", pa.int64()), ("high", pa.int64()), ("by", pa.string()), ("rests_on", pa.string())]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,6 @@ def _by_dwell(person_seconds: float, shortest_s: float, longest_s: float) -> Vis
         max(0, math.floor(low)),
         math.ceil(high),
         "dwell",
-        f"{person_seconds / 3600:,.1f} person-hours divided by the dwell that was given, {shortest_s:g} to "
-        f"{longest_s:g} s",
+        f"{time_in_words(person_seconds)} of person-time divided by the dwell that was given, {shortest_s:g} "
+        f"to {longest_s:g} s",
     )

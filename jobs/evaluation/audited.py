@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -100,10 +100,15 @@ class AttributeLabels:
         if outside:
             share = Estimate(said / persons if persons else None, None, None, len(labelled.truth))
             alone = Estimate(None, None, None, 0)
+            of_detections = share
         else:
             share = estimate_share(said, persons, labelled)
             alone = estimate_share(said, persons, labelled, trust=0.0) if share.n else share
-        return SharedValue(share, alone, _rests_on(share, persons, outside, self.gold.drawn_among(self.name)))
+            # Their number is known, while that of those who show persons is estimated, too.
+            everybody = replace(labelled, is_person=np.ones_like(labelled.is_person))
+            of_detections = estimate_share(said, persons, everybody)
+        rests_on = _rests_on(share, persons, outside, self.gold.drawn_among(self.name))
+        return SharedValue(share, of_detections.times(persons), alone, rests_on)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +117,13 @@ class SharedValue:
 
     Attributes:
         share: The estimate from machines' answers and people's decisions.
+        number: How many persons in frames have the value, by the same estimate.
         by_labels_alone: The estimate from the decisions alone, if there is one.
         rests_on: What the share rests on, in words.
     """
 
     share: Estimate
+    number: Estimate
     by_labels_alone: Estimate
     rests_on: str
 

@@ -34,6 +34,13 @@ class Estimate:
     high: float | None
     n: int
 
+    def times(self, factor: float) -> Estimate:
+        """Return the estimate of so many times the number."""
+        value, low, high = (
+            None if one is None else one * factor for one in (self.value, self.low, self.high)
+        )
+        return Estimate(value, low, high, self.n)
+
 
 NOTHING = Estimate(None, None, None, 0)
 

@@ -88,11 +88,13 @@ class ValueShare:
         value: The value; None says that it can't be told.
         model: The share by the machines' answers alone.
         estimate: The share by these, put right by people's decisions about persons that were drawn at random.
+        number: How many persons in frames that is.
     """
 
     value: AttributeValue
     model: float
     estimate: Estimate
+    number: Estimate
 
 
 def value_shares(audited: AuditedOutput) -> dict[str, list[ValueShare]]:
@@ -115,7 +117,7 @@ def value_shares(audited: AuditedOutput) -> dict[str, list[ValueShare]]:
             if number or labels.about(value, found.drawn).truth.any():
                 shared = labels.share(value, number, found.cells, found.drawn)
                 shares.setdefault(attribute.name, []).append(
-                    ValueShare(value, number / found.persons, shared.share)
+                    ValueShare(value, number / found.persons, shared.share, shared.number)
                 )
     return shares
 

@@ -22,8 +22,8 @@ def occupancy_chart(name: str, hours: Sequence[tuple[int, float]], timezone: str
     axis.yaxis.set_major_locator(MaxNLocator(4))
     axis.grid(visible=True, axis="y")
     drawn.subplots_adjust(left=0.17, right=0.95, bottom=0.29, top=0.95)
-    busiest, most = max(hours, key=lambda one: one[1])
-    said = f"People at once by hour of the day: most ({most:.2f}) from {busiest}:00 {timezone}"
+    listed = ", ".join(f"{people:.2f} from {hour}:00" for hour, people in hours)
+    said = f"People at once by hour of the day ({timezone}): {listed}"
     return svg(drawn, name, said)
 
 
@@ -42,7 +42,12 @@ def queue_chart(name: str, zone: str, lengths: Sequence[tuple[int, float]]) -> s
 
 
 def course_chart(
-    name: str, camera: str, course: Sequence[tuple[datetime, float]], step_s: float, most: float
+    name: str,
+    camera: str,
+    course: Sequence[tuple[datetime, float]],
+    step_s: float,
+    most: float,
+    timezone: str,
 ) -> str:
     """Draw the mean number of people at once over the time, with gaps where there are no frames.
 
@@ -52,6 +57,7 @@ def course_chart(
         course: Beginnings of steps in local time, with the occupancy.
         step_s: Length of a step in seconds.
         most: The largest occupancy that the axis has.
+        timezone: The time zone of these times.
     """
     drawn, axis = figure(1.6)
     step = timedelta(seconds=step_s)
@@ -70,12 +76,14 @@ def course_chart(
     locator = AutoDateLocator(minticks=2, maxticks=5)  # type: ignore[no-untyped-call]
     axis.xaxis.set_major_locator(locator)
     axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    axis.set_xlabel(f"time ({timezone})")
     axis.set_ylim(0, most * 1.05 or 1)
     axis.yaxis.set_major_locator(MaxNLocator(4))
     axis.grid(visible=True, axis="y")
-    drawn.subplots_adjust(left=0.17, right=0.95, bottom=0.24, top=0.95)
+    drawn.subplots_adjust(left=0.17, right=0.95, bottom=0.33, top=0.95)
     busiest, people_then = max(course, key=lambda one: one[1])
-    said = f"People at once over time at {camera}: most ({people_then:.2f}) from {busiest:%Y-%m-%d %H:%M}"
+    then = f"{busiest:%Y-%m-%d %H:%M} {timezone}"
+    said = f"People at once over time at {camera}: most ({people_then:.2f}) from {then}"
     return svg(drawn, name, said)
 
 

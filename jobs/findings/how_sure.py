@@ -44,6 +44,7 @@ def how_sure_section(store: ObjectStore) -> dict[str, Any]:
     outside = {name: audited.gold.outside(name) for name in shares}
     return {
         "shares": shares,
+        "persons": audited.table.count_rows(),
         "has_intervals": any(estimate.low is not None for estimate in decided),
         "decided": max((estimate.n for estimate in decided), default=0),
         "min_labels": MIN_LABELS,

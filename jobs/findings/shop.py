@@ -84,6 +84,11 @@ def _courses(shop: dict[str, Any]) -> list[tuple[str, str]]:
         by_camera.setdefault(row["camera"], []).append((began, row["occupancy"]))
     busiest = sorted(by_camera, key=lambda camera: -sum(people for _, people in by_camera[camera]))
     return [
-        (camera, course_chart(f"course{number}", camera, by_camera[camera], course["step_s"], most))
+        (
+            camera,
+            course_chart(
+                f"course{number}", camera, by_camera[camera], course["step_s"], most, shop["timezone"]
+            ),
+        )
         for number, camera in enumerate(sorted(busiest[:_COURSES]))
     ]

@@ -15,6 +15,7 @@ from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
 from actors.corrections.decision_log import read_decisions
 from actors.gemini.settings import GeminiSettings
+from actors.read.settings import InputSettings
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.time_text import duration, moment
@@ -83,8 +84,11 @@ def build_report(store: ObjectStore, to: ObjectStore, name: str, most_persons: i
     drops.read(store, (record for record, _ in seen.read(store)))
     status = output_status(store, seen=seen)
     built = Built(to.uri_of(name))
+    # Times are on the clock of the analysis, if there is one.
+    shop = shop_section(store, lambda file: _picture(heat_map(store, file)))
+    timezone = shop["shop"]["timezone"] if shop["shop"] else run.section("input", InputSettings).timezone
     with Measures.of(store, schema) as measures:
-        gallery = choose(measures, most_persons)
+        gallery = choose(measures, most_persons, timezone)
         if len(gallery.people) > MOST_INLINE:
             built.folder = layout.report_pictures(name)
         built.persons = len(gallery.people)
@@ -92,7 +96,7 @@ def build_report(store: ObjectStore, to: ObjectStore, name: str, most_persons: i
         decisions = read_decisions(store).values()
         corrections = count_corrections(one for some in decisions for one in some)
         sure, compared = how_sure_section(store), compared_with_truth(store)
-        attributes = _attributes(measures)
+        attributes = _attributes(measures, timezone)
         categories = [a.name for a in schema if a.type == "category"]
         content = {
             "made_at": moment(datetime.now(UTC)),
@@ -113,7 +117,7 @@ def build_report(store: ObjectStore, to: ObjectStore, name: str, most_persons: i
             **_corrections(corrections, measures),
             "compared": compared,
             "sure": sure,
-            **shop_section(store, lambda file: _picture(heat_map(store, file))),
+            **shop,
             "gallery": gallery,
             "gallery_data": {
                 "people": gallery.people,
@@ -199,7 +203,7 @@ def _drops(drops: RoiDrops, samples: dict[str, list[tuple[str, str]]], measures:
     }
 
 
-def _attributes(measures: Measures) -> dict[str, Any]:
+def _attributes(measures: Measures, timezone: str) -> dict[str, Any]:
     shares, confidences = [], []
     for number, attribute in enumerate(measures.attributes):
         found = measures.shares(attribute)
@@ -208,13 +212,13 @@ def _attributes(measures: Measures) -> dict[str, Any]:
         sure = measures.confidence(attribute)
         if sure is not None:
             confidences.append((sure, confidence_chart(f"confidence{number}", sure)))
-    hours = measures.hours()
+    hours = measures.hours(timezone)
     return {
         "shares": shares,
         "confidences": confidences,
         "agreements": list(measures.agreements()),
         "annotators": measures.annotators,
-        "hours": hours_chart("hours", hours) if hours else None,
+        "hours": hours_chart("hours", hours, timezone) if hours else None,
         "kept": measures.kept(),
         "not_persons": measures.not_persons(),
     }

@@ -48,17 +48,17 @@ def confidence_chart(name: str, confidence: Confidence) -> str:
     )
 
 
-def hours_chart(name: str, hours: Sequence[int]) -> str:
-    """Draw the number of persons by hour of the day."""
+def hours_chart(name: str, hours: Sequence[int], timezone: str) -> str:
+    """Draw the number of persons by hour of the day in a time zone."""
     drawn, axis = figure(1.6)
     axis.bar(range(24), hours, width=0.8, color=BAR)
     axis.set_xlim(-0.6, 23.6)
     axis.set_xticks(range(0, 24, 3))
-    axis.set_xlabel("hour (UTC)")
+    axis.set_xlabel(f"hour ({timezone})")
     _count_axis(axis)
     drawn.subplots_adjust(left=0.17, right=0.95, bottom=0.29, top=0.95)
-    busiest = max(range(24), key=lambda hour: hours[hour])
-    said = f"Persons by hour of the day: most ({hours[busiest]:,}) from {busiest}:00 UTC"
+    listed = ", ".join(f"{number:,} from {hour}:00" for hour, number in enumerate(hours) if number)
+    said = f"Persons by hour of the day ({timezone}): {listed}"
     return svg(drawn, name, said)
 
 

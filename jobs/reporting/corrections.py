@@ -21,6 +21,7 @@ class Reviewer:
 
     Attributes:
         name: The reviewer.
+        persons: The persons that these are about.
         kinds: Number of decisions by kind; values that were confirmed are a kind of their own.
         tools: Number of decisions by tool.
         random: Number of decisions about persons that were drawn at random.
@@ -30,6 +31,7 @@ class Reviewer:
     """
 
     name: str
+    persons: set[tuple[object, ...]] = field(default_factory=set)
     kinds: Counter[str] = field(default_factory=Counter)
     tools: Counter[str] = field(default_factory=Counter)
     random: int = 0
@@ -44,6 +46,7 @@ class Corrections:
 
     Attributes:
         total: Number of decisions.
+        persons: Number of persons that they are about.
         reviewers: The reviewers, the busiest first.
         attributes: Number of decided values by reviewer, by attribute.
         confirmed: Number of decided values that changed nothing, by attribute.
@@ -51,6 +54,7 @@ class Corrections:
     """
 
     total: int
+    persons: int
     reviewers: tuple[Reviewer, ...]
     attributes: dict[str, Counter[str]]
     confirmed: Counter[str]
@@ -69,6 +73,7 @@ def count_corrections(decisions: Iterable[Decision]) -> Corrections:
         reviewer = reviewers.setdefault(one.reviewer, Reviewer(one.reviewer))
         is_confirmed = one.kind == "value" and one.value == one.replaces
         reviewer.kinds[CONFIRMED if is_confirmed else one.kind] += 1
+        reviewer.persons.add((one.shard_id, one.frame_key, one.bbox, one.detection))
         reviewer.tools[one.tool] += 1
         reviewer.random += one.sampling == "random"
         reviewer.first = reviewer.first or one.decided_at
@@ -85,6 +90,7 @@ def count_corrections(decisions: Iterable[Decision]) -> Corrections:
     busiest = sorted(reviewers.values(), key=lambda r: (-r.kinds.total(), r.name))
     return Corrections(
         len(counting),
+        len(set().union(*(reviewer.persons for reviewer in busiest))),
         tuple(busiest),
         dict(sorted(attributes.items())),
         confirmed,

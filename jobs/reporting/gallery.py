@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import duckdb
 
@@ -38,8 +39,14 @@ class Gallery:
     shards: int | None
 
 
-def choose(measures: Measures, limit: int) -> Gallery:
-    """Choose at most `limit` persons. More than that are drawn at random, the same ones each time."""
+def choose(measures: Measures, limit: int, timezone: str) -> Gallery:
+    """Choose at most `limit` persons. More than that are drawn at random, the same ones each time.
+
+    Args:
+        measures: The consolidated tables.
+        limit: Maximum number of persons.
+        timezone: The time zone in which times are shown.
+    """
     persons = measures.persons
     shards = None
     if measures.kept() > limit:
@@ -65,12 +72,12 @@ def choose(measures: Measures, limit: int) -> Gallery:
         box = row["bbox"] if row[CORRECTED_BOX] is None else row[CORRECTED_BOX]
         picture = Wanted(str(position), row["frame_key"], row["person_index"], as_box(box))
         wanted[row["shard_id"]].append(picture)
-        people.append(_person(row, measures.attributes, measures.annotators))
+        people.append(_person(row, measures.attributes, measures.annotators, timezone))
     return Gallery(people, dict(wanted), shards)
 
 
 def _person(
-    row: dict[str, Any], attributes: Sequence[Attribute], annotators: Sequence[str]
+    row: dict[str, Any], attributes: Sequence[Attribute], annotators: Sequence[str], timezone: str
 ) -> dict[str, Any]:
     sources = [row[f"{a.name}_{SOURCE}"] for a in attributes]
     confidences = [row[f"{a.name}_{CONFIDENCE}"] for a in attributes]
@@ -96,7 +103,7 @@ def _person(
     return {
         "id": f"{row['shard_id']}/{layout.object_name(row['frame_key'])}/{row['person_index']}",
         "camera": row["camera"] or "",
-        "time": "" if time is None else f"{time:%Y-%m-%d %H:%M:%S} UTC",
+        "time": "" if time is None else f"{time.astimezone(ZoneInfo(timezone)):%Y-%m-%d %H:%M:%S} {timezone}",
         "values": [
             None if source is None else label(row[a.name])
             for a, source in zip(attributes, sources, strict=True)

@@ -11,16 +11,33 @@ from jobs.evaluation.share_of_output import ValueShare
 from jobs.reporting.measures import Shares, label
 
 _VALUES = 8
+_UNKNOWN = "can't tell"
+_NONE = "no value"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How many persons in frames have a value.
+
+    Attributes:
+        value: The value, in words.
+        share: Their share.
+        number: Their number.
+    """
+
+    value: str
+    share: Estimate
+    number: Estimate
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The shares of an attribute, in a line.
+    """The shares of an attribute, in a few lines.
 
     Attributes:
         name: The attribute.
-        values: Its values with their shares, the frequent first.
-        persons: Persons among whom these are shares.
+        parts: Its values with their shares and numbers, the frequent first.
+        persons: Persons in frames among whom these are shares.
         decided: Persons that were drawn at random and decided.
         is_guess: Whether there is no interval, so that the shares are the models' guess.
         outside: Persons that could not be drawn.
@@ -30,7 +47,7 @@ class Answer:
     """
 
     name: str
-    values: tuple[tuple[str, Estimate], ...]
+    parts: tuple[Part, ...]
     persons: int
     decided: int
     is_guess: bool
@@ -60,12 +77,18 @@ def in_short(
         judged: Sequence[ValueShare] = sure["shares"].get(one.name, ())
         estimated = [value for value in judged if value.estimate.low is not None]
         if estimated:
-            values = [(label(value.value), value.estimate) for value in estimated]
+            parts = [
+                Part(_UNKNOWN if v.value is None else label(v.value), v.estimate, v.number) for v in estimated
+            ]
+            persons = sure["persons"]
         else:
-            values = [(name, Estimate(share.share, None, None, 0)) for name, share in one.values]
-        values.sort(key=lambda pair: -(pair[1].value or 0))
+            parts = [
+                Part(_NONE if name == label(None) else name, _guess(share.share), _guess(share.hits))
+                for name, share in one.values
+            ]
+            persons = sum(share.hits for _, share in one.values)
+        parts.sort(key=lambda part: -(part.share.value or 0))
         decided = max((value.estimate.n for value in judged), default=0)
-        persons = sum(share.hits for _, share in one.values)
         right = {
             annotator: attributes[one.name]["accuracy"]
             for annotator, attributes in (compared or {}).get("annotators", {}).items()
@@ -74,7 +97,7 @@ def in_short(
         found.append(
             Answer(
                 one.name,
-                tuple(values[:_VALUES]),
+                tuple(parts[:_VALUES]),
                 persons,
                 decided,
                 not estimated,
@@ -84,3 +107,7 @@ def in_short(
             )
         )
     return found
+
+
+def _guess(number: float | None) -> Estimate:
+    return Estimate(number, None, None, 0)

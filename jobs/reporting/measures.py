@@ -20,6 +20,7 @@ from actors.records import ANSWERED
 from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.snapshot_table import SnapshotTable
+from jobs.analysis.observations import text
 from jobs.evaluation.proportion import Proportion
 from jobs.exchange.selection import consolidated
 from jobs.reporting.kappa import Kappa
@@ -184,10 +185,10 @@ class Measures:
         )
         return counted.order("detected DESC, name").limit(_CAMERAS_SHOWN).fetchall()
 
-    def hours(self) -> list[int]:
-        """Return the number of persons by hour of the day in UTC; nothing if no frame has a time."""
+    def hours(self, timezone: str) -> list[int]:
+        """Return the number of persons by hour of the day in a time zone; nothing if no frame has a time."""
         timed = self._real.filter("captured_at IS NOT NULL").select(
-            "hour(captured_at AT TIME ZONE 'UTC') AS hour"
+            f"hour(captured_at AT TIME ZONE {text(timezone)}) AS hour"
         )
         found = dict(timed.aggregate("hour, count(*)", "hour").fetchall())
         return [found.get(hour, 0) for hour in range(24)] if found else []

@@ -19,3 +19,11 @@ def first_of(names: Sequence[str]) -> str:
     """Return the first names of a list, and how many more there are."""
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3:,} more"
+
+
+def time_in_words(seconds: float) -> str:
+    """Return a length or a sum of times in a unit in which it isn't rounded away, such as "2.5 hours"."""
+    for size, unit in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:,.1f} seconds" if 0 < seconds < 10 else f"{seconds:,.0f} seconds"

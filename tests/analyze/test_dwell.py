@@ -37,6 +37,7 @@ def test_at_a_frame_in_five_seconds_only_those_who_stand_are_linked(tmp_path: Pa
     stops = [seconds for seconds in stops if seconds > 5]
     assert floor["mean_s"] == pytest.approx(np.mean(stops), rel=0.1)
     assert 0.5 < floor["linked_share"] < 1
+    assert "linked by their boxes and by the final values of gender, age_group" in floor["rests_on"]
     assert found["visitors"]["ranges"] == []
     assert "The number of visitors is not known: people who walk can't be linked" in analyze.says(store)
 
@@ -109,10 +110,13 @@ def test_two_cameras_give_at_least_the_busier_and_at_most_the_sum(tmp_path: Path
 
 
 def test_nobody_is_linked_over_more_than_the_longest_link(tmp_path: Path, analyze: Analyze):
-    store = write(tmp_path / "out", {"door": {at: [person(0.5, 0.9)] for at in (0, 20, 40)}})
-    (door,) = analyze.finds(store)["dwell"]
-    assert (door["interval_s"], door["stops"], door["mean_s"]) == (None, 0, None)
-    assert "within analyze.max_link_s (10 s)" in analyze.says(store)
+    seldom = {at: [person(0.5, 0.9)] for at in (0, 20, 40)}
+    store = write(tmp_path / "out", {"door": seldom, "till": seldom})
+    door, _ = analyze.finds(store)["dwell"]
+    assert (door["interval_s"], door["stops"], door["mean_s"], door["rests_on"]) == (None, 0, None, None)
+    printed = analyze.says(store)
+    assert printed.count("within analyze.max_link_s (10 s)") == 1
+    assert "door, till: No two frames" in printed
 
 
 def test_somebody_who_looks_different_is_somebody_else(tmp_path: Path, analyze: Analyze):

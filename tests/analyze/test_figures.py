@@ -17,9 +17,10 @@ from actors.corrections.decision import Decision
 from actors.corrections.decision_log import append
 from actors.storage.object_store import ObjectStore
 from demo.tracks import SHELF, TILL, make_tracks, person_seconds
+from jobs.settings import Settings
 from tests.analyze.tracked import Analyze, person, walked, write
 from tests.conftest import REPO_ROOT
-from tests.support.committed import write_output
+from tests.support.committed import Found, write_output
 from tests.support.consolidating import consolidate
 
 TILL_ZONE = {"name": "till", "kind": "till", "rectangle": list(TILL)}
@@ -138,16 +139,64 @@ def test_tables_are_written_as_parquet_and_csv_by_the_columns_asked_for(tmp_path
     assert json.loads((tmp_path / "elsewhere" / "summary.json").read_text())["by"] == ["camera", "hour"]
 
 
-def test_peaks_and_quiet_hours_are_ranked(tmp_path: Path, analyze: Analyze):
-    busy = {9: 1, 10: 4, 11: 2, 12: 0}
-    frames = {
+def by_hour(numbers: dict[int, int], minutes: int = 31, step_s: int = 60) -> dict[float, list[Found]]:
+    """Frames in the first minutes of hours of the day, with a number of persons in each."""
+    return {
         (hour - 9) * 3600 + second: [person(0.7, 0.9)] * number
-        for hour, number in busy.items()
-        for second in (600, 610, 620)
+        for hour, number in numbers.items()
+        for second in range(0, minutes * 60, step_s)
     }
-    found = analyze.finds(write(tmp_path / "out", {"till": frames}))
-    assert [row["hour"] for row in found["busiest"]] == [10, 11, 9]
-    assert [row["hour"] for row in found["quietest"]] == [12]
+
+
+@pytest.mark.parametrize(("minutes", "step_s"), [(31, 60), (60, 120)])
+def test_peaks_and_quiet_hours_are_ranked(tmp_path: Path, analyze: Analyze, minutes: int, step_s: int):
+    # Where frames are too far apart to observe anything between them, thirty of them count.
+    busy = {9: 1, 10: 4, 11: 2, 12: 0, 13: 3}
+    frames = by_hour(busy, minutes, step_s) | by_hour({14: 9}, 20, step_s)
+    store = write(tmp_path / "out", {"till": frames})
+    found = analyze.finds(store)
+    assert [row["hour"] for row in found["busiest"]] == [10, 13]
+    assert [row["hour"] for row in found["quietest"]] == [12, 9]
+    assert {row["hour"]: row["rank"] for row in found["hours"]} == {
+        9: 4,
+        10: 1,
+        11: 3,
+        12: 5,
+        13: 2,
+        14: None,
+    }
+    assert found["no_peaks"] is None
+    assert "busiest hours of the day (UTC): 10:00 (4.00 people at once), 13:00" in analyze.says(store)
+
+
+def test_hours_without_one_of_the_cameras_or_without_others_are_no_peaks(tmp_path: Path, analyze: Analyze):
+    both, alone = by_hour({9: 1}), by_hour({10: 1})
+    store = write(tmp_path / "out", {"till": both | alone, "door": both})
+    found = analyze.finds(store)
+    assert (found["busiest"], found["quietest"]) == ([], [])
+    assert found["no_peaks"].startswith("There are no busiest and no quietest hours: that takes at least two")
+    printed = analyze.says(store)
+    assert found["no_peaks"] in printed
+    assert "busiest hours of the day" not in printed
+
+
+def test_times_are_in_the_shops_zone_and_name_it(tmp_path: Path, analyze: Analyze):
+    settings = Settings.model_validate({"input": {"timezone": "Asia/Tokyo"}})
+    store = write(tmp_path / "out", {"till": by_hour({9: 1, 10: 2})}, settings)
+    found = analyze.finds(store)
+    assert found["timezone"] == "Asia/Tokyo"
+    assert [row["hour"] for row in found["busiest"]] == [19]
+    analysis = tmp_path / "out" / "analysis"
+    for name in ("occupancy", "attributes", "course", "hours"):
+        zones = duckdb.sql(f"SELECT DISTINCT timezone FROM '{analysis}/{name}.parquet'").fetchall()
+        assert zones == [("Asia/Tokyo",)], name
+    # A zones file that names another zone is right.
+    assert analyze.finds(store, "--zones", zones_file(tmp_path, timezone="UTC"))["timezone"] == "UTC"
+
+
+def test_small_sums_of_time_are_not_rounded_away(tmp_path: Path, analyze: Analyze):
+    store = write(tmp_path / "out", {"till": {0: [person(0.7, 0.9)], 4: []}})
+    assert re.search(r"till\s+0\.50\s+1\s+2\.0 seconds", analyze.says(store))
 
 
 def test_staff_zones_opening_hours_and_repeated_places_are_known(tmp_path: Path, analyze: Analyze):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.corrections.decision_log import append
 from actors.storage.object_store import ObjectStore
 from tests.report.store_output import Page
 from tests.support.committed import said
@@ -47,8 +48,12 @@ def test_without_human_labels_every_number_is_a_guess_and_has_no_interval(
     page = report(output.store)
     assert "Every number here that follows from a label is a model's guess" in page.sections["certain"]
     short = page.sections["short"]
-    women = sum(p.answers["smolvlm"].values["gender"] == "female" for p in output.persons) / PERSONS
-    assert f"gender : male {1 - women:.1%} , female {women:.1%} , of {PERSONS} persons." in short
+    women = sum(p.answers["smolvlm"].values["gender"] == "female" for p in output.persons)
+    men = PERSONS - women
+    assert f"gender, of {PERSONS} people in pictures" in short
+    assert (
+        f"male: {men / PERSONS:.1%} , that is {men} female: {women / PERSONS:.1%} , that is {women} " in short
+    )
     assert (
         "a guess. No person has checked any that were drawn at random, so nobody knows how wrong it is"
         in short
@@ -62,6 +67,45 @@ def test_without_human_labels_every_number_is_a_guess_and_has_no_interval(
     assert "have changed since" not in page.sections["shop"]
     output.decide([0], 0.5)
     assert "shopframe analyze --output" in report(output.store).sections["shop"].partition("changed since")[2]
+
+
+def test_numbers_of_people_leave_out_detections_that_show_nobody(tmp_path: Path, report):
+    output = gold_output(ObjectStore(str(tmp_path / "out")), people())
+    drawn = random.Random(3).sample(range(PERSONS), PERSONS // 2)
+    random_draw = {"sampling": "random", "probability": 0.5}
+    # Half of the detections are of dolls.
+    append(output.store, [output.decision(n, None, kind="not_a_person", **random_draw) for n in drawn[::2]])
+    output.decide(drawn[1::2], 0.5)
+    section = report(output.store).sections["certain"]
+    found = re.search(r"female \S+% (\S+)% .*?about (\d+) \((\d+) to (\d+)\)", section)
+    assert found is not None, section
+    share, number, least, most = map(float, found.groups())
+    # The share is that of women among people, the number that of women.
+    assert share / 100 == pytest.approx(1 / 3, abs=0.12)
+    assert number == pytest.approx(share / 100 * PERSONS / 2, abs=2)
+    assert least < number < most < PERSONS / 3
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_no_table_of_the_section_is_cut_off(tmp_path: Path, report, monkeypatch, browser, width: int):
+    output = gold_output(ObjectStore(str(tmp_path / "out")), people())
+    output.decide(random.Random(3).sample(range(PERSONS), PERSONS // 2), 0.5)
+    options = ["--output", output.store.uri, "--truth", "corrections"]
+    assert run_in_process(monkeypatch, "evaluate", *options) == 0
+    assert run_in_process(monkeypatch, "analyze", "--output", output.store.uri) == 0
+    report(output.store)
+    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+    page.set_default_timeout(20_000)
+    page.goto((tmp_path / "out" / "report.html").as_uri())
+    page.locator("details").evaluate_all("(all) => all.forEach((one) => { one.open = true; })")
+    tables = page.locator(".wide:has(.stacked)")
+    assert tables.count() > 8
+    assert tables.evaluate_all("(all) => all.filter((one) => one.scrollWidth > one.clientWidth).length") == 0
+    row = page.get_by_role("row", name=re.compile("^female ")).first
+    interval = row.get_by_role("cell").nth(2)
+    shown = interval.evaluate("(cell) => getComputedStyle(cell, '::before').content")
+    assert (shown == '"95% interval: "') == (width == 390)
+    page.context.close()
 
 
 def test_a_few_decisions_are_said_to_be_too_few(tmp_path: Path, report):
@@ -94,10 +138,19 @@ def test_with_an_audit_the_share_of_women_has_an_interval_that_holds(tmp_path: P
     assert low < truth < high
     assert abs(share - truth) < abs(model - truth)
     # The first section and what the shop did have the same interval.
-    assert f"female {share}% (between {low}% and {high}%), of {PERSONS} persons." in sections["short"]
+    counted = re.search(r"female .*?about (\d+) \((\d+) to (\d+)\)", section)
+    assert counted is not None, section
+    number, least, most = map(int, counted.groups())
+    assert [number, least, most] == pytest.approx([PERSONS * one / 100 for one in (share, low, high)], abs=1)
+    assert least < PERSONS * truth / 100 < most
+    assert f"gender, of {PERSONS} people in pictures" in sections["short"]
+    assert (
+        f"female: {share}% (between {low}% and {high}%), that is about {number} (between {least} and {most})"
+    ) in sections["short"]
+    assert "and not of visitors" in sections["short"]
     assert f"people, who have looked at {PERSONS // 2} persons drawn at random" in sections["short"]
     assert list(sections).index("short") < min(list(sections).index(name) for name in ("certain", "run"))
-    assert f"female {share}% {low}% to {high}%" in sections["shop"]
+    assert f"female {share}% {low}% to {high}% about {number} ({least} to {most})" in sections["shop"]
     assert "gender" in section
     # Nobody was asked about caps.
     assert "which cap" not in section

@@ -102,6 +102,44 @@ def test_the_report_has_what_the_shop_did(shop: Shop, tmp_path: Path):
     assert len(pictures) == 2
 
 
+def test_where_nobody_can_be_linked_a_sentence_says_so_once(shop: Shop):
+    shop.run("analyze")
+    section = shop.report().sections["shop"]
+    assert "How long people stand" not in section
+    assert section.count("so nobody can be linked, and there is no dwell.") == 1
+    assert f"{HOSTILE_CAMERA}, door: No two frames are within analyze.max_link_s" in section
+
+
+def test_times_are_on_the_clock_of_the_shop(shop: Shop, tmp_path: Path):
+    page = shop.report()
+    assert page.data["people"][0]["time"] == "2024-05-01 09:00:00 UTC"
+    assert "hour (UTC)" in page.sections["cameras"]
+    zones = tmp_path / "zones.yaml"
+    zones.write_text("timezone: Asia/Tokyo\n")
+    shop.run("analyze", "--zones", zones)
+    page = shop.report()
+    assert page.data["people"][0]["time"] == "2024-05-01 18:00:00 Asia/Tokyo"
+    assert "hour (Asia/Tokyo)" in page.sections["cameras"]
+    assert "time (Asia/Tokyo)" in page.sections["shop"]
+    (hours,) = [
+        one["aria-label"] for one in page.all("svg") if str(one["aria-label"]).startswith("Persons by")
+    ]
+    assert hours == "Persons by hour of the day (Asia/Tokyo): 12 from 18:00"
+
+
+def test_numbers_say_that_they_are_guesses_until_somebody_decides(shop: Shop):
+    page = shop.report()
+    assert "every number of persons here is a model's guess" in page.sections["gallery"]
+    assert "The numbers of persons are the detector's guess" in page.sections["cameras"]
+    assert "persons decided by people 0 " in page.sections[""]
+    for attribute in ("gender", "cap", "exact_age"):
+        shop.decide("value", "a2", attribute=attribute, value=None, replaces=None)
+    shop.run("consolidate")
+    page = shop.report()
+    assert "are models' guesses where the source isn't a person" in page.sections["gallery"]
+    assert "persons decided by people 1 (3 decisions)" in page.sections[""]
+
+
 def test_failures_are_counted_by_reason(page: Page):
     failures = page.sections["failures"]
     assert "no header at byte # 1 c" in failures
@@ -161,9 +199,9 @@ def test_a_corrected_box_is_shown_and_who_corrected_what_is_counted(shop: Shop):
     shop.run("consolidate")
     page = shop.report()
     corrections = page.sections["corrections"]
-    assert "4 decisions count" in corrections
-    assert "ann 1 1 0 1 0 0 1 via" in corrections
-    assert "bob 0 0 1 0 0 0 0 via" in corrections
+    assert "4 decisions about 4 persons count" in corrections
+    assert "ann 3 1 1 0 1 0 0 1 via" in corrections
+    assert "bob 1 0 0 1 0 0 0 0 via" in corrections
     assert "cap 2 ann 2 1 false → true (1) 2" in corrections
     assert colour_of(page.data["people"][0]["picture"]) == RED
     assert "People have called 1 of the kept detections no person" in page.sections["counts"]

@@ -216,11 +216,17 @@ def test_the_page_says_how_sure_numbers_are_and_what_the_shop_did(
     expect(sure).to_contain_text("is a model's guess, and nobody knows how wrong it is")
     shop = page.get_by_role("region", name="What the shop did")
     expect(shop.get_by_role("heading", name="Queue at till <1>")).to_be_visible()
-    charts = ["by hour of the day: most (3.00)", "over time at till: most", "Length of the queue at till <1>"]
+    charts = [
+        "by hour of the day (UTC): 3.00 from 9:00",
+        "over time at till: most",
+        "Length of the queue at till <1>",
+    ]
     for said in charts:
         expect(shop.get_by_role("img", name=said)).to_be_visible()
     assert shop.locator("img.map").evaluate("(image) => image.decode().then(() => image.naturalWidth)") > 0
     expect(shop).to_contain_text("These shares rest on a model's guess")
+    cut_off = "(all) => all.filter((one) => one.scrollWidth > one.clientWidth).length"
+    assert shop.locator(".wide").evaluate_all(cut_off) == 0
     looked_at(page)
     page.get_by_role("link", name="Persons", exact=True).click()
     expect(page.locator("#wall-title")).to_have_text("18 persons")

@@ -167,7 +167,7 @@ def test_corrections_of_three_tools_are_final_and_stay(browser: Browser, store: 
 
     store.run("report")
     report = (store.path / "report.html").read_text()
-    assert f"<p>{len(WRONG)} decisions count." in report
+    assert f"<p>{len(WRONG)} decisions about {len(WRONG)} persons count." in report
     data = json.loads(
         re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', report, re.DOTALL)[0]
     )

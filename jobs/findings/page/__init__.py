@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from jobs.run.words import time_in_words
+
+_OPENING = re.compile(r"<(tr|th|td)\b")
 NUMBERS = "numbers.html"
 """The template of the page that has only what was found."""
 
@@ -27,6 +31,9 @@ def environment(*loaders: BaseLoader) -> Environment:
         lstrip_blocks=True,
     )
     made.filters["percent"] = _percent
+    made.filters["whole"] = "{:,.0f}".format
+    made.filters["time"] = time_in_words
+    made.filters["titled"] = _titled
     made.filters["chart"] = Markup
     return made
 
@@ -43,6 +50,28 @@ def render_numbers(content: Mapping[str, Any]) -> str:
 def style() -> str:
     """Return the style of what was found."""
     return files(__name__).joinpath("findings.css").read_text(encoding="utf-8")
+
+
+def _titled(rows: Markup, titles: Sequence[str]) -> Markup:
+    """Return rows of a table whose cells have the titles of their columns.
+
+    A narrow page shows each row as a block, in which a cell says what it is. The roles are given because
+    blocks have none of their own.
+    """
+    column = 0
+
+    def with_title(tag: re.Match[str]) -> str:
+        nonlocal column
+        if tag[1] == "tr":
+            column = 0
+            return f'{tag[0]} role="row"'
+        column += 1
+        if tag[1] == "th":
+            return f'{tag[0]} role="rowheader"'
+        return f'{tag[0]} role="cell" data-title="{escape(titles[column - 1])}"'
+
+    # What isn't the template's own is escaped, so it has no tags.
+    return Markup(_OPENING.sub(with_title, rows))  # noqa: S704
 
 
 def _percent(share: float | None) -> str:
