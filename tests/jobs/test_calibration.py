@@ -14,13 +14,14 @@ from actors.corrections.abstention import threshold_for
 from actors.corrections.calibration import Curve, HeldOut
 from actors.corrections.consensus import Consensus
 from actors.corrections.decision_log import read_decisions
+from actors.corrections.draw import Draw
 from actors.errors import StoreError
 from actors.records import Annotation
 from actors.storage.object_store import ObjectStore
 from benchmarks.calibration import measure
 from benchmarks.corrupted_answers import SCHEMA as CORRUPTED
 from jobs.evaluation.calibrating import MIN_LABELS
-from jobs.serving.deciding import Action, DecisionDesk
+from jobs.serving.deciding import Action, DecisionDesk, Drawn
 from jobs.serving.person_table import PersonTable
 from jobs.settings import Settings
 from tests.support.committed import said
@@ -229,7 +230,9 @@ def test_all_is_right_on_the_page_confirms_no_withheld_value(decided, monkeypatc
     # The page computes the values that the consolidation has.
     assert table.unsaved == 0
     before = {d.decision_id for some in read_decisions(store).values() for d in some}
-    desk.decide(table, Action(kind="confirm", ids=[number]), 0.5)
+    drawn = Drawn(Draw(name="sample 1"), 0.5)
+    desk.decide(table, Action(kind="confirm", ids=[number]), drawn)
     made = [d for some in read_decisions(store).values() for d in some if d.decision_id not in before]
     assert {d.attribute for d in made} == set(schema.names) - {"gender"}
+    assert desk.open_attributes(table, table.rows([number]), drawn.draw) == {number: ["gender"]}
     table.close()
