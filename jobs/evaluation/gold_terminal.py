@@ -116,9 +116,16 @@ def share_in_words(found: Share) -> str:
     sure = ""
     if found.share.low is not None and found.share.high is not None:
         sure = f", 95% interval {found.share.low:.1%} to {found.share.high:.1%}"
-    lines = [f"{found.asked}{among}: {value:.1%}{sure}", found.note]
+    lines = [f"{found.asked}{among}: {value:.1%}{sure}", _number(found), found.note]
     alone = found.by_labels_alone
     if alone.value is not None and alone.low is not None and alone.high is not None:
         model = "" if found.model is None else f"; by the machines alone {found.model:.1%}"
         lines.append(f"by the decisions alone {alone.value:.1%} ({alone.low:.1%} to {alone.high:.1%}){model}")
     return "\n".join(lines)
+
+
+def _number(found: Share) -> str:
+    number, of = found.number, f"of {counted(found.persons, 'person')} in frames (not visitors)"
+    if number.value is None or number.low is None or number.high is None:
+        return f"that is {number.value or 0:,.0f} {of}"
+    return f"that is about {number.value:,.0f} ({number.low:,.0f} to {number.high:,.0f}) {of}"

@@ -32,6 +32,7 @@ class Share:
         persons: Detections that fit the conditions.
         model: Share of the value among them by the machines' answers alone.
         share: The estimate.
+        number: How many persons in frames that is.
         by_labels_alone: The estimate from the labelled persons alone.
     """
 
@@ -41,6 +42,7 @@ class Share:
     persons: int
     model: float | None
     share: Estimate
+    number: Estimate
     by_labels_alone: Estimate
 
     def as_dict(self) -> dict[str, Any]:
@@ -76,6 +78,7 @@ def share_in(output: ObjectStore, asked: str, where: Sequence[str]) -> Share:
         persons,
         predicted / persons if persons else None,
         shared.share,
+        shared.number,
         shared.by_labels_alone,
     )
 

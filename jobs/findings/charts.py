@@ -76,7 +76,8 @@ def course_chart(
     locator = AutoDateLocator(minticks=2, maxticks=5)  # type: ignore[no-untyped-call]
     axis.xaxis.set_major_locator(locator)
     axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-    axis.set_xlabel(f"time ({timezone})")
+    # The date is on the right.
+    axis.set_xlabel(f"time ({timezone})", loc="left")
     axis.set_ylim(0, most * 1.05 or 1)
     axis.yaxis.set_major_locator(MaxNLocator(4))
     axis.grid(visible=True, axis="y")

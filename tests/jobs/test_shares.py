@@ -49,6 +49,8 @@ def test_a_share_is_a_guess_until_some_persons_are_decided_and_then_it_has_an_in
     assert code == 0
     assert "a model's guess" in out
     assert "interval " not in out.replace("no interval", "")
+    women = sum(p.answers["smolvlm"].values["gender"] == "female" for p in output.persons)
+    assert f"that is {women} of 120 persons in frames (not visitors)" in out
     # Half of the persons were drawn, and one of the till was called no person.
     drawn = list(range(60))
     output.decide(drawn, 0.5)
@@ -71,6 +73,15 @@ def test_a_share_is_a_guess_until_some_persons_are_decided_and_then_it_has_an_in
     )  # fmt: skip
     assert found["share"]["value"] == pytest.approx(expected.value)
     assert (found["share"]["low"], found["share"]["high"]) == pytest.approx((expected.low, expected.high))
+    # Of the number of detections, all of which are known.
+    number = found["number"]
+    assert number["low"] < number["value"] < number["high"]
+    assert number["value"] == pytest.approx(60 * expected.value * 29 / 30, abs=0.5)
+    code, out, _ = share(output.store, "gender=female", "--where", "camera=till")
+    assert (
+        f"that is about {number['value']:.0f} ({number['low']:.0f} to {number['high']:.0f}) of 60 persons"
+        in out
+    )
     # Too few of one minute for an interval.
     code, out, _ = share(output.store, "gender=female", "--where", "captured_at<2026-05-02 09:02")
     assert "too few to say how sure: 8" in out
