@@ -50,7 +50,7 @@ def test_without_human_labels_every_number_is_a_guess_and_has_no_interval(
     short = page.sections["short"]
     women = sum(p.answers["smolvlm"].values["gender"] == "female" for p in output.persons)
     men = PERSONS - women
-    assert f"gender, of {PERSONS} people in pictures" in short
+    assert f"gender, of {PERSONS} people in pictures: the models' guess" in short
     assert (
         f"male: {men / PERSONS:.1%} , that is {men} female: {women / PERSONS:.1%} , that is {women} " in short
     )
