@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +31,25 @@ _BACKDROP = 0.35
 _JPEG_QUALITY = 88
 
 _Rect = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Boxes:
+    """The boxes of all persons of a picture, which every label is compared with.
+
+    Attributes:
+        corners: (persons, 4) int64: left, top, right and bottom, in pixels.
+        areas: (persons,) int64, in pixels, at least 1.
+    """
+
+    corners: np.ndarray
+    areas: np.ndarray
+
+    @classmethod
+    def of(cls, boxes: Sequence[_Rect]) -> _Boxes:
+        corners = _corners(boxes)
+        sides = corners[:, 2:] - corners[:, :2]
+        return cls(corners, np.maximum(sides[:, 0] * sides[:, 1], 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +160,7 @@ def draw_persons(image: np.ndarray, persons: Sequence[DrawnPerson], max_side_px:
         else:
             cv2.rectangle(canvas, (left, top), (right, bottom), _DROPPED, 1, cv2.LINE_AA)
     taken: list[_Rect] = []
-    people = [_pixels(person.bbox, width, height) for person in persons]
+    people = _Boxes.of([_pixels(person.bbox, width, height) for person in persons])
     for person in sorted(persons, key=lambda p: p.drop_reason is not None):
         text = person.label if person.drop_reason is None else person.drop_reason.replace("_", " ")
         if text:
@@ -206,7 +224,7 @@ def _draw_label(
     *,
     text_px: int,
     taken: list[_Rect],
-    people: Sequence[_Rect],
+    people: _Boxes,
 ) -> None:
     """Draw a label near its box, within the frame and without hiding labels or people if there is room."""
     height, width = canvas.shape[:2]
@@ -234,7 +252,7 @@ def _place(
     label: tuple[int, int],
     picture: tuple[int, int],
     taken: Sequence[_Rect],
-    people: Sequence[_Rect],
+    people: _Boxes,
 ) -> tuple[tuple[int, int], int]:
     """Find a place for a label above, below or in its box, or a few label heights away.
 
@@ -246,33 +264,53 @@ def _place(
     wide, high = label
     width, height = picture
     shifts = [away * high for away in range(_MAX_STEPS_AWAY)]
-    tops = [(top - high - s, bottom + s, top + s, bottom - high - s) for s in shifts]
-    places = np.array([(x, y) for y in itertools.chain(*tops) for x in (left, right - wide)])
-    places = places.clip(0, (width - wide, height - high))
-    hidden = _hidden(places, label, taken).sum(axis=1)
-    areas = np.array([max(1, (x2 - x1) * (y2 - y1)) for x1, y1, x2, y2 in people])
+    above_below = [(top - high - s, bottom + s, top + s, bottom - high - s) for s in shifts]
+    tops = np.array(above_below).ravel().clip(0, height - high)
+    lefts = np.array([left, right - wide]).clip(0, width - wide)
+    hidden = _hidden(tops, lefts, label, _corners(taken))
     # What counts is the share of each person, or small people would disappear. A long way counts a little.
-    shares = (_hidden(places, label, people) / areas).sum(axis=1)
-    away = np.repeat(np.arange(_MAX_STEPS_AWAY), len(places) // _MAX_STEPS_AWAY)
-    best = int((hidden + wide * high * (shares + _STEP_COST * away)).argmin())
-    return (int(places[best, 0]), int(places[best, 1])), int(hidden[best])
+    shares = _hidden(tops, lefts, label, people.corners, people.areas)
+    away = np.repeat(np.arange(_MAX_STEPS_AWAY), len(above_below[0]))[:, None]
+    costs = hidden + wide * high * (shares + _STEP_COST * away)
+    row, column = divmod(int(costs.argmin()), len(lefts))
+    return (int(lefts[column]), int(tops[row])), int(hidden[row, column])
 
 
-def _hidden(places: np.ndarray, label: tuple[int, int], others: Sequence[_Rect]) -> np.ndarray:
-    """Return how many pixels of each other rectangle a label would hide, (places, others) int."""
+def _corners(rectangles: Sequence[_Rect]) -> np.ndarray:
+    """Return the corners of rectangles, (rectangles, 4) int64."""
+    return np.array(rectangles, np.int64).reshape(-1, 4)
+
+
+def _hidden(
+    tops: np.ndarray,
+    lefts: np.ndarray,
+    label: tuple[int, int],
+    others: np.ndarray,
+    areas: np.ndarray | int = 1,
+) -> np.ndarray:
+    """Return how much of other rectangles a label would hide at each top and left, (tops, lefts).
+
+    Args:
+        tops: (tops,) int, in pixels.
+        lefts: (lefts,) int, in pixels.
+        label: Width and height of the label, in pixels.
+        others: Corners of the other rectangles, (others, 4) int, in pixels.
+        areas: In pixels, what hides one of them completely; with 1, the result is in pixels.
+    """
     wide, high = label
-    corners = np.array(others, np.int64).reshape(-1, 4)
     # A crowd has hundreds of labels, too many to compare one by one.
-    shared_wide = _overlap(places[:, :1], wide, corners[:, 0], corners[:, 2])
-    shared_high = _overlap(places[:, 1:], high, corners[:, 1], corners[:, 3])
-    shared: np.ndarray = shared_wide * shared_high
-    return shared
+    shared_wide = _overlap(lefts, wide, others[:, 0], others[:, 2])
+    shared_high = _overlap(tops, high, others[:, 1], others[:, 3])
+    hidden: np.ndarray = shared_high @ (shared_wide / areas).T
+    return hidden
 
 
 def _overlap(starts: np.ndarray, length: int, others_start: np.ndarray, others_end: np.ndarray) -> np.ndarray:
-    """Return how many pixels each (places, 1) interval shares with each other one, (places, others) int."""
-    shared: np.ndarray = np.minimum(starts + length, others_end) - np.maximum(starts, others_start)
-    return shared.clip(0)
+    """Return how many pixels each interval shares with each other one, (starts, others) int."""
+    begins = starts[:, None]
+    shared: np.ndarray = np.minimum(begins + length, others_end) - np.maximum(begins, others_start)
+    np.maximum(shared, 0, out=shared)
+    return shared
 
 
 def _lead(canvas: np.ndarray, label: _Rect, box: _Rect, colour: tuple[int, int, int]) -> None:
