@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import time
@@ -150,6 +151,22 @@ def browser() -> Iterator[Browser]:
         started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield started
         started.close()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin the session whose test processes share what is imported, unless pytest-xdist started this one."""
+    is_started_by_xdist = hasattr(config, "workerinput")
+    if not is_started_by_xdist:
+        config.add_cleanup(fork_server.begin_session())
+    if is_started_by_xdist or config.getoption("dist", "no") == "no":
+        # Hardly anything that an import makes is garbage, and looking for it takes a fifth of the time.
+        gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from now on, except for what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
@@ -98,11 +97,12 @@ with ray_session(settings) as session:
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-def test_a_node_with_six_cores_commits_three_shards_at_once():
+def test_a_node_with_six_cores_commits_three_shards_at_once(tmp_path):
+    script = tmp_path / "meeting.py"
+    script.write_text(_MEETING)
     node = ray_cluster.new_cluster(num_cpus=6)
     try:
-        script = job.start_command([sys.executable, "-c", _MEETING], {"RAY_ADDRESS": str(node.address)})
-        done = job.finish(script)
+        done = job.finish(job.start_program(script, environment={"RAY_ADDRESS": str(node.address)}))
     finally:
         node.shutdown()
     assert done.returncode == 0, done.stdout + done.stderr

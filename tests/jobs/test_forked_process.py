@@ -25,15 +25,16 @@ def test_a_forked_command_does_what_a_started_one_does(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_forked_process_has_its_own_session_and_ends_by_signals(number, tmp_path):
+    server = fork_server("commands")
     process = ForkedProcess(
-        fork_server("commands"),
+        server,
         ["http.server", "0", "--bind", "127.0.0.1"],
         os.environ,
         str(tmp_path),
     )
     assert process.poll() is None
     assert os.getsid(process.pid) == process.pid
-    assert process.pid in job.descendants(os.getpid())
+    assert process.pid in job.descendants(server.wait_until_ready())
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.01)
     process.send_signal(number)

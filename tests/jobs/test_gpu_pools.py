@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
@@ -84,8 +83,10 @@ print(json.dumps({s.shard_id: json.loads(s.error) for s in summaries}))
 """
 
 
-def test_stages_get_the_gpus_that_they_ask_for_and_every_shard_passes_whole(gpu_cluster):
-    done = job.finish(job.start_command([sys.executable, "-c", _PLACED, gpu_cluster.address]))
+def test_stages_get_the_gpus_that_they_ask_for_and_every_shard_passes_whole(gpu_cluster, tmp_path):
+    script = tmp_path / "placed.py"
+    script.write_text(_PLACED)
+    done = job.finish(job.start_program(script, gpu_cluster.address))
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert sorted(found) == list("abcde")

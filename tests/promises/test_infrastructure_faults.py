@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from tests.support import job, without_ray
-from tests.support.job import REPO_ROOT, Models
+from tests.support.job import Models
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -111,12 +110,9 @@ def run(committed, models: Models, tmp_path):
     def with_faults(faults: str, *options: str, expect: int, environment=None):
         script = tmp_path / "faulty.py"
         script.write_text(FAULTY.replace("{faults}", faults))
-        command = [sys.executable, script, tmp_path / "marker", "annotate", "--input", source]
+        arguments = [tmp_path / "marker", "annotate", "--input", source, "--output", output]
         done = job.finish(
-            job.start_command(
-                [*command, "--output", output, *models.options(), *options],
-                environment={"PYTHONPATH": str(REPO_ROOT), **(environment or {})},
-            )
+            job.start_program(script, *arguments, *models.options(), *options, environment=environment)
         )
         assert done.returncode == expect, done.stdout + done.stderr
         assert "Traceback" not in done.stderr

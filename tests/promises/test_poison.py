@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
-from tests.conftest import REPO_ROOT
 from tests.support import job
 from tests.support.job import Models
 
@@ -48,12 +46,7 @@ def test_a_shard_that_kills_its_worker_fails_alone(models: Models, tmp_path):
     script.write_text(POISON)
     options = [*models.options(smolvlm=False), "--set", "run.max_attempts=2"]
     options += ["--set", "detector.actors=1", "--set", "run.infrastructure_pause_s=0"]
-    done = job.finish(
-        job.start_command(
-            [sys.executable, script, "annotate", "--input", source, "--output", output, *options],
-            environment={"PYTHONPATH": str(REPO_ROOT)},
-        )
-    )
+    done = job.finish(job.start_program(script, "annotate", "--input", source, "--output", output, *options))
     assert done.returncode == 1, done.stdout + done.stderr
     found = job.records(output)
     assert {name: record["state"] for name, record in found.items()} == {

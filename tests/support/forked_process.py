@@ -1,4 +1,4 @@
-"""The command `shopframe` in a process that is forked instead of started."""
+"""A program in a process that is forked instead of started."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import IO
 
 from tests.support.fork_server import ForkServer, ask
+from tests.support.forks import read_line
 
 
 class ForkedProcess:
-    """A running command in a session of its own, with the methods of `subprocess.Popen` that tests use."""
+    """A running module or script in a session of its own.
+
+    It has the methods of `subprocess.Popen` that tests use.
+    """
 
     def __init__(
         self, server: ForkServer, arguments: Sequence[str], environment: Mapping[str, str], folder: str
@@ -34,16 +38,7 @@ class ForkedProcess:
             os.close(out[1])
             os.close(err[1])
         self.stdout, self.stderr = (os.fdopen(pipe[0]) for pipe in (out, err))
-        self.pid = int(self._read_line())
-
-    def _read_line(self) -> bytes:
-        """Read a line, which arrives as a whole."""
-        line = self._connection.recv(1)
-        while not line.endswith(b"\n"):
-            more = self._connection.recv(1)
-            assert more, "the process that forks others died; see its error above"
-            line += more
-        return line
+        self.pid = int(read_line(self._connection))
 
     def poll(self) -> int | None:
         """Return the exit code, or None while the process runs."""
@@ -62,7 +57,7 @@ class ForkedProcess:
             # A blocking socket with time-out 0 doesn't block.
             self._connection.settimeout(timeout)
             try:
-                self.returncode = int(self._read_line())
+                self.returncode = int(read_line(self._connection))
             except (BlockingIOError, TimeoutError):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0) from None
             self._connection.close()

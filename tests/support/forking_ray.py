@@ -1,4 +1,4 @@
-"""The command `shopframe` with a Ray of its own, whose workers are forked like those of the cluster."""
+"""The command `shopframe` with a Ray of its own, which starts as few processes as the tests' cluster."""
 
 from __future__ import annotations
 
@@ -8,11 +8,25 @@ from tests.support.setup_forked_worker import SETUP_SCRIPT
 
 
 def fork_workers() -> None:
-    """Let the Ray that this process starts fork its workers."""
+    """Let the Ray that this process starts fork its workers, and start nothing that no test reads."""
     from ray._private import ray_constants
 
     # Ray joins this name to the path of a folder, and an absolute path stands for itself.
     ray_constants.SETUP_WORKER_FILENAME = str(SETUP_SCRIPT)
+    leave_out_unread()
+
+
+def leave_out_unread() -> None:
+    """Let the Ray nodes that this process starts have no dashboard, autoscaler and monitor of logs.
+
+    Ray starts the process of the dashboard even without a dashboard. The three take three seconds of a core.
+    """
+    from ray._private.node import Node
+
+    def start_nothing(*_: object, **__: object) -> None: ...
+
+    for name in ("start_api_server", "start_monitor", "start_log_monitor"):
+        setattr(Node, name, start_nothing)
 
 
 if __name__ == "__main__":

@@ -33,12 +33,12 @@ class JobServers:
 
     Args:
         children: The processes that this one has forked.
-        listening: Its socket, which only this process may keep open.
+        own: Sockets that only this process may keep open.
     """
 
-    def __init__(self, children: Children, listening: socket.socket) -> None:
+    def __init__(self, children: Children, own: list[socket.socket]) -> None:
         self._children = children
-        self._listening = listening
+        self._own = own
         self._servers: OrderedDict[_Job, socket.socket] = OrderedDict()
 
     def forward(self, asked: dict[str, object], streams: list[int]) -> bool:
@@ -51,7 +51,7 @@ class JobServers:
         if job not in self._servers:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             if self._children.fork():
-                for other in (self._listening, ours, *self._servers.values()):
+                for other in (*self._own, ours, *self._servers.values()):
                     other.close()
                 for stream in streams:
                     os.close(stream)

@@ -6,67 +6,18 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from actors.storage.object_store import ObjectStore
-from tests.conftest import REPO_ROOT
 from tests.servers.gemini_server import KEY, GeminiServer, Seen
 from tests.support import job
 from tests.support.committed import Found, write_output
 from tests.support.gemini_asking import jpeg
 
 ANSWERS = "annotations/gemini"
-
-# The script defines the clock itself, because Ray pickles classes of the main script by value for the actor.
-_CLOCKED = """
-import asyncio
-import json
-import sys
-import urllib.request
-
-from jobs.run import gemini_drain as gemini
-from jobs.cli import main
-from tests.support.forking_ray import fork_workers
-
-URL, MODE = sys.argv[1:3]
-MODE, _, AHEAD_S = MODE.partition("+")
-
-
-def state(change=None):
-    body = None if change is None else json.dumps(change).encode()
-    with urllib.request.urlopen(f"{URL}/_server/clock", body, timeout=30) as answer:
-        return json.load(answer)
-
-
-class Standing:
-    '''A wait sets the server's clock forward.'''
-
-    def now(self):
-        return state()["now"] + float(AHEAD_S or 0)
-
-    async def sleep(self, seconds):
-        await asyncio.to_thread(state, {"advance": seconds})
-
-
-class Running:
-    '''Goes as fast as the server's.'''
-
-    def now(self):
-        return state()["now"]
-
-    async def sleep(self, seconds):
-        await asyncio.sleep(seconds / state()["speed"])
-
-
-drain, clock = gemini.drain, {"standing": Standing, "running": Running}[MODE]()
-gemini.drain = lambda settings, **more: drain(settings, clock, **more)
-fork_workers()
-main(sys.argv[3:])
-"""
 
 
 def write_backlog(output: Path, shards: int, persons: int, first: int = 0) -> None:
@@ -110,12 +61,13 @@ def start(
         settings: Settings of the gemini section.
     """
     arguments = ["gemini", "--output", str(output), *options(base_url, **settings), *more]
-    environment = {"GEMINI_API_KEY": key, "PYTHONPATH": str(REPO_ROOT)}
+    environment = {"GEMINI_API_KEY": key}
     own_ray = own_ray or key != KEY
     if clock is None:
         return job.start(*arguments, environment=environment, own_ray=own_ray)
-    command = [sys.executable, "-c", _CLOCKED, base_url, clock, *arguments]
-    return job.start_command(command, environment, own_ray)
+    return job.start_program(
+        "tests.support.clocked_gemini", base_url, clock, *arguments, environment=environment, own_ray=own_ray
+    )
 
 
 def gemini(

@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 from actors.storage.tables import from_parquet
 from tests.support import bad_inputs as bad
 from tests.support import ray_cluster
-from tests.support.fork_server import fork_server
+from tests.support.fork_server import Kind, fork_server
 from tests.support.forked_process import ForkedProcess
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
@@ -64,15 +64,26 @@ def start(
         environment: Variables to add to the environment of this process.
         own_ray: Whether the run starts a Ray of its own instead of connecting to the session's cluster.
     """
-    program = "tests.support.forking_ray" if own_ray else "jobs.cli"
     variables = _environment(arguments, environment, own_ray)
     uses_ray = _is_run(arguments) and variables.get("RAY_ADDRESS") != NO_RAY["RAY_ADDRESS"]
-    return ForkedProcess(
-        fork_server("runs" if uses_ray else "commands"),
-        [program, *map(str, arguments)],
-        variables,
-        str(REPO_ROOT),
-    )
+    program = "tests.support.forking_ray" if own_ray else "jobs.cli"
+    return _fork("runs" if uses_ray else "commands", program, arguments, variables)
+
+
+def start_program(
+    program: str | Path,
+    *arguments: object,
+    environment: Mapping[str, str] | None = None,
+    own_ray: bool = False,
+) -> ForkedProcess:
+    """Start a script or module that uses Ray; the other arguments are those of `start`."""
+    return _fork("runs", program, arguments, _environment(arguments, environment, own_ray))
+
+
+def _fork(
+    kind: Kind, program: str | Path, arguments: Sequence[object], variables: Mapping[str, str]
+) -> ForkedProcess:
+    return ForkedProcess(fork_server(kind), [str(program), *map(str, arguments)], variables, str(REPO_ROOT))
 
 
 def start_command(
@@ -137,7 +148,8 @@ def ray_workers(title: str) -> set[int]:
     The title of a worker names its actor. Workers of an ended run may still be there for a moment, so a test
     leaves out those that were there before its run.
     """
-    return {pid for pid, found in descendants(os.getpid()).items() if "ray::" in found and title in found}
+    started = descendants(os.getpid()) | descendants(fork_server("workers").wait_until_ready())
+    return {pid for pid, found in started.items() if "ray::" in found and title in found}
 
 
 def descendants(driver: int) -> dict[int, str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from tests.servers.gemini_server import KEY
 from tests.support import fork_server
+from tests.support.forking_ray import leave_out_unread
 from tests.support.setup_forked_worker import SETUP_SCRIPT, SOCKET_VARIABLE
 
 if TYPE_CHECKING:
@@ -33,15 +34,6 @@ _NODE_ENVIRONMENT = {
     # Ray's statistics take a tenth of a core, and no test reads them.
     "RAY_enable_metrics_collection": "0",
     "RAY_event_stats": "0",
-}
-
-_HEAD = {
-    "object_store_memory": STORE_BYTES,
-    # These processes take several hundredths of a core all the time. The runs ask Ray neither for nodes nor
-    # for the output of its workers.
-    "include_dashboard": False,
-    "include_log_monitor": False,
-    "no_monitor": True,
 }
 
 _started: dict[frozenset[tuple[str, str]], Cluster] = {}
@@ -76,10 +68,17 @@ def new_cluster(**head: object) -> Cluster:
     """Start a new cluster with a head node only; the caller shuts it down."""
     from ray.cluster_utils import Cluster
 
+    # These processes also take several hundredths of a core all the time. The runs ask Ray neither for nodes
+    # nor for the output of its workers.
+    leave_out_unread()
     with _environment_of_nodes():
         return Cluster(
             initialize_head=True,
-            head_node_args={**_HEAD, "setup_worker_path": str(SETUP_SCRIPT), **head},
+            head_node_args={
+                "object_store_memory": STORE_BYTES,
+                "setup_worker_path": str(SETUP_SCRIPT),
+                **head,
+            },
         )
 
 
