@@ -49,7 +49,7 @@ def test_a_driver_killed_over_and_over_loses_and_repeats_nothing(undisturbed, tm
         found = job.attempts(output)
         assert committed.items() <= found.items()
         committed = found
-    job.annotate(undisturbed.source, output, *undisturbed.options)
+    without_ray.annotate(undisturbed.source, output, *undisturbed.options)
     found = job.attempts(output)
     assert committed.items() <= found.items()
     assert len(found) == 6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.servers.chat_server import MODEL, chat_server
-from tests.support import job
+from tests.support import job, without_ray
 from tests.support.job import Models
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -24,10 +24,10 @@ def test_shards_wait_for_a_server_and_no_person_is_asked_about_twice(models: Mod
         assert f"{server.base_url} can't be reached" in done.stdout + done.stderr
         assert job.records(output) == {}
         server.is_down = False
-        job.annotate(source, output, *options)
+        without_ray.annotate(source, output, *options)
         rows = job.table(output, "annotations/smolvlm").to_pylist()
         crops = job.table(output, "persons").to_pylist()
-        job.annotate(source, output, *options)
+        without_ray.annotate(source, output, *options)
     asked = {row["crop_sha256"] for row in crops if row["kept"]}
     assert rows
     assert {(row["status"], row["model"], row["model_version"]) for row in rows} == {("ok", MODEL, "")}
