@@ -304,12 +304,14 @@ def _merge(
 ) -> None:
     for key, value in over.items():
         path = f"{prefix}{key}"
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            _merge(base[key], value, sources, source, f"{path}.")
+        replaced = base.get(key)
+        if isinstance(value, Mapping) and isinstance(replaced, dict):
+            _merge(replaced, value, sources, source, f"{path}.")
             continue
         base[key] = value if not isinstance(value, Mapping) else {}
-        for stale in [k for k in sources if k.startswith(f"{path}.")]:
-            del sources[stale]
+        if isinstance(replaced, dict):
+            for stale in [k for k in sources if k.startswith(f"{path}.")]:
+                del sources[stale]
         sources[path] = source
         if isinstance(value, Mapping):
             _merge(base[key], value, sources, source, f"{path}.")
