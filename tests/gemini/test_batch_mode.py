@@ -63,6 +63,7 @@ def test_a_job_whose_driver_was_killed_is_found_again_and_not_submitted_twice(tm
     assert g.outcomes(tmp_path) == {"ok": 16}
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_two_jobs_at_once_submit_nobody_twice(tmp_path):
     g.write_backlog(tmp_path, shards=4, persons=4)

@@ -56,6 +56,7 @@ def test_a_driver_killed_over_and_over_loses_and_repeats_nothing(undisturbed, tm
     assert_same_rows(output, undisturbed.output)
 
 
+@pytest.mark.long
 def test_a_detector_that_is_killed_is_replaced(undisturbed, tmp_path):
     output = tmp_path / "out"
     options = undisturbed.options
