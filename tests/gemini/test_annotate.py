@@ -21,6 +21,7 @@ from tests.support.metrics import read_metrics, total
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 WRONG_KEY = "AIza-that-nobody-gave-out"
+ENOUGH_PERSONS = ("--set", "detector.max_detections=300")
 
 
 def annotate(
@@ -68,7 +69,7 @@ def both(models: Models, tmp_path_factory):
         for more in again:
             begun = len(server.journal)
             measured = ["--set", f"metrics.textfile={textfile}"]
-            options = [*models.options(), *asking, *measured, *more]
+            options = [*models.options(), *ENOUGH_PERSONS, *asking, *measured, *more]
             done = annotate(source, output, *options, on_ray=not found.journals)
             found.journals.append(server.journal[begun:])
             found.outcomes.append(gemini_job.outcomes(output))
@@ -158,7 +159,7 @@ def troubled(models: Models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("troubled")
     source, output = folder / "in", folder / "out"
     job.write_shards(source, "abc")
-    local = models.options(smolvlm=False)
+    local = [*models.options(smolvlm=False), *ENOUGH_PERSONS]
     found = SimpleNamespace(output=output, runs=[], records=[], journals=[])
 
     def note(done: CompletedProcess[str]) -> None:

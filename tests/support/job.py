@@ -44,6 +44,8 @@ class Models:
             *_set("detector.weights", self.weights),
             *_set("detector.cache_dir", self.cache),
             *_set("detector.image_size", 320),
+            # The untrained detector finds 300 persons in a frame. Drawing all took most of a run's time.
+            *_set("detector.max_detections", 40),
             *_set("detector.actors", 1),
             *_set("roi.max_persons", 2),
             *(_set("smolvlm.model", self.smolvlm) if smolvlm else _set("smolvlm.enabled", "false")),
