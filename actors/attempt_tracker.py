@@ -80,7 +80,7 @@ class _Started:
     node_id: str
     worker_id: str
     deaths: Deaths
-    together: bool = False
+    is_begun: bool = True
     since: float = field(default_factory=time.monotonic)
 
 
@@ -131,27 +131,32 @@ class AttemptTracker:
         self._store_requests: Counter[tuple[str, str]] = Counter()
 
     def start_together(self, stage: str, shard_ids: Sequence[str], node_id: str, worker_id: str) -> bool:
-        """Record that a worker on a node starts all shards of a parcel.
+        """Record that a worker on a node has all shards of a parcel.
 
         Returns:
-            False if a worker has died with one of them. Nothing is recorded then, and they must be started
-            one by one, because only then can it be known which one they die of.
+            False if a worker has died with them. Nothing is recorded then, and each must be started by itself
+            and without the others, because only then can it be known which one the worker dies of.
         """
-        before = [one for name in shard_ids if (one := self._started.get((stage, name))) is not None]
-        if before:
-            # Another death, of a shard that was started by itself, is counted when that is started again.
-            self._deaths[stage] += all(one.together for one in before)
+        before = [self._started.pop((stage, shard_id), None) for shard_id in shard_ids]
+        if any(before):
+            self._deaths[stage] += 1
             return False
         for shard_id in shard_ids:
-            self._started[stage, shard_id] = _Started(node_id, worker_id, Deaths(), together=True)
+            self._started[stage, shard_id] = _Started(node_id, worker_id, Deaths(), is_begun=False)
         self._steps += 1
         return True
+
+    def begin(self, stage: str, shard_id: str) -> None:
+        """Record that the worker begins with a shard of its parcel."""
+        waiting = self._started.get((stage, shard_id))
+        if waiting is not None:
+            self._started[stage, shard_id] = replace(waiting, is_begun=True, since=time.monotonic())
 
     def start(self, stage: str, shard_id: str, node_id: str, worker_id: str) -> Deaths:
         """Record that a worker on a node starts a shard, and return how many died of the shard before."""
         before = self._started.get((stage, shard_id))
         deaths = Deaths()
-        if before is not None and not before.together:
+        if before is not None:
             deaths = self._with_death(before)
             self._deaths[stage] += 1
         self._started[stage, shard_id] = _Started(node_id, worker_id, deaths)
@@ -198,14 +203,15 @@ class AttemptTracker:
         """Return the current state of all stages, for the driver."""
         now, lines = time.monotonic(), tuple(self._lines)
         self._lines.clear()
-        flying = sorted(self._started.items(), key=lambda item: item[1].since)[:20]
+        begun = [item for item in self._started.items() if item[1].is_begun]
+        flying = sorted(begun, key=lambda item: item[1].since)[:20]
         return Snapshot(
             in_flight=tuple(InFlight(stage, shard, now - e.since) for (stage, shard), e in flying),
             frames=self._seen["frames"],
             persons=self._seen["persons"],
             answers=self._seen["answers"],
             steps=self._steps,
-            in_progress=Counter(stage for stage, _ in self._started),
+            in_progress=Counter(stage for (stage, _), _ in begun),
             deaths=dict(self._deaths),
             retries=self._retries,
             store_requests=dict(self._store_requests),

@@ -181,11 +181,13 @@ class StageContext:
         tracker: Handle of the run's `AttemptTracker` actor.
         max_attempts: Number of workers that one shard may kill.
         run_id: Id of the run, for the log.
+        max_block_bytes: Maximum size of a shard's block, as `crops.max_block_bytes`.
     """
 
     tracker: Any
     max_attempts: int
     run_id: str = ""
+    max_block_bytes: int = 256 << 20
 
 
 def run_stage(batch: pa.Table, stage: BlockStage, context: StageContext) -> pa.Table:
@@ -209,7 +211,9 @@ def _process(batch: pa.Table, stage: BlockStage, context: StageContext) -> tuple
     is_fault = any(_is_fault(blocks[number], block) for number, block in zip(concerned, done, strict=True))
     for number, block in zip(concerned, done, strict=True):
         blocks[number] = block
-    return to_parcel(blocks), is_fault
+    table = to_parcel(blocks)
+    parcel.finish()
+    return table, is_fault
 
 
 def _is_fault(before: ShardBlock, after: ShardBlock) -> bool:
@@ -232,43 +236,51 @@ class _Parcel:
         self._context = context
         self._here = (node_id, worker_id)
         self._report = _ProgressReport(context.tracker)
+        self._begun: list[str] = []
 
     def process(self, blocks: Sequence[ShardBlock]) -> list[ShardBlock]:
         """Process shards one after another.
 
-        After a fault of the infrastructure the rest is not begun, because this process may be the reason. It
-        is tried again with the shard that has met the fault.
+        The rest is tried again, each shard by itself, after a worker has died with the parcel, and after a
+        fault of the infrastructure, of which this process may be the reason if it keeps a state.
         """
         tracker, name = self._context.tracker, self._stage.name
-        shard_ids = [block.task.shard.shard_id for block in blocks]
-        together = len(blocks) > 1 and ray.get(tracker.start_together.remote(name, shard_ids, *self._here))
         log_as_worker(self._context.run_id, tracker.log.remote)
+        if len(blocks) == 1:
+            return [self._alone(blocks[0])]
+        shard_ids = [block.task.shard.shard_id for block in blocks]
+        if not ray.get(tracker.start_together.remote(name, shard_ids, *self._here)):
+            reason = f"{name}: its worker died with this shard and {len(blocks) - 1} more"
+            return [_not_begun(block, reason) for block in blocks]
+        self._begun = shard_ids
         done: list[ShardBlock] = []
         fault: str | None = None
         for block in blocks:
-            if fault is None:
-                done.append(self._timed(block, together))
-                fault = done[-1].error if _is_fault(block, done[-1]) else None
-            elif block.fault in (None, "input"):
-                reason = f"{name}: not begun after a fault of another shard: {fault}"
-                done.append(block.postponed(reason, "infrastructure"))
-            else:
-                done.append(block)
-        if together:
-            self._report.send()
-            tracker.finish.remote(name, shard_ids, _store_requests.take())
+            if fault is not None:
+                done.append(_not_begun(block, f"{name}: not begun after a fault of another shard: {fault}"))
+                continue
+            tracker.begin.remote(name, block.task.shard.shard_id)
+            done.append(self._timed(block, Deaths()))
+            if self._stage.keeps_state and _is_fault(block, done[-1]):
+                fault = done[-1].error
         return done
 
-    def _timed(self, block: ShardBlock, together: bool) -> ShardBlock:
-        tracker, name, shard_id = self._context.tracker, self._stage.name, block.task.shard.shard_id
-        deaths = Deaths() if together else ray.get(tracker.start.remote(name, shard_id, *self._here))
+    def _alone(self, block: ShardBlock) -> ShardBlock:
+        shard_id = block.task.shard.shard_id
+        deaths: Deaths = ray.get(self._context.tracker.start.remote(self._stage.name, shard_id, *self._here))
+        self._begun = [shard_id]
+        return self._timed(block, deaths)
+
+    def finish(self) -> None:
+        """Tell the tracker that the shards are done, and all that was asked of stores."""
+        self._report.send()
+        self._context.tracker.finish.remote(self._stage.name, self._begun, _store_requests.take())
+
+    def _timed(self, block: ShardBlock, deaths: Deaths) -> ShardBlock:
         started = time.perf_counter()
         done = self._one(block, deaths)
         seconds = round(time.perf_counter() - started, 3)
-        if not together:
-            self._report.send()
-            tracker.finish.remote(name, [shard_id], _store_requests.take())
-        return replace(done, timings_s={**done.timings_s, name: seconds})
+        return replace(done, timings_s={**done.timings_s, self._stage.name: seconds})
 
     def _one(self, block: ShardBlock, deaths: Deaths) -> ShardBlock:
         stage, most = self._stage, self._context.max_attempts
@@ -282,6 +294,11 @@ class _Parcel:
             return block.postponed(reason, "unavailable")
         with about_shard(block.task.shard.shard_id, block.task.attempt):
             return _work(stage, block, self._report)
+
+
+def _not_begun(block: ShardBlock, reason: str) -> ShardBlock:
+    """Return the block of a shard that is tried again, unless it waits for something else anyway."""
+    return block.postponed(reason, "infrastructure") if block.fault in (None, "input") else block
 
 
 def _work(stage: BlockStage, block: ShardBlock, report_progress: ReportProgress) -> ShardBlock:

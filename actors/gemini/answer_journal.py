@@ -98,13 +98,18 @@ def remove_from_journal(store: ObjectStore, digests: Collection[str], apply: boo
         OSError: The store can't be read or written.
     """
     removed = 0
-    for info in list_flat(store, layout.JOURNAL):
+    for info in list_flat(store, layout.JOURNAL, _is_journal):
         entries = _read(store, info.path)
         left = [entry for entry in entries if entry.crop_sha256 not in digests]
         removed += len(entries) - len(left)
         if apply and len(left) < len(entries):
             rewrite(store, info.path, _content(left) if left else b"")
     return removed
+
+
+def _is_journal(path: str) -> bool:
+    """Return whether a path is that of a journal. Killed processes leave other files beside them."""
+    return layout.shard_of_journal(path) is not None
 
 
 def _content(entries: Sequence[JournalEntry]) -> bytes:
@@ -126,7 +131,7 @@ def read_journal(
         OSError: The store can't be read.
     """
     found: dict[str, JournalEntry] = {}
-    paths = [o.path for o in store.list(layout.journal_folder(shard_id))]
+    paths = [o.path for o in store.list(layout.journal_folder(shard_id)) if _is_journal(o.path)]
     for entries in map_ahead(lambda path: _read(store, path), paths):
         for entry in entries:
             if not question.is_asked_by(entry.fingerprint) or entry.annotation.status in RETRYABLE:
@@ -201,7 +206,7 @@ def file_journal(store: ObjectStore, paths: Iterable[str] | None = None) -> None
         OSError: The store can't be read or written.
     """
     if paths is None:
-        paths = (info.path for info in list_flat(store, layout.JOURNAL))
+        paths = (info.path for info in list_flat(store, layout.JOURNAL, _is_journal))
 
     def read(path: str) -> Iterator[tuple[IndexName, KeptAnswer]]:
         shard_id = layout.shard_of_journal(path)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from actors.errors import OutputError
 from actors.gemini.question import Question
 from actors.storage import layout
+from actors.storage.flat_listing import list_flat
 from actors.storage.object_store import ObjectStore
 
 
@@ -62,7 +63,7 @@ def read_batch(store: ObjectStore, path: str) -> BatchRecord:
 
 def open_batches(store: ObjectStore, question: Question) -> Iterator[BatchRecord]:
     """Yield the open jobs that ask this question, of any model. Raises the same errors as `read_batch`."""
-    for info in store.list(layout.BATCHES):
+    for info in list_flat(store, layout.BATCHES, layout.is_batch):
         record = read_batch(store, info.path)
         if record.closed is None and question.is_asked_by(record.fingerprint):
             yield record
@@ -103,7 +104,7 @@ def remove_from_batches(
         OSError: The store can't be read or written.
     """
     removed = 0
-    for info in store.list(layout.BATCHES):
+    for info in list_flat(store, layout.BATCHES, layout.is_batch):
         record = read_batch(store, info.path)
         gone = sum(
             crop.key in keys or crop.crop_sha256 in digests for request in record.requests for crop in request

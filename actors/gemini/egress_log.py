@@ -139,7 +139,7 @@ def remove_from_egress(
     """
     persons = {*keys, *map(_digest, keys)}
     removed = 0
-    for info in list_flat(store, layout.EGRESS):
+    for info in list_flat(store, layout.EGRESS, lambda path: path.endswith((".json", ".jsonl"))):
         lines = store.read(info.path).decode().splitlines()
         left, gone = [], 0
         for line in lines:

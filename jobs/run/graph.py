@@ -19,16 +19,19 @@ from actors.errors import ConfigError
 from actors.read.frame_range import frames_of
 from actors.shard_block import ShardTask, from_parcel, parcel_of_tasks
 from actors.stages import BlockStage, StageContext, StageWorker, run_stage
-from jobs.run.parcels import most_in_parcel, parcels
+from jobs.run.parcels import ALONE, limits_of, parcels
 from jobs.run.shard_stream import ForgetBlocks, ShardStream
 
 log = logging.getLogger("shopframe")
 
 _ONE_AHEAD: dict[str, Any] = {"max_tasks_in_flight_per_actor": 2}
-"""Each actor has one shard in progress and one waiting. More would only fill the object store."""
+"""Each actor has one parcel in progress and one waiting. More would only fill the object store."""
 
 _AHEAD = 4096
 """Number of shards that Ray knows of at once. It keeps about 5 KB for each in the driver."""
+
+_PUT_PARCELS = 4
+"""Full parcels for which there must be room before more shards are put."""
 
 _ANY_ROW_BYTES = 1
 """Size from which Ray Data passes a row on as a block. A row is never split, so each one is a block."""
@@ -195,13 +198,15 @@ def _run_stream(
     works = {task.work for task in waiting}
     used = [stage for stage in stages if works & set(stage.concerns)]
     workers = max((stage.resources.bounds_for(planned).max or planned for stage in used), default=1)
-    most = most_in_parcel(planned, workers) if are_parcels else 1
+    annotates = any(stage.name == "annotate" for stage in used)
+    limits = limits_of(min(planned, _AHEAD), workers, annotates, context.max_block_bytes)
+    limits = limits if are_parcels else ALONE
     stream = ShardStream() if planned > _AHEAD else None
 
     def take() -> dict[str, pa.Table]:
         tasks = [waiting.popleft() for _ in range(min(len(waiting), _AHEAD - len(in_progress)))]
         in_progress.update((task.shard.shard_id, task) for task in tasks)
-        return {some[0].shard.shard_id: parcel_of_tasks(some) for some in parcels(tasks, most)}
+        return {some[0].shard.shard_id: parcel_of_tasks(some) for some in parcels(tasks, limits)}
 
     data_context = ray.data.DataContext.get_current()
     data_context.custom_execution_callback_classes = [] if stream is None else [ForgetBlocks]
@@ -222,7 +227,8 @@ def _run_stream(
                 yield in_progress.pop(summary.shard_id), summary
             if stream is not None:
                 stream.done(summaries[0].shard_id)
-                if not stream.is_closed:
+                # Not as soon as one is done: what is put at once can make full parcels.
+                if not stream.is_closed and _AHEAD - len(in_progress) >= _PUT_PARCELS * limits.shards:
                     stream.put(take(), closes=not waiting)
 
 

@@ -3,39 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from actors.shard_block import ShardTask
 
-_MOST_BYTES = 8 << 20
-"""Stored bytes from which shards travel alone: some seconds of work for a detector."""
-
 _MOST_SHARDS = 32
+_MOST_TO_ANNOTATE = 8
+"""Fewer where a local model is asked about each person, which takes seconds on a CPU: a worker that dies
+loses the answers about all shards of its parcel."""
+
+_A_MOST_BYTES = 32
+"""Part of the largest block of a shard that the stored bytes of a parcel may have. Its decoded crops are some
+times as large, and must fit where a shard does."""
 
 _EACH_WORKER = 4
 """Parcels for each worker, at least, so that all of them have work until the end."""
 
 
-def most_in_parcel(shards: int, workers: int) -> int:
-    """Return how many shards may be in a parcel, at least 1.
+@dataclass(frozen=True, slots=True)
+class ParcelLimits:
+    """How much may travel together.
+
+    Attributes:
+        shards: Maximum number of shards, at least 1.
+        stored_bytes: Maximum sum of their stored sizes. A larger shard travels alone.
+    """
+
+    shards: int
+    stored_bytes: int
+
+
+ALONE = ParcelLimits(1, 0)
+
+
+def limits_of(shards: int, workers: int, annotates: bool, max_block_bytes: int) -> ParcelLimits:
+    """Return how many shards may travel together.
 
     Args:
-        shards: Number of planned shards.
+        shards: Number of shards that Ray knows of at once.
         workers: Number of workers of the stage with the most.
+        annotates: Whether a local model is asked about persons.
+        max_block_bytes: Maximum size of a shard's block.
     """
-    return max(1, min(_MOST_SHARDS, shards // (_EACH_WORKER * workers)))
+    most = _MOST_TO_ANNOTATE if annotates else _MOST_SHARDS
+    each = shards // (_EACH_WORKER * workers)
+    stored = max_block_bytes // _A_MOST_BYTES * most // _MOST_SHARDS
+    return ParcelLimits(max(1, min(most, each)), stored)
 
 
-def parcels(tasks: Sequence[ShardTask], most: int) -> Iterator[list[ShardTask]]:
+def parcels(tasks: Sequence[ShardTask], limits: ParcelLimits) -> Iterator[list[ShardTask]]:
     """Yield shards in parcels, in their order.
 
     Args:
         tasks: The shards.
-        most: Maximum number in a parcel.
+        limits: How much may travel together.
     """
     parcel: list[ShardTask] = []
     size = 0
     for task in tasks:
-        if parcel and (len(parcel) == most or size + task.shard.size_bytes > _MOST_BYTES):
+        is_full = len(parcel) == limits.shards or size + task.shard.size_bytes > limits.stored_bytes
+        if parcel and is_full:
             yield parcel
             parcel, size = [], 0
         parcel.append(task)

@@ -90,7 +90,9 @@ def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
         ProgressDisplay(work.log.terminal, sizes) as display,
     ):
         resources = plan_resources(settings, session.cpus, session.gpus, session.reach)
-        context = StageContext(start_tracker(), settings.run.max_attempts, work.log.run_id)
+        context = StageContext(
+            start_tracker(), settings.run.max_attempts, work.log.run_id, settings.crops.max_block_bytes
+        )
         crop_restorer = CropRestorer(
             settings.input, settings.storage, settings.crops, work.resolved.fingerprints["detect"]
         )

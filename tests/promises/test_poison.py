@@ -53,9 +53,10 @@ def test_a_shard_that_kills_its_worker_fails_alone(models: Models, tmp_path):
         name: "failed" if name == "b" else "done" for name in names
     }
     assert "its worker died 2 times on this shard" in found["b"]["error"]
-    # Two shards were in each parcel, so the fault of one stopped the other one, too.
+    # Two shards were in each parcel, so a death or a fault of one stopped the other one, too.
     lines = map(json.loads, (output / "processing.log").read_text().splitlines())
-    again = [line for line in lines if line["message"].endswith("are tried again")]
-    assert [set(line["shards"]) for line in again] == [{"e", "f"}]
-    assert "not begun after a fault of another shard" in again[0]["shards"]["f"]
+    again = [line["shards"] for line in lines if line["message"].endswith("are tried again")]
+    assert [set(shards) for shards in again] == [{"a", "b", "e", "f"}]
+    assert "its worker died with this shard and 1 more" in again[0]["a"]
+    assert "not begun after a fault of another shard" in again[0]["f"]
     assert job.progress(output)["run"]["shards_failed"] == 1
