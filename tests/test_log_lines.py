@@ -25,7 +25,7 @@ from actors.log_lines import about_shard, log_as_worker
 passed_on = []
 for _ in range(2):
     log_as_worker("r1", passed_on.append)
-log = logging.getLogger("actors.stages")
+log = logging.getLogger("actors.stage_workers")
 with about_shard("a", 3):
     log.info("a detail")
     try:
@@ -59,7 +59,7 @@ def test_a_worker_writes_json_lines_with_run_shard_attempt_and_node(worker):
         ("about no shard", None, None),
     ]
     assert {(line["run_id"], line["node"], line["logger"]) for line in lines} == {
-        ("r1", NODE, "actors.stages")
+        ("r1", NODE, "actors.stage_workers")
     }
     assert "ZeroDivisionError" in lines[1]["exc_info"]
 
@@ -72,7 +72,7 @@ def test_warnings_of_workers_are_in_the_log_of_the_run_with_their_machine(worker
         for line in tracker.snapshot().lines:
             log_passed_on(line)
         assert tracker.snapshot().lines == ()
-    first, second = (line for line in lines_of(tmp_path) if line["logger"] == "actors.stages")
+    first, second = (line for line in lines_of(tmp_path) if line["logger"] == "actors.stage_workers")
     assert first["message"] == "detect could not process"
     assert (first["level"], first["run_id"], first["node"]) == ("ERROR", opened.run_id, "machine-7")
     assert (first["shard_id"], first["attempt"]) == ("a", 3)

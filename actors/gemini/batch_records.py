@@ -61,9 +61,14 @@ def read_batch(store: ObjectStore, path: str) -> BatchRecord:
         ) from error
 
 
+def _is_record(path: str) -> bool:
+    """Return whether a path is that of a record. Killed processes leave other files beside them."""
+    return path.endswith(".json")
+
+
 def open_batches(store: ObjectStore, question: Question) -> Iterator[BatchRecord]:
     """Yield the open jobs that ask this question, of any model. Raises the same errors as `read_batch`."""
-    for info in list_flat(store, layout.BATCHES, layout.is_batch):
+    for info in list_flat(store, layout.BATCHES, _is_record):
         record = read_batch(store, info.path)
         if record.closed is None and question.is_asked_by(record.fingerprint):
             yield record
@@ -104,7 +109,7 @@ def remove_from_batches(
         OSError: The store can't be read or written.
     """
     removed = 0
-    for info in list_flat(store, layout.BATCHES, layout.is_batch):
+    for info in list_flat(store, layout.BATCHES, _is_record):
         record = read_batch(store, info.path)
         gone = sum(
             crop.key in keys or crop.crop_sha256 in digests for request in record.requests for crop in request

@@ -359,11 +359,6 @@ def batch_path(name: str) -> str:
     return f"{BATCHES}/{name}.json"
 
 
-def is_batch(path: str) -> bool:
-    """Return whether a path is that of such a record."""
-    return re.fullmatch(rf"{BATCHES}/[^/]+\.json", path) is not None
-
-
 CLAIMS = "gemini/claims"
 HOLDERS = "gemini/holders"
 

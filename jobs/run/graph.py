@@ -18,7 +18,8 @@ from actors.commit.accounting import ShardSummary
 from actors.errors import ConfigError
 from actors.read.frame_range import frames_of
 from actors.shard_block import ShardTask, from_parcel, parcel_of_tasks
-from actors.stages import BlockStage, StageContext, StageWorker, run_stage
+from actors.stage_workers import StageContext, StageWorker, run_stage
+from actors.stages import BlockStage
 from jobs.run.parcels import ALONE, limits_of, parcels
 from jobs.run.shard_stream import ForgetBlocks, ShardStream
 

@@ -21,7 +21,8 @@ from actors.gemini.stage import make_stage
 from actors.gemini.stall_watch import StallWatch
 from actors.log_lines import LineFields, log_passed_on
 from actors.smolvlm.shard_annotator import ShardAnnotator
-from actors.stages import BlockStage, StageContext, annotate_stage, commit_stage, detect_stage
+from actors.stage_workers import StageContext
+from actors.stages import BlockStage, annotate_stage, commit_stage, detect_stage
 from actors.storage.object_store import ObjectStore
 from jobs.run.gemini_display import GeminiDisplay
 from jobs.run.graph import Retries, run_graph

@@ -51,7 +51,8 @@ from actors.attempt_tracker import start_tracker
 from actors.commit.accounting import ShardSummary
 from actors.records import Shard
 from actors.shard_block import ShardTask
-from actors.stages import BlockStage, StageContext
+from actors.stage_workers import StageContext
+from actors.stages import BlockStage
 from jobs.run.graph import run_graph
 from jobs.run.ray_session import ray_session
 from jobs.run.stage_resources import plan_resources

@@ -54,7 +54,8 @@ from actors.attempt_tracker import start_tracker
 from actors.commit.accounting import ShardSummary
 from actors.records import Shard
 from actors.shard_block import ShardTask
-from actors.stages import BlockStage, Resources, StageContext
+from actors.stage_workers import StageContext
+from actors.stages import BlockStage, Resources
 from jobs.run.graph import run_graph
 
 

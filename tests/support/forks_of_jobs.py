@@ -16,7 +16,7 @@ from collections import OrderedDict
 from tests.support.forks import Children, become, class_ids_of_the_system, import_all, take_environment
 
 _IMPORTED = (
-    "actors.stages",
+    "actors.stage_workers",
     "ray.autoscaler._private.autoscaler",
     "ray.data._internal.execution.operators.actor_pool_map_operator",
     "ray.data._internal.execution.streaming_executor",

@@ -25,12 +25,12 @@ from typing import Any
 import pytest
 import ray
 
-from actors import stages as actor_stages
 from actors.attempt_tracker import Snapshot
 from actors.commit.accounting import ShardSummary
 from actors.gemini import stage as gemini_stage
 from actors.gemini.quota.quota import Clock
 from actors.shard_block import ShardBlock, ShardTask, from_parcel, report_nothing, to_parcel
+from actors.stage_workers import work_on
 from actors.stages import BlockStage
 from jobs.run import backlog_on_ray, gemini_drain, work_on_ray
 from jobs.run.graph import rest_of
@@ -137,7 +137,7 @@ def _run_graph(
         block = ShardBlock(task)
         for stage in stages:
             if task.work in stage.concerns and (block.error is None or stage.takes_failed):
-                done = actor_stages._work(stage, block, report_nothing)
+                done = work_on(stage, block, report_nothing)
                 (block,) = from_parcel(to_parcel([done]))
         summary = ShardSummary.from_block(block)
         rest = rest_of(task, summary)
