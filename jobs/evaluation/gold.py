@@ -42,7 +42,7 @@ class Gold:
         rows: [n] their consolidated rows.
         truth: By attribute, the decided value by row. Null says that the value can't be told.
         probability: By attribute, the probability of inclusion by row, of the rows in `truth` and of those
-            that were called no person.
+            that were called no person in a draw in which people decided about the attribute.
         not_persons: Rows that were called no person.
         populations: Among whom the persons were drawn.
         reach: By attribute, the populations of the draws in which people decided about it.
@@ -154,7 +154,7 @@ def read_gold(
     return Gold(
         chosen,
         truth,
-        {name: chances.of(made, nobody) for name, made in of_attribute.items()},
+        {name: chances.of(_sample(made, nobody)) for name, made in of_attribute.items()},
         frozenset(nobody),
         populations,
         {
@@ -191,6 +191,26 @@ def _random(
     return random
 
 
+def _sample(
+    made: Mapping[int, Sequence[Decision]], not_persons: Mapping[int, Sequence[Decision]]
+) -> dict[int, list[Decision]]:
+    """Return by row the decisions that belong to the random sample of an attribute.
+
+    A draw in which nobody has decided the attribute is no sample of it, so those who were called no person
+    in it would stand alone. Decisions without a draw are taken for those of one draw.
+
+    Args:
+        made: By row, decisions about the attribute.
+        not_persons: By row, decisions that there is no person.
+    """
+    draws = {one.draw for some in made.values() for one in some}
+    sample = {row: list(some) for row, some in made.items()}
+    for row, some in not_persons.items():
+        if of_draws := [one for one in some if one.draw in draws]:
+            sample.setdefault(row, []).extend(of_draws)
+    return sample
+
+
 class _Chances:
     """Probabilities with which people have decided about persons.
 
@@ -210,20 +230,10 @@ class _Chances:
         self._populations = populations
         self._cells = cells
 
-    def of(
-        self, made: Mapping[int, Sequence[Decision]], not_persons: Mapping[int, Sequence[Decision]]
-    ) -> dict[int, float]:
-        """Return the probability by row.
-
-        Args:
-            made: By row, decisions about an attribute.
-            not_persons: By row, decisions that there is no person.
-        """
-        by_row: defaultdict[int, list[Decision]] = defaultdict(list)
-        for row, some in (*made.items(), *not_persons.items()):
-            by_row[row] += some
+    def of(self, sample: Mapping[int, Sequence[Decision]]) -> dict[int, float]:
+        """Return the probability by row of a `_sample`."""
         decided: defaultdict[Draw, set[int]] = defaultdict(set)
-        for row, some in by_row.items():
+        for row, some in sample.items():
             for decision in some:
                 if decision.draw is not None:
                     decided[decision.draw].add(row)
@@ -231,7 +241,7 @@ class _Chances:
             draw: min(1.0, len(rows) / max(1, self._populations.size(draw.among)))
             for draw, rows in decided.items()
         }
-        return {row: self._chance(self._cells[row], some, shares) for row, some in by_row.items()}
+        return {row: self._chance(self._cells[row], some, shares) for row, some in sample.items()}
 
     def _chance(self, cell: str, made: Sequence[Decision], shares: Mapping[Draw, float]) -> float:
         missed = 1 - max((one.probability or 1 for one in made if one.draw is None), default=0.0)

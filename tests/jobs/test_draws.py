@@ -17,6 +17,7 @@ from tests.support.gold import GoldOutput, Labelled, gold_output
 from tests.support.in_process import run_in_process
 
 TILL = among([[Comparison(column="camera", value="till")]])
+TRUTH = {"gender": "male", "age_group": "28 to 38"}
 EARLY = among([[Comparison(column="hour", operator="<", value="10")]])
 
 
@@ -26,14 +27,22 @@ def people(number: int) -> list[Labelled]:
     for n in range(number):
         camera = ("door", "till")[n % 2]
         answer = {"door": "male", "till": "female"}[camera]
-        found.append(Labelled({"gender": "male"}, {"smolvlm": said(gender=answer)}, camera, minute=n))
+        found.append(Labelled(TRUTH, {"smolvlm": said(gender=answer)}, camera, minute=n))
     return found
 
 
-def decide(output: GoldOutput, numbers: Sequence[int], name: str, conditions: Among, probability: float):
+def decide(
+    output: GoldOutput,
+    numbers: Sequence[int],
+    name: str,
+    conditions: Among,
+    probability: float,
+    attribute: str | None = "gender",
+    **given: Any,
+):
     draw = Draw(name=name, among=conditions)
     random = {"sampling": "random", "probability": probability, "draw": draw.model_dump()}
-    append(output.store, [output.decision(number, **random) for number in numbers])
+    append(output.store, [output.decision(number, attribute, **random, **given) for number in numbers])
 
 
 @pytest.fixture
@@ -108,6 +117,19 @@ def test_draws_that_together_reach_everybody_are_a_sample_of_everybody(output: G
     accuracy = json.loads(evaluate("--json"))["annotators"]["smolvlm"]["gender"]["accuracy"]
     assert accuracy["value"] == pytest.approx(0.5)
     assert accuracy["n"] == 100
+
+
+def test_who_is_no_person_in_a_draw_without_decisions_about_an_attribute_is_not_of_its_sample(
+    output: GoldOutput, evaluate
+):
+    decide(output, range(0, 80, 2), "a", EVERYBODY, 0.5)
+    before = share(evaluate)
+    # An audit of ages at the till, half of whose detections show nobody.
+    decide(output, range(1, 21, 2), "b", TILL, 0.25, None, kind="not_a_person")
+    decide(output, range(21, 41, 2), "b", TILL, 0.25, "age_group")
+    assert share(evaluate) == before
+    decide(output, range(81, 91, 2), "a", EVERYBODY, 0.5, None, kind="not_a_person")
+    assert share(evaluate)["share"]["n"] == before["share"]["n"] + 5
 
 
 def test_a_draw_among_persons_chosen_by_their_values_is_counted_and_not_used(output: GoldOutput, evaluate):
