@@ -97,7 +97,7 @@ class AttributeLabels:
         persons = sum(cells.values())
         labelled = self.about(value, drawn)
         outside = self.gold.outside(self.name, cells)
-        if outside:
+        if outside or self.name in self.gold.too_few:
             share = Estimate(said / persons if persons else None, None, None, len(labelled.truth))
             alone = Estimate(None, None, None, 0)
             of_detections = share

@@ -20,12 +20,14 @@ from actors.corrections.draw import EVERYBODY, Among, Draw, in_words
 from actors.corrections.matching import as_box, find_persons
 from actors.fingerprint import fingerprint_of
 from jobs.evaluation.populations import Populations, is_known, populations_of
+from jobs.evaluation.shares import MIN_LABELS
 
 Floats = NDArray[np.float64]
 
 USED = "random, used"
 BY_NEED = "by need, not used"
 BY_ANSWERS = "random, among persons chosen by their values, not used"
+ELSEWHERE = "random, not among those for whom the numbers stand, not used"
 NO_VALUE = "random, about a box or a detection"
 NOBODY = "random, without a person now"
 REPLACED = "random, replaced by a later one"
@@ -45,7 +47,9 @@ class Gold:
             that were called no person in a draw in which people decided about the attribute.
         not_persons: Rows that were called no person.
         populations: Among whom the persons were drawn.
-        reach: By attribute, the populations of the draws in which people decided about it.
+        reach: By attribute, the populations that decisions about it stand for.
+        too_few: Attributes about which people have decided too few persons of each population, so that
+            nothing has an interval.
         clusters: int64 [n]: persons of one camera and minute, or of one frame without a time, share a number.
         decisions: What became of all decisions of the output, by kind; they add up.
         unrecorded: Whether decisions of an earlier version are used, which don't record among whom was drawn.
@@ -58,6 +62,7 @@ class Gold:
     not_persons: frozenset[int]
     populations: Populations
     reach: Mapping[str, frozenset[Among]]
+    too_few: frozenset[str]
     clusters: NDArray[np.int64]
     decisions: Mapping[str, int]
     unrecorded: bool
@@ -149,18 +154,27 @@ def read_gold(
     chosen = rows.take(pa.array(about, pa.int64()))
     draws = {one.draw for some in (*found.values(), *not_persons.values()) for one in some if one.draw}
     populations = populations_of(persons, [draw.among for draw in draws])
-    chances = _Chances(populations, populations.cells_of(chosen).to_pylist())
+    cells = populations.cells_of(chosen).to_pylist()
+    chances = _Chances(populations, cells)
     nobody = {place[row]: some for row, some in not_persons.items()}
+    samples = {name: _sample(made, nobody) for name, made in of_attribute.items()}
+    reach = {name: _reach(sample) for name, sample in samples.items()}
+    probability: dict[str, dict[int, float]] = {}
+    for name, sample in samples.items():
+        within = populations.rows_in(cells, reach[name][0])
+        probability[name] = {row: one for row, one in chances.of(sample).items() if row in within}
+        left_out = truth[name].keys() - within
+        counts[USED] -= len(left_out)
+        counts[ELSEWHERE] += len(left_out)
+        truth[name] = {row: value for row, value in truth[name].items() if row in within}
     return Gold(
         chosen,
         truth,
-        {name: chances.of(_sample(made, nobody)) for name, made in of_attribute.items()},
+        probability,
         frozenset(nobody),
         populations,
-        {
-            name: frozenset(_among(one) for some in made.values() for one in some)
-            for name, made in of_attribute.items()
-        },
+        {name: reached for name, (reached, _) in reach.items()},
+        frozenset(name for name, (_, is_enough) in reach.items() if not is_enough),
         clusters_of(chosen),
         dict(sorted((kind, n) for kind, n in counts.items() if n)),
         any(one.draw is None for some in (*found.values(), *not_persons.values()) for one in some),
@@ -209,6 +223,26 @@ def _sample(
         if of_draws := [one for one in some if one.draw in draws]:
             sample.setdefault(row, []).extend(of_draws)
     return sample
+
+
+def _reach(sample: Mapping[int, Sequence[Decision]]) -> tuple[frozenset[Among], bool]:
+    """Return the populations that a `_sample` stands for, and whether these have enough decided persons.
+
+    A few stray decisions among everybody must not make those about one camera stand for all cameras. Without
+    enough of any population it is that with the most. Decisions without a draw don't say among whom was
+    drawn, and always count.
+    """
+    decided: defaultdict[Among, set[int]] = defaultdict(set)
+    for row, some in sample.items():
+        for one in some:
+            decided[_among(one)].add(row)
+    enough = {among for among, rows in decided.items() if len(rows) >= MIN_LABELS}
+    if any(one.draw is None for some in sample.values() for one in some):
+        enough.add(EVERYBODY)
+    if enough:
+        return frozenset(enough), True
+    most = max(map(len, decided.values()))
+    return frozenset(among for among, rows in decided.items() if len(rows) == most), False
 
 
 class _Chances:

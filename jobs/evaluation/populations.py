@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -56,6 +56,15 @@ class Populations:
             populations: The populations.
         """
         return sum(n for cell, n in cells.items() if not any(self.contains(cell, p) for p in populations))
+
+    def rows_in(self, cells: Sequence[str], populations: Collection[Among]) -> set[int]:
+        """Return the numbers of persons that are in any of some populations.
+
+        Args:
+            cells: [n] the cell of each person.
+            populations: The populations.
+        """
+        return {row for row, cell in enumerate(cells) if any(self.contains(cell, p) for p in populations)}
 
     def cells_of(self, rows: pa.Table) -> pa.ChunkedArray:
         """Return the cell of each person.

@@ -87,6 +87,38 @@ def test_an_audit_of_one_camera_says_nothing_about_the_others(output: GoldOutput
     assert "could not be drawn" in summary["attributes"][0]["rests_on"]
 
 
+def test_a_stray_decision_among_everybody_does_not_make_one_camera_stand_for_all(
+    output: GoldOutput, evaluate
+):
+    decide(output, range(1, 81, 2), "a", TILL, 0.5)
+    decide(output, [0], "b", EVERYBODY, 1 / 160)
+    assert "drawn among camera=till only" in share(evaluate)["note"]
+    found = json.loads(evaluate("--json"))
+    assert (found["outside"], found["drawn_among"]) == (80, "camera=till")
+    # The person at the door would stand for 160 others.
+    assert found["annotators"]["smolvlm"]["gender"]["accuracy"]["value"] == 0
+    unused = "random, not among those for whom the numbers stand, not used"
+    assert found["decisions"] == {"random, used": 40, unused: 1}
+    # Draws among the same persons count together.
+    decide(output, range(2, 22, 2), "b", EVERYBODY, 11 / 160)
+    assert share(evaluate)["share"]["low"] is None
+    decide(output, range(22, 40, 2), "c", EVERYBODY, 9 / 160)
+    assert share(evaluate)["share"]["low"] is not None
+
+
+def test_too_few_decisions_of_each_draw_are_too_few_together(output: GoldOutput, evaluate):
+    decide(output, range(1, 31, 2), "a", TILL, 15 / 80)
+    decide(output, range(16), "b", EVERYBODY, 0.1)
+    for where in ((), ("--where", "camera=till")):
+        assert share(evaluate, *where)["share"]["low"] is None
+
+
+def test_decisions_without_a_draw_are_about_everybody_however_few(output: GoldOutput, evaluate):
+    decide(output, range(1, 81, 2), "a", TILL, 0.5)
+    output.decide([0], 0.5)
+    assert json.loads(evaluate("--json"))["outside"] == 0
+
+
 def test_a_person_counts_by_all_draws_that_it_could_come_into(output: GoldOutput, evaluate):
     # Of everybody 40 of 160 were decided, half of them at the till, and of the till 20 of 80 more.
     decide(output, range(40), "a", EVERYBODY, 0.5)
