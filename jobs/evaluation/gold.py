@@ -253,7 +253,8 @@ class _Chances:
     independent. So a person was decided in one of them with probability 1 - (1 - n/N)(1 - n'/N')...
 
     Of draws that aren't recorded, by earlier versions, only the recorded probability of the drawn persons is
-    known, of which the largest counts, as of a draw that was enlarged.
+    known, of which the largest counts, as of a draw that was enlarged. Beside recorded draws they are taken
+    for one draw among everybody, with the largest probability of all.
 
     Args:
         populations: Among whom persons were drawn.
@@ -265,7 +266,7 @@ class _Chances:
         self._cells = cells
 
     def of(self, sample: Mapping[int, Sequence[Decision]]) -> dict[int, float]:
-        """Return the probability by row of a `_sample`."""
+        """Return the probability by row of a `_sample`: 0 of a person who has left all populations since."""
         decided: defaultdict[Draw, set[int]] = defaultdict(set)
         for row, some in sample.items():
             for decision in some:
@@ -275,15 +276,26 @@ class _Chances:
             draw: min(1.0, len(rows) / max(1, self._populations.size(draw.among)))
             for draw, rows in decided.items()
         }
-        return {row: self._chance(self._cells[row], some, shares) for row, some in sample.items()}
+        # Persons of recorded draws could have come into those of earlier versions, too.
+        unrecorded = max(map(_unrecorded, sample.values()), default=0.0) if shares else None
+        return {
+            row: self._chance(
+                self._cells[row], _unrecorded(some) if unrecorded is None else unrecorded, shares
+            )
+            for row, some in sample.items()
+        }
 
-    def _chance(self, cell: str, made: Sequence[Decision], shares: Mapping[Draw, float]) -> float:
-        missed = 1 - max((one.probability or 1 for one in made if one.draw is None), default=0.0)
+    def _chance(self, cell: str, unrecorded: float, shares: Mapping[Draw, float]) -> float:
+        missed = 1 - unrecorded
         for draw, share in shares.items():
             if self._populations.contains(cell, draw.among):
                 missed *= 1 - share
-        # A person may have left the population since, as by another camera's name.
-        return 1 - missed or max(one.probability or 1 for one in made)
+        return 1 - missed
+
+
+def _unrecorded(made: Sequence[Decision]) -> float:
+    """Return the largest probability of decisions without a draw, 0 if there are none."""
+    return max((one.probability or 1 for one in made if one.draw is None), default=0.0)
 
 
 def _among(decision: Decision) -> Among:

@@ -119,6 +119,16 @@ def test_decisions_without_a_draw_are_about_everybody_however_few(output: GoldOu
     assert json.loads(evaluate("--json"))["outside"] == 0
 
 
+def test_beside_recorded_draws_decisions_without_one_are_a_draw_among_everybody(output: GoldOutput, evaluate):
+    decide(output, range(1, 41, 2), "a", TILL, 0.25)
+    output.decide(range(0, 80, 4), 0.25)
+    output.decide(range(41, 81, 4), 0.125)
+    # At the door one person stands for 1 / 0.25, and at the till for 1 / (1 - 0.75 * 0.75) by whichever draw.
+    door, till = 20 / 0.25, 30 / (1 - 0.75 * 0.75)
+    accuracy = json.loads(evaluate("--json"))["annotators"]["smolvlm"]["gender"]["accuracy"]
+    assert accuracy["value"] == pytest.approx(door / (door + till))
+
+
 def test_a_person_counts_by_all_draws_that_it_could_come_into(output: GoldOutput, evaluate):
     # Of everybody 40 of 160 were decided, half of them at the till, and of the till 20 of 80 more.
     decide(output, range(40), "a", EVERYBODY, 0.5)
