@@ -265,6 +265,11 @@ class DecisionDesk:
             return [
                 Decision(**about, kind="value", attribute=attribute, value=value, replaces=row[attribute])
             ]
+        is_nobody = row[IS_PERSON] is False
+        if action.kind == "not_a_person" or (action.kind == "confirm" and is_nobody and drawn is not None):
+            # Who was called no person before is so in an audit only by a decision of its own.
+            said = is_nobody if drawn is None else self._is_nobody_in(table, row, drawn.draw)
+            return [] if said else [Decision(**about, kind="not_a_person")]
         if action.kind == "confirm":
             settled = self._settled(table, row, about["draw"])
             return [
@@ -272,8 +277,6 @@ class DecisionDesk:
                 for name in table.schema.names
                 if not _is_open(row, name) and name not in settled
             ]
-        if action.kind == "not_a_person":
-            return [Decision(**about, kind="not_a_person")] if row[IS_PERSON] else []
         if action.kind == "person":
             return [self._withdrawal(made) for made in self._not_a_person(table, row)]
         return [Decision(**about, kind="box", new_bbox=_box(action.box))]
@@ -297,6 +300,10 @@ class DecisionDesk:
             if decision.decision_id in place and decision.attribute is not None:
                 found[place[decision.decision_id]].add(decision.attribute)
         return dict(found)
+
+    def _is_nobody_in(self, table: PersonTable, row: Mapping[str, Any], draw: Draw) -> bool:
+        """Return whether people have called a detection no person in a random draw."""
+        return any(_is_of(decision, draw) for decision in self._not_a_person(table, row))
 
     def _not_a_person(self, table: PersonTable, row: Mapping[str, Any]) -> list[Decision]:
         decisions = [d for d in in_force(self._by_shard.get(row["shard_id"], [])) if d.kind == "not_a_person"]

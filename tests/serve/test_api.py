@@ -410,3 +410,19 @@ def test_an_audit_is_finished_with_persons_that_were_decided_before(client: Clie
     assert (state["left"], state["decided"], state["changed"]) == (0, 6, 1)
     audited = [d for d in output.decisions() if d.queue == "audit"]
     assert len(audited) == len({(d.shard_id, d.frame_key, d.bbox, d.attribute) for d in audited})
+
+
+def test_an_audit_records_who_was_called_no_person_before(client: Client, output: Output):
+    view = {"queue": "audit", "size": 6, "seed": 3}
+    first, second, *_ = client.ids(**view)
+    client.ask("decide", kind="not_a_person", ids=[first, second])
+    by_need = output.decisions()
+    for _ in range(2):
+        client.ask("decide", kind="confirm", ids=[first], view=view)
+        client.ask("decide", kind="not_a_person", ids=[second], view=view)
+    made = [d for d in output.decisions() if d not in by_need]
+    assert {(d.kind, d.sampling, d.draw.name) for d in made if d.draw} == {
+        ("not_a_person", "random", "sample 3")
+    }
+    assert len(made) == 2
+    assert client.ask("queue", view=view)["left"] == 4
