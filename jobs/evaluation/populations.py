@@ -126,7 +126,8 @@ def _columns_of(among: Collection[Among], known: Collection[str]) -> set[str]:
 def _marked(among: Among, persons: duckdb.DuckDBPyRelation) -> duckdb.Expression:
     """Return whether persons are in a population, as a character."""
     every = [
-        functools.reduce(operator.or_, (expression(one, persons) for one in condition)) for condition in among
+        functools.reduce(operator.or_, (expression(one, persons, is_lenient=True) for one in condition))
+        for condition in among
     ]
     inside: duckdb.Expression = functools.reduce(operator.and_, every)
     one, none = duckdb.ConstantExpression(_IN), duckdb.ConstantExpression(_OUT)

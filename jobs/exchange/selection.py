@@ -23,6 +23,7 @@ from actors.storage import layout
 from actors.storage.object_store import ObjectStore
 from actors.storage.snapshot_table import SnapshotTable
 from jobs.exchange.computed_columns import RULE, with_computed_columns
+from jobs.exchange.person_queries import literal, quoted
 from jobs.exchange.queues import QUEUES, QueueName
 
 Purpose = Literal["need", "audit"]
@@ -233,8 +234,17 @@ class _UnknownColumnError(Exception):
     """Persons have no such column."""
 
 
-def expression(comparison: Comparison, persons: duckdb.DuckDBPyRelation) -> duckdb.Expression:
-    """Return a comparison as an expression of the columns of persons."""
+def expression(
+    comparison: Comparison, persons: duckdb.DuckDBPyRelation, *, is_lenient: bool = False
+) -> duckdb.Expression:
+    """Return a comparison as an expression of the columns of persons.
+
+    Args:
+        comparison: The comparison.
+        persons: The persons.
+        is_lenient: Whether a value that the column can't have stands for no value, as on the page. By
+            default it is an error when the persons are read.
+    """
     name, sign, value = comparison.column, comparison.operator, comparison.value
     types = dict(zip(persons.columns, persons.types, strict=True))
     if name not in types:
@@ -252,6 +262,11 @@ def expression(comparison: Comparison, persons: duckdb.DuckDBPyRelation) -> duck
         return compared
     if value is None:
         return column.isnull() if sign == "=" else column.isnotnull()
+    if is_lenient:
+        compared_with = "IS DISTINCT FROM" if sign == "!=" else sign
+        return duckdb.SQLExpression(
+            f"{quoted(name)} {compared_with} TRY_CAST({literal(value)} AS {types[name]})"
+        )
     constant = duckdb.ConstantExpression(value).cast(types[name])
     if sign == "!=":
         # No value is another value than any.

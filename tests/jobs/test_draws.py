@@ -20,6 +20,8 @@ TILL = among([[Comparison(column="camera", value="till")]])
 TRUTH = {"gender": "male", "age_group": "28 to 38"}
 EARLY = among([[Comparison(column="hour", operator="<", value="10")]])
 
+UNUSED = "random, not among those for whom the numbers stand, not used"
+
 
 def people(number: int) -> list[Labelled]:
     """Persons at two cameras, alternately; the model is right at the door and wrong at the till."""
@@ -97,8 +99,7 @@ def test_a_stray_decision_among_everybody_does_not_make_one_camera_stand_for_all
     assert (found["outside"], found["drawn_among"]) == (80, "camera=till")
     # The person at the door would stand for 160 others.
     assert found["annotators"]["smolvlm"]["gender"]["accuracy"]["value"] == 0
-    unused = "random, not among those for whom the numbers stand, not used"
-    assert found["decisions"] == {"random, used": 40, unused: 1}
+    assert found["decisions"] == {"random, used": 40, UNUSED: 1}
     # Draws among the same persons count together.
     decide(output, range(2, 22, 2), "b", EVERYBODY, 11 / 160)
     assert share(evaluate)["share"]["low"] is None
@@ -172,6 +173,17 @@ def test_who_is_no_person_in_a_draw_without_decisions_about_an_attribute_is_not_
     assert share(evaluate) == before
     decide(output, range(81, 91, 2), "a", EVERYBODY, 0.5, None, kind="not_a_person")
     assert share(evaluate)["share"]["n"] == before["share"]["n"] + 5
+
+
+@pytest.mark.parametrize(("operator", "anybody"), [("!=", True), ("=", False), ("<", False)])
+def test_a_value_that_a_column_cannot_have_is_compared_as_on_the_page(
+    output: GoldOutput, evaluate, operator: Any, anybody: bool
+):
+    noon = among([[Comparison(column="hour", operator=operator, value="noon")]])
+    decide(output, range(40), "a", noon, 0.25)
+    used = "random, used" if anybody else UNUSED
+    assert json.loads(evaluate("--json"))["decisions"] == {used: 40}
+    assert (share(evaluate)["share"]["low"] is not None) == anybody
 
 
 def test_a_draw_among_persons_chosen_by_their_values_is_counted_and_not_used(output: GoldOutput, evaluate):
