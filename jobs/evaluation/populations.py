@@ -14,7 +14,8 @@ import pyarrow.dataset as ds
 
 from actors.attributes import AttributeSchema
 from actors.corrections.draw import EVERYBODY, Among, compared_columns
-from jobs.exchange.computed_columns import follows_from_final_values, with_hours
+from jobs.exchange.computed_columns import columns_by_values, with_hours
+from jobs.exchange.person_queries import annotators_in
 from jobs.exchange.selection import expression
 
 CELL = "cell"
@@ -110,13 +111,12 @@ def populations_of(table: ds.Dataset, among: Collection[Among]) -> Populations:
 def is_known(among: Among, table: ds.Dataset, schema: AttributeSchema) -> bool:
     """Return whether it is known today who was among the persons of a draw.
 
-    It isn't if conditions are about final values, since decisions change these, or about columns that the
-    table no longer has.
+    It isn't if conditions are about final values, since decisions change these, about models' answers, which
+    may be given anew, or about columns that the table no longer has.
     """
-    there = {*table.schema.names, "hour", "day"}
-    return all(
-        name in there and not follows_from_final_values(name, schema) for name in compared_columns(among)
-    )
+    columns = table.schema.names
+    there = compared_columns(among) <= {*columns, "hour", "day"}
+    return there and not columns_by_values(among, schema, annotators_in(columns))
 
 
 def _columns_of(among: Collection[Among], known: Collection[str]) -> set[str]:

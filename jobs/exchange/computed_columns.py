@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 
 import duckdb
 
 from actors.attribute import AttributeValue
 from actors.attributes import AttributeSchema
-from actors.corrections.draw import Draw, compared_columns
+from actors.corrections.draw import Among, compared_columns
 from actors.corrections.final_values import CORRECTED_BOX, IS_PERSON, SOURCE
 from jobs.exchange.person_queries import (
     BROKEN_UNSEEN,
@@ -78,13 +79,23 @@ def follows_from_final_values(column: str, schema: AttributeSchema) -> bool:
     return column in (*schema.names, *_FROM_FINAL_VALUES) or column.startswith(named)
 
 
-def columns_by_values(draw: Draw, schema: AttributeSchema) -> list[str]:
-    """Return the columns that follow from final values by which the persons of a draw were filtered.
+def columns_by_values(among: Among, schema: AttributeSchema, annotators: Collection[str]) -> list[str]:
+    """Return the columns of answers or final values by which the persons of a draw were filtered.
 
-    Who was among them isn't known later, when decisions have changed values. So decisions about them say
-    nothing about others.
+    Who was among them isn't known later, when decisions have changed values, or models have answered anew.
+    So decisions about them say nothing about others.
+
+    Args:
+        among: The conditions of the draw.
+        schema: The attributes.
+        annotators: The annotators whose answers the table has, with which names of columns begin.
     """
-    return sorted(one for one in compared_columns(draw.among) if follows_from_final_values(one, schema))
+    answers = tuple(f"{name}_" for name in annotators)
+    return sorted(
+        one
+        for one in compared_columns(among)
+        if one.startswith(answers) or follows_from_final_values(one, schema)
+    )
 
 
 def with_hours(persons: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:

@@ -25,6 +25,7 @@ from actors.storage.record_index import read_some_records
 from jobs.exchange.computed_columns import columns_by_values
 from jobs.exchange.exported import EXPORTED, FRAMES, Exported, ExportedFrame, ExportedPerson
 from jobs.exchange.frame_files import FrameFile, write_frames
+from jobs.exchange.person_queries import annotators_in
 from jobs.exchange.queues import QueueName
 from jobs.exchange.selection import Purpose, Selection, select_persons
 from jobs.exchange.tools import TOOLS
@@ -41,7 +42,7 @@ class Export:
         available: Number of persons that could be chosen.
         missing: Why frames of a shard are left out, by shard.
         set_aside: Where files of an earlier export in the folder are now that somebody has saved.
-        by_values: Columns that follow from final values by which persons of an audit were selected.
+        by_values: Columns of answers or final values by which persons of an audit were selected.
     """
 
     exported: Exported
@@ -101,7 +102,10 @@ def export_persons(
         for shard_id, key in in_order
         if (rows := frames[shard_id][key]) and (written := files.written.get((shard_id, key))) is not None
     ]
-    by_values = [] if selection.draw is None else columns_by_values(selection.draw, schema)
+    by_values = []
+    if selection.draw is not None:
+        annotators = annotators_in(selection.rows[0])
+        by_values = columns_by_values(selection.draw.among, schema, annotators)
     exported = Exported(
         format=tool,
         output=store.uri,

@@ -164,10 +164,11 @@ class Session:
         rows = at.table.rows(ids)
         drawn = selection.drawn
         undecided = self._undecided(view, rows[:limit])
+        by_values = columns_by_values(drawn.draw.among, at.table.schema, at.table.annotators) if drawn else []
         shown = {
             "count": len(selection.ids),
             "probability": drawn.probability if drawn else None,
-            "by_values": columns_by_values(drawn.draw, at.table.schema) if drawn else [],
+            "by_values": by_values,
             "persons": [self._tile(row, undecided) for row in rows[:limit]],
         }
         return shown, rows

@@ -271,7 +271,9 @@ def test_an_audit_records_among_whom_it_was_drawn(review: Review, capsys: pytest
     assert "say nothing about others" not in capsys.readouterr().err
     assert drawn("gender=male") == "gender=male"
     assert "because gender may change with a decision" in capsys.readouterr().err
-    assert len(set(names)) == 4
+    assert drawn("smolvlm_gender=male") == "smolvlm_gender=male"
+    assert "because smolvlm_gender may change with a decision or an answer" in capsys.readouterr().err
+    assert len(set(names)) == 5
 
 
 def test_an_audit_confirms_what_was_left_as_it_was(review: Review, capsys: pytest.CaptureFixture[str]):

@@ -189,11 +189,12 @@ def test_a_value_that_a_column_cannot_have_is_compared_as_on_the_page(
 def test_a_draw_among_persons_chosen_by_their_values_is_counted_and_not_used(output: GoldOutput, evaluate):
     women = among([[Comparison(column="gender", value="female")]])
     unsure = among([[Comparison(column="gender_confidence", operator="<", value="0.5")]])
+    answered = among([[Comparison(column="smolvlm_gender", value="female")]])
     gone = among([[Comparison(column="weather", value="rain")]])
-    for name, conditions in (("a", women), ("b", unsure), ("c", gone)):
+    for name, conditions in (("a", women), ("b", unsure), ("c", answered), ("d", gone)):
         decide(output, range(3), name, conditions, 0.5)
     found = json.loads(evaluate("--json"))
-    assert found["decisions"] == {"random, among persons chosen by their values, not used": 9}
+    assert found["decisions"] == {"random, among persons chosen by their values, not used": 12}
     assert "a model's guess" in found["note"]
 
 
