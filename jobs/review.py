@@ -151,8 +151,8 @@ def _export(
     if done.by_values:
         typer.echo(
             f"decisions about these persons say nothing about others, because {' and '.join(done.by_values)} "
-            "may change with a decision or an answer; select by camera, captured_at, hour, day or frame for a "
-            "sample",
+            "may change with a decision or an answer; select by camera, captured_at, hour, day or frame for "
+            "a sample",
             err=True,
         )
     for name in done.set_aside:
