@@ -8,7 +8,7 @@ import json
 import re
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from actors.storage.object_info import ObjectInfo
 from actors.storage.object_store import ObjectStore
 from actors.storage.settings import StorageSettings
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
+from jobs.run.grouping import grouped
 
 _MANIFESTS = "_packed"
 
@@ -109,7 +110,8 @@ def pack_images(
     summary = PackSummary()
     number = 0
     try:
-        groups = _group(_list_images(source), frames_per_shard, max_shard_bytes)
+        images = _list_images(source)
+        groups = grouped(images, frames_per_shard, max_shard_bytes, lambda one: one.image.size_bytes)
         for number, group in enumerate(groups, 1):
             name = f"shard-{number - 1:05d}"
             summary.add(*_pack_shard(source, target, name, group, max_image_bytes))
@@ -127,19 +129,6 @@ def _list_images(store: ObjectStore) -> Iterator[_Source]:
             yield from (_Source(image, sidecar) for image, sidecar in with_sidecars(infos))
     except STORAGE_ERRORS as error:
         raise InputError(f"{store.uri}: can't be listed: {storage_error_text(error)}") from error
-
-
-def _group(images: Iterable[_Source], frames: int, max_bytes: int) -> Iterator[list[_Source]]:
-    group: list[_Source] = []
-    size = 0
-    for image in images:
-        if group and (len(group) == frames or size + image.image.size_bytes > max_bytes):
-            yield group
-            group, size = [], 0
-        group.append(image)
-        size += image.image.size_bytes
-    if group:
-        yield group
 
 
 def _pack_shard(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from actors.shard_block import ShardTask
+from jobs.run.grouping import grouped
 
 _MOST_SHARDS = 32
 _MOST_TO_ANNOTATE = 8
@@ -52,20 +53,10 @@ def limits_of(shards: int, workers: int, annotates: bool, max_block_bytes: int) 
 
 
 def parcels(tasks: Sequence[ShardTask], limits: ParcelLimits) -> Iterator[list[ShardTask]]:
-    """Yield shards in parcels, in their order.
+    """Return shards in parcels, in their order.
 
     Args:
         tasks: The shards.
         limits: How much may travel together.
     """
-    parcel: list[ShardTask] = []
-    size = 0
-    for task in tasks:
-        is_full = len(parcel) == limits.shards or size + task.shard.size_bytes > limits.stored_bytes
-        if parcel and is_full:
-            yield parcel
-            parcel, size = [], 0
-        parcel.append(task)
-        size += task.shard.size_bytes
-    if parcel:
-        yield parcel
+    return grouped(tasks, limits.shards, limits.stored_bytes, lambda task: task.shard.size_bytes)
