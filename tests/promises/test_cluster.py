@@ -27,8 +27,8 @@ def test_a_node_that_joins_is_used_and_one_that_dies_costs_nothing(models: Model
             environment={"RAY_ADDRESS": str(cluster.address)},
         )  # fmt: skip
         (stopped,) = job.wait_for(lambda: ray_cluster.actors(cluster, "detect"), run)
-        assert job.wait_for(lambda: job.records(output), run)
-        # The only detector stops, so the run can't end before it has used the node that joins.
+        # The only detector stops, so the run can't end before it has used the node that joins. It does so at
+        # once: the first commit may come when all other shards are detected.
         os.kill(stopped.pid, signal.SIGSTOP)
         joined = ray_cluster.add_node(cluster, num_cpus=2)
         committed = len(job.records(output))
