@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -23,8 +24,10 @@ from jobs.run import work_on_ray
 SECONDS = float(os.environ.get("FIXED_MODEL_S", "0.02"))
 """CPU time of each model, for a frame or a person."""
 
-_IMAGE = np.full((1080, 1920, 3), 114, np.uint8)
-_BOX = np.array([[900, 300, 1060, 800, 0.9]], np.float32)
+_IMAGE = np.full((720, 1280, 3), 114, np.uint8)
+_BOX = np.array([[600, 200, 728, 536, 0.9]], np.float32)
+_MARK = 32
+"""Size of the squares in the box that make each frame's crop another one, in pixels."""
 
 
 def _work() -> None:
@@ -42,14 +45,20 @@ class _Network:
 
 
 class FixedDetector(ShardDetector):
-    """Reads frames, but doesn't look at them."""
+    """Reads frames, but doesn't look at them. Each crop is another one, or its answer would be known."""
 
     @cached_property
     def _model(self) -> _Network:  # type: ignore[override]
         return _Network()
 
-    def _decode(self, frame: Frame) -> np.ndarray:  # noqa: ARG002
-        return _IMAGE
+    def _decode(self, frame: Frame) -> np.ndarray:
+        image = _IMAGE.copy()
+        bits = zlib.crc32(frame.data or b"")
+        for place in range(32):
+            if bits >> place & 1:
+                top, left = 200 + place // 4 * _MARK, 600 + place % 4 * _MARK
+                image[top : top + _MARK, left : left + _MARK] = 255
+        return image
 
 
 class _Engine:
