@@ -36,13 +36,13 @@ _store_requests = NewRequests()
 
 @dataclass(frozen=True, slots=True)
 class StageContext:
-    """What every worker needs.
+    """What the stages of a run have in common.
 
     Attributes:
         tracker: Handle of the run's `AttemptTracker` actor.
         max_attempts: Number of workers that one shard may kill.
         run_id: Id of the run, for the log.
-        max_block_bytes: Maximum size of a shard's block, as `crops.max_block_bytes`.
+        max_block_bytes: Maximum size of a shard's block, as `crops.max_block_bytes`; it limits parcels, too.
     """
 
     tracker: Any

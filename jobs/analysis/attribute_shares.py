@@ -26,7 +26,7 @@ from jobs.evaluation.populations import CELL
 
 
 @dataclass(slots=True)
-class _Cell:
+class _People:
     """The people of one group, by final values and by machines' values, and who was drawn and decided.
 
     `cells` is how many they are by cell of the audits' populations.
@@ -70,22 +70,22 @@ class AttributeShares:
         """
         rows: list[dict[str, Any]] = []
         for attribute in self._attributes:
-            cells = self._cells(attribute.name, columns)
+            groups = self._people_by(attribute.name, columns)
             place = {value: number for number, value in enumerate(attribute.values)}
-            for key in sorted(cells, key=lambda key: _sortable(key, columns)):
-                cell = cells[key]
+            for key in sorted(groups, key=lambda key: _sortable(key, columns)):
+                people = groups[key]
                 labels = self._labels.get(attribute.name)
-                values = {*cell.final, *cell.said, *(labels.values(cell.drawn) if labels else ())}
+                values = {*people.final, *people.said, *(labels.values(people.drawn) if labels else ())}
                 for value in sorted(values, key=lambda v: (place.get(v, len(place)), str(v))):
-                    found = _estimate(cell, labels, value)
+                    found = _estimate(people, labels, value)
                     share, number = found.share, found.number
                     rows.append(
                         {
                             "attribute": attribute.name,
                             **dict(zip(columns, key, strict=True)),
                             "value": value,
-                            "persons": cell.final[value],
-                            "of": cell.final.total(),
+                            "persons": people.final[value],
+                            "of": people.final.total(),
                             "share": share.value,
                             "low": share.low,
                             "high": share.high,
@@ -98,10 +98,10 @@ class AttributeShares:
                     )
         return pa.Table.from_pylist(rows, _schema(columns))
 
-    def _cells(self, name: str, columns: Sequence[str]) -> dict[tuple[Any, ...], _Cell]:
+    def _people_by(self, name: str, columns: Sequence[str]) -> dict[tuple[Any, ...], _People]:
         source, where = self._domain(columns)
         group = listed(columns)
-        cells: defaultdict[tuple[Any, ...], _Cell] = defaultdict(_Cell)
+        groups: defaultdict[tuple[Any, ...], _People] = defaultdict(_People)
 
         def rows(sql: str) -> Iterable[tuple[tuple[Any, ...], Any, Any]]:
             for row in self._seen.database.sql(sql).fetchall():
@@ -113,21 +113,21 @@ class AttributeShares:
             f"SELECT {group} {quoted(name)}, count(*) FROM {source} WHERE {where} AND {shown} GROUP BY ALL"
         )
         for key, value, number in rows(final):
-            cells[key].final[value] = number
+            groups[key].final[value] = number
         if name in self._labels:
             everybody = f"SELECT {group} {CELL}, count(*) FROM {source} JOIN machine USING (person) "
             for key, cell, number in rows(f"{everybody} WHERE {where} GROUP BY ALL"):
-                cells[key].cells[cell] = number
+                groups[key].cells[cell] = number
             value, given = quoted(f"machine_{name}"), f"{quoted(f'machine_{name}_{SOURCE}')} IS NOT NULL"
             machine = f"SELECT {group} {value}, count(*) FROM {source} JOIN machine USING (person) "
             machine += f"WHERE {where} AND {given} GROUP BY ALL"
             for key, said_value, number in rows(machine):
-                cells[key].said[said_value] = number
+                groups[key].said[said_value] = number
             for key, _, row in rows(
                 f"SELECT {group} NULL, row FROM {source} JOIN drawn USING (person) WHERE {where}"
             ):
-                cells[key].drawn.add(row)
-        return cells
+                groups[key].drawn.add(row)
+        return groups
 
     def _domain(self, columns: Sequence[str]) -> tuple[str, str]:
         """Return the detections that count, as SQL: where they are from, and the condition."""
@@ -171,10 +171,10 @@ class AttributeShares:
         database.unregister("gold")
 
 
-def _estimate(cell: _Cell, labels: AttributeLabels | None, value: AttributeValue) -> SharedValue:
+def _estimate(people: _People, labels: AttributeLabels | None, value: AttributeValue) -> SharedValue:
     if labels is not None:
-        return labels.share(value, cell.said[value], cell.cells, cell.drawn)
-    total, number = cell.final.total(), cell.final[value]
+        return labels.share(value, people.said[value], people.cells, people.drawn)
+    total, number = people.final.total(), people.final[value]
     share = Estimate(number / total if total else None, None, None, 0)
     return SharedValue(share, Estimate(number, None, None, 0), share, GUESS)
 
