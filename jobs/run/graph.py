@@ -213,7 +213,7 @@ def _run_stream(
     data_context.custom_execution_callback_classes = [] if stream is None else [ForgetBlocks]
     if stream is None:
         data_context.target_max_block_size = None
-        blocks: ray.data.Dataset = ray.data.from_arrow(list(take().values()))
+        blocks: ray.data.Dataset = ray.data.from_blocks(list(take().values()))
     else:
         data_context.target_max_block_size = _ANY_ROW_BYTES
         blocks = stream.dataset()
