@@ -14,7 +14,7 @@ from actors.attributes import REASONING_KEY, AttributeSchema
 from actors.errors import WeightsError
 from actors.records import Annotation
 from actors.smolvlm.crop_pictures import decode_crop, in_its_square, set_tiles
-from actors.smolvlm.fitting_batches import FittingBatches
+from actors.smolvlm.device_memory import batches_for
 from actors.smolvlm.loaded_model import load_model
 from actors.smolvlm.settings import GUIDED_ARCHITECTURES, ResolvedSmolVLM, SmolVLMSettings
 from actors.smolvlm.value_confidences import certainty_of
@@ -46,7 +46,7 @@ class GenerateEngine:
 
         self._settings = settings
         self._schema = schema
-        self._batches = FittingBatches(settings.batch_size)
+        self._batches = batches_for(settings)
         self._model, self._processor = load_model(settings, resolved)
         self._is_square = self._model.config.model_type in GUIDED_ARCHITECTURES
         if self._is_square:
@@ -90,9 +90,9 @@ class GenerateEngine:
         The outcome is "ok", or "error" if a crop can't be decoded or doesn't fit into memory by itself.
         """
         found: list[Annotation] = []
-        size = self._settings.batch_size
-        for start in range(0, len(crops), size):
-            decoded = [decode_crop(crop) for crop in crops[start : start + size]]
+        while len(found) < len(crops):
+            start = len(found)
+            decoded = [decode_crop(crop) for crop in crops[start : start + self._batches.size]]
             pictures = [item for item in decoded if not isinstance(item, Annotation)]
             answers = iter(self._batches.run(pictures, self._answer))
             batch = [item if isinstance(item, Annotation) else next(answers) for item in decoded]

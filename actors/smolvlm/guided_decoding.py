@@ -26,12 +26,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, pad
+from torch.nn.functional import pad
 
 from actors.attribute import AttributeValue
 from actors.records import Distribution
 from actors.smolvlm.answer_grammar import AnswerGrammar, Slot
 from actors.smolvlm.key_values import KeyValueBuffer
+from actors.smolvlm.output_head import OutputHead
 from actors.smolvlm.reasoning import ReasoningWriter
 
 INTEGERS_KEPT = 8
@@ -93,8 +94,7 @@ class GuidedDecoder:
         self._embed = model.get_input_embeddings()
         self._image_token = model.config.image_token_id
         self._device = model.device
-        # In bfloat16, logits of the relevant size are multiples of 1/8, too coarse for probabilities.
-        self._head: Tensor = model.lm_head.weight.detach().float()
+        self._head = OutputHead(model.lm_head.weight)
         self._slots = [_SlotTensors.of(slot, self._device) for slot in grammar.slots]
         self._constraints: dict[int, list[tuple[int, Tensor]]] = defaultdict(list)
         for found in grammar.constraints:
@@ -225,7 +225,7 @@ class GuidedDecoder:
                 use_cache=True,
             ).last_hidden_state
             batch.keep(ids.shape[1])
-            ids, running = texts.next_tokens(linear(hidden[:, -1].float(), self._head))
+            ids, running = texts.next_tokens(self._head.logits(hidden[:, -1]))
             if not running.any():
                 break
             batch.append_tokens(running)
@@ -309,29 +309,29 @@ class _SlotTensors:
             kept=INTEGERS_KEPT if slot.is_integer else len(slot.values),
         )
 
-    def probabilities(self, hidden: Tensor, head: Tensor, allowed: Tensor | None = None) -> Tensor:
+    def probabilities(self, hidden: Tensor, head: OutputHead, allowed: Tensor | None = None) -> Tensor:
         """Return the probability of each value among those that are allowed.
 
         Args:
             hidden: States after the forced text and each node, (rows, 1 + nodes, width).
-            head: The model's head, (vocabulary, width) float32.
+            head: The model's head.
             allowed: The values that the rules leave, (rows, values) bool; None leaves all.
 
         Returns:
             (rows, values) float32; 0 for values that aren't allowed.
         """
-        scores = self._scores(hidden.float(), head)
+        scores = self._scores(hidden, head)
         if allowed is not None:
             scores = scores.masked_fill(~allowed, float("-inf"))
         return torch.softmax(scores, dim=1)
 
-    def _scores(self, hidden: Tensor, head: Tensor) -> Tensor:
+    def _scores(self, hidden: Tensor, head: OutputHead) -> Tensor:
         """Return the logarithm of each value's probability, but for a term that all have in common."""
         if len(self.node_depths) == 0:
             # A single token decides, so the sum over the vocabulary cancels out and only edges are needed.
-            return linear(hidden[:, 0], head[self.edge_tokens]) @ self.routes.T
+            return head.logits(hidden[:, 0], self.edge_tokens) @ self.routes.T
         # The states are flattened because a product over three dimensions uses a slow batched kernel.
-        logits = linear(hidden.flatten(0, 1), head).view(*hidden.shape[:2], -1)
+        logits = head.logits(hidden.flatten(0, 1)).view(*hidden.shape[:2], -1)
         edges = logits[:, self.edge_nodes, self.edge_tokens] - logits.logsumexp(-1)[:, self.edge_nodes]
         return edges @ self.routes.T
 

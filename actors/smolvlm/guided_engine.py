@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from actors.attributes import AttributeSchema
 from actors.records import Annotation
 from actors.smolvlm.answer_grammar import answer_grammar
 from actors.smolvlm.crop_pictures import decode_crop, in_its_square, set_tiles
-from actors.smolvlm.fitting_batches import FittingBatches
+from actors.smolvlm.device_memory import batches_for
 from actors.smolvlm.loaded_model import load_model
 from actors.smolvlm.settings import ResolvedSmolVLM, SmolVLMSettings
 from actors.smolvlm.tokenization import check_tokenization
@@ -69,7 +70,7 @@ class GuidedEngine:
         )
         self.model = model
         self._decoder = GuidedDecoder(model, grammar, self._prefix, writer)
-        self._batches = FittingBatches(settings.batch_size, self._decoder.release)
+        self._batches = batches_for(settings, self._decoder.release)
 
     def annotate(
         self,
@@ -127,13 +128,21 @@ class GuidedEngine:
 
         The next batch is decoded while the caller works on the current one.
         """
-        size = self._settings.batch_size
-        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="crops") as pool:
-            ahead: list[Future[_Prepared | Annotation]] = []
-            for start in range(0, len(crops), size):
-                batch = ahead or [pool.submit(self._prepare_one, crop) for crop in crops[:size]]
-                ahead = [pool.submit(self._prepare_one, c) for c in crops[start + size : start + 2 * size]]
-                yield start, [future.result() for future in batch]
+        import torch
+
+        # On a CPU, the model needs the cores itself.
+        threads = max(2, torch.get_num_threads()) if self._settings.gpus_per_actor else 2
+        with ThreadPoolExecutor(threads, thread_name_prefix="crops") as pool:
+            waiting: deque[Future[_Prepared | Annotation]] = deque()
+            start = begun = 0
+            while start < len(crops):
+                size = self._batches.size
+                until = start + 2 * size
+                waiting.extend(pool.submit(self._prepare_one, crop) for crop in crops[begun:until])
+                begun = max(begun, min(until, len(crops)))
+                batch = [waiting.popleft().result() for _ in range(min(size, len(waiting)))]
+                yield start, batch
+                start += len(batch)
 
     def _prepare_one(self, crop: bytes) -> _Prepared | Annotation:
         image = decode_crop(crop)

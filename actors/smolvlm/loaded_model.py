@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from actors.errors import WeightsError
 from actors.smolvlm.settings import ResolvedSmolVLM, SmolVLMSettings
+
+log = logging.getLogger(__name__)
 
 
 def load_model(settings: SmolVLMSettings, resolved: ResolvedSmolVLM, **options: Any) -> tuple[Any, Any]:
@@ -29,6 +32,12 @@ def load_model(settings: SmolVLMSettings, resolved: ResolvedSmolVLM, **options: 
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     device = "cuda" if settings.gpus_per_actor > 0 else "cpu"
+    if device == "cuda" and resolved.dtype == "bfloat16" and not torch.cuda.is_bf16_supported(False):
+        log.warning(
+            "smolvlm.dtype: %s has no bfloat16 and is slow with it; float16 is faster, and asks again about "
+            "every person",
+            torch.cuda.get_device_name(),
+        )
     try:
         processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             resolved.source, revision=resolved.revision, trust_remote_code=False

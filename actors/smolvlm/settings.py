@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -53,12 +53,11 @@ class SmolVLMSettings(Section):
         description="Prompt file. By default, the shipped prompts/smolvlm.txt. {schema} in it is replaced by "
         "the list of attributes, and {uncertainty} by what to answer where something can't be seen.",
     )
-    batch_size: int = Field(
-        16,
-        ge=1,
-        le=1024,
-        description="Number of crops per forward pass, which is halved if memory runs out. Answers don't "
-        "depend on it.",
+    batch_size: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+        "auto",
+        description="Number of crops per forward pass. `auto` is 16 on a CPU, and on a GPU as many as free "
+        "memory allows after a first batch of 16, at most 256. It is halved if memory runs out, and grows "
+        "again later. Answers don't depend on it.",
     )
     actors: ActorBounds = Field(
         ONE,
@@ -75,8 +74,10 @@ class SmolVLMSettings(Section):
         description="Custom resource of Ray that a node of a cluster must have to run these workers. null "
         "lets them run on any node.",
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Arithmetic precision. `auto` picks bfloat16 on a GPU and float32 on a CPU."
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Arithmetic precision. `auto` picks bfloat16 on a GPU and float32 on a CPU. float16 is "
+        "for GPUs that have no bfloat16, such as a T4.",
     )
     vision: Literal["auto", "torch", "openvino"] = Field(
         "auto",
@@ -111,6 +112,12 @@ class SmolVLMSettings(Section):
     def can_use_tower(self, engine: str) -> bool:
         """Return whether a network of OpenVINO can be the vision tower of an engine."""
         return engine in ("auto", "guided") and self.gpus_per_actor == 0 and not self.split_image
+
+    @model_validator(mode="after")
+    def _has_a_gpu_for_float16(self) -> Self:
+        if self.dtype == "float16" and self.gpus_per_actor == 0:
+            raise ValueError("dtype float16 is for GPUs: set gpus_per_actor, or use float32 or bfloat16")
+        return self
 
     @model_validator(mode="after")
     def _insists_where_it_can(self) -> Self:
@@ -157,7 +164,7 @@ class ResolvedSmolVLM:
     model_version: str
     prompt: str
     prompt_sha256: str
-    dtype: Literal["float32", "bfloat16", ""]
+    dtype: Literal["float32", "bfloat16", "float16", ""]
     image_size_px: int
     fingerprint: str
     source: str
