@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import runpy
+import sys
 
+from tests.support.ray_agent import AGENT_SCRIPT
 from tests.support.setup_forked_worker import SETUP_SCRIPT
 
 
@@ -17,16 +19,22 @@ def fork_workers() -> None:
 
 
 def leave_out_unread() -> None:
-    """Let the Ray nodes that this process starts have no dashboard, autoscaler and monitor of logs.
+    """Let the Ray nodes that this process starts have no dashboard, autoscaler, monitor of logs and agents.
 
-    Ray starts the process of the dashboard even without a dashboard. The three take three seconds of a core.
+    Ray starts the process of the dashboard even without a dashboard. The three take three seconds of a core,
+    and the agents two, in place of which `ray_agent.py` runs.
     """
+    from ray._private import services
     from ray._private.node import Node
 
     def start_nothing(*_: object, **__: object) -> None: ...
 
     for name in ("start_api_server", "start_monitor", "start_log_monitor"):
         setattr(Node, name, start_nothing)
+
+    # Only the agents are started by this command.
+    name = "_build_python_executable_command_memory_profileable"
+    setattr(services, name, lambda *_: [sys.executable, "-S", str(AGENT_SCRIPT)])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from tests.servers.gemini_server import KEY
 from tests.support import fork_server
 from tests.support.forking_ray import leave_out_unread
+from tests.support.ray_agent import SOCKET_VARIABLE as RUN_SOCKET_VARIABLE
 from tests.support.setup_forked_worker import SETUP_SCRIPT, SOCKET_VARIABLE
 
 if TYPE_CHECKING:
@@ -45,8 +46,11 @@ _IDLE_S = 60.0
 
 
 def forking_environment() -> dict[str, str]:
-    """Return the variables with which a Ray node forks its workers, if it runs their script."""
-    return {SOCKET_VARIABLE: fork_server.fork_server("workers").socket}
+    """Return the variables with which a Ray node forks its workers and agents, if it runs their scripts."""
+    runs = fork_server.fork_server("runs")
+    # A worker can be started in Ray's way until then; an agent is only forked.
+    runs.wait_until_ready()
+    return {SOCKET_VARIABLE: fork_server.fork_server("workers").socket, RUN_SOCKET_VARIABLE: runs.socket}
 
 
 @contextmanager
