@@ -75,18 +75,9 @@ check: $(VENV)/.installed
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
+# With BENCH="detect overhead" some of them; with BENCH=--quick only to see that all run.
 bench: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.detect
-	$(BIN)/python -m benchmarks.vlm
-	$(BIN)/python -m benchmarks.overhead
-	$(BIN)/python -m benchmarks.crops
-	$(BIN)/python -m benchmarks.reuse
-	$(BIN)/python -m benchmarks.scale
-	$(BIN)/python -m benchmarks.gemini
-	$(BIN)/python -m benchmarks.serve
-	$(BIN)/python -m benchmarks.calibration
-	$(BIN)/python -m benchmarks.shares
-	$(BIN)/python -m benchmarks.analyze
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # A SeaweedFS server on this machine, with credentials, until Ctrl-C.
 s3: $(VENV)/.installed

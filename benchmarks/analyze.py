@@ -1,6 +1,6 @@
 """How wrong is `shopframe analyze` about people whose tracks are known?
 
-    python -m benchmarks.analyze [--seeds 20]
+    python -m benchmarks.analyze [--seeds 20] [--quick]
 
 People walk through a simulated shop, stop and leave (`demo/tracks.py`), and a camera sees one frame in five
 seconds, or two or four a second, in which a detector misses some of them and a model takes some for others.
@@ -19,6 +19,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.figures import Figures
 from demo.tracks import AGES, SHELF, TILL, Track, frames_of, make_tracks, person_seconds
 from jobs.analysis import figures
 from jobs.analysis.dwell import dwell_of
@@ -122,25 +123,45 @@ def main() -> None:
     """Print the errors of all seeds."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.analyze", description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
-    seeds = range(parser.parse_args().seeds)
+    parser.add_argument("--quick", action="store_true", help="take one seed, to check that it runs")
+    given = parser.parse_args()
+    results = Figures("analyze", given.quick)
+    seeds = range(1 if given.quick else given.seeds)
     for interval_s, missed, wrong in _CASES:
         rows = [one_seed(seed, interval_s, missed, wrong) for seed in seeds]
+        case = f"{interval_s:g} s, {missed:.0%} missed, {wrong:.0%} wrong"
         print(
             f"a frame every {interval_s:g} s, {missed:.0%} missed, {wrong:.0%} of the answers wrong; "
-            f"{len(rows)} hours of about {_VISITS_PER_HOUR} visits"
+            f"{len(rows)} hours of about {_VISITS_PER_HOUR} visits; {rows[0]['said']}"
         )
-        for name in ("occupancy", "till", "shelf", "dwell"):
-            errors = np.array([row[name] for row in rows])
-            print(f"  {name}: mean error {errors.mean():+.1%}, largest {np.abs(errors).max():.1%}")
         print(f"  linked detections: {np.mean([row['linked'] for row in rows]):.1%}")
+        errors = {
+            name: np.array([100 * row[name] for row in rows])
+            for name in ("occupancy", "till", "shelf", "dwell")
+        }
+        for name, found in errors.items():
+            print(f"  {name}: mean error {found.mean():+.1f}%, largest {np.abs(found).max():.1f}%")
+        largest = {name: float(np.abs(found).max()) for name, found in errors.items()}
+        dwell = largest.pop("dwell")
+        worst = max(largest, key=lambda name: largest[name])
+        results.add(
+            f"{case}: person-seconds, largest error",
+            largest[worst],
+            "%",
+            at_most=2,
+            note=f"{worst}, without the {missed:.0%}" if missed else worst,
+        )
+        results.add(f"{case}: dwell, largest error", dwell, "%", at_most=10)
         for by in rows[0]["ranges"]:
             within = [row["ranges"][by][0] <= row["visitors"] <= row["ranges"][by][1] for row in rows]
             widths = [(row["ranges"][by][1] - row["ranges"][by][0]) / row["visitors"] for row in rows]
-            print(
-                f"  visitors by {by}: {sum(within)} of {len(rows)} ranges hold the truth; "
-                f"their mean width is {np.mean(widths):.0%} of it"
+            results.add(
+                f"{case}: visitors by {by} with truth",
+                100 * float(np.mean(within)),
+                "%",
+                at_least=95,
+                note=f"mean width {np.mean(widths):.0%} of the truth",
             )
-        print(f"  says: {rows[0]['said']}")
 
 
 if __name__ == "__main__":

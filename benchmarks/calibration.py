@@ -1,6 +1,6 @@
 """Is a calibration from 300 decisions right on unseen scenes, and are promised accuracies kept?
 
-    python -m benchmarks.calibration [--seeds 20] [--labels 300]
+    python -m benchmarks.calibration [--seeds 20] [--labels 300] [--quick]
 
 For each seed, 300 persons of demo scenes are drawn at random and decided. A calibration is fitted to them by
 the code of `shopframe evaluate --calibrate`, and final values of the persons of other scenes are computed by
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,7 @@ from actors.corrections.calibration import AttributeCalibration, Calibration, sa
 from actors.corrections.consensus import Consensus, Given
 from actors.corrections.settings import ConsensusSettings
 from benchmarks.corrupted_answers import ATTRIBUTES, SKILLS, People, answers_of, as_array, people_of
+from benchmarks.figures import Figures
 from jobs.evaluation.calibrating import Sample, calibrate_attribute
 from jobs.evaluation.reliability import reliability
 
@@ -192,15 +193,44 @@ def _lines(results: list[Result]) -> Iterator[str]:
         )
 
 
+def _add_figures(figures: Figures, results: list[Result]) -> None:
+    by_attribute = {a.name: [one for one in results if one.attribute == a.name] for a in ATTRIBUTES}
+    errors = {name: _mean(one.combined_error for one in some) for name, some in by_attribute.items()}
+    worst = max(errors, key=lambda name: errors[name])
+    what = "mean calibration error of final values, worst attribute"
+    figures.add(what, errors[worst], at_most=_SMALL, note=worst)
+    gains = {
+        name: _mean(one.combined for one in some)
+        - max(_mean(one.accuracy[annotator] for one in some) for annotator in SKILLS)
+        for name, some in by_attribute.items()
+    }
+    worst = min(gains, key=lambda name: gains[name])
+    what = "accuracy beyond the better annotator, worst attribute"
+    figures.add(what, 100 * gains[worst], "points", at_least=0, note=worst)
+    kept = {
+        name: _mean(one.kept is None or one.kept >= PROMISE for one in some)
+        for name, some in by_attribute.items()
+    }
+    worst = min(kept, key=lambda name: kept[name])
+    what = f"seeds whose promise of {PROMISE} is kept, worst attribute"
+    figures.add(what, 100 * kept[worst], "%", at_least=95, note=worst)
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--labels", type=int, default=300)
+    parser.add_argument("--quick", action="store_true", help="take one seed, to check that it runs")
     given = parser.parse_args()
-    seeds = range(given.seeds)
+    seeds = range(1 if given.quick else given.seeds)
     results = [measure(seed, attribute, given.labels) for seed in seeds for attribute in ATTRIBUTES]
     print("\n".join(_lines(results)))
+    _add_figures(Figures("calibration", given.quick), results)
 
 
 if __name__ == "__main__":

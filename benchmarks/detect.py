@@ -43,9 +43,11 @@ import signal
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -67,6 +69,7 @@ from benchmarks.detect_peers import (
     prototype_rate,
     ray_rate,
 )
+from benchmarks.figures import Figures
 from benchmarks.job_run import REPOSITORY, JobRun, Peaks, run_job
 from benchmarks.machine import describe_cpu
 from jobs.run.detector_network import choose_network
@@ -74,7 +77,7 @@ from jobs.run.plan import make_plan
 from jobs.run.stage_resources import plan_resources
 from jobs.settings import Settings, load_settings
 
-_MIB = 1 << 20
+_MB = 1e6
 _QUALITY = 85
 _PLANNED = 20_000
 _AP_DIFFERENCE = 0.006
@@ -145,10 +148,6 @@ def _measure_plan() -> float:
     return (after - before) / _PLANNED
 
 
-def _verdict(is_reached: bool) -> str:
-    return "reached" if is_reached else "MISSED"
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -204,11 +203,20 @@ class _Job:
         return run_job(self._folder / source, output, self._options)
 
 
+def _measured(peers: dict[str, list[float]], peer: str, measure: Callable[[], float]) -> None:
+    """Measure another way. If it fails, it is left out: the job's own figures don't depend on it."""
+    try:
+        peers[peer].append(measure())
+    except Exception:  # noqa: BLE001  libraries that are not ours can raise anything
+        traceback.print_exc()
+
+
 def main() -> None:
     """Run the benchmark and print its results."""
     given = _arguments()
     # A plain SIGTERM would leave the job and the folder of frames behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    figures = Figures("detect", given.quick)
     weights = given.weights.resolve()
     runs: list[JobRun] = []
     rates: list[float] = []
@@ -221,76 +229,74 @@ def main() -> None:
         settings, resolved, options = _made_network(folder, weights)
         detectors = plan_resources(settings, joblib.cpu_count(), None).detect.workers
         each = given.many * given.frames_per_shard // detectors // 2
+        print(describe_cpu())
+        print(
+            f"{resolved.backend}, {resolved.precision}, {detectors} detectors with "
+            f"{settings.detector.threads} threads each; {given.many} shards of {given.frames_per_shard} "
+            f"frames; frames/s:"
+        )
         job = _Job(folder, options)
-        for turn in range(given.rounds):
-            runs.append(job.run("many", turn))
-            rates.append(given.frames_per_shard / runs[-1].seconds_per_shard())
-            peers["a"].append(prototype_rate(frames, weights, folder / f"prototype-{turn}"))
-            peers["b"].append(ray_rate(frames, weights, detectors))
-            if daft_is_installed():
-                written = folder / f"daft-{turn}"
-                peers["c"].append(daft_rate(frames, settings.detector, resolved, detectors, written))
-            peers["d"].append(bare_rate(frames, settings.detector, resolved, detectors, each))
-            others = ", ".join(f"{peer} {found[-1]:.1f}" for peer, found in peers.items() if found)
-            print(f"round {turn + 1}: job {rates[-1]:.1f}, {others}", flush=True)
-        large = tiny = None
+        ways: dict[str, Callable[[Path], float]] = {
+            "a": lambda written: prototype_rate(frames, weights, written),
+            "b": lambda _: ray_rate(frames, weights, detectors),
+            "c": lambda written: daft_rate(frames, settings.detector, resolved, detectors, written),
+            "d": lambda _: bare_rate(frames, settings.detector, resolved, detectors, each),
+        }
+        if not daft_is_installed():
+            del ways["c"]
+        try:
+            for turn in range(given.rounds):
+                runs.append(job.run("many", turn))
+                rates.append(given.frames_per_shard / runs[-1].seconds_per_shard())
+                print(f"round {turn + 1}: job {rates[-1]:.1f}", flush=True)
+                for peer, measure in ways.items():
+                    _measured(peers, peer, partial(measure, folder / f"{peer}-{turn}"))
+                    print(f"  {peer} {', '.join(f'{rate:.1f}' for rate in peers[peer])}", flush=True)
+        finally:
+            # Also of the rounds before one that fails or is stopped.
+            if rates:
+                _add_rates(figures, max(rates), peers)
+        _add_accuracy(figures, given.frames, settings.detector, resolved)
+        _add_memory(figures, "shards", [run.peaks for run in runs], settings)
         if given.large_frames:
             make_shards(frames, folder / "large", 1, given.large_frames)
-            large = job.run("large")
+            _add_memory(figures, "one large tar", [job.run("large").peaks], settings)
         if given.tiny_shards:
             make_tiny_shards(folder / "tiny", given.tiny_shards)
-            tiny = job.run("tiny")
-    if given.quick:
-        print("everything runs; to measure, leave out --quick")
-        return
-    print(describe_cpu())
-    print(
-        f"{resolved.backend}, {resolved.precision}, {detectors} detectors with {settings.detector.threads} "
-        f"threads each; {given.many} shards of {given.frames_per_shard} frames; "
-        f"frames/s, best of {given.rounds} rounds:"
-    )
-    print(f"  job                          {max(rates):8.1f}")
-    _print_peers(max(rates), peers)
-    _print_accuracy(given.frames, settings.detector, resolved)
-    print("peak memory, MiB:")
-    for found, title in ((runs, "shards"), ([large], "one large tar"), ([tiny], "many tiny shards")):
-        _print_memory([run.peaks for run in found if run], title, settings)
-    print(f"plan: {plan_bytes_per_shard():.0f} bytes per shard in the driver, for {_PLANNED:,} shards")
+            _add_memory(figures, "many tiny shards", [job.run("tiny").peaks], settings)
+    figures.add(f"plan in the driver, of {_PLANNED:,} shards", plan_bytes_per_shard(), "bytes a shard")
 
 
-def _print_peers(job: float, peers: dict[str, list[float]]) -> None:
+def _add_rates(figures: Figures, job: float, peers: dict[str, list[float]]) -> None:
     for peer, title, wanted in (
-        ("a", "prototype's way", 4.6),
+        ("a", "the prototype's way", 4.6),
         ("b", "Ray's documented way", 4.0),
         ("c", "Daft", 1.2),
-        ("d", "bare loop", 0.85),
+        ("d", "a bare loop", 0.85),
     ):
-        if not peers[peer]:
-            print(f"  {peer}  {title}: not measured, because Daft isn't installed; the extra bench has it")
+        what = f"whole job against {title}"
+        if peers[peer]:
+            rate = max(peers[peer])
+            note = f"{job:.1f} against {rate:.1f} frames/s"
+            figures.add(what, job / rate, "times", at_least=wanted, note=note)
             continue
-        rate = max(peers[peer])
-        verdict = _verdict(job / rate >= wanted)
-        print(
-            f"  {peer}  {title:24}  {rate:8.1f}   job {job / rate:5.2f} times as fast; target {wanted}: "
-            f"{verdict}"
-        )
+        missing = "it failed" if peer != "c" or daft_is_installed() else "Daft isn't installed"
+        figures.add(what, None, at_least=wanted, note=missing)
 
 
-def _print_accuracy(folder: Path, settings: DetectorSettings, resolved: ResolvedDetector) -> None:
+def _add_accuracy(
+    figures: Figures, folder: Path, settings: DetectorSettings, resolved: ResolvedDetector
+) -> None:
     exported = resolve_detector(settings, StorageSettings())
     in_float = average_precision(folder, settings, replace(exported, float_precision="float32"))
     in_int8 = average_precision(folder, settings, resolved)
     for name, before, after in zip(("AP50", "AP50-95"), in_float, in_int8, strict=True):
-        verdict = _verdict(abs(before - after) <= _AP_DIFFERENCE)
-        print(
-            f"  {name:8} {after:.3f}, in float32 {before:.3f}; target a difference of at most "
-            f"{_AP_DIFFERENCE}: {verdict}"
-        )
+        note = f"{after:.3f} and {before:.3f}"
+        difference = abs(before - after)
+        figures.add(f"{name}, int8 from float32", difference, at_most=_AP_DIFFERENCE, note=note)
 
 
-def _print_memory(runs: list[Peaks], title: str, settings: Settings) -> None:
-    if not runs:
-        return
+def _add_memory(figures: Figures, title: str, runs: list[Peaks], settings: Settings) -> None:
     peaks = Peaks()
     for run in runs:
         peaks.add(run)
@@ -299,10 +305,7 @@ def _print_memory(runs: list[Peaks], title: str, settings: Settings) -> None:
         ("one detector", peaks.detector, 1.5e9),
         ("object store", peaks.object_store, settings.ray.object_store_bytes),
     ):
-        verdict = _verdict(used <= allowed)
-        print(
-            f"  {title + ': ' + part:32} {used / _MIB:6.0f}   target at most {allowed / _MIB:.0f}: {verdict}"
-        )
+        figures.add(f"memory, {title}: {part}", used / _MB, "MB", at_most=round(allowed / _MB))
 
 
 if __name__ == "__main__":

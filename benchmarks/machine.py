@@ -1,8 +1,11 @@
-"""What a benchmark's figures depend on besides the code: the CPU."""
+"""What a benchmark's figures depend on: the CPU, and the version of the code."""
 
 from __future__ import annotations
 
 import platform
+import subprocess
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import joblib
@@ -10,6 +13,20 @@ import joblib
 _FLAGS = {"VNNI": ("avx512_vnni", "avx_vnni"), "bfloat16": ("avx512_bf16", "amx_bf16")}
 
 
+@cache
+def describe_version() -> str:
+    """Return the version of the package, with the commit if it runs from a repository."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--exclude=*"],
+            cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return version("shopframe")
+    return f"{version('shopframe')} ({found.stdout.strip()})"
+
+
+@cache
 def describe_cpu() -> str:
     """Name the CPU, the cores that this process may use, and the arithmetic that it has instructions for."""
     try:

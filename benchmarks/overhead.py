@@ -36,6 +36,7 @@ import cv2
 import joblib
 import numpy as np
 
+from benchmarks.figures import Figures
 from benchmarks.job_run import REPOSITORY, JobRun, run_job
 from benchmarks.machine import describe_cpu
 
@@ -143,34 +144,33 @@ def main() -> None:
     if given.quick:
         large, few, many = Kind("large", 2, 8, 0.02), Kind("small", 3, 1, 0.002), Kind("small", 12, 1, 0.002)
         given.rounds = 1
-    with tempfile.TemporaryDirectory(prefix="shopframe-") as name:
-        runs = {kind: measure(kind, Path(name), given.rounds) for kind in (large, few, many)}
-        parts = until_first_commit(runs[few])
-        shard_s = {kind: run.seconds_per_shard() for kind, run in runs.items()}
-    if given.quick:
-        print("everything runs; to measure, leave out --quick")
-        return
+    figures = Figures("overhead", given.quick)
     print(describe_cpu())
-    own = 1 - large.models_s / shard_s[large]
-    beyond_ms = 1000 * (shard_s[many] - many.models_s)
-    growth = runs[many].peaks.driver / runs[few].peaks.driver - 1
-    first_s = sum(parts.values())
-    for title, found, wanted, is_reached in (
-        ("large shards, not the models' share", f"{own:.1%}", "5%", own <= 0.05),
-        ("small shards, beyond the models", f"{beyond_ms:.1f} ms", "15 ms", beyond_ms <= 15),
-        (f"driver's growth, {many.shards:,} small shards", f"{growth:.1%}", "10%", growth <= 0.1),
-        ("from the command to the first commit", f"{first_s:.1f} s", "8 s", first_s <= 8),
-    ):
-        verdict = "reached" if is_reached else "MISSED"
-        print(f"  {title:40} {found:>9}   target at most {wanted:5}: {verdict}")
-    for part, seconds in parts.items():
-        print(f"    {part:38} {seconds:7.1f} s")
-    for kind in (large, many):
-        peaks = runs[kind].peaks
-        print(
-            f"  peak memory, {kind.shards:,} {kind.name} shards: driver {peaks.driver / _MIB:.0f} MiB, "
-            f"detector {peaks.detector / _MIB:.0f} MiB, object store {peaks.object_store / _MIB:.0f} MiB"
+    with tempfile.TemporaryDirectory(prefix="shopframe-") as name:
+        folder = Path(name)
+        run = measure(large, folder, given.rounds)
+        own = 1 - large.models_s / run.seconds_per_shard()
+        figures.add("share that isn't the models', large shards", 100 * own, "%", at_most=5)
+        _print_memory(large, run)
+        fewer = measure(few, folder, given.rounds)
+        parts = until_first_commit(fewer)
+        spent = ", ".join(f"{part} {seconds:.1f}" for part, seconds in parts.items())
+        figures.add("from the command to the first commit", sum(parts.values()), "s", at_most=8, note=spent)
+        run = measure(many, folder, given.rounds)
+        beyond_ms = 1000 * (run.seconds_per_shard() - many.models_s)
+        figures.add("a small shard, beyond the models", beyond_ms, "ms", at_most=15)
+        growth = 100 * (run.peaks.driver / fewer.peaks.driver - 1)
+        figures.add(
+            f"driver's growth, {many.shards:,} against {few.shards:,} shards", growth, "%", at_most=10
         )
+        _print_memory(many, run)
+
+
+def _print_memory(kind: Kind, run: JobRun) -> None:
+    print(
+        f"  peak memory, {kind.shards:,} {kind.name} shards: driver {run.peaks.driver / _MIB:.0f} MiB, "
+        f"detector {run.peaks.detector / _MIB:.0f} MiB, object store {run.peaks.object_store / _MIB:.0f} MiB"
+    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ The frames are the demo's sequences, in which people stand, walk, turn round, cr
 the same clothes, and whose truth is known. The demo's detector finds the people. The demo's SmolVLM is asked
 about every crop, and then about one of each group, whose answer the others inherit.
 
-    python -m benchmarks.reuse [--frames 960] [--seed 7000] [--within-s 10]
+    python -m benchmarks.reuse [--frames 960] [--seed 7000] [--within-s 10] [--quick]
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from actors.shard_block import ShardBlock, ShardTask
 from actors.smolvlm.settings import resolve_smolvlm
 from actors.smolvlm.shard_annotator import ANNOTATOR, ShardAnnotator
 from actors.storage.object_store import ObjectStore
+from benchmarks.figures import Figures
 from demo.scenes import SHARDS_FOLDER, ScenePerson, generate_sequences, write_shards
 from demo.training.demo_settings import demo_schema, demo_settings
 
@@ -126,20 +127,28 @@ def _main() -> None:
     parser.add_argument("--frames", type=int, default=960)
     parser.add_argument("--seed", type=int, default=7000)
     parser.add_argument("--within-s", type=float, default=10)
+    parser.add_argument("--quick", action="store_true", help="look at 48 frames only, to check that it runs")
     given = parser.parse_args()
+    frames = _FRAMES_PER_SHARD if given.quick else given.frames
     with tempfile.TemporaryDirectory() as folder:
-        found = compare(given.seed, given.frames, given.within_s, Path(folder))
+        found = compare(given.seed, frames, given.within_s, Path(folder))
     known = sum(person is not None for person in found.truth)
-    print(f"{given.frames} frames of sequences, {len(found.alone)} kept persons, {known} of known truth")
-    print(f"times fewer questions: {found.times:.2f} (wanted: {WANTED_TIMES})")
-    groups = found.groups()
-    mixed = sum(len(members) > 1 for members in groups)
-    print(f"groups that mix two people: {mixed} of {len(groups)} ({100 * mixed / max(1, len(groups)):.1f} %)")
-    print(f"points of accuracy (wanted: a loss of at most {WANTED_LOSS})")
-    print(f"{'attribute':18} {'asked':>7} {'shared':>7} {'loss':>6}")
+    print(f"{frames} frames of sequences, {len(found.alone)} kept persons, {known} of known truth")
+    print(f"{'attribute':18} {'asked':>7} {'shared':>7} {'loss':>6}   accuracy in percent, loss in points")
+    losses: dict[str, float] = {}
     for name in demo_schema().names:
         alone, shared = found.right(name, found.alone), found.right(name, found.shared)
-        print(f"{name:18} {alone:7.2f} {shared:7.2f} {alone - shared:6.2f}")
+        losses[name] = alone - shared
+        print(f"{name:18} {alone:7.2f} {shared:7.2f} {losses[name]:6.2f}")
+    figures = Figures("reuse", given.quick)
+    figures.add("times fewer questions", found.times, "times", at_least=WANTED_TIMES)
+    worst = max(losses, key=lambda name: losses[name])
+    figures.add(
+        "largest loss of accuracy of an attribute", losses[worst], "points", at_most=WANTED_LOSS, note=worst
+    )
+    groups = found.groups()
+    mixed = sum(len(members) > 1 for members in groups)
+    figures.add("groups that mix two people", mixed, note=f"of {len(groups)}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ A browser's requests are sent over HTTP, as many at once as a browser sends:
     decision        one value
     bare scan       what DuckDB takes to count one filter in the Parquet files by itself
 
-    python -m benchmarks.serve [--persons 1000000] [--keep FOLDER]
+    python -m benchmarks.serve [--persons 1000000] [--keep FOLDER] [--quick]
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ from typing import Any
 
 import duckdb
 
+from benchmarks.figures import Figures
 from benchmarks.serve_output import make_output
 
 _REPEATS = 5
-_MIB = 1 << 20
+_MB = 1e6
 _BROWSER_CONNECTIONS = 6
 
 
@@ -85,15 +86,18 @@ def main() -> None:
     )
     parser.add_argument("--persons", type=int, default=1_000_000)
     parser.add_argument("--keep", type=Path, help="folder for the output, which is used again if it is there")
+    parser.add_argument("--quick", action="store_true", help="take 20,000 persons, to check that it runs")
     options = parser.parse_args()
+    if options.quick:
+        options.persons = 20_000
     with tempfile.TemporaryDirectory(prefix="shopframe-serve-") as temporary:
         folder = options.keep or Path(temporary)
         if not (folder / "out").exists():
             make_output(folder, options.persons)
-        _measure(folder, options.persons)
+        _measure(folder, options.persons, Figures("serve", options.quick))
 
 
-def _measure(folder: Path, persons: int) -> None:
+def _measure(folder: Path, persons: int, figures: Figures) -> None:
     with tempfile.TemporaryDirectory(prefix="shopframe-serve-cache-") as cache:
         command = [sys.executable, "-m", "jobs.serve", "--output", str(folder / "out"), "--port", "0"]
         began = time.perf_counter()
@@ -101,17 +105,17 @@ def _measure(folder: Path, persons: int) -> None:
             try:
                 assert process.stdout is not None
                 address = process.stdout.readline().strip()
-                print(f"start        {time.perf_counter() - began:8.2f} s  {persons:,} persons")
-                _steps(_Browser(address), persons, folder)
-                print(f"memory       {_peak_bytes(process.pid) / _MIB:8.0f} MiB at its peak")
+                figures.add(f"start, {persons:,} persons", time.perf_counter() - began, "s")
+                _steps(_Browser(address), persons, folder, figures)
+                figures.add("memory", _peak_bytes(process.pid) / _MB, "MB", at_most=1000)
             finally:
                 process.kill()
 
 
-def _steps(browser: _Browser, persons: int, folder: Path) -> None:
+def _steps(browser: _Browser, persons: int, folder: Path, figures: Figures) -> None:
     began = time.perf_counter()
     browser.first_wall()
-    print(f"first wall   {time.perf_counter() - began:8.2f} s")
+    figures.add("first wall", time.perf_counter() - began, "s", at_most=2)
     female = {"column": "gender", "value": "female"}
     glasses = {"column": "glasses", "value": True}
     uncertain = {"column": "gender_confidence", "operator": "<", "value": 0.6}
@@ -130,8 +134,12 @@ def _steps(browser: _Browser, persons: int, folder: Path) -> None:
             began = time.perf_counter()
             step()
             seconds.append(time.perf_counter() - began)
-        print(
-            f"{name:12} {statistics.median(seconds):8.2f} s  median of {_REPEATS}, {max(seconds):.2f} at most"
+        figures.add(
+            name,
+            statistics.median(seconds),
+            "s",
+            at_most=1 if name in ("filter", "filters") else None,
+            note=f"median of {_REPEATS}, {max(seconds):.2f} at most",
         )
 
 

@@ -1,6 +1,6 @@
 """Do intervals of shares contain the truth, and how much narrower are they than those of decisions alone?
 
-    python -m benchmarks.shares [--repetitions 500] [--labels 300]
+    python -m benchmarks.shares [--repetitions 500] [--labels 300] [--quick]
 
 The archive is the persons of demo scenes, whose truth is known. In each repetition other persons are drawn
 and decided, and the share of women is estimated from these decisions and the answers of a model that is right
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.corrupted_answers import people_of
+from benchmarks.figures import Figures
 from jobs.evaluation.shares import Labelled, estimate_share
 
 EPISODES = 700
@@ -139,17 +140,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.shares", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=500)
     parser.add_argument("--labels", type=int, default=300)
+    parser.add_argument("--quick", action="store_true", help="one archive, 5 times, to check that it runs")
     given = parser.parse_args()
-    print("audits  seed  persons  right   contained  alone    width  alone    relative")
-    for audits, simulated in ((1, simulate), (2, simulate_two_audits)):
-        for seed in range(3):
+    repetitions = 5 if given.quick else given.repetitions
+    figures = Figures("shares", given.quick)
+    # More than 97% was ruled out for one audit only: of two, the intervals may be a little too wide.
+    for audits, simulated, most in (
+        ("one audit", simulate, 97),
+        ("two audits", simulate_two_audits, None),
+    ):
+        for seed in range(1 if given.quick else 3):
             archive = archive_of(seed)
-            found = simulated(archive, given.repetitions, given.labels, seed)
+            found = simulated(archive, repetitions, given.labels, seed)
             right = float((archive.truth == archive.predicted).mean())
-            print(
-                f"{audits:6}  {seed:4}  {len(archive.truth):7,}  {right:.3f}   {found.contains:9.3f}  "
-                f"{found.alone_contains:.3f}    {found.width:.3f}  {found.alone_width:.3f}    "
-                f"{found.relative_width:.2f}"
+            figures.add(
+                f"{audits}, seed {seed}: intervals with truth",
+                100 * found.contains,
+                "%",
+                at_least=93,
+                at_most=most,
+                note=f"alone {found.alone_contains:.1%}; {len(archive.truth):,} persons, {right:.1%} right",
+            )
+            figures.add(
+                f"{audits}, seed {seed}: width against alone",
+                found.relative_width,
+                "times",
+                at_most=0.7,
+                note=f"{found.width:.3f} and {found.alone_width:.3f}",
             )
 
 

@@ -40,6 +40,7 @@ import matplotlib as mpl
 import psutil
 import pyarrow.dataset as ds
 
+from benchmarks.figures import Figures
 from benchmarks.job_run import REPOSITORY
 from benchmarks.machine import describe_cpu
 from benchmarks.overhead import SETTINGS, write_shards
@@ -338,29 +339,17 @@ def report(soak: Soak, expected: dict[str, float]) -> None:
         f"{len(soak.kills)} kills: {', '.join(f'{n} {name}' for name, n in victims.most_common())}"
     )
     frames = soak.shards * _FRAMES
-    for title, value, target, is_reached in (
-        ("shards a minute, last third against first", f"{flat:.2f}", "at least 0.9", flat >= 0.9),
-        (
-            "driver's memory, last run against first",
-            f"{peak[-1] / peak[0]:.2f}",
-            "at most 1.1",
-            peak[-1] <= 1.1 * peak[0],
-        ),
-        (
-            "driver's files, last run against first",
-            f"{open_files[-1] / open_files[0]:.2f}",
-            "at most 1.1",
-            open_files[-1] <= 1.1 * open_files[0],
-        ),
-        ("objects of a shard", str(found), f"{expected}", found == expected),
-        (
-            "rows, and different ones",
-            f"{rows.num_rows}, {distinct}",
-            f"{frames}",
-            rows.num_rows == distinct == frames,
-        ),
-    ):
-        print(f"  {title:42} {value}   target {target}: {'reached' if is_reached else 'MISSED'}")
+    figures = Figures("soak")
+    what = "shards a minute, last third against first"
+    figures.add(what, flat, "times", at_least=0.9)
+    what = "driver's memory, last run against first"
+    figures.add(what, peak[-1] / peak[0], "times", at_most=1.1)
+    what = "driver's files, last run against first"
+    figures.add(what, open_files[-1] / open_files[0], "times", at_most=1.1)
+    for name, count in expected.items():
+        figures.add(f"objects of a shard in {name}", found[name], at_least=count, at_most=count)
+    figures.add("rows", rows.num_rows, at_least=frames, at_most=frames)
+    figures.add("different rows", distinct, at_least=frames, at_most=frames)
     print(f"  shards a minute by run: {', '.join(f'{rate:.0f}' for rate in by_run)}")
     print(f"  driver's peak memory by run, MiB: {', '.join(f'{p / _MIB:.0f}' for p in peak)}")
 
