@@ -16,11 +16,8 @@ from ray._private.state import state as global_state
 from ray.core.generated.common_pb2 import NODE_OUT_OF_MEMORY  # type: ignore[attr-defined]
 from ray.core.generated.gcs_pb2 import WorkerTableData  # type: ignore[attr-defined]
 
-from actors.log_lines import LineFields
+from actors.log_lines import MOST_LINES, LineFields
 from actors.records import RequestCounts
-
-_MOST_LINES = 1000
-"""Number of lines that wait for the driver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +124,7 @@ class AttemptTracker:
         self._steps = 0
         self._deaths: Counter[str] = Counter()
         self._retries = 0
-        self._lines: deque[LineFields] = deque(maxlen=_MOST_LINES)
+        self._lines: deque[LineFields] = deque(maxlen=MOST_LINES)
         self._store_requests: Counter[tuple[str, str]] = Counter()
 
     def start_together(self, stage: str, shard_ids: Sequence[str], node_id: str, worker_id: str) -> bool:

@@ -1,7 +1,8 @@
 """The lines of a run's log: JSON with the run, the machine, and the shard and attempt that a line is about.
 
 The driver writes them to the output. A worker writes its lines to its own standard error, which Ray keeps on
-its node, and passes warnings and errors on to the driver.
+its node, and passes warnings and errors on to the driver: those of the stages at once, and those of Gemini's
+actors with their next answer to the driver.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import logging
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -19,6 +21,9 @@ from pythonjsonlogger.json import JsonFormatter
 LineFields = Mapping[str, Any]
 """Attributes of a `logging.LogRecord` that a worker passes on."""
 
+MOST_LINES = 1000
+"""Number of lines of workers that wait for the driver. The oldest of too many is dropped."""
+
 NODE = socket.gethostname()
 """Name of this machine."""
 
@@ -26,9 +31,32 @@ _shard: ContextVar[Mapping[str, object] | None] = ContextVar("shard", default=No
 
 
 @contextmanager
-def about_shard(shard_id: str, attempt: int) -> Iterator[None]:
-    """Mark the lines that are logged in this context as being about an attempt at a shard."""
-    token = _shard.set({"shard_id": shard_id, "attempt": attempt})
+def about_shard(shard_id: str, attempt: int | None = None) -> Iterator[None]:
+    """Mark the lines that are logged in this context as being about a shard and, if known, an attempt."""
+    with _about(_fields(shard_id, attempt)):
+        yield
+
+
+@contextmanager
+def about_shards(attempts: Iterable[tuple[str, int | None]]) -> Iterator[None]:
+    """Mark the lines that are logged in this context as being about attempts, which may be at many shards.
+
+    Args:
+        attempts: Ids of shards with the number of the attempt at each, in any order, also more than once.
+    """
+    fields = [_fields(*one) for one in sorted(set(attempts), key=str)]
+    about = fields[0] if len(fields) == 1 else {"shards": fields} if fields else {}
+    with _about(about):
+        yield
+
+
+def _fields(shard_id: str, attempt: int | None) -> Mapping[str, object]:
+    return {"shard_id": shard_id} if attempt is None else {"shard_id": shard_id, "attempt": attempt}
+
+
+@contextmanager
+def _about(fields: Mapping[str, object]) -> Iterator[None]:
+    token = _shard.set(fields)
     try:
         yield
     finally:
@@ -99,6 +127,24 @@ def log_as_worker(run_id: str, send: Callable[[LineFields], object]) -> None:
     root = logging.getLogger()
     root.handlers[:] = [here, _PassOn(send)]
     root.setLevel(logging.INFO)
+
+
+class NewLines:
+    """The warnings and errors of this worker that the driver hasn't got yet.
+
+    Args:
+        run_id: Id of the run whose lines this process logs from now on. Without one, it logs as before, and
+            no lines are kept.
+    """
+
+    def __init__(self, run_id: str | None) -> None:
+        self._lines: deque[LineFields] = deque(maxlen=MOST_LINES)
+        if run_id is not None:
+            log_as_worker(run_id, self._lines.append)
+
+    def take(self) -> tuple[LineFields, ...]:
+        """Return the lines since the last call."""
+        return tuple(self._lines.popleft() for _ in range(len(self._lines)))
 
 
 def log_passed_on(fields: LineFields) -> None:

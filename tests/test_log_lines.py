@@ -20,7 +20,7 @@ WORKER = """
 import json
 import logging
 
-from actors.log_lines import about_shard, log_as_worker
+from actors.log_lines import about_shard, about_shards, log_as_worker
 
 passed_on = []
 for _ in range(2):
@@ -33,6 +33,10 @@ with about_shard("a", 3):
     except ZeroDivisionError:
         log.exception("%s could not process", "detect")
 log.warning("about no shard")
+with about_shards([("b", 2), ("a", 3), ("b", 2)]):
+    log.info("about two shards")
+with about_shards([("b", 2), ("b", 2)]), about_shard("b"):
+    log.info("about a shard before its attempt")
 print(json.dumps(passed_on))
 """
 
@@ -57,7 +61,10 @@ def test_a_worker_writes_json_lines_with_run_shard_attempt_and_node(worker):
         ("a detail", "a", 3),
         ("detect could not process", "a", 3),
         ("about no shard", None, None),
+        ("about two shards", None, None),
+        ("about a shard before its attempt", "b", None),
     ]
+    assert lines[3]["shards"] == [{"shard_id": "a", "attempt": 3}, {"shard_id": "b", "attempt": 2}]
     assert {(line["run_id"], line["node"], line["logger"]) for line in lines} == {
         ("r1", NODE, "actors.stage_workers")
     }

@@ -55,6 +55,7 @@ from actors.gemini.quota.server_time import ServerTime
 from actors.gemini.quota.spend import SpendChange
 from actors.gemini.second_answers import SecondAnswers
 from actors.gemini.settings import GeminiSettings, ResolvedGemini
+from actors.log_lines import NewLines, about_shard
 from actors.storage import layout
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
@@ -75,6 +76,7 @@ class BatchAnnotator(Annotator):
         holder: Name of the run in its claims.
         clock: Clock for polls and deadlines.
         run_id: Run that the cost is counted for.
+        log_run_id: Id of the run in the lines of its log, if this process logs as a worker.
 
     Raises:
         ConfigError: GEMINI_API_KEY is not set.
@@ -90,7 +92,9 @@ class BatchAnnotator(Annotator):
         holder: str,
         clock: Clock | None = None,
         run_id: str = "",
+        log_run_id: str | None = None,
     ) -> None:
+        self._lines = NewLines(log_run_id)
         key = read_api_key()
         self._settings = settings
         self._drainer = drainer
@@ -116,7 +120,7 @@ class BatchAnnotator(Annotator):
 
     async def progress(self) -> Progress:
         """Return how often jobs were looked at, and for how long the annotator waits until the next time."""
-        return self._jobs.progress()
+        return replace(self._jobs.progress(), lines=self._lines.take())
 
     async def ask(self, crops: Sequence[AskedCrop]) -> Answers:
         """Return the errors that the jobs brought for these crops; the answers are in the journal."""
@@ -212,7 +216,8 @@ class BatchAnnotator(Annotator):
                 _, shard = self._drainer.load(task)
             except (ShardUnavailableError, StoreError) as error:
                 # The same error is reported when the shard is to be committed.
-                log.warning("batch mode skips shard %s: %s", task.shard_id, error)
+                with about_shard(task.shard_id):
+                    log.warning("batch mode skips shard %s: %s", task.shard_id, error)
                 continue
             chosen = None if task.chosen is None else frozenset(task.chosen)
             for _, crop in shard.questions(chosen):
@@ -221,7 +226,7 @@ class BatchAnnotator(Annotator):
                 shards = self._shards_of.get(crop_sha256(crop.jpeg))
                 if shards is None:
                     self._shards_of[crop_sha256(crop.jpeg)] = [task.shard_id]
-                    yield AskedCrop(task.shard_id, crop)
+                    yield AskedCrop(task.shard_id, crop, attempt=shard.attempt)
                 elif task.shard_id not in shards:
                     shards.append(task.shard_id)
 
@@ -300,11 +305,12 @@ class BatchAnnotator(Annotator):
             log.warning("batch job %s doesn't end although it was cancelled", record.name)
             self._leave(record)
             return []
-        resolved = self._resolved_for(record)
+        resolved = record.resolved(self._drainer.resolved)
         results = [] if found is None else await self._jobs.results(found, requests)
         again = self._keep_all(results, resolved, done)
         await self._settle(record, results, resolved.model)
         outcome = "lost" if found is None else found.state
+        log.info("batch job %s has ended: %s", record.name, outcome)
         if outcome != "succeeded":
             log.warning("batch job %s is %s; its other persons are pending again", record.name, outcome)
         await self._jobs.delete_files(record, found)
@@ -325,7 +331,8 @@ class BatchAnnotator(Annotator):
 
     def _expect(self, record: BatchRecord) -> None:
         """Ask nobody about the crops of an open job, unless its answers will not be accepted."""
-        if self._drainer.resolved.question.accepts(self._resolved_for(record).model):
+        now = self._drainer.resolved
+        if now.question.accepts(record.resolved(now).model):
             self._in_jobs |= {crop.crop_sha256 for request in record.requests for crop in request}
 
     async def _settle(
@@ -364,12 +371,6 @@ class BatchAnnotator(Annotator):
             if (lasting := self._unusable.note(answer)) is not None:
                 done.stop = Stop("invalid", self._client.scrub(lasting))
         return again if done.stop is None else []
-
-    def _resolved_for(self, record: BatchRecord) -> ResolvedGemini:
-        """Return the question of this run, with the model that the job was submitted to."""
-        resolved = self._drainer.resolved
-        model = record.model or resolved.earlier.get(record.fingerprint, resolved.model)
-        return replace(resolved, model=model)
 
     def _keep(
         self, request: PackedRequest, answer: GeminiAnswer, resolved: ResolvedGemini, done: BatchRun

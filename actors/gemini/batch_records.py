@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from actors.errors import OutputError
 from actors.gemini.question import Question
+from actors.gemini.settings import ResolvedGemini
 from actors.storage import layout
 from actors.storage.flat_listing import list_flat
 from actors.storage.object_store import ObjectStore
@@ -43,6 +45,10 @@ class BatchRecord(_Frozen):
     run_id: str = ""
     expected_usd: float = 0.0
     closed: str | None = None
+
+    def resolved(self, now: ResolvedGemini) -> ResolvedGemini:
+        """Return the question of this run, with the model that the job was submitted to."""
+        return replace(now, model=self.model or now.earlier.get(self.fingerprint, now.model))
 
 
 def read_batch(store: ObjectStore, path: str) -> BatchRecord:

@@ -16,6 +16,7 @@ from actors.gemini.backlog.drain import ShardDrainer
 from actors.gemini.batch_records import BatchRecord
 from actors.gemini.protocol import AskedCrop, DrainTask, Stop
 from actors.gemini.settings import GeminiSettings
+from actors.log_lines import about_shard
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +51,12 @@ def rebuild(
         try:
             _, shard = drainer.load(DrainTask(shard_id))
         except CropRestoreError as error:
-            log.warning("batch mode skips shard %s: %s", shard_id, error)
+            with about_shard(shard_id):
+                log.warning("batch mode skips shard %s: %s", shard_id, error)
             continue
-        asked |= {crop.key: AskedCrop(shard_id, crop) for _, crop in shard.crops_by_person()}
+        asked |= {
+            crop.key: AskedCrop(shard_id, crop, None, shard.attempt) for _, crop in shard.crops_by_person()
+        }
     here = {key: crop_sha256(found.crop.jpeg) for key, found in asked.items()}
     requests: list[PackedRequest] = []
     for crops in record.requests:

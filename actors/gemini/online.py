@@ -38,6 +38,7 @@ from actors.gemini.quota.quota import Clock
 from actors.gemini.second_answers import better_of
 from actors.gemini.sender import Sender, Stopped
 from actors.gemini.settings import GeminiSettings, ResolvedGemini
+from actors.log_lines import NewLines, about_shards
 from actors.records import Annotation
 from actors.storage.object_store import ObjectStore
 from actors.storage.request_counts import counted_so_far
@@ -100,6 +101,7 @@ class OnlineAnnotator(Annotator):
         store: The output, which holds the journal and the egress log.
         clock: Clock for the quota and for waits between retries.
         run_id: Run that the cost is counted for.
+        log_run_id: Id of the run in the lines of its log, if this process logs as a worker.
 
     Raises:
         ConfigError: GEMINI_API_KEY is not set.
@@ -115,7 +117,9 @@ class OnlineAnnotator(Annotator):
         store: ObjectStore,
         clock: Clock | None = None,
         run_id: str = "",
+        log_run_id: str | None = None,
     ) -> None:
+        self._lines = NewLines(log_run_id)
         self._settings = settings
         self._resolved = resolved
         self._schema = schema
@@ -190,6 +194,7 @@ class OnlineAnnotator(Annotator):
             traffic=sender.client.traffic.so_far(),
             quota=sender.quota.last_status(),
             store_requests=counted_so_far(),
+            lines=self._lines.take(),
         )
 
     async def finish(self) -> RunSpend:
@@ -274,23 +279,27 @@ class OnlineAnnotator(Annotator):
     async def _process(self, request: _Request) -> None:
         """Send a request. Afterwards, each of its crops has an answer or waits in another request."""
         sender = self._sender
-        try:
-            if request.failures > self._settings.retries:
-                self._give_up(request)
-            else:
-                if not request.is_shown:
-                    await self._show(request)
-                await self._send(request)
-        except Stopped as stopped:
-            sender.halt(stopped.stop)
-        except Exception as error:  # Without this, the callers would wait for ever.
-            log.exception("the Gemini stage stopped because of an error")
-            sender.halt(self._stop_of(error))
-        finally:
-            self._in_work -= 1
-            if sender.stop is not None:
-                self._give_back(request)
-            self._changed.set()
+        with about_shards((asked.shard_id, asked.attempt) for asked in self._asked(request)):
+            try:
+                if request.failures > self._settings.retries:
+                    self._give_up(request)
+                else:
+                    if not request.is_shown:
+                        await self._show(request)
+                    await self._send(request)
+            except Stopped as stopped:
+                sender.halt(stopped.stop)
+            except Exception as error:  # Without this, the callers would wait for ever.
+                log.exception("the Gemini stage stopped because of an error")
+                sender.halt(self._stop_of(error))
+            finally:
+                self._in_work -= 1
+                if sender.stop is not None:
+                    self._give_back(request)
+                self._changed.set()
+
+    def _asked(self, request: _Request) -> list[AskedCrop]:
+        return [self._by_key[c.key].asked for c in request.packed.crops if c.key in self._by_key]
 
     def _give_back(self, request: _Request) -> None:
         """Leave the crops of a request and all that wait without an answer, because nothing more is sent."""
@@ -304,8 +313,7 @@ class OnlineAnnotator(Annotator):
         self._failing.clear()
 
     async def _send(self, request: _Request) -> None:
-        packed = request.packed
-        asked = [self._by_key[crop.key].asked for crop in packed.crops if crop.key in self._by_key]
+        packed, asked = request.packed, self._asked(request)
         try:
             async with self._sender.sending(packed, asked) as answer:
                 self._has_answered(request)

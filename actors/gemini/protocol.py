@@ -11,6 +11,7 @@ from actors.gemini.api.packing import Crop
 from actors.gemini.api.traffic import Traffic
 from actors.gemini.quota.ledger import RunSpend
 from actors.gemini.quota.status import QuotaStatus
+from actors.log_lines import LineFields
 from actors.records import SETTLED, Outcome, RequestCounts
 
 Person = tuple[str, int]
@@ -52,11 +53,13 @@ class AskedCrop:
         shard_id: Id of the crop's shard.
         crop: The crop as it was committed. Its key identifies the person.
         first: The first answer if it is asked about a second time, because that answer breaks a rule.
+        attempt: Number of the attempt at the shard, for the log; None if it isn't known.
     """
 
     shard_id: str
     crop: Crop
     first: JournalEntry | None = None
+    attempt: int | None = None
 
     @property
     def is_again(self) -> bool:
@@ -93,6 +96,7 @@ class Progress:
         traffic: What the annotator's process has sent.
         quota: The quota as the annotator has seen it last; None if it needs none.
         store_requests: What the annotator's process has asked of the stores.
+        lines: Warnings and errors that the annotator has logged since it was last asked.
     """
 
     steps: int = 0
@@ -102,6 +106,7 @@ class Progress:
     traffic: Traffic | None = None
     quota: QuotaStatus | None = None
     store_requests: RequestCounts = field(default_factory=dict)
+    lines: tuple[LineFields, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

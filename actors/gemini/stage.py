@@ -2,50 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import ray
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_fixed,
-)
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from actors.attributes import AttributeSchema
 from actors.commit.committer import Committer
 from actors.detect.restored_crops import CropRestorer
-from actors.errors import ConfigError, ShopframeError
+from actors.errors import ConfigError
 from actors.gemini.backlog.admission import MOST_SHARDS, admits_another
-from actors.gemini.backlog.claims import BEAT_S, Claim, Claims
+from actors.gemini.backlog.claims import BEAT_S, Claim
 from actors.gemini.backlog.drain import Drained, ShardDrainer
+from actors.gemini.backlog.drain_actor import DrainActor
 from actors.gemini.batch import BatchAnnotator
 from actors.gemini.batch_records import open_batches
 from actors.gemini.gemini_run import GeminiRun
 from actors.gemini.in_flight import persons_ahead
 from actors.gemini.online import OnlineAnnotator
-from actors.gemini.protocol import Answers, AskedCrop, DrainTask, Progress, Stop
-from actors.gemini.quota.ledger import RunSpend
+from actors.gemini.protocol import DrainTask, Progress, Stop
 from actors.gemini.quota.quota import Clock
 from actors.gemini.sender import begin_run
 from actors.gemini.settings import GeminiSettings, ResolvedGemini
 from actors.gemini.stall_watch import StallWatch
+from actors.log_lines import LineFields, about_shard, log_passed_on
 from actors.storage.object_store import ObjectStore
-from actors.storage.request_counts import NewRequests
-from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +43,8 @@ _NAMESPACE = "shopframe"
 _CALLS = 1000
 """Concurrent calls that the actor accepts: shards that wait, not requests in flight."""
 
-_ACTOR_TRIES = 4
-"""Number of tries per call, because an actor that another run has started ends with that run."""
-
 _NAME_TRIES = 20
 """Number of tries, a second apart, to start the actor while that of an ended job still has its name."""
-
-_THREADS = 16
-"""Number of shards that are loaded or committed at the same time."""
 
 
 def start_annotator(
@@ -70,13 +54,14 @@ def start_annotator(
     store: ObjectStore,
     run_id: str,
     clock: Clock | None = None,
+    log_run_id: str | None = None,
 ) -> Any:
     """Return the throttled actor for these settings and this output, and start it if it isn't running yet.
 
     Jobs with the same settings, prompt, schema and output share one actor, and one run in the ledger. Other
     jobs have their own actor, but share the ledger. If the actor dies, Ray restarts it on any node with room,
-    and it reads from the ledger what was spent. The actor ends with the job that started it. Another job that
-    needs it then starts a new one.
+    and it reads from the ledger what was spent. The actor ends with the job that started it, whose id is in
+    the lines of its log. Another job that needs it then starts a new one.
 
     Returns:
         The handle of the actor.
@@ -100,7 +85,7 @@ def start_annotator(
         stop=stop_after_attempt(_NAME_TRIES),
         reraise=True,
     )
-    return attempts(lambda: remote.remote(settings, resolved, schema, store, clock, run_id))
+    return attempts(lambda: remote.remote(settings, resolved, schema, store, clock, run_id, log_run_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +107,7 @@ class BacklogWorker:
         run_id: Id of this run in the ledger.
         waits_for_all: The attribute of the same name of the annotator's class.
         persons_ahead: Number of persons that should be in progress.
+        log_run_id: Id of this run in the lines of its log, which its actors write, too; None if they don't.
 
     Attributes:
         done: What was done so far.
@@ -140,6 +126,7 @@ class BacklogWorker:
         run_id: str,
         waits_for_all: bool,
         persons_ahead: int,
+        log_run_id: str | None = None,
     ) -> None:
         self.done = GeminiRun()
         self.progress: Progress | None = None
@@ -150,9 +137,9 @@ class BacklogWorker:
         self._waits_for_all = waits_for_all
         self._persons_ahead = persons_ahead
         self._worker: Any = (
-            ray.remote(_DrainActor)
+            ray.remote(DrainActor)
             .options(num_cpus=0, max_concurrency=MOST_SHARDS, max_restarts=-1, max_task_retries=2)
-            .remote(drainer, find_annotator, holder)
+            .remote(drainer, find_annotator, holder, log_run_id)
         )
         self._offered: deque[DrainTask] = deque()
         self._later: deque[DrainTask] = deque()
@@ -213,6 +200,7 @@ class BacklogWorker:
             task, drained = self._running.pop(reference), ray.get(reference)
             self._finished += 1
             self.store_requests.update(drained.store_requests)
+            _log(drained.lines)
             if drained.claim == "ours":
                 self._count(drained)
                 finished.append(drained)
@@ -242,10 +230,11 @@ class BacklogWorker:
             self._advance(poll_s)
             said(self.done, len(self._running) + len(self._offered) + len(self._later))
             self._look(watch)
-        with suppress(ray.exceptions.RayActorError):  # The actor of another run may have ended with that run.
-            self.progress = ray.get(self._annotator.progress.remote())
         self.done.held = sum(claimed.claim == "theirs" for claimed in self._claimed)
-        self.done.spent = ray.get(self._worker.finish.remote())
+        self.done.spent, lines = ray.get(self._worker.finish.remote())
+        _log(lines)
+        with suppress(ray.exceptions.RayActorError):  # The actor of another run may have ended with that run.
+            self._take(ray.get(self._annotator.progress.remote()))
         # The stop takes effect only now, so that answers that came before it are still committed.
         self.done.stop = self.done.stop or stop
         return self.done
@@ -260,7 +249,7 @@ class BacklogWorker:
             self._asked_progress = self._annotator.progress.remote()
         if ray.wait([self._asked_progress], timeout=0)[0]:
             try:
-                self.progress = ray.get(self._asked_progress)
+                self._take(ray.get(self._asked_progress))
             except ray.exceptions.RayActorError:  # The actor of another run has ended with that run.
                 self._annotator = self._find_annotator()
             self._asked_progress = None
@@ -269,6 +258,10 @@ class BacklogWorker:
             found = None
         in_progress = [task.shard_id for task in self._running.values()]
         watch.look(found, self._finished, in_progress, may_end)
+
+    def _take(self, progress: Progress) -> None:
+        self.progress = progress
+        _log(progress.lines)
 
     def _collect(
         self, said: Callable[[GeminiRun, int], None], watch: StallWatch, poll_s: float
@@ -291,7 +284,13 @@ class BacklogWorker:
             log.warning("gemini stopped: %s: %s", drained.stop.kind, drained.stop.reason)
         if drained.error is not None:
             self.done.errors.append((drained.shard_id, drained.error))
-            log.error("gemini: shard %s: %s", drained.shard_id, drained.error)
+            with about_shard(drained.shard_id):
+                log.error("gemini: shard %s: %s", drained.shard_id, drained.error)
+
+
+def _log(lines: Iterable[LineFields]) -> None:
+    for line in lines:
+        log_passed_on(line)
 
 
 def make_stage(
@@ -301,8 +300,9 @@ def make_stage(
     committer: Committer,
     crop_restorer: CropRestorer,
     clock: Clock | None = None,
+    log_run_id: str | None = None,
 ) -> BacklogWorker:
-    """Make the stage of a run and start its actor."""
+    """Make the stage of a run and start its actors, which log lines with `log_run_id` if it is given."""
     # In batch mode all answers are there before the first shard is worked off.
     reask = settings.reask_violations and settings.mode == "online"
     drainer = ShardDrainer(committer, schema, resolved, settings.cameras, crop_restorer, reask)
@@ -311,89 +311,31 @@ def make_stage(
     ahead = persons_ahead(settings.max_in_flight, settings.quota_limits, settings.persons_per_request)
     if settings.mode == "batch":
         remote = ray.remote(BatchAnnotator).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
-        annotator = remote.remote(settings, drainer, holder, clock, run_id)
-        return BacklogWorker(lambda: annotator, drainer, holder, run_id, BatchAnnotator.waits_for_all, ahead)
-    in_jobs = _ended_jobs(settings, drainer, holder, run_id, clock)
+        annotator = remote.remote(settings, drainer, holder, clock, run_id, log_run_id)
+        waits = BatchAnnotator.waits_for_all
+        return BacklogWorker(lambda: annotator, drainer, holder, run_id, waits, ahead, log_run_id)
+    in_jobs = _ended_jobs(settings, drainer, holder, run_id, clock, log_run_id)
     drainer = replace(drainer, in_jobs=frozenset(in_jobs))
-    find_annotator = partial(start_annotator, settings, resolved, schema, committer.store, run_id, clock)
-    stage = BacklogWorker(find_annotator, drainer, holder, run_id, OnlineAnnotator.waits_for_all, ahead)
+    store, waits = committer.store, OnlineAnnotator.waits_for_all
+    find_annotator = partial(start_annotator, settings, resolved, schema, store, run_id, clock, log_run_id)
+    stage = BacklogWorker(find_annotator, drainer, holder, run_id, waits, ahead, log_run_id)
     stage.done.in_jobs = len(in_jobs)
     return stage
 
 
 def _ended_jobs(
-    settings: GeminiSettings, drainer: ShardDrainer, holder: str, run_id: str, clock: Clock | None
+    settings: GeminiSettings,
+    drainer: ShardDrainer,
+    holder: str,
+    run_id: str,
+    clock: Clock | None,
+    log_run_id: str | None,
 ) -> list[str]:
     """Get the answers of batch jobs that have ended, and return the digests of crops in all others."""
     if next(open_batches(drainer.committer.store, drainer.resolved.question), None) is None:
         return []
     remote = ray.remote(BatchAnnotator).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
-    annotator: Any = remote.remote(settings, drainer, f"{holder}-jobs", clock, run_id)
+    annotator: Any = remote.remote(settings, drainer, f"{holder}-jobs", clock, run_id, log_run_id)
     found: list[str] = ray.get(annotator.collect_ended.remote())
+    _log(ray.get(annotator.progress.remote()).lines)
     return found
-
-
-class _DrainActor:
-    """Works off many shards at once, which spend nearly all their time waiting for answers."""
-
-    def __init__(self, drainer: ShardDrainer, find_annotator: Callable[[], Any], holder: str) -> None:
-        self._drainer = drainer
-        self._find_annotator = find_annotator
-        self._annotator = find_annotator()
-        self._claims = Claims(drainer.committer.store, holder)
-        self._has_threads = False
-        self._store_requests = NewRequests()
-
-    async def drain(self, task: DrainTask) -> Drained:
-        """Work off one shard, unless another run works on it."""
-        drained = await self._drain(task)
-        return replace(drained, store_requests=self._store_requests.take())
-
-    async def _drain(self, task: DrainTask) -> Drained:
-        self._use_threads()
-        try:
-            claim = await asyncio.to_thread(self._claims.take, task.shard_id)
-            if claim != "ours":
-                return Drained(task.shard_id, claim=claim)
-            try:
-                return await self._drainer.drain(task, self._ask)
-            finally:
-                await asyncio.to_thread(self._claims.release, task.shard_id)
-        except ShopframeError as error:
-            return Drained(task.shard_id, error=str(error))
-        except STORAGE_ERRORS as error:
-            return Drained(task.shard_id, error=storage_error_text(error))
-
-    async def finish(self) -> RunSpend:
-        """End the annotator's run and the claims when there is nothing more to ask."""
-        spent: RunSpend = await self._call("finish")
-        await asyncio.to_thread(self._claims.close)
-        return spent
-
-    def _use_threads(self) -> None:
-        """Give the loop enough threads for loading and committing, which mostly wait for the store."""
-        if not self._has_threads:
-            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "gemini-shards"))
-            self._has_threads = True
-
-    async def _ask(self, crops: Sequence[AskedCrop]) -> Answers:
-        answer: Answers = await self._call("ask", list(crops))
-        return answer
-
-    async def _call(self, method: str, *arguments: Any) -> Any:
-        attempts = AsyncRetrying(
-            retry=retry_if_exception_type(ray.exceptions.ActorDiedError),
-            wait=wait_fixed(1),
-            stop=stop_after_attempt(_ACTOR_TRIES),
-            before=self._find_again,
-            reraise=True,
-        )
-
-        async def call() -> Any:
-            return await getattr(self._annotator, method).remote(*arguments)
-
-        return await attempts(call)
-
-    async def _find_again(self, state: RetryCallState) -> None:
-        if state.attempt_number > 1:
-            self._annotator = await asyncio.to_thread(self._find_annotator)

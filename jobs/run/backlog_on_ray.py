@@ -61,7 +61,13 @@ def ask_on_ray(
             run_metrics(settings.metrics, opened.run_id, uses_cluster(settings)) as metrics,
         ):
             stage = make_stage(
-                settings.gemini, resolved, resolved.schema, committer, _crop_restorer(run, settings), clock
+                settings.gemini,
+                resolved,
+                resolved.schema,
+                committer,
+                _crop_restorer(run, settings),
+                clock,
+                opened.run_id,
             )
             stage.offer(backlog.at_once())
             stalls = StallWatch(settings.run.stall_warning_s, settings.run.stall_fail_s, say)

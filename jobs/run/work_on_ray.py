@@ -108,6 +108,7 @@ def _run_tasks(work: _Work, totals: Totals) -> GeminiRun:
                 backlog.resolved.schema,
                 committer,
                 crop_restorer,
+                log_run_id=work.log.run_id,
             )
             gemini.offer(backlog.at_once())
         stalls = StallWatch(settings.run.stall_warning_s, settings.run.stall_fail_s, display.say)

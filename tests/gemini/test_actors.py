@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from io import StringIO
@@ -15,14 +16,14 @@ from jobs.run.output_status import output_status
 from jobs.run.summary import print_summary
 from tests.servers.gemini_clock import ServerClock
 from tests.servers.gemini_server import gemini_server
-from tests.support import gemini_job, job
+from tests.support import gemini_job, job, ray_cluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 SHARDS, A_SHARD = 6, 50
 
 
-@pytest.mark.parametrize("actor", ["OnlineAnnotator", pytest.param("_DrainActor", marks=pytest.mark.long)])
+@pytest.mark.parametrize("actor", ["OnlineAnnotator", pytest.param("DrainActor", marks=pytest.mark.long)])
 def test_an_actor_that_is_killed_comes_back_and_the_job_goes_on(tmp_path, actor):
     output = tmp_path / "out"
     gemini_job.write_backlog(output, SHARDS, A_SHARD)
@@ -70,6 +71,12 @@ def test_a_batch_annotator_that_is_killed_comes_back_and_finishes_its_job(tmp_pa
         assert len(killed) == 1
         assert done.returncode == 0, done.stdout + done.stderr
         assert len(server.batches.jobs) == 1, "the job must be found again, not submitted twice"
+    first, *_ = map(json.loads, (tmp_path / "processing.log").read_text().splitlines())
+    lines = [line for line in ray_cluster.worker_lines() if line["run_id"] == first["run_id"]]
+    assert [line["message"] for line in lines if line["logger"] == "actors.gemini.batch"] == [
+        f"batch job {record.stem} has ended: succeeded"
+        for record in (tmp_path / "gemini/batches").glob("*.json")
+    ], "the actor that came back logs for the run, too"
     assert gemini_job.outcomes(tmp_path) == {"ok": 16}
 
 

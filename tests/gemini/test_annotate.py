@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 
 from actors.fingerprint import crop_sha256
+from actors.log_lines import NODE
+from tests.servers.gemini_clock import ServerClock
 from tests.servers.gemini_faults import Fault
 from tests.servers.gemini_server import KEY, Seen, gemini_server
-from tests.support import gemini_job, job, without_ray
+from tests.support import gemini_job, job, ray_cluster, without_ray
 from tests.support.job import Models
 from tests.support.metrics import read_metrics, total
 
@@ -55,14 +58,14 @@ def both(models: Models, tmp_path_factory):
     """Four runs with both annotators.
 
     Two persons are blocked in the first run, which is on Ray. The second run is the same, the third retries
-    Gemini, and the fourth keeps more persons per frame.
+    Gemini, and the fourth keeps more persons per frame. The server's clock is an hour ahead.
     """
     folder = tmp_path_factory.mktemp("both")
     source, output = folder / "in", folder / "out"
     job.write_shards(source, "abc")
     found = SimpleNamespace(output=output, journals=[], outcomes=[], said=[], crops=[], metrics=[])
     textfile = folder / "shopframe.prom"
-    with gemini_server(faults=[Fault("safety", 2)]) as server:
+    with gemini_server(faults=[Fault("safety", 2)], clock=ServerClock(time.time() + 3600)) as server:
         # With one person per request, each fault hits only one person.
         asking = gemini_job.options(server.base_url, requests_per_minute=1000, persons_per_request=1)
         again = [[], [], ["--retry-annotator", "gemini"], ["--set", "roi.max_persons=3"]]
@@ -76,6 +79,10 @@ def both(models: Models, tmp_path_factory):
             found.crops.append(crops(output))
             found.said.append(done.stdout + done.stderr)
             found.metrics.append(read_metrics(textfile.read_text()))
+            if len(found.journals) == 1:
+                found.lines_of_workers = ray_cluster.worker_lines()
+                log = (output / "processing.log").read_text()
+                found.lines = [json.loads(line) for line in log.splitlines()]
     return found
 
 
@@ -96,6 +103,25 @@ def test_metrics_are_what_the_first_run_did(both):
     assert total(found, "shards_waiting") == 0
     assert total(found, "shards_in_progress") == 0
     assert total(found, "run_active") == 0
+
+
+def test_actors_of_gemini_log_json_lines_with_run_shard_attempt_and_node(both):
+    (run_id,) = {line["run_id"] for line in both.lines}
+    lines = [line for line in both.lines_of_workers if line["run_id"] == run_id]
+    assert {line["node"] for line in lines} == {NODE}
+    drained = [line for line in lines if line["logger"] == "actors.gemini.backlog.drain"]
+    assert {(line["shard_id"], line["attempt"]) for line in drained} == {("a", 2), ("b", 2), ("c", 2)}
+    assert {line["level"] for line in drained} == {"INFO"}
+    assert [line for line in both.lines if line["logger"] == "actors.gemini.backlog.drain"] == []
+
+
+def test_warnings_of_the_actor_that_asks_gemini_are_in_the_log_of_the_run(both):
+    (warned,) = (line for line in both.lines if line["logger"] == "actors.gemini.quota.server_time")
+    assert "behind Gemini's" in warned["message"]
+    assert (warned["level"], warned["node"], warned["attempt"]) == ("WARNING", NODE, 2)
+    assert warned["shard_id"] in "abc"
+    kept = [line for line in both.lines_of_workers if line["logger"] == "actors.gemini.quota.server_time"]
+    assert [line["message"] for line in kept if line["run_id"] == warned["run_id"]] == [warned["message"]]
 
 
 def test_everybody_is_sent_once_and_has_an_outcome(both):

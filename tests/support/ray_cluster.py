@@ -6,13 +6,15 @@ together with its Ray, or that must not see other runs, starts a Ray of its own.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tests.servers.gemini_server import KEY
 from tests.support import fork_server
@@ -130,6 +132,14 @@ def address() -> str:
     if known not in _started:
         _started[known] = new_cluster(num_cpus=_CPUS)
     return str(_started[known].address)
+
+
+def worker_lines() -> list[dict[str, Any]]:
+    """Return the lines of JSON that workers of the session's clusters have logged on their nodes."""
+    nodes = [cluster.head_node for cluster in _started.values()]
+    files = [path for node in nodes if node for path in Path(node.get_logs_dir_path()).glob("worker-*.err")]
+    lines = [line for path in sorted(files) for line in path.read_text(errors="replace").splitlines()]
+    return [json.loads(line) for line in lines if line.startswith('{"')]
 
 
 def stop_if_idle() -> None:

@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 import ray
 
+from actors import log_lines
 from actors.attempt_tracker import Snapshot
 from actors.commit.accounting import ShardSummary
 from actors.gemini import stage as gemini_stage
@@ -120,6 +121,8 @@ def _leave_ray_out(patch: pytest.MonkeyPatch, clock: Clock | None) -> None:
     patch.setattr(work_on_ray, "start_tracker", lambda: None)
     patch.setattr(work_on_ray, "_snapshots", lambda *_: Snapshot)
     patch.setattr(work_on_ray, "run_graph", _run_graph)
+    # The actors' lines go where those of the driver go, because this is one process.
+    patch.setattr(log_lines, "log_as_worker", lambda *_: None)
     if clock is not None:
         patch.setattr(work_on_ray, "make_stage", partial(gemini_stage.make_stage, clock=clock))
         patch.setattr(gemini_drain, "drain", partial(gemini_drain.drain, clock=clock))

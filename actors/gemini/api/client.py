@@ -148,7 +148,12 @@ class GeminiClient:
             # The SDK parses responses leniently and drops an error in a response with status 200, so the
             # body is read here. Automatic continuation of a truncated answer would send a second request
             # that isn't counted.
-            update={"should_return_http_response": True, "automatic_continuation": False}
+            update={
+                "should_return_http_response": True,
+                "automatic_continuation": False,
+                # There are no functions to call, but the SDK would log a line about them for each request.
+                "automatic_function_calling": types.AutomaticFunctionCallingConfig(disable=True),
+            }
         )
         model = self.resolved.model
         called = self._sdk.models.generate_content(

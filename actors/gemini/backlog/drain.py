@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,10 +22,13 @@ from actors.gemini.camera_settings import GeminiCameras
 from actors.gemini.protocol import Answers, AskedCrop, DrainTask, Person, Stop
 from actors.gemini.second_answers import broken_rules
 from actors.gemini.settings import ANNOTATOR, ResolvedGemini
+from actors.log_lines import LineFields, about_shard
 from actors.records import Outcome, RequestCounts
 from actors.shard_block import ShardBlock, ShardTask
 from actors.storage.commit_record import read_record
 from actors.storage.store_errors import STORAGE_ERRORS, storage_error_text
+
+log = logging.getLogger(__name__)
 
 Ask = Callable[[Sequence[AskedCrop]], Awaitable[Answers]]
 """Asks about crops, as `Annotator.ask` does."""
@@ -43,6 +47,7 @@ class Drained:
         error: What went wrong with this shard alone.
         claim: Result of claiming the shard. Nothing was done unless it is `ours`.
         store_requests: What was asked of the stores meanwhile.
+        lines: Warnings and errors that were logged meanwhile, about any shard.
     """
 
     shard_id: str
@@ -53,6 +58,7 @@ class Drained:
     error: str | None = None
     claim: Claim = "ours"
     store_requests: RequestCounts = field(default_factory=dict)
+    lines: tuple[LineFields, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,25 +138,30 @@ class ShardDrainer:
         shard_id = task.shard_id
         try:
             block, shard = await asyncio.to_thread(self.load, task)
-            chosen = None if task.chosen is None else frozenset(task.chosen)
-            stop = await self._ask_all(shard, task, ask)
-            left = len(shard.waiting())
-            answered = sum(entry.annotation.status != "denied" for entry in shard.found.values())
-            answered += len(shard.inherited)
-            summary = None
-            if shard.waiting(chosen):
-                is_due = answered > 0 and not shard.replaces_answers
-            else:
-                is_due = bool(shard.found or shard.inherited) or not shard.is_committed
-            if is_due:
-                summary = await asyncio.to_thread(self._commit, block, shard)
+            with about_shard(shard_id, shard.attempt):
+                return await self._work_off(block, shard, task, ask)
         except PreconditionError:
             return Drained(shard_id, error="its commit record was changed by another run; run again")
         except ShopframeError as error:
             return Drained(shard_id, error=str(error))
         except STORAGE_ERRORS as error:
             return Drained(shard_id, error=storage_error_text(error))
-        return Drained(shard_id, summary, answered, left, stop)
+
+    async def _work_off(self, block: ShardBlock, shard: PendingShard, task: DrainTask, ask: Ask) -> Drained:
+        chosen = None if task.chosen is None else frozenset(task.chosen)
+        stop = await self._ask_all(shard, task, ask)
+        left = len(shard.waiting())
+        answered = sum(entry.annotation.status != "denied" for entry in shard.found.values())
+        answered += len(shard.inherited)
+        summary = None
+        if shard.waiting(chosen):
+            is_due = answered > 0 and not shard.replaces_answers
+        else:
+            is_due = bool(shard.found or shard.inherited) or not shard.is_committed
+        if is_due:
+            summary = await asyncio.to_thread(self._commit, block, shard)
+        log.info("Gemini: %d persons answered, %d wait", answered, left)
+        return Drained(shard.shard_id, summary, answered, left, stop)
 
     async def _ask_all(self, shard: PendingShard, task: DrainTask, ask: Ask) -> Stop | None:
         """Ask about the persons of a task, and return why some got no answer.
@@ -161,14 +172,14 @@ class ShardDrainer:
         while True:
             questions = shard.questions(chosen, task.first_only)
             crops = [
-                AskedCrop(shard.shard_id, crop)
+                AskedCrop(shard.shard_id, crop, attempt=shard.attempt)
                 for _, crop in questions
                 if not self.in_jobs or crop_sha256(crop.jpeg) not in self.in_jobs
             ]
             asked = await ask(crops) if crops else Answers({}, None)
             entries = asked.entries
             if self.reask_violations and asked.stop is None:
-                entries = entries | await self._second_answers(shard.shard_id, questions, entries, ask)
+                entries = entries | await self._second_answers(shard, questions, entries, ask)
             shard.take_answers(entries)
             shard.inherit()
             if asked.stop is not None or not entries or not shard.shares_answers:
@@ -176,7 +187,7 @@ class ShardDrainer:
 
     async def _second_answers(
         self,
-        shard_id: str,
+        shard: PendingShard,
         waiting: Sequence[tuple[Person, Crop]],
         first: Mapping[str, JournalEntry],
         ask: Ask,
@@ -190,7 +201,8 @@ class ShardDrainer:
         crops = {digest: crop for _, crop in waiting if (digest := crop_sha256(crop.jpeg)) in broken}
         if not crops:
             return {}
-        return (await ask([AskedCrop(shard_id, c, broken[digest]) for digest, c in crops.items()])).entries
+        asked = [AskedCrop(shard.shard_id, c, broken[d], shard.attempt) for d, c in crops.items()]
+        return (await ask(asked)).entries
 
     def _commit(self, block: ShardBlock, shard: PendingShard) -> ShardSummary:
         return self.committer.commit(block.with_answers(ANNOTATOR, shard.table(self.schema, self.resolved)))

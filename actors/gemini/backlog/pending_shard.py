@@ -42,6 +42,7 @@ class PendingShard:
         inherited: Persons that inherit, with the person whose answer it is and the similarity to it.
         is_committed: Whether the committed table answers the question that is asked now.
         replaces_answers: Whether it has answers to another question, which stay until all new ones are there.
+        attempt: Number of the attempt that asks.
     """
 
     shard_id: str
@@ -57,6 +58,7 @@ class PendingShard:
     inherited: dict[Person, tuple[Person, float]] = field(default_factory=dict)
     is_committed: bool = False
     replaces_answers: bool = False
+    attempt: int = 0
 
     def waiting(self, chosen: Collection[Person] | None = None) -> list[tuple[Person, Crop]]:
         """Return the persons without an outcome and their crops, limited to `chosen` if it is given.
@@ -194,6 +196,7 @@ def pending_shard(
         ),
         groups=find_groups(block.frames, persons, resolved.reuse, resolved.groups_within_s),
         shares_answers=resolved.reuse.is_on,
+        attempt=block.task.attempt,
     )
     committed = block.annotations.get(ANNOTATOR)
     if committed is not None and keep is None:
