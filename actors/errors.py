@@ -7,6 +7,7 @@
     │   │   └── TokenizationError  a model's tokenizer doesn't suit the engine that is to run it
     │   ├── OutputError            the output can't be written
     │   └── GeminiRefusedError     Gemini refuses the key, model or settings; its stage stops
+    │       └── GeminiKeyError     Gemini refuses the key
     ├── ShardError                 the content of one shard can't be used; the shard is recorded as failed
     ├── ShardUnavailableError      one shard can't be processed now; its commit stays as it is
     │   └── CropRestoreError       crops were not kept and can't be cut again
@@ -65,6 +66,10 @@ class GeminiRefusedError(ConfigError):
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, int | None, bool]]:
         return type(self), (str(self), self.code, self.may_be_counted)
+
+
+class GeminiKeyError(GeminiRefusedError):
+    """Gemini refuses the key."""
 
 
 class ShardError(ShopframeError):

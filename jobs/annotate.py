@@ -55,14 +55,17 @@ def annotate(
         scope = "annotator"
     elif force:
         scope = "force"
-    if dry_run:
-        from jobs.run.dry_run import dry_run as try_run
+    from jobs.run.left_as_found import left_as_found
 
-        try_run(loaded, scope, retry_annotator)
-        return
-    from jobs.run.annotation import annotate_input
+    with left_as_found(loaded.settings.output.uri):
+        if dry_run:
+            from jobs.run.dry_run import dry_run as try_run
 
-    all_done = annotate_input(loaded, scope, retry_annotator)
+            try_run(loaded, scope, retry_annotator)
+            return
+        from jobs.run.annotation import annotate_input
+
+        all_done = annotate_input(loaded, scope, retry_annotator)
     raise typer.Exit(command.EXIT_DONE if all_done else command.EXIT_SOME_FAILED)
 
 

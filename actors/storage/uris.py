@@ -15,7 +15,7 @@ def plain_uri(uri: str) -> str:
 
     Links on the way to the last ".." are followed, because the operating system follows them too.
     """
-    if ".." not in uri.split("/") or not _is_local(uri):
+    if ".." not in uri.split("/") or not is_local_uri(uri):
         return uri
     parts = LocalFileSystem._strip_protocol(uri).split("/")
     last = max(index for index, part in enumerate(parts) if part == "..") + 1
@@ -24,12 +24,13 @@ def plain_uri(uri: str) -> str:
 
 def absolute_uri(uri: str) -> str:
     """Return a local path as an absolute one without ".."; any other URI stays as it is."""
-    return str(LocalFileSystem._strip_protocol(plain_uri(uri))) if _is_local(uri) else uri
+    return str(LocalFileSystem._strip_protocol(plain_uri(uri))) if is_local_uri(uri) else uri
 
 
 PlainUri = Annotated[str, AfterValidator(plain_uri)]
 """A setting that is a URI, written as `plain_uri` writes it."""
 
 
-def _is_local(uri: str) -> bool:
+def is_local_uri(uri: str) -> bool:
+    """Return whether a URI names a path on this machine."""
     return get_protocol(uri) in ("file", "local")

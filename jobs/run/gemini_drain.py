@@ -10,6 +10,7 @@ from rich.console import Console
 from actors.attributes import AttributeSchema
 from actors.errors import ConfigError
 from actors.gemini.api.client import read_api_key
+from actors.gemini.api.key_check import check_key
 from actors.gemini.backlog.listing import WaitingShards
 from actors.gemini.backlog.selection import Backlog
 from actors.gemini.gemini_run import GeminiRun
@@ -82,7 +83,7 @@ def drain(settings: Settings, clock: Clock | None = None, quota_reset: bool = Fa
         quota_reset: Whether to forget first that the server declared the day's quota spent.
 
     Raises:
-        ConfigError: If Gemini isn't enabled, there is no API key, or the output has no run.
+        ConfigError: If Gemini isn't enabled or refuses the API key, there is none, or the output has no run.
     """
     if not settings.gemini.enabled:
         raise ConfigError(
@@ -109,12 +110,16 @@ def drain(settings: Settings, clock: Clock | None = None, quota_reset: bool = Fa
                 file=terminal,
             )
         settings, _ = choose_person_json(settings, before, ())
-        run_record = _note_model(output, before, settings, resolved)
+        run_record = _with_model(before, settings, resolved)
         seen = RecordPass(run_record.question, gemini.cameras)
         in_backlog = WaitingShards(resolved.question)
         for record, denied in seen.read(output):
             in_backlog.add(record, denied)
         waiting = in_backlog.in_order()
+        if waiting:
+            check_key(settings.gemini, resolved)
+        # `status` finds the quota by the settings of Gemini in this record.
+        write_run(output, run_record)
         backlog = Backlog(output, settings.gemini, resolved, SETTLED, waiting)
         asked = asked_of_gemini(waiting, settings.gemini)
         about = f": it is asked about {asked}" if asked.persons else ""
@@ -149,12 +154,10 @@ def drain(settings: Settings, clock: Clock | None = None, quota_reset: bool = Fa
     return done
 
 
-def _note_model(
-    output: ObjectStore, before: RunRecord, settings: Settings, resolved: ResolvedGemini
-) -> RunRecord:
-    """Write the Gemini settings to `run.json`, from which `status` finds the quota, and return the record."""
+def _with_model(before: RunRecord, settings: Settings, resolved: ResolvedGemini) -> RunRecord:
+    """Return the record of the last run with the settings of Gemini of this one."""
     now = settings.as_dict()
-    after = before.model_copy(
+    return before.model_copy(
         update={
             "models": before.models.model_copy(update={"gemini": gemini_model(resolved)}),
             "fingerprints": {**before.fingerprints, ANNOTATOR: resolved.stage_fingerprint},
@@ -162,5 +165,3 @@ def _note_model(
             "config": {**before.config, **{name: now[name] for name in ("gemini", "annotate")}},
         }
     )
-    write_run(output, after)
-    return after

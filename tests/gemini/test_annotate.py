@@ -178,7 +178,7 @@ def test_the_key_is_nowhere(both):
 
 @pytest.fixture(scope="module")
 def troubled(models: Models, tmp_path_factory):
-    """Four runs: with a wrong key, with a small daily quota, with enough for the rest, and with all cameras.
+    """Four runs: the key is refused, then a small daily quota, enough for the rest, and all cameras.
 
     Frames of one camera must not be sent in the first three of them.
     """
@@ -193,11 +193,11 @@ def troubled(models: Models, tmp_path_factory):
         found.records.append(job.records(output))
         found.journals.append(list(server.journal))
 
+    settings = {"requests_per_day": 2, "persons_per_request": 2, "cameras": {"deny": ["cam-1"]}}
+    with gemini_server(faults=[Fault("invalid_key", where="online")]) as server:
+        note(annotate(source, output, *local, *gemini_job.options(server.base_url, **settings), expect=1))
     with gemini_server(requests_per_day=2) as server:
-        settings = {"requests_per_day": 2, "persons_per_request": 2, "cameras": {"deny": ["cam-1"]}}
-        asking = gemini_job.options(server.base_url, **settings)
-        note(annotate(source, output, *local, *asking, key=WRONG_KEY, expect=1))
-        note(annotate(source, output, *local, *asking))
+        note(annotate(source, output, *local, *gemini_job.options(server.base_url, **settings)))
     with gemini_server() as server:
         note(without_ray.gemini(output, server.base_url, **{**settings, "requests_per_day": 50}))
         found.outcomes = gemini_job.outcomes(output)
@@ -209,7 +209,7 @@ def troubled(models: Models, tmp_path_factory):
     return found
 
 
-def test_a_wrong_key_stops_gemini_alone(troubled):
+def test_a_key_that_is_refused_during_the_run_stops_gemini_alone(troubled):
     records = troubled.records[0]
     assert {record["state"] for record in records.values()} == {"done"}
     assert len(records) == 3
@@ -217,8 +217,8 @@ def test_a_wrong_key_stops_gemini_alone(troubled):
         assert record["annotators"]["gemini"] == {"pending": record["counts"]["kept"]}
     said = " ".join(troubled.runs[0].stdout.split())
     assert "set GEMINI_API_KEY to a valid key" in said
-    assert WRONG_KEY not in said + troubled.runs[0].stderr
-    assert troubled.journals[0] == []
+    assert KEY not in said + troubled.runs[0].stderr
+    assert [seen.fault for seen in troubled.journals[0]] == ["invalid_key"]
 
 
 def test_a_spent_day_is_no_failure_and_says_who_waits_and_until_when(troubled):
@@ -257,6 +257,26 @@ def test_a_camera_that_is_permitted_later_is_asked_about_then(troubled):
     denied = crops(troubled.output, camera="cam-1")
     assert sent(troubled.journals[3]) == Counter(denied)
     assert gemini_job.outcomes(troubled.output) == {"ok": len(crops(troubled.output))}
+
+
+def test_a_key_that_gemini_refuses_ends_the_run_before_ray_is_started(models: Models, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    job.write_shards(source, "a")
+    local = ["annotate", "--input", source, "--output", output, *models.options(smolvlm=False)]
+    with gemini_server() as server:
+        asking = gemini_job.options(server.base_url)
+        for arguments in ([*local, *asking], ["gemini", "--output", output, *asking]):
+            done = job.shopframe(*arguments, environment={**job.NO_RAY, "GEMINI_API_KEY": WRONG_KEY})
+            assert done.returncode == 2
+            assert "set GEMINI_API_KEY to a valid key" in done.stderr
+            assert "starting Ray" not in done.stdout + done.stderr
+            assert WRONG_KEY not in done.stdout + done.stderr
+            if arguments[0] == "annotate":
+                assert not output.exists()
+                gemini_job.write_backlog(output, shards=1, persons=1)
+                before = (output / "run.json").read_bytes()
+        assert (output / "run.json").read_bytes() == before
+        assert server.journal == []
 
 
 def test_without_a_key_nothing_is_begun(models: Models, tmp_path):

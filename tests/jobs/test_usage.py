@@ -54,13 +54,23 @@ def test_a_wrong_setting_is_refused_before_any_work(
     output = tmp_path / "out"
     given = ["--input", source, "--output", output, *models.options(smolvlm=False), *arguments]
     assert said in refused(capsys, monkeypatch, "annotate", *given)
-    assert not (output / "commits").exists()
+    assert not output.exists()
 
 
 def test_a_folder_that_is_no_model_is_refused(source, tmp_path, models: Models, capsys, monkeypatch):
     options = [*models.options(), "--set", f"smolvlm.model={source}"]
     said = refused(capsys, monkeypatch, "annotate", "--input", source, "--output", tmp_path / "out", *options)
     assert str(source) in said
+
+
+@pytest.mark.parametrize("option", [[], ["--dry-run"]])
+def test_a_refused_run_leaves_an_output_as_it_found_it(tmp_path, capsys, monkeypatch, option):
+    (tmp_path / "here").mkdir()
+    for output in (tmp_path / "new" / "deep" / "out", tmp_path / "here", tmp_path / "here" / "out"):
+        given = ["--input", tmp_path / "no-input", "--output", output, *option]
+        assert "check input.uri" in refused(capsys, monkeypatch, "annotate", *given)
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    assert job.bytes_of(tmp_path / "here", ".").keys() == {"processing.log"}
 
 
 def test_an_output_that_cannot_be_written_is_refused(source, tmp_path, models: Models, capsys, monkeypatch):

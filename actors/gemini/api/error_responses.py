@@ -13,7 +13,12 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
-from actors.errors import GeminiRateLimitedError, GeminiRefusedError, GeminiUnavailableError
+from actors.errors import (
+    GeminiKeyError,
+    GeminiRateLimitedError,
+    GeminiRefusedError,
+    GeminiUnavailableError,
+)
 from actors.gemini.api.refused_arguments import remedy_of
 
 GeminiError = GeminiRefusedError | GeminiRateLimitedError | GeminiUnavailableError
@@ -35,7 +40,10 @@ _LONGEST_MESSAGE = 300
 _KEY_REASONS = frozenset({"API_KEY_INVALID", "API_KEY_SERVICE_BLOCKED", "API_KEY_IP_ADDRESS_BLOCKED"})
 """Values of `ErrorInfo.reason` for a key that doesn't work. Their status is 400 or 403."""
 
-_REMEDIES = {
+_NOT_PERMITTED = "PERMISSION_DENIED"
+"""Google's status for a key that may not be used. A 403 of a gateway need not be about the key."""
+
+_REMEDIES: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "set GEMINI_API_KEY to a valid key (aistudio.google.com/apikey)",
     HTTPStatus.PAYMENT_REQUIRED: "check the project's billing",
     HTTPStatus.FORBIDDEN: "the key in GEMINI_API_KEY may not use this model or API; check its restrictions",
@@ -72,7 +80,9 @@ def meaning_of(
     if code >= HTTPStatus.INTERNAL_SERVER_ERROR or code in _PASSING or code < HTTPStatus.BAD_REQUEST:
         return GeminiUnavailableError(said, retry_after_s)
     if any(info.get("reason") in _KEY_REASONS for info in _details(error, "ErrorInfo")):
-        return GeminiRefusedError(f"{said}; {_REMEDIES[HTTPStatus.UNAUTHORIZED]}", code, False)
+        return GeminiKeyError(f"{said}; {_REMEDIES[HTTPStatus.UNAUTHORIZED]}", code, False)
+    if code == HTTPStatus.UNAUTHORIZED or error.get("status") == _NOT_PERMITTED:
+        return GeminiKeyError(f"{said}; {_REMEDIES.get(code, _REMEDIES[HTTPStatus.FORBIDDEN])}", code, False)
     if code in _REMEDIES:
         return GeminiRefusedError(f"{said}; {_REMEDIES[HTTPStatus(code)]}", code, False)
     if error.get("status") == "FAILED_PRECONDITION":

@@ -1,0 +1,46 @@
+"""Find out before a run whether Gemini refuses its key."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from actors.errors import (
+    GeminiKeyError,
+    GeminiRateLimitedError,
+    GeminiRefusedError,
+    GeminiUnavailableError,
+)
+from actors.gemini.api.client import GeminiClient
+from actors.gemini.settings import GeminiSettings, ResolvedGemini
+
+log = logging.getLogger(__name__)
+
+_LONGEST_S = 10.0
+"""Seconds to wait for an answer. A run can begin without one."""
+
+
+def check_key(settings: GeminiSettings, resolved: ResolvedGemini) -> None:
+    """Ask for the model's description, which costs no quota, and refuse a key that Gemini refuses.
+
+    Any other answer, or none, is left to the first request about persons: Gemini may answer by then, and a
+    gateway may answer that request only.
+
+    Raises:
+        GeminiKeyError: Gemini refuses the key. The message names the variable and the remedy.
+        ConfigError: GEMINI_API_KEY is not set.
+    """
+    asyncio.run(_check(settings, resolved))
+
+
+async def _check(settings: GeminiSettings, resolved: ResolvedGemini) -> None:
+    hurried = settings.model_copy(update={"timeout_s": min(settings.timeout_s, _LONGEST_S)})
+    client = GeminiClient(hurried, resolved, resolved.schema)
+    try:
+        await client.check()
+    except GeminiKeyError:
+        raise
+    except (GeminiRateLimitedError, GeminiRefusedError, GeminiUnavailableError) as error:
+        log.info("the key was not checked: %s", error)
+    finally:
+        await client.close()
