@@ -13,26 +13,47 @@ import pyarrow.parquet as pq
 from actors.errors import ShardError
 from actors.read.expansion import check_expansion
 from actors.read.file_names import SeenKeys, clean_text, size_error
+from actors.read.parquet_file import open_parquet
+from actors.read.parquet_pages import PageWatch
 from actors.read.settings import InputSettings
 from actors.read.sidecars import parse_facts
 from actors.records import Frame, Shard
-from actors.storage.store_file import StoreFile
 
 _ROWS_AT_ONCE = 16
-_KEYS_AT_ONCE = 4096
-_BUFFER_BYTES = 2**20
+_BATCH_BYTES = 32 * 2**20
+_LEAST_ROW_BYTES = 640
+"""What a row counts as, even if it is null, so that a few bytes aren't billions of frames: 100,000 rows are
+always allowed, and more in a file with a hundredth of this for each."""
+_LONGEST_KEY = 4096
+_WIDEST_VALUE = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableValue:
+    """A value that Python can't represent, such as a time after the year 9999, or that isn't read."""
+
+    kind: pa.DataType
+
+    def __repr__(self) -> str:
+        return f"a value of {_shown(str(self.kind))} that can't be read"
 
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
+    """Columns of the frames. Those in `unread` are of types that are no text, number or time."""
+
     image: str
     key: str | None
     camera: str | None
     captured_at: str | None
+    image_fields: tuple[str, ...]
+    unread: dict[str, UnreadableValue]
 
-    def names(self) -> list[str]:
-        chosen = [self.image, self.key, self.camera, self.captured_at]
-        return list(dict.fromkeys(name for name in chosen if name is not None))
+    def read(self) -> list[str]:
+        """Return what is read, as names with dots for fields of structs."""
+        image = [f"{self.image}.{field}" for field in self.image_fields] or [self.image]
+        facts = [self.key, self.camera, self.captured_at]
+        return list(dict.fromkeys([*image, *(name for name in facts if name and name not in self.unread)]))
 
 
 def read_parquet(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iterator[Frame]:
@@ -47,45 +68,80 @@ def read_parquet(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iter
         settings: The names of the columns, and the limits on images.
 
     Raises:
-        ShardError: The file is not Parquet, is damaged, or lacks rows or a configured column.
+        ShardError: The file is not Parquet, is damaged, would take far more memory than images do, or lacks
+            rows or a configured column.
         StoreError: The store failed.
     """
     try:
-        parquet = pq.ParquetFile(StoreFile(file), pre_buffer=False, buffer_size=_BUFFER_BYTES)
+        watch = PageWatch(file)
+        parquet = open_parquet(watch)
         columns = _choose_columns(parquet.schema_arrow, settings)
         groups = range(shard.start, parquet.num_row_groups if shard.stop is None else shard.stop)
-        if not parquet.metadata.num_rows:
-            raise ShardError("contains no images (a Parquet file without rows)")
-        row_number = sum(parquet.metadata.row_group(g).num_rows for g in range(shard.start))
+        rows_of = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
+        _check_rows(rows_of, watch.size_bytes)
+        row_number = sum(rows_of[: shard.start])
         first_row = row_number + shard.first_frame
         stop_row = None if shard.stop_frame is None else row_number + shard.stop_frame
-        seen = _keys_before(parquet, groups, columns, row_number, shard.first_frame, settings)
+        seen = _keys_before(parquet, watch, groups, columns, row_number, shard.first_frame)
         # Row groups are read one at a time: if a batch spanned two groups, damage in the second would lose
         # rows of the first.
         for group in groups:
-            rows = parquet.metadata.row_group(group).num_rows
-            if row_number + rows <= first_row:
-                row_number += rows
+            if row_number + rows_of[group] <= first_row:
+                row_number += rows_of[group]
                 continue
-            at_once = _rows_at_once(parquet.metadata.row_group(group), columns, settings)
-            for batch in parquet.iter_batches(at_once, [group], columns.names(), use_threads=False):
+            for batch in _batches(parquet, watch, group, columns.read()):
                 skipped = min(max(0, first_row - row_number), batch.num_rows)
                 row_number += skipped
                 for row in _rows(batch.slice(skipped)):
                     if row_number == stop_row:
                         return
-                    yield _to_frame(row, row_number, columns, seen, settings)
+                    yield _to_frame(row | columns.unread, row_number, columns, seen, settings)
                     row_number += 1
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         # Names of columns may not be UTF-8.
         raise ShardError(f"not Parquet, or damaged: {_first_line(error)}") from error
 
 
+def _check_rows(rows_of: list[int], file_bytes: int) -> None:
+    total = sum(rows_of)
+    if min(rows_of, default=0) < 0:
+        raise ShardError("damaged: a row group with a negative number of rows")
+    if not total:
+        raise ShardError("contains no images (a Parquet file without rows)")
+    try:
+        check_expansion(total * _LEAST_ROW_BYTES, file_bytes)
+    except ShardError as error:
+        raise ShardError(f"has {total} rows in {file_bytes} bytes, which are too many for images") from error
+
+
+def _batches(
+    parquet: pq.ParquetFile, watch: PageWatch, group: int, names: list[str]
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a group, at least 1 and at most 16 at once.
+
+    A column's dictionary has each value once, so a batch of rows can be many times as large as the group.
+    """
+    schema = parquet.metadata.schema
+    columns = [
+        number
+        for number in range(len(schema))
+        if any(f"{schema.column(number).path}.".startswith(f"{name}.") for name in names)
+    ]
+    dictionary_bytes = watch.watch(parquet.metadata, group, columns)
+    at_once = min(_ROWS_AT_ONCE, max(1, _BATCH_BYTES // max(1, dictionary_bytes)))
+    left = parquet.metadata.row_group(group).num_rows
+    for batch in parquet.iter_batches(at_once, [group], names, use_threads=False):
+        left -= batch.num_rows
+        yield batch
+    if left:
+        raise ShardError(f"damaged: row group {group} lacks {left} of the rows that the footer says it has")
+
+
 def _choose_columns(schema: pa.Schema, settings: InputSettings) -> _Columns:
     names = schema.names
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        raise ShardError(f"has more than one column {twice[0]!r}; name them apart")
+        raise ShardError(f"has more than one column {_shown(twice[0])!r}; name them apart")
     wanted = {
         "image_column": settings.image_column,
         "key_column": settings.key_column,
@@ -94,90 +150,84 @@ def _choose_columns(schema: pa.Schema, settings: InputSettings) -> _Columns:
     }
     for setting, name in wanted.items():
         if name is not None and name not in names:
-            raise ShardError(f"has no column {name!r}; set input.{setting} to one of: {', '.join(names)}")
+            raise ShardError(f"has no column {name!r}; set input.{setting} to one of: {_listed(names)}")
     image_type = schema.field(settings.image_column).type
-    if not _holds_bytes(image_type):
+    is_struct = pa.types.is_struct(image_type)
+    fields = {field.name: field.type for field in image_type} if is_struct else {}
+    if not _holds_bytes(fields.get("bytes") if is_struct else image_type):
         raise ShardError(
-            f"column {settings.image_column!r} holds {image_type}, not encoded images; "
-            f"set input.image_column to one of: {', '.join(names)}"
+            f"column {settings.image_column!r} holds {_shown(str(image_type))}, not encoded images; "
+            f"set input.image_column to one of: {_listed(names)}"
+        )
+    camera = settings.camera_column or ("camera" if "camera" in names else None)
+    captured_at = settings.captured_at_column or ("captured_at" if "captured_at" in names else None)
+    types = {name: schema.field(name).type for name in (settings.key_column, camera, captured_at) if name}
+    unread = {name: UnreadableValue(kind) for name, kind in types.items() if not _is_plain(kind)}
+    if settings.key_column in unread:
+        kind = _shown(str(types[settings.key_column]))
+        raise ShardError(
+            f"column {settings.key_column!r} holds {kind}, not keys; set input.key_column to another"
         )
     return _Columns(
         image=settings.image_column,
         key=settings.key_column,
-        camera=settings.camera_column or ("camera" if "camera" in names else None),
-        captured_at=settings.captured_at_column or ("captured_at" if "captured_at" in names else None),
+        camera=camera,
+        captured_at=captured_at,
+        image_fields=tuple(
+            name for name, kind in fields.items() if name == "bytes" or (name == "path" and _is_plain(kind))
+        ),
+        unread=unread,
     )
 
 
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        index = kind.get_field_index("bytes")
-        return index >= 0 and _holds_bytes(kind.field(index).type)
+def _holds_bytes(kind: pa.DataType | None) -> bool:
+    if kind is None:
+        return False
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
+def _is_plain(kind: pa.DataType) -> bool:
+    """Return whether a value is small: a list in one row can have billions of elements in a few bytes."""
+    if pa.types.is_dictionary(kind):
+        return _is_plain(kind.value_type)
+    if pa.types.is_fixed_size_binary(kind):
+        return bool(kind.byte_width <= _WIDEST_VALUE)
+    return not (pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType))
+
+
+def _shown(text: str) -> str:
+    return clean_text(text)[:200]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(_shown, names[:20])) + (f" and {len(names) - 20} others" if len(names) > 20 else "")
+
+
 def _keys_before(
-    parquet: pq.ParquetFile,
-    groups: range,
-    columns: _Columns,
-    row_number: int,
-    count: int,
-    settings: InputSettings,
+    parquet: pq.ParquetFile, watch: PageWatch, groups: range, columns: _Columns, row_number: int, count: int
 ) -> SeenKeys:
     """Return the keys of the first rows, so that a part of the rows finds duplicates of earlier parts.
 
     Args:
         parquet: The file.
+        watch: The file that it reads from.
         groups: The row groups of the shard.
         columns: The columns of the frames.
         row_number: Number of the first row.
         count: Number of rows. Nothing is read if there are none, or if numbers of rows are the keys.
-        settings: The limits on images.
     """
     seen = SeenKeys()
     if not count or columns.key is None:
         return seen
     stop = row_number + count
     for group in groups:
-        at_once = _rows_at_once(parquet.metadata.row_group(group), columns, settings, _KEYS_AT_ONCE)
-        for batch in parquet.iter_batches(at_once, [group], [columns.key], use_threads=False):
+        for batch in _batches(parquet, watch, group, [columns.key]):
             for value in map(_value_of, batch.column(0)):
                 if row_number == stop:
                     return seen
                 seen.duplicate_error(_key_of(value, row_number), f"row {row_number}")
                 row_number += 1
     return seen
-
-
-def _rows_at_once(group: Any, columns: _Columns, settings: InputSettings, most: int = _ROWS_AT_ONCE) -> int:
-    """Return how many rows of a group to read at once, at least 1 and at most `most`.
-
-    A column's dictionary has each value once, so a batch of rows can be many times as large as the group.
-
-    Raises:
-        ShardError: The group is much larger than the file that has it.
-    """
-    names = columns.names()
-    at_once = most
-    for number in range(group.num_columns):
-        chunk = group.column(number)
-        if chunk.path_in_schema.partition(".")[0] not in names:
-            continue
-        check_expansion(chunk.total_uncompressed_size, chunk.total_compressed_size)
-        if chunk.has_dictionary_page:
-            limit = _ROWS_AT_ONCE * settings.max_image_bytes
-            at_once = min(at_once, max(1, limit // max(1, chunk.total_uncompressed_size)))
-    return at_once
-
-
-@dataclass(frozen=True, slots=True)
-class _Unreadable:
-    """A value that Python can't represent, such as a time after the year 9999."""
-
-    kind: pa.DataType
-
-    def __repr__(self) -> str:
-        return f"a value of {self.kind} that is out of range"
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
@@ -198,7 +248,7 @@ def _value_of(scalar: pa.Scalar) -> Any:
         return scalar.as_buffer().to_pybytes().decode("utf-8", "surrogateescape")
     except (ValueError, OverflowError, KeyError):
         # An unknown time zone is a KeyError.
-        return _Unreadable(scalar.type)
+        return UnreadableValue(scalar.type)
 
 
 def _to_frame(
@@ -206,9 +256,13 @@ def _to_frame(
 ) -> Frame:
     label = f"row {row_number}"
     notes = []
-    value = None if columns.key is None else row[columns.key]
+    value: Any = None if columns.key is None else row[columns.key]
     if columns.key is not None and _is_empty(value):
         notes.append(f"{label}: column {columns.key!r} is empty, the row's number is the key")
+    elif _is_too_long(value):
+        notes.append(
+            f"{label}: column {columns.key!r} has {len(value)} characters, the row's number is the key"
+        )
     key = _key_of(value, row_number)
     facts = parse_facts(
         row[columns.camera] if columns.camera else None,
@@ -237,8 +291,12 @@ def _is_empty(key: Any) -> bool:
     return key is None or key == ""
 
 
+def _is_too_long(key: Any) -> bool:
+    return isinstance(key, str | bytes) and len(key) > _LONGEST_KEY
+
+
 def _key_of(value: Any, row_number: int) -> str:
-    if _is_empty(value):
+    if _is_empty(value) or _is_too_long(value):
         return f"{row_number:09d}"
     return clean_text(value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value))
 

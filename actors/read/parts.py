@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import IO, Any, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from actors.errors import ShardError
+from actors.read.parquet_file import open_parquet
 from actors.read.zip_frames import DAMAGE
 from actors.records import Shard
 from actors.storage.object_store import ObjectStore
@@ -80,8 +81,8 @@ def _tar_bounds(shard: Shard, max_bytes: int) -> list[tuple[int, int | None, int
 
 def _row_group_sizes(file: IO[bytes]) -> Sequence[int]:
     try:
-        metadata = pq.read_metadata(StoreFile(file))
-    except (pa.ArrowException, OSError):
+        metadata = open_parquet(StoreFile(file)).metadata
+    except (ShardError, pa.ArrowException, OSError):
         return []
     sizes = []
     for number in range(metadata.num_row_groups):

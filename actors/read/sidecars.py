@@ -16,6 +16,8 @@ from actors.records import Frame
 MAX_SIDECAR_BYTES = 2**20
 """A sidecar holds a camera and a time; a larger file is something else."""
 
+_LONGEST_CAMERA = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class FrameFacts:
@@ -68,6 +70,9 @@ def parse_facts(camera: Any, captured_at: Any, label: str, zone: str) -> FrameFa
     time: datetime | None = None
     if isinstance(camera, str) or (isinstance(camera, int) and not isinstance(camera, bool)):
         name = _valid_unicode(str(camera)) or None
+        if name is not None and len(name) > _LONGEST_CAMERA:
+            notes.append(f"camera has {len(name)} characters, more than {_LONGEST_CAMERA}")
+            name = None
     elif camera is not None:
         notes.append(f"camera is a {type(camera).__name__}, not text")
     if captured_at is not None:

@@ -12,6 +12,7 @@ from tests.corpus.configurations import CONFIGURATIONS
 from tests.corpus.decisions import DECISIONS
 from tests.corpus.exchanges import BOXES, OUTCOME, RAW, XML, XML_BOXES
 from tests.corpus.images import IMAGES
+from tests.corpus.lying_parquets import LYING_PARQUETS
 from tests.corpus.parquets import PARQUETS
 from tests.corpus.sidecars import SIDECARS
 from tests.corpus.tars import TARS
@@ -21,7 +22,7 @@ from tests.corpus.zips import ZIPS
 
 def outcomes() -> Iterator[tuple[str, str]]:
     """Yield the name and the outcome of each kind."""
-    for group in (TARS, ZIPS, PARQUETS, IMAGES, SIDECARS, CONFIGURATIONS, ANSWERS, DECISIONS):
+    for group in (TARS, ZIPS, PARQUETS, LYING_PARQUETS, IMAGES, SIDECARS, CONFIGURATIONS, ANSWERS, DECISIONS):
         for kind in group:
             yield kind.name, kind.outcome
     for name, *_ in (*RAW, *BOXES):

@@ -21,6 +21,7 @@ import pytest
 
 from tests.corpus.images import IMAGES
 from tests.corpus.kinds import BadShard
+from tests.corpus.lying_parquets import LYING_PARQUETS
 from tests.corpus.parquets import PARQUETS
 from tests.corpus.sidecars import SIDECARS
 from tests.corpus.tars import TARS
@@ -32,7 +33,7 @@ from tests.support.without_ray import command
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
-SHARDS = (*TARS, *ZIPS, *PARQUETS)
+SHARDS = (*TARS, *ZIPS, *PARQUETS, *LYING_PARQUETS)
 MAX_IMAGE_BYTES = 2 * 2**20
 MAX_IMAGE_PIXELS = 1_000_000
 MOST_MORE_BYTES = 512 * 2**20
