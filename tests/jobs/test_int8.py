@@ -24,7 +24,7 @@ from jobs.run.detector_network import FEWEST_FRAMES, choose_network, int8_key
 from jobs.settings import load_settings
 from tests.servers.refusing_proxy import refusing_proxy
 from tests.support import bad_inputs as bad
-from tests.support import job
+from tests.support import job, without_ray
 
 FRAMES = 54
 FRAMES_PER_SHARD = 9
@@ -108,11 +108,10 @@ def test_a_network_that_was_quantised_badly_is_refused(scenes, cache, tmp_path):
     assert not (output / "commits").exists()
 
 
-@pytest.mark.ray
-@pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_the_network_is_kept_in_the_output_for_all_later_runs(scenes, cache, tmp_path):
     output = tmp_path / "out"
-    said = job.annotate(scenes, output, *options(scenes, cache, "int8")).stdout
+    said = without_ray.annotate(scenes, output, *options(scenes, cache, "int8")).stdout
     recorded = json.loads((output / "run.json").read_bytes())["models"]["detector"]
     files = [output / "models" / recorded["network"] / name for name in ("network.xml", "network.bin")]
     assert network_sha256([path.read_bytes() for path in files]) == recorded["network"]
@@ -126,10 +125,8 @@ def test_the_network_is_kept_in_the_output_for_all_later_runs(scenes, cache, tmp
     persons = job.table(output, "persons").num_rows
     assert persons > 80
 
-    # A run with nothing to do changes nothing; without Ray and nncf's seconds it can only follow the record.
-    job.finish(
-        job.start("annotate", "--output", output, *options(scenes, cache, "int8"), environment=job.NO_RAY)
-    )
+    # A run with nothing to do changes nothing; without nncf's seconds it can only follow the record.
+    without_ray.command("annotate", "--output", output, *options(scenes, cache, "int8"))
     assert json.loads((output / "run.json").read_bytes())["models"]["detector"] == recorded
 
     for precision in ("int8", "auto"):

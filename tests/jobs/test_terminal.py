@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.support import job, ray_cluster
+from tests.support import job
 from tests.support.job import Models
 from tests.support.terminal import Terminal
 
@@ -28,7 +28,7 @@ def arguments(models: Models, tmp_path):
 
 
 def test_one_display_while_it_runs_and_a_summary_at_the_end(arguments):
-    terminal = Terminal(*arguments, RAY_ADDRESS=ray_cluster.address())
+    terminal = Terminal(*arguments)
     assert terminal.end() == 0
     running = [screen for screen in terminal.screens if "0/2 shards" in screen]
     assert running, terminal.screens[-1]
@@ -44,7 +44,7 @@ def test_one_display_while_it_runs_and_a_summary_at_the_end(arguments):
 
 
 def test_interrupted_at_the_keyboard_it_ends_with_130_and_without_a_traceback(arguments):
-    terminal = Terminal(*arguments)
+    terminal = Terminal(*arguments, own_ray=True)
     assert "0/2 shards" in terminal.watch(until=lambda screen: "0/2 shards" in screen)
     os.killpg(terminal.process.pid, signal.SIGINT)
     assert terminal.end() == 130, terminal.screens[-1]

@@ -20,24 +20,36 @@ class ForkedProcess:
     """
 
     def __init__(
-        self, server: ForkServer, arguments: Sequence[str], environment: Mapping[str, str], folder: str
+        self,
+        server: ForkServer,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        folder: str,
+        terminal: int | None = None,
     ) -> None:
+        """Fork it.
+
+        Args:
+            server: Forks it.
+            arguments: The script or the name of the module, and its arguments.
+            environment: All its variables.
+            folder: Its working folder.
+            terminal: The descriptor of its standard input, output and error in place of pipes.
+        """
         self.args = list(arguments)
         self.returncode: int | None = None
         server.wait_until_ready()
-        out, err = os.pipe(), os.pipe()
-        try:
-            self._connection = ask(
-                server.socket,
-                [0, out[1], err[1]],
-                arguments=self.args,
-                environment=dict(environment),
-                folder=folder,
-            )
-        finally:
-            os.close(out[1])
-            os.close(err[1])
-        self.stdout, self.stderr = (os.fdopen(pipe[0]) for pipe in (out, err))
+        asked = {"arguments": self.args, "environment": dict(environment), "folder": folder}
+        if terminal is not None:
+            self._connection = ask(server.socket, [terminal] * 3, **asked)
+        else:
+            out, err = os.pipe(), os.pipe()
+            try:
+                self._connection = ask(server.socket, [0, out[1], err[1]], **asked)
+            finally:
+                os.close(out[1])
+                os.close(err[1])
+            self.stdout, self.stderr = (os.fdopen(pipe[0]) for pipe in (out, err))
         self.pid = int(read_line(self._connection))
 
     def poll(self) -> int | None:

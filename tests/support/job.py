@@ -57,7 +57,10 @@ def _set(key: str, value: object) -> list[str]:
 
 
 def start(
-    *arguments: object, environment: Mapping[str, str] | None = None, own_ray: bool = False
+    *arguments: object,
+    environment: Mapping[str, str] | None = None,
+    own_ray: bool = False,
+    terminal: int | None = None,
 ) -> ForkedProcess:
     """Start `shopframe` in a process group of its own.
 
@@ -65,11 +68,12 @@ def start(
         arguments: The command and its options.
         environment: Variables to add to the environment of this process.
         own_ray: Whether the run starts a Ray of its own instead of connecting to the session's cluster.
+        terminal: The descriptor of the terminal at which it runs, if any.
     """
     variables = _environment(arguments, environment, own_ray)
     uses_ray = _is_run(arguments) and variables.get("RAY_ADDRESS") != NO_RAY["RAY_ADDRESS"]
     program = "tests.support.forking_ray" if own_ray else "jobs.cli"
-    return _fork("runs" if uses_ray else "commands", program, arguments, variables)
+    return _fork("runs" if uses_ray else "commands", program, arguments, variables, terminal)
 
 
 def start_program(
@@ -83,9 +87,14 @@ def start_program(
 
 
 def _fork(
-    kind: Kind, program: str | Path, arguments: Sequence[object], variables: Mapping[str, str]
+    kind: Kind,
+    program: str | Path,
+    arguments: Sequence[object],
+    variables: Mapping[str, str],
+    terminal: int | None = None,
 ) -> ForkedProcess:
-    return ForkedProcess(fork_server(kind), [str(program), *map(str, arguments)], variables, str(REPO_ROOT))
+    given = [str(program), *map(str, arguments)]
+    return ForkedProcess(fork_server(kind), given, variables, str(REPO_ROOT), terminal)
 
 
 def start_command(

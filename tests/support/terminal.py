@@ -5,41 +5,31 @@ from __future__ import annotations
 import os
 import pty
 import select
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
 import pyte
 
-from tests.conftest import REPO_ROOT
+from tests.support import job
 
 COLUMNS, LINES = 110, 40
 
 
 class Terminal:
-    """Run a command at a terminal of its own, with `variables` added to its environment.
+    """Run `shopframe` at a terminal of its own; `own_ray` is that of `job.start`.
 
     Attributes:
         process: The process of the command.
         screens: The screen after each change so far, the newest last.
     """
 
-    def __init__(self, *arguments: object, **variables: str) -> None:
+    def __init__(self, *arguments: object, own_ray: bool = False) -> None:
         self._screen = pyte.Screen(COLUMNS, LINES)
         self._stream = pyte.ByteStream(self._screen)
         self.screens: list[str] = []
         self._terminal, command = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
-            cwd=REPO_ROOT,
-            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": str(COLUMNS), "LINES": str(LINES)}
-            | variables,
-            stdin=command,
-            stdout=command,
-            stderr=command,
-            start_new_session=True,
-        )
+        drawn = {"TERM": "xterm-256color", "COLUMNS": str(COLUMNS), "LINES": str(LINES)}
+        self.process = job.start(*arguments, environment=drawn, own_ray=own_ray, terminal=command)
         os.close(command)
 
     def watch(self, until: Callable[[str], bool] = lambda screen: False) -> str:
