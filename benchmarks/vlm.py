@@ -116,7 +116,7 @@ class Bench:
         self._prompt = resolved.prompt
         self._settings, self._schema = settings, schema
         self._annotator = GuidedEngine(settings, resolved, schema)
-        self._processor: Any = AutoProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
+        self._processor: Any = AutoProcessor.from_pretrained(folder)
         model: Any = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=getattr(torch, resolved.dtype), attn_implementation="sdpa"
         )

@@ -72,7 +72,7 @@ class GenerateEngine:
                 f"tokenizer fails: {type(error).__name__}: {error}"
             ) from error
         # A checkpoint's own settings may ask for sampling or for penalties.
-        self._model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        self._model.generation_config = GenerationConfig(
             do_sample=False,
             max_new_tokens=_most_tokens(schema, settings),
             pad_token_id=padding,

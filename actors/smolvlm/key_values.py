@@ -18,7 +18,7 @@ KeysValues = Sequence[tuple[Tensor, Tensor]]
 """Keys and values of each layer, each of shape (rows, heads, columns, head width)."""
 
 
-class KeyValueBuffer(Cache):
+class KeyValueBuffer(Cache):  # type: ignore[misc]
     """A cache that is written in place after a prefix that is copied in once.
 
     A cache that grows by concatenation is copied completely at every pass. Here a pass writes only its own
@@ -53,11 +53,11 @@ class KeyValueBuffer(Cache):
         return rows <= self.capacity[0] and columns <= self.capacity[1]
 
 
-class _BufferLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+class _BufferLayer(CacheLayerMixin):  # type: ignore[misc]
     is_sliding = False
 
     def __init__(self, owner: KeyValueBuffer, keys: Tensor, values: Tensor, rows: int, columns: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._owner = owner
         self.keys: Tensor = _with_prefix(keys, rows, columns)
         self.values: Tensor = _with_prefix(values, rows, columns)

@@ -30,7 +30,7 @@ def load_model(settings: SmolVLMSettings, resolved: ResolvedSmolVLM, **options: 
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()
     device = "cuda" if settings.gpus_per_actor > 0 else "cpu"
     if device == "cuda" and resolved.dtype == "bfloat16" and not torch.cuda.is_bf16_supported(False):
         log.warning(
@@ -39,7 +39,7 @@ def load_model(settings: SmolVLMSettings, resolved: ResolvedSmolVLM, **options: 
             torch.cuda.get_device_name(),
         )
     try:
-        processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+        processor = AutoProcessor.from_pretrained(
             resolved.source, revision=resolved.revision, trust_remote_code=False
         )
         loaded: Any = AutoModelForImageTextToText.from_pretrained(

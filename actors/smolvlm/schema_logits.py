@@ -87,7 +87,7 @@ class _Row:
         return self.is_cut or self.matcher.is_terminated()
 
 
-class SchemaLogits(LogitsProcessor):
+class SchemaLogits(LogitsProcessor):  # type: ignore[misc]
     """Masks the logits of one batch.
 
     The rows are independent of each other. After its answer, a row can only stop.

@@ -78,7 +78,7 @@ def make_processor(schema: AttributeSchema) -> SmolVLMProcessor:
         schema: Attributes whose prompt and answers the tokenizer is made for. It can also encode other
             text, but needs more tokens for it.
     """
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=_train_tokenizer(schema),
         bos_token=_START,
         eos_token=_STOP,
@@ -115,7 +115,7 @@ def make_model(tokenizer: Any) -> Any:
         tie_word_embeddings=True,
         **special,
     )
-    return AutoModelForImageTextToText.from_config(  # type: ignore[no-untyped-call]
+    return AutoModelForImageTextToText.from_config(
         config, attn_implementation={"text_config": GROUPED_ATTENTION, "vision_config": "sdpa"}
     )
 
