@@ -28,7 +28,9 @@ Memory is the kernel's peak of resident pages. For the object store it is the pa
 It is measured in the same runs, in a run over one large tar (planned as parts), and in a run over many
 shards with one tiny frame each, which would show how much memory the driver needs per shard.
 
-    python -m benchmarks.detect [--frames DIR] [--weights FILE] [--rounds 3] [--quick]
+If a target is missed, the job runs once more while py-spy looks where each kind of process spends its time.
+
+    python -m benchmarks.detect [--frames DIR] [--weights FILE] [--rounds 3] [--profile] [--quick]
 """
 
 from __future__ import annotations
@@ -70,7 +72,8 @@ from benchmarks.detect_peers import (
     ray_rate,
 )
 from benchmarks.figures import Figures
-from benchmarks.job_run import REPOSITORY, JobRun, Peaks, run_job
+from benchmarks.job_profile import PROFILE_HELP, JobProfile
+from benchmarks.job_run import REPOSITORY, JobRun, Peaks, Watch, run_job
 from benchmarks.machine import describe_cpu
 from jobs.run.detector_network import choose_network
 from jobs.run.plan import make_plan
@@ -169,6 +172,7 @@ def _arguments() -> argparse.Namespace:
         "--tiny-shards", type=int, default=300, help="shards with one tiny frame; 0 skips them"
     )
     parser.add_argument("--quick", action="store_true", help="check that everything runs; don't measure")
+    parser.add_argument("--profile", action="store_true", help=PROFILE_HELP)
     given = parser.parse_args()
     if given.quick:
         # The trial of int8 wants 20 persons in a third of the frames of the smaller run.
@@ -197,10 +201,10 @@ class _Job:
     def __init__(self, folder: Path, options: list[str]) -> None:
         self._folder, self._options = folder, options
 
-    def run(self, source: str, turn: int = 0) -> JobRun:
+    def run(self, source: str, turn: int | str = 0, watch: Watch | None = None) -> JobRun:
         output = self._folder / f"job-{source}-{turn}"
         shutil.copytree(self._folder / "made" / MODELS, output / MODELS)
-        return run_job(self._folder / source, output, self._options)
+        return run_job(self._folder / source, output, self._options, watch=watch)
 
 
 def _measured(peers: dict[str, list[float]], peer: str, measure: Callable[[], float]) -> None:
@@ -264,6 +268,10 @@ def main() -> None:
         if given.tiny_shards:
             make_tiny_shards(folder / "tiny", given.tiny_shards)
             _add_memory(figures, "many tiny shards", [job.run("tiny").peaks], settings)
+        if given.profile or figures.has_missed:
+            profile = JobProfile(folder)
+            job.run("many", "profiled", profile)
+            profile.print()
     figures.add(f"plan in the driver, of {_PLANNED:,} shards", plan_bytes_per_shard(), "bytes a shard")
 
 

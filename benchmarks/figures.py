@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -110,10 +110,17 @@ class Figures:
     Attributes:
         benchmark: Its name.
         is_quick: Whether it only checks that it runs.
+        measured: The figures so far.
     """
 
     benchmark: str
     is_quick: bool = False
+    measured: list[Figure] = field(default_factory=list)
+
+    @property
+    def has_missed(self) -> bool:
+        """Whether a figure has missed its target."""
+        return any(figure.verdict == "MISSED" for figure in self.measured)
 
     def add(
         self,
@@ -145,6 +152,7 @@ class Figures:
             note=note,
             is_quick=self.is_quick,
         )
+        self.measured.append(figure)
         target = figure.shown_target()
         aimed = f"   target {target}" if target else ""
         verdict = f": {figure.verdict}" if figure.verdict else ""

@@ -15,10 +15,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _POLL_S = 1.0
 """Polling more often took a tenth of a core away from the job. The kernel keeps the peaks between polls."""
+
+
+WORKERS = {
+    "detector": "(MapBatches(detect))",
+    "annotator": "(MapBatches(annotate))",
+    "commit worker": "MapBatches(run_stage)",
+}
+"""Parts of the titles of the workers' processes: Ray replaces a worker's command line by what it runs."""
+
+
+class Watch(Protocol):
+    """Looks at a job while it runs."""
+
+    def look(self, driver: int, output: Path) -> None:
+        """Look at the job, about once in a second."""
+
+    def stop(self) -> None:
+        """Stop: the job has ended."""
 
 
 @dataclass(slots=True)
@@ -70,6 +89,7 @@ def run_job(
     settings: Sequence[str],
     module: str = "jobs.annotate",
     variables: Mapping[str, str] | None = None,
+    watch: Watch | None = None,
 ) -> JobRun:
     """Run the command, and measure its memory from outside.
 
@@ -79,6 +99,7 @@ def run_job(
         settings: Values of `--set`.
         module: The module that is run.
         variables: Additional environment variables.
+        watch: What else looks at the job while it runs.
     """
     command = [sys.executable, "-m", module, "--input", str(source), "--output", str(output)]
     command += [part for setting in settings for part in ("--set", setting)]
@@ -91,10 +112,14 @@ def run_job(
         try:
             while job.poll() is None:
                 peaks.add(_peaks_of(job.pid))
+                if watch is not None:
+                    watch.look(job.pid, output)
                 time.sleep(_POLL_S)
         finally:
             job.terminate()
             job.wait()
+            if watch is not None:
+                watch.stop()
         seconds = time.monotonic() - started
         if job.returncode:
             said.seek(0)
@@ -106,15 +131,21 @@ def run_job(
 def _peaks_of(driver: int) -> Peaks:
     """Return the peaks of a running job up to now. Processes that have ended in the meantime are left out."""
     peaks = Peaks(driver=_peak_resident(driver))
-    for pid in _descendants(driver):
-        with suppress(OSError):
-            title = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
-            # Ray overwrites a worker's command line with the stage that it runs.
-            if b"(detect)" in title:
-                peaks.detector = max(peaks.detector, _peak_resident(pid))
-            elif title.endswith(b"raylet"):
+    for pid in descendants(driver):
+        title = title_of(pid)
+        if WORKERS["detector"] in title:
+            peaks.detector = max(peaks.detector, _peak_resident(pid))
+        elif title.endswith("raylet"):
+            with suppress(OSError):
                 peaks.object_store = _object_store_bytes(pid)
     return peaks
+
+
+def title_of(pid: int) -> str:
+    """Return the title of a process, empty if it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+    return ""
 
 
 def _peak_resident(pid: int) -> int:
@@ -125,12 +156,13 @@ def _peak_resident(pid: int) -> int:
     return 0
 
 
-def _descendants(pid: int) -> Iterator[int]:
+def descendants(pid: int) -> Iterator[int]:
+    """Yield the ids of the processes that a process has started, and of those that they have started."""
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
             for child in children.read_text().split():
                 yield int(child)
-                yield from _descendants(int(child))
+                yield from descendants(int(child))
 
 
 def _object_store_bytes(raylet: int) -> int:

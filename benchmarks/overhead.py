@@ -16,7 +16,9 @@ The models use the cores that the pipeline needs too, so nothing of its work is 
     driver's memory with ten times as many small shards                at most 10% more
     from the command to the first commit                               at most 8 s
 
-    python -m benchmarks.overhead [--rounds 2] [--quick]
+If one is missed, the job runs twice more while py-spy looks where each kind of process spends its time.
+
+    python -m benchmarks.overhead [--rounds 2] [--profile] [--quick]
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ import joblib
 import numpy as np
 
 from benchmarks.figures import Figures
+from benchmarks.job_profile import PROFILE_HELP, JobProfile
 from benchmarks.job_run import REPOSITORY, JobRun, run_job
 from benchmarks.machine import describe_cpu
 
@@ -134,6 +137,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="check that everything runs; don't measure")
+    parser.add_argument("--profile", action="store_true", help=PROFILE_HELP)
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     large, few, many = (
@@ -164,6 +168,25 @@ def main() -> None:
             f"driver's growth, {many.shards:,} against {few.shards:,} shards", growth, "%", at_most=10
         )
         _print_memory(many, run)
+        if given.profile or figures.has_missed:
+            for kind in (large, many):
+                _profile(kind, folder)
+
+
+def _profile(kind: Kind, folder: Path) -> None:
+    """Run the job once more over shards that were written before, and print where it spends its time."""
+    print(f"a profile over {kind.shards:,} {kind.name} shards:")
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        profile = JobProfile(Path(name))
+        run_job(
+            folder / f"{kind.name}-{kind.shards}",
+            folder / f"{kind.name}-{kind.shards}-profiled",
+            SETTINGS,
+            "benchmarks.fixed_models",
+            {"FIXED_MODEL_S": str(kind.model_s)},
+            profile,
+        )
+        profile.print()
 
 
 def _print_memory(kind: Kind, run: JobRun) -> None:

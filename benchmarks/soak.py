@@ -41,7 +41,7 @@ import psutil
 import pyarrow.dataset as ds
 
 from benchmarks.figures import Figures
-from benchmarks.job_run import REPOSITORY
+from benchmarks.job_run import REPOSITORY, WORKERS
 from benchmarks.machine import describe_cpu
 from benchmarks.overhead import SETTINGS, write_shards
 
@@ -50,13 +50,6 @@ _MODEL_S = 0.02
 _POLL_S = 2.0
 _SHARDS_A_RUN = 400
 _MIB = 1 << 20
-
-_WORKERS = {
-    "detector": "(MapBatches(detect))",
-    "annotator": "(MapBatches(annotate))",
-    "commit worker": "MapBatches(run_stage)",
-}
-"""Parts of the titles of the workers' processes."""
 
 _DRIVER_SHARE = 0.03
 """Share of the kills that hit the driver."""
@@ -184,7 +177,7 @@ class Soak:
         """Kill a process, and return whether it was there. Nothing is killed before there is work to lose."""
         workers = {
             name: [p for p in driver.children(recursive=True) if title in _title(p)]
-            for name, title in _WORKERS.items()
+            for name, title in WORKERS.items()
         }
         if not workers["detector"]:
             return False
