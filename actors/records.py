@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 import pyarrow as pa
 
 from actors.attribute import AttributeValue
+from actors.plain_text import plain_text
 
 SCHEMA_VERSION = "1"
 
@@ -120,13 +121,16 @@ Distribution = tuple[tuple[AttributeValue, float], ...]
 """Values of an attribute with their probabilities (0..1), the likeliest first."""
 
 
+LONGEST_REASON = 500
+
+
 @dataclass(frozen=True, slots=True)
 class Annotation:
     """The answer of one annotator about one person.
 
     Attributes:
         status: Outcome; only those in ANSWERED come with `values`.
-        reason: Why there are no values.
+        reason: Why there are no values, cut to `LONGEST_REASON` characters: it may have words of a server.
         values: Value of each attribute by name, flat, in the order of the schema.
         confidence: Probability (0..1) of the chosen value among those that the schema allows, by
             attribute name; it has only the attributes for which the model gives one.
@@ -141,6 +145,10 @@ class Annotation:
     confidence: dict[str, float] = field(default_factory=dict)
     reasoning: str | None = None
     distribution: dict[str, Distribution] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.reason is not None:
+            object.__setattr__(self, "reason", plain_text(self.reason, LONGEST_REASON))
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:

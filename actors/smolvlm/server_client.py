@@ -34,6 +34,8 @@ _ALTERNATIVES = 20
 _TRY_AGAIN = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
 _MAY_BE_LOGPROBS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
 _NO_KEY = "none"
+_LARGEST_LOGPROB = 0.01
+"""That of a certain token is 0, and may be a little more by rounding."""
 _LONGEST_MESSAGE = 300
 
 
@@ -173,7 +175,14 @@ class ServerClient:
             raise ServerUnavailableError(
                 f"smolvlm.server: {self._address} can't be reached: {cause}"
             ) from None
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError, IndexError) as error:
+        except (
+            openai.OpenAIError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            LookupError,
+            RecursionError,
+        ) as error:
             # A proxy's page in place of an answer, for example.
             raise ServerUnavailableError(
                 f"smolvlm.server: {self._address} doesn't answer as a chat completion "
@@ -217,7 +226,10 @@ def _message_of(error: Any) -> str:
 
 
 def _written(tokens: Sequence[Any]) -> list[WrittenToken]:
-    """Return the tokens of an answer, from OpenAI's `logprobs.content`; none if they have no alternatives."""
+    """Return the tokens of an answer, from OpenAI's `logprobs.content`.
+
+    There are none if they have no alternatives, or if a probability is more than 1.
+    """
     found: list[WrittenToken] = []
     if not any(token.top_logprobs for token in tokens):
         return found
@@ -226,6 +238,8 @@ def _written(tokens: Sequence[Any]) -> list[WrittenToken]:
         own = _bytes_of(token)
         if all(text != own for text, _ in alternatives):
             alternatives.append((own, float(token.logprob)))
+        if not all(logprob <= _LARGEST_LOGPROB for _, logprob in alternatives):
+            return []
         found.append(WrittenToken(own, alternatives))
     return found
 

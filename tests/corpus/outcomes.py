@@ -14,6 +14,7 @@ from tests.corpus.exchanges import BOXES, OUTCOME, RAW, XML, XML_BOXES
 from tests.corpus.images import IMAGES
 from tests.corpus.lying_parquets import LYING_PARQUETS
 from tests.corpus.parquets import PARQUETS
+from tests.corpus.responses import BATCH_LINES, CHAT_COMPLETIONS, GEMINI_ERRORS, GEMINI_RESPONSES
 from tests.corpus.sidecars import SIDECARS
 from tests.corpus.tars import TARS
 from tests.corpus.weights import WEIGHTS
@@ -25,6 +26,8 @@ def outcomes() -> Iterator[tuple[str, str]]:
     for group in (TARS, ZIPS, PARQUETS, LYING_PARQUETS, IMAGES, SIDECARS, CONFIGURATIONS, ANSWERS, DECISIONS):
         for kind in group:
             yield kind.name, kind.outcome
+    for response in (*GEMINI_RESPONSES, *GEMINI_ERRORS, *BATCH_LINES, *CHAT_COMPLETIONS):
+        yield response.name, response.outcome
     for name, *_ in (*RAW, *BOXES):
         yield f"VIA 2 and 3, Label Studio, COCO: {name}", OUTCOME
     for name, *_ in (*XML, *XML_BOXES):

@@ -49,6 +49,7 @@ class ChatServer:
         takes_pictures: Whether requests with pictures are answered instead of refused.
         is_down: Whether connections are closed without an answer.
         bad_crops: Faults by the SHA-256 of the picture.
+        bodies: Bodies to answer with instead, by the SHA-256 of the picture.
         next_faults: Faults of the next requests, whatever the picture.
         dies_after: Number of answers after which the server goes down.
         asked: How often each picture was seen, by its SHA-256.
@@ -64,6 +65,7 @@ class ChatServer:
     takes_pictures: bool = True
     is_down: bool = False
     bad_crops: dict[str, Fault] = field(default_factory=dict)
+    bodies: dict[str, bytes] = field(default_factory=dict)
     next_faults: list[Fault] = field(default_factory=list)
     dies_after: int | None = None
     asked: Counter[str] = field(default_factory=Counter)
@@ -136,6 +138,8 @@ class ChatServer:
             self.is_down = True
             return _drop(request)
         self.answered[sha256] += 1
+        if sha256 in self.bodies:
+            return web.Response(body=self.bodies[sha256], content_type="application/json")
         return web.json_response(_completion(body, sha256, fault))
 
     def _refusal(self, body: dict[str, Any], jpeg: bytes) -> web.Response | None:

@@ -112,6 +112,12 @@ def answer_text(request: Request) -> str:
     return json.dumps({key: answers})
 
 
+def given_for(request: Request, given: dict[str, bytes]) -> bytes | None:
+    """Return what is given for an image of the request, with its id, or None."""
+    found = [image for image in request.images if image.sha256 in given]
+    return given[found[0].sha256].replace(b"@ID@", str(found[0].id).encode()) if found else None
+
+
 def list_key(request: Request) -> str | None:
     """Return the name of the answer's list, or None if the schema doesn't ask for a list."""
     found = _list_of_persons(request.schema or {})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from tests.servers.gemini_answers import BadRequestError, Request, read_request
+from tests.servers.gemini_answers import BadRequestError, Request, given_for, read_request
 from tests.servers.gemini_faults import ERRORS, Fault, error, rate_limited
 
 if TYPE_CHECKING:
@@ -268,13 +268,13 @@ class ServerBatches:
         name = f"files/{job.name.removeprefix('batches/')}-output"
         lines = [self._line(job, key, request) for key, request in answered]
         # The order is reversed, so clients must match answers by their keys.
-        content = "".join(json.dumps(line) + "\n" for line in lines[::-1] if line)
+        content = b"".join(line + b"\n" for line in lines[::-1] if line)
         stored = StoredFile(name, "application/jsonl", "", len(content), generated=True, complete=True)
-        stored.content += content.encode()
+        stored.content += content
         self._files[name] = stored
         job.responses_file = name
 
-    def _line(self, job: Job, key: str, request: Request) -> dict[str, Any] | None:
+    def _line(self, job: Job, key: str, request: Request) -> bytes | None:
         fault = self._server.script.next(request, "batch")
         status = 0 if fault and fault.kind == "line_missing" else 200
         line: dict[str, Any] | None = None
@@ -289,7 +289,12 @@ class ServerBatches:
                 line = {"key": key, "error": reply.body["error"]}
         now = self._server.clock.now()
         self._server.note(now, "batch", job.key, job.model, request, status, fault, counted=False)
-        return line
+        whole, body = given_for(request, self._server.lines), given_for(request, self._server.bodies)
+        if whole is not None:
+            return whole.replace(b"@KEY@", key.encode())
+        if body is not None:
+            return b'{"key": %b, "response": %b}' % (json.dumps(key).encode(), body)
+        return json.dumps(line).encode() if line else None
 
     def _fault(self, where: str) -> Fault | None:
         return self._server.script.next(None, where)

@@ -33,7 +33,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.servers.gemini_answers import BadRequestError, Request, answer_text, read_request
+from tests.servers.gemini_answers import BadRequestError, Request, answer_text, given_for, read_request
 from tests.servers.gemini_batches import ServerBatches
 from tests.servers.gemini_clock import Limits, Quota, ServerClock, pacific_day
 from tests.servers.gemini_faults import ERRORS, SPOILED, Fault, FaultScript, Reply, error, rate_limited
@@ -83,6 +83,9 @@ class GeminiServer:
     Attributes:
         journal: The requests, in the order in which they came.
         most_in_flight: The most requests at a time that the server was answering.
+        bodies: Bodies to answer with instead, by the SHA-256 of an image in the request. `@ID@` in one is
+            replaced by the id that the answer has to echo.
+        lines: Likewise, whole lines of a batch job's answers. `@KEY@` in one is replaced by its key.
 
     Args:
         limits: The quota.
@@ -115,6 +118,8 @@ class GeminiServer:
         self._random = random.Random(0)
         self.most_in_flight = self._in_flight = 0
         self.journal: list[Seen] = []
+        self.bodies: dict[str, bytes] = {}
+        self.lines: dict[str, bytes] = {}
         self._quotas: dict[str, Quota] = {}
         self._numbers = itertools.count(1)
         self._stopping = asyncio.Event()
@@ -211,7 +216,8 @@ class GeminiServer:
         reply = self.reply_to(request, model, key, fault)
         note(reply.status, fault, body=reply.body)
         await self._take_time()
-        return reply.http()
+        body = given_for(request, self.bodies)
+        return reply.http() if body is None else web.Response(body=body, content_type="application/json")
 
     async def _take_time(self) -> None:
         self._in_flight += 1

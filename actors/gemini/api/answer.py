@@ -14,6 +14,7 @@ from actors.gemini.api.packing import PackedRequest, mismatch
 from actors.gemini.api.request import PERSONS_KEY
 from actors.gemini.api.tokens import TokenUsage
 from actors.gemini.settings import ID_KEY
+from actors.plain_text import plain_text
 from actors.records import Annotation, Outcome
 
 # fmt: off
@@ -25,6 +26,11 @@ _BLOCKED = frozenset({
 _TRUNCATED = frozenset({"MAX_TOKENS", "CONTINUATION"})
 _FINISHED = frozenset({"STOP", "FINISH_REASON_UNSPECIFIED", ""})
 """The finish reasons above are those of google-genai's `FinishReason`. Any other reason is an error."""
+
+_LONGEST_NAME = 200
+_LONGEST_TEXT = 10_000
+_MOST_TOKENS = 10**8
+"""A response that counts more has no count: no model takes so many."""
 
 _FENCED = re.compile(r"^\s*```\w*\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
 
@@ -43,7 +49,7 @@ class GeminiAnswer:
         refusal: The server's message if it refused the request with 400.
         problem: Why no crop got a usable answer, in the same words whenever the reason is the same. None if a
             crop got one, or if the answer was blocked, which is for the crops to cause.
-        text: Text of the answer, as far as there is any.
+        text: The beginning of the answer's text, as far as there is any.
         usage: Tokens that the server counted, even if the answer can't be used.
         model_version: Name of the model that answered, as the response gives it.
         response_id: The server's id of the response.
@@ -97,7 +103,7 @@ def read_answer(body: Mapping[str, Any], request: PackedRequest, schema: Attribu
         _text_or_none(body.get("modelVersion")),
         _text_or_none(body.get("responseId")),
         problem=problem,
-        text=_text_of(_candidate(body)),
+        text=plain_text(_text_of(_candidate(body)), _LONGEST_TEXT),
         ask_again=ask_again,
     )
 
@@ -186,7 +192,7 @@ def _annotation(item: Mapping[str, Any], schema: AttributeSchema) -> Annotation:
     if isinstance(reasoning, str):
         # Gemini's schemas have no maximum length for text, and an overlong sentence isn't worth the cost
         # of a second request.
-        answer[REASONING_KEY] = reasoning = reasoning.strip()[:REASONING_MAX_CHARS]
+        answer[REASONING_KEY] = reasoning = plain_text(reasoning.strip(), REASONING_MAX_CHARS)
     try:
         values = schema.parse(answer)
     except ValueError as error:
@@ -214,8 +220,8 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+    return value if isinstance(value, int) and 0 < value <= _MOST_TOKENS else 0
 
 
 def _text_or_none(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return plain_text(value, _LONGEST_NAME) if isinstance(value, str) and value else None

@@ -23,7 +23,8 @@ from actors.gemini.api.packing import PackedRequest
 from actors.gemini.api.request import request_body
 from actors.gemini.batch_settings import GeminiBatch
 from actors.gemini.settings import GeminiSettings, ResolvedGemini
-from actors.records import Annotation
+from actors.plain_text import plain_text
+from actors.records import LONGEST_REASON, Annotation
 
 if TYPE_CHECKING:
     from google.genai import types
@@ -327,8 +328,9 @@ def _result(
     error = found.get("error")
     described = error if isinstance(error, dict) else {}
     message = scrub(str(described.get("message") or "no message"))
-    reason = f"the batch job answered {described.get('code')}: {message}"
-    if described.get("code") in _AT_FAULT:
+    code = described.get("code")
+    reason = plain_text(f"the batch job answered {code}: {message}", LONGEST_REASON)
+    if isinstance(code, int) and code in _AT_FAULT:
         return refused(request, reason)
     return _pending(request, reason)
 

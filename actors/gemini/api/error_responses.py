@@ -20,6 +20,7 @@ from actors.errors import (
     GeminiUnavailableError,
 )
 from actors.gemini.api.refused_arguments import remedy_of
+from actors.plain_text import plain_text
 
 GeminiError = GeminiRefusedError | GeminiRateLimitedError | GeminiUnavailableError
 
@@ -52,7 +53,7 @@ _REMEDIES: dict[int, str] = {
 _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, 425, 499})
 """4xx statuses that aren't the request's fault and may be temporary; 499 is Google's CANCELLED."""
 
-_DURATION = re.compile(r"^(\d+(?:\.\d+)?)s$")
+_DURATION = re.compile(r"^(\d{1,9}(?:\.\d+)?)s$")
 
 
 def meaning_of(
@@ -72,14 +73,15 @@ def meaning_of(
         An error to raise, or a refusal if only this request is at fault.
     """
     error = _error_of(details)
-    message = scrub(" ".join(str(error.get("message") or "no message").split()))[:_LONGEST_MESSAGE]
-    said = f"{asked}: Gemini answered {code} {error.get('status') or ''}".rstrip() + f": {message}"
+    message = _shown(scrub(" ".join(str(error.get("message") or "no message").split())))
+    status = _shown(scrub(str(error.get("status") or "")))
+    said = f"{asked}: Gemini answered {code} {status}".rstrip() + f": {message}"
     retry_after_s = _retry_after_s(error, headers)
     if code == HTTPStatus.TOO_MANY_REQUESTS:
         return _rate_limit(said, error, retry_after_s)
     if code >= HTTPStatus.INTERNAL_SERVER_ERROR or code in _PASSING or code < HTTPStatus.BAD_REQUEST:
         return GeminiUnavailableError(said, retry_after_s)
-    if any(info.get("reason") in _KEY_REASONS for info in _details(error, "ErrorInfo")):
+    if any(str(info.get("reason")) in _KEY_REASONS for info in _details(error, "ErrorInfo")):
         return GeminiKeyError(f"{said}; {_REMEDIES[HTTPStatus.UNAUTHORIZED]}", code, False)
     if code == HTTPStatus.UNAUTHORIZED or error.get("status") == _NOT_PERMITTED:
         return GeminiKeyError(f"{said}; {_REMEDIES.get(code, _REMEDIES[HTTPStatus.FORBIDDEN])}", code, False)
@@ -87,7 +89,7 @@ def meaning_of(
         return GeminiRefusedError(f"{said}; {_REMEDIES[HTTPStatus(code)]}", code, False)
     if error.get("status") == "FAILED_PRECONDITION":
         return GeminiRefusedError(f"{said}; check the project's billing and region", code)
-    fields = [str(v.get("field")) for v in _violations(error, "BadRequest", "fieldViolations")]
+    fields = [_shown(str(v.get("field"))) for v in _violations(error, "BadRequest", "fieldViolations")]
     if any(not field.startswith("contents") for field in fields):
         # Fields outside the contents are the same in every request, so every request would be refused.
         return GeminiRefusedError(f"{said} ({', '.join(fields)}); {remedy_of(f'{message} {fields}')}", code)
@@ -108,6 +110,10 @@ class Scrubber:
         return "Scrubber(***)"
 
 
+def _shown(text: str) -> str:
+    return plain_text(text, _LONGEST_MESSAGE)
+
+
 def _rate_limit(said: str, error: Mapping[str, Any], retry_after_s: float | None) -> GeminiError:
     violations = list(_violations(error, "QuotaFailure", "violations"))
     if any(str(violation.get("quotaValue")) == "0" for violation in violations):
@@ -115,7 +121,7 @@ def _rate_limit(said: str, error: Mapping[str, Any], retry_after_s: float | None
             f"{said}; the project has no quota at all for this model: choose another gemini.model or plan",
             HTTPStatus.TOO_MANY_REQUESTS,
         )
-    quota_ids = [str(violation.get("quotaId") or "") for violation in violations]
+    quota_ids = [_shown(str(violation.get("quotaId") or "")) for violation in violations]
     # The retry delay doesn't tell the two kinds of limit apart: it can be less than a minute for both.
     of_day = [quota_id for quota_id in quota_ids if "PerDay" in quota_id]
     quota_id = next(iter(of_day or quota_ids), "") or None
@@ -134,7 +140,7 @@ def _retry_after_s(error: Mapping[str, Any], headers: Mapping[str, str]) -> floa
         if matched:
             return float(matched.group(1))
     value = next((v.strip() for name, v in headers.items() if name.lower() == "retry-after"), "")
-    if re.fullmatch(r"\d+(\.\d+)?", value):
+    if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
         return float(value)
     try:
         when = parsedate_to_datetime(value)
