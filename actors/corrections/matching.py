@@ -6,27 +6,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from actors.boxes import SAME_PERSON_IOU, box_ious
+from actors.boxes import same_persons
 from actors.corrections.decision import Box, Decision
 
 
 def match_boxes(some: Sequence[Box], others: Sequence[Box]) -> dict[int, int]:
-    """Match boxes of one frame one to one, so that the sum of their intersections over unions is largest.
-
-    Pairs below `SAME_PERSON_IOU` don't match.
+    """Match boxes of one frame as `same_persons` does.
 
     Returns:
         The position in `others` by the position in `some`.
     """
-    from scipy.optimize import linear_sum_assignment
-
-    ious = box_ious(some, others)
-    # A pair that is too far apart must not take the place of two that are near.
-    near = np.where(ious >= SAME_PERSON_IOU, ious, 0)
-    rows, columns = linear_sum_assignment(near, maximize=True)
-    return {int(row): int(column) for row, column in zip(rows, columns, strict=True) if near[row, column]}
+    return dict(same_persons(some, others).tolist())
 
 
 def find_persons(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from actors.boxes import SAME_PERSON_IOU, box_ious
+from actors.boxes import same_persons
 
 FEWEST_PERSONS = 20
 """A comparison over fewer persons says nothing."""
@@ -89,7 +89,7 @@ def compare_boxes(
     persons = found = added = 0
     differences: list[NDArray[np.float32]] = []
     for theirs, mine in zip(reference, other, strict=True):
-        pairs = _pairs(theirs, mine)
+        pairs = same_persons(theirs[:, :4], mine[:, :4])
         is_person, is_mine = theirs[:, 4] > confidence, mine[:, 4] > confidence
         persons += int(is_person.sum())
         found += int(is_person[pairs[:, 0]].sum())
@@ -107,20 +107,6 @@ def compare_boxes(
         ap50=ap50,
         ap50_95=ap50_95,
     )
-
-
-def _pairs(one: np.ndarray, other: np.ndarray) -> NDArray[np.intp]:
-    """Return the indices (n, 2) of boxes that are of one person; each box is in one pair at most."""
-    overlaps = box_ious(one[:, :4], other[:, :4])
-    pairs = np.argwhere(overlaps >= SAME_PERSON_IOU)
-    pairs = pairs[np.argsort(-overlaps[pairs[:, 0], pairs[:, 1]], kind="stable")]
-    free_one, free_other = np.ones(len(one), bool), np.ones(len(other), bool)
-    chosen = []
-    for left, right in pairs:
-        if free_one[left] and free_other[right]:
-            free_one[left] = free_other[right] = False
-            chosen.append((left, right))
-    return np.array(chosen, np.intp).reshape(-1, 2)
 
 
 def _average_precision(

@@ -83,6 +83,17 @@ def test_two_boxes_never_find_one_person():
     assert compared(twice).added == 1
 
 
+def test_as_many_persons_as_can_be_are_found_where_people_stand_close():
+    """The box at 14 overlaps most with the one at 26, which would leave the one at 0 without any."""
+
+    def beside(*left: float) -> list[np.ndarray]:
+        boxes = [(x, 0, x + 50, 150, 0.8) for x in left]
+        return [np.array(boxes, np.float32) for _ in range(10)]
+
+    found = compared(beside(14, 40), beside(0, 26))
+    assert (found.persons, found.found, found.added) == (20, 1, 0)
+
+
 @pytest.mark.parametrize(("milliseconds", "objections"), [(15.0, 0), (19.5, 1), (25.0, 1)])
 def test_a_network_that_is_not_faster_here_is_not_taken(milliseconds, objections):
     choice = Int8Choice(
