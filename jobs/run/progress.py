@@ -107,7 +107,8 @@ class ProgressDisplay:
 
     def _rates(self, position: int, count: int) -> str:
         first, last = self._recent[0], self._recent[-1]
-        now = (last[position] - first[position]) / max(last[0] - first[0], _POLL_S)
+        # The tracker counts from zero again after its node was lost.
+        now = max(0, last[position] - first[position]) / max(last[0] - first[0], _POLL_S)
         return (
             f"{count:,} ({now:.1f}/s now, {count / max(time.monotonic() - self._started, 1):.1f}/s overall)"
         )

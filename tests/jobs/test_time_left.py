@@ -56,6 +56,16 @@ def test_shards_of_other_sizes_and_shards_that_were_postponed_are_taken_into_acc
     assert left.text(600, Snapshot(frames=900)) == ""
 
 
+def test_counts_that_begin_again_give_no_negative_rate(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("jobs.run.progress._PLAIN_EVERY_S", 0)
+    written = io.StringIO()
+    with ProgressDisplay(written, {"s00": 1}) as display:
+        display.refresh(Snapshot(frames=100, persons=200, answers=50))
+        display.refresh(Snapshot(answers=1))
+    assert "frames 0 (0.0/s now, 0.0/s overall), persons 0 (0.0/s now" in written.getvalue()
+    assert "(-" not in written.getvalue()
+
+
 @pytest.mark.parametrize("shards", [1, 2])
 def test_the_line_of_a_run_without_a_terminal_says_it(shards: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("jobs.run.progress._PLAIN_EVERY_S", 0)
