@@ -94,7 +94,7 @@ def make_smolvlm(folder: Path, architecture: Architecture, seed: int = 0, corpus
     )
     from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
 
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=train_tokenizer(corpus),
         bos_token="<|im_start|>",
         eos_token="<end_of_utterance>",
@@ -126,7 +126,7 @@ def make_smolvlm(folder: Path, architecture: Architecture, seed: int = 0, corpus
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForImageTextToText.from_config(config)  # type: ignore[no-untyped-call]
+        model = AutoModelForImageTextToText.from_config(config)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
