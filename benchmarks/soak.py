@@ -16,7 +16,8 @@ Each run gets some more shards than the one before, until the time is over. At t
     rows in the consolidated table                                     one for each frame
 
 Later runs plan with more shards that are done, and consolidate more, so throughput is that while shards are
-committed: the time between the first and the last commit of a run counts.
+committed: the time between the first and the last commit of a run counts, without the starts of drivers that
+follow a kill.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -244,15 +246,26 @@ def per_shard_undisturbed(folder: Path, shards: int = 10) -> dict[str, float]:
     return {name: count / shards for name, count in objects(output).items()}
 
 
-def rates(samples: list[Sample]) -> list[float]:
-    """Return the shards a minute of each run, between the first and the last commit that were seen in it."""
+def rates(samples: Sequence[Sample], drivers_killed: Sequence[float] = ()) -> list[float]:
+    """Return the shards a minute of each run, between the first and the last commit that were seen in it.
+
+    Args:
+        samples: What was seen.
+        drivers_killed: When the driver was killed. The time from then to the next commit isn't counted.
+    """
     found = []
     for number in sorted({sample.run for sample in samples}):
         of_run = [sample for sample in samples if sample.run == number]
-        start = next((b for a, b in pairwise(of_run) if b.shards > a.shards), None)
-        end = next((s for s in of_run if s.shards == of_run[-1].shards), None)
-        if start is not None and end is not None and end.at_s > start.at_s:
-            found.append(60 * (end.shards - start.shards) / (end.at_s - start.at_s))
+        commits = [(a, b) for a, b in pairwise(of_run) if b.shards > a.shards]
+        if len(commits) < 2:
+            continue
+        (_, start), (_, end) = commits[0], commits[-1]
+        lost_s = sum(
+            next(s.at_s for a, s in commits if a.at_s >= killed) - killed
+            for killed in drivers_killed
+            if start.at_s <= killed < commits[-1][0].at_s
+        )
+        found.append(60 * (end.shards - start.shards) / (end.at_s - start.at_s - lost_s))
     return found
 
 
@@ -317,7 +330,7 @@ def report(soak: Soak, expected: dict[str, float]) -> None:
     files = sorted((soak.output / "consolidated").rglob("*.parquet"))
     rows = ds.dataset(files).to_table(columns=["shard_id", "frame_key"])
     distinct = len({tuple(row.values()) for row in rows.to_pylist()})
-    by_run = rates(soak.samples)
+    by_run = rates(soak.samples, [at_s for at_s, victim in soak.kills if victim == "driver"])
     if not by_run:
         raise SystemExit("the runs were too short for a rate; give a larger --shards")
     third = max(1, len(by_run) // 3)
