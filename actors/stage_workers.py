@@ -56,6 +56,15 @@ def run_stage(batch: pa.Table, stage: BlockStage, context: StageContext) -> pa.T
     return _process(batch, stage, context)[0]
 
 
+def load_stage(_stage: BlockStage) -> None:
+    """Load the code of a stage without state into this process, while the other stages load their models.
+
+    Ray starts the workers of such a stage with its first block, which would have to wait for the imports.
+    Unpickling the stage imports the stage, and a worker that is idle gets the next task.
+    """
+    import ray.data._internal.execution.operators.map_operator  # noqa: F401
+
+
 def _process(batch: pa.Table, stage: BlockStage, context: StageContext) -> tuple[pa.Table, bool]:
     """Process one parcel, and return whether a fault of the infrastructure has happened here."""
     blocks = from_parcel(batch)

@@ -18,7 +18,7 @@ from actors.commit.accounting import ShardSummary
 from actors.errors import ConfigError
 from actors.read.frame_range import frames_of
 from actors.shard_block import ShardTask, from_parcel, parcel_of_tasks
-from actors.stage_workers import StageContext, StageWorker, run_stage
+from actors.stage_workers import StageContext, StageWorker, load_stage, run_stage
 from actors.stages import BlockStage
 from jobs.run.parcels import ALONE, limits_of, parcels
 from jobs.run.shard_stream import ForgetBlocks, ShardStream
@@ -219,6 +219,8 @@ def _run_stream(
         blocks = stream.dataset()
         stream.put(take(), closes=not waiting)
     for stage in used:
+        if not stage.keeps_state:
+            ray.remote(num_cpus=0)(load_stage).remote(stage)
         blocks = _add_stage(blocks, stage, context, planned)
     for batch in blocks.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         table: pa.Table = batch
