@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.job_profile import JobProfile, print_shares, read_stacks
+from benchmarks.job_profile import JobProfile, count_places, print_shares, read_stacks
 from tests.conftest import REPO_ROOT
 
-DRIVER = 'process 7:"/venv/bin/python -c from jobs import annotate; main()"'
-WORKER = f'{DRIVER};process 12:"ray::(MapBatches(detect)).submit"'
 PACKAGES = "/venv/lib/python3.11/site-packages"
 
 BUSY = """
@@ -30,27 +28,27 @@ burn()
 """
 
 
-def test_samples_are_counted_by_process_and_innermost_function_of_the_project(tmp_path, capsys):
-    raw = tmp_path / "stacks.txt"
+def test_samples_are_counted_by_the_innermost_function_of_the_project(tmp_path, capsys):
     lines = [
-        f"{WORKER};main ({PACKAGES}/ray/worker.py:1);cut_crop ({REPO_ROOT}/actors/detect/crops.py:70) 30",
-        f"{WORKER};cut_crop ({REPO_ROOT}/actors/detect/crops.py:71) 20",
-        f"{WORKER};cut_crop ({REPO_ROOT}/actors/detect/crops.py:70);resize ({PACKAGES}/cv2/x.py:9) 49",
-        f"{WORKER};rare ({REPO_ROOT}/actors/detect/crops.py:8) 1",
-        f"{WORKER} 500",
-        f"{DRIVER};_load (/usr/lib/python3.11/importlib/x.py:4) 25",
-        f'{DRIVER};process 99:"/venv/bin/python agent.py";run (/opt/agent.py:4) 5',
+        f"main ({PACKAGES}/ray/worker.py:1);cut_crop ({REPO_ROOT}/actors/detect/crops.py:70) 30",
+        f"cut_crop ({REPO_ROOT}/actors/detect/crops.py:71) 20",
+        f"cut_crop ({REPO_ROOT}/actors/detect/crops.py:70);resize ({PACKAGES}/cv2/x.py:9) 49",
+        f"rare ({REPO_ROOT}/actors/detect/crops.py:8) 1",
+        f"main ({PACKAGES}/ray/worker.py:1);Worker.main_loop ({PACKAGES}/ray/_private/worker.py:1) 300",
+        f"put ({REPO_ROOT}/actors/detect/crops.py:8);Condition.wait (/usr/lib/python3.11/threading.py:1) 80",
+        " 7",
     ]
+    raw = tmp_path / "stacks.txt"
     raw.write_text("".join(f"{line}\n" for line in lines))
-    print_shares(list(read_stacks(raw)), {7: "driver", 12: "detector"})
+    detector = count_places(read_stacks(raw))
+    raw.write_text("_load (/usr/lib/python3.11/importlib/x.py:4) 25\n")
+    print_shares({"driver": count_places(read_stacks(raw)), "detector": detector})
     assert capsys.readouterr().out.splitlines() == [
-        "    detector: 100 samples, about 4 s",
+        "    detector: 100 samples",
         "        50  cut_crop (actors/detect/crops.py)",
         "        49  cut_crop (actors/detect/crops.py) > resize (cv2/x.py)",
-        "    driver: 25 samples, about 1 s",
+        "    driver: 25 samples",
         "       100  _load (importlib/x.py)",
-        "    other processes: 5 samples, about 0 s",
-        "       100  run (/opt/agent.py)",
     ]
 
 
