@@ -1,14 +1,19 @@
-"""Open Parquet files whose footers may lie."""
+"""Open Parquet files whose footers may lie.
+
+pyarrow isn't asked what the footer says of a column: where that contradicts the schema, pyarrow ends the
+process, since `RowGroupMetaData.column` doesn't catch `parquet::ParquetException`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import IO, Any
+from dataclasses import dataclass
+from typing import Any
 
 import pyarrow.parquet as pq
 
 from actors.errors import ShardError
-from actors.read.compact_thrift import BINARY, I32, ThriftError, Wanted, read_struct
+from actors.read.compact_thrift import BINARY, I32, I64, ThriftError, Wanted, read_struct
 from actors.storage.store_file import StoreFile
 
 _BUFFER_BYTES = 2**20
@@ -22,28 +27,83 @@ its size if it is made of empty structs."""
 _PATH_BYTES = 16 * 2**20
 """pyarrow keeps the path of each column. Thousands of columns can share parents with long names."""
 
-_SCHEMA: Wanted = {2: [{4: BINARY, 5: I32}]}
-"""Of the footer: the name and the number of children of each element of the schema, parents first."""
+_FOOTER: Wanted = {
+    2: [{4: BINARY, 5: I32}],
+    4: [{1: [{3: {4: I32, 5: I64, 7: I64, 9: I64, 11: I64}}], 3: I64}],
+}
+"""Of the footer: the name and the number of children of each element of the schema, parents first; for each
+row group its number of rows, and for each of its columns the codec, the number of values, the compressed size
+and the positions of data and dictionary. Source: `parquet.thrift` of Apache Parquet."""
 
 
-def open_parquet(file: StoreFile) -> pq.ParquetFile:
+@dataclass(frozen=True, slots=True)
+class ColumnChunk:
+    """What a footer says of a column in a row group.
+
+    Attributes:
+        codec: Number of the codec.
+        values: Number of values.
+        start: Position of its first page.
+        size_bytes: Size of its pages, compressed.
+    """
+
+    codec: int
+    values: int
+    start: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """A row group: its number of rows, and its columns in the order of the schema's leaves."""
+
+    rows: int
+    columns: tuple[ColumnChunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenParquet:
+    """A Parquet file and what its footer says of its row groups."""
+
+    file: pq.ParquetFile
+    groups: tuple[RowGroup, ...]
+
+
+def open_parquet(file: StoreFile) -> OpenParquet:
     """Return a Parquet file whose footer has been read. Columns are read forward in steps of 1 MiB.
 
     Raises:
-        ShardError: The footer would take far more memory than it should.
-        ArrowException, OSError: The file isn't Parquet, or is damaged.
+        ShardError: It isn't Parquet, is damaged, or the footer would take far more memory than it should.
+        ArrowException, OSError: It isn't Parquet, or is damaged.
         StoreError: The store failed.
     """
-    _check_footer(file)
-    return pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+    footer = _read_footer(file)
+    if footer is None:
+        # pyarrow says what it is instead.
+        pq.ParquetFile(file)
+        raise ShardError("not Parquet: it has no footer")
+    opened = pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+    return OpenParquet(opened, tuple(_row_group(group) for group in footer.get(4, ())))
 
 
-def _check_footer(file: IO[bytes] | StoreFile) -> None:
+def _row_group(group: dict[int, Any]) -> RowGroup:
+    return RowGroup(group.get(3, -1), tuple(_column(column.get(3, {})) for column in group.get(1, ())))
+
+
+def _column(described: dict[int, int]) -> ColumnChunk:
+    start, dictionary_at = described.get(9, -1), described.get(11, 0)
+    # As pyarrow takes it.
+    if 0 < dictionary_at < start:
+        start = dictionary_at
+    return ColumnChunk(described.get(4, -1), described.get(5, -1), start, described.get(7, -1))
+
+
+def _read_footer(file: StoreFile) -> dict[int, Any] | None:
     size_bytes = file.seek(0, 2)
     file.seek(max(0, size_bytes - _TAIL))
     tail = file.read(_TAIL)
     footer_bytes = int.from_bytes(tail[:4], "little")
-    # What isn't Parquet, or is encrypted, pyarrow refuses by itself.
+    found = None
     if tail[4:] == b"PAR1" and footer_bytes <= size_bytes - _TAIL:
         if footer_bytes > max(_FOOTER_BYTES, _FOOTER_SHARE * size_bytes):
             raise ShardError(
@@ -52,12 +112,13 @@ def _check_footer(file: IO[bytes] | StoreFile) -> None:
             )
         file.seek(size_bytes - _TAIL - footer_bytes)
         try:
-            found, _ = read_struct(file.read(footer_bytes), _SCHEMA)
+            found, _ = read_struct(file.read(footer_bytes), _FOOTER)
         except ThriftError as error:
             raise ShardError(f"not Parquet, or damaged: the footer can't be read: {error}") from error
         if _path_bytes(found.get(2, [])) > _PATH_BYTES:
             raise ShardError(f"the names of its columns have more than {_PATH_BYTES} bytes")
     file.seek(0)
+    return found
 
 
 def _path_bytes(elements: Sequence[dict[int, Any]]) -> int:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from actors.errors import ShardError
 from actors.read.expansion import check_expansion
 from actors.read.file_names import SeenKeys, clean_text, size_error
-from actors.read.parquet_file import open_parquet
+from actors.read.parquet_file import OpenParquet, open_parquet
 from actors.read.parquet_pages import PageWatch
 from actors.read.settings import InputSettings
 from actors.read.sidecars import parse_facts
@@ -75,9 +74,9 @@ def read_parquet(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iter
     try:
         watch = PageWatch(file)
         parquet = open_parquet(watch)
-        columns = _choose_columns(parquet.schema_arrow, settings)
-        groups = range(shard.start, parquet.num_row_groups if shard.stop is None else shard.stop)
-        rows_of = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
+        columns = _choose_columns(parquet.file.schema_arrow, settings)
+        groups = range(shard.start, len(parquet.groups) if shard.stop is None else shard.stop)
+        rows_of = [group.rows for group in parquet.groups]
         _check_rows(rows_of, watch.size_bytes)
         row_number = sum(rows_of[: shard.start])
         first_row = row_number + shard.first_frame
@@ -115,22 +114,22 @@ def _check_rows(rows_of: list[int], file_bytes: int) -> None:
 
 
 def _batches(
-    parquet: pq.ParquetFile, watch: PageWatch, group: int, names: list[str]
+    parquet: OpenParquet, watch: PageWatch, group: int, names: list[str]
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a group, at least 1 and at most 16 at once.
 
     A column's dictionary has each value once, so a batch of rows can be many times as large as the group.
     """
-    schema = parquet.metadata.schema
+    schema = parquet.file.metadata.schema
     columns = [
         number
         for number in range(len(schema))
         if any(f"{schema.column(number).path}.".startswith(f"{name}.") for name in names)
     ]
-    dictionary_bytes = watch.watch(parquet.metadata, group, columns)
+    dictionary_bytes = watch.watch(parquet, group, columns)
     at_once = min(_ROWS_AT_ONCE, max(1, _BATCH_BYTES // max(1, dictionary_bytes)))
-    left = parquet.metadata.row_group(group).num_rows
-    for batch in parquet.iter_batches(at_once, [group], names, use_threads=False):
+    left = parquet.groups[group].rows
+    for batch in parquet.file.iter_batches(at_once, [group], names, use_threads=False):
         left -= batch.num_rows
         yield batch
     if left:
@@ -204,7 +203,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _keys_before(
-    parquet: pq.ParquetFile, watch: PageWatch, groups: range, columns: _Columns, row_number: int, count: int
+    parquet: OpenParquet, watch: PageWatch, groups: range, columns: _Columns, row_number: int, count: int
 ) -> SeenKeys:
     """Return the keys of the first rows, so that a part of the rows finds duplicates of earlier parts.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 import pyarrow as pa
 
@@ -17,6 +17,8 @@ from actors.errors import ShardError
 from actors.read.compact_thrift import I32, TRUE, ThriftError, TruncatedThriftError, Wanted, read_struct
 from actors.read.delta_lengths import DELTA_BYTE_ARRAY, DELTA_LENGTH_BYTE_ARRAY, check_lengths
 from actors.read.expansion import check_expansion
+from actors.read.file_names import clean_text
+from actors.read.parquet_file import ColumnChunk, OpenParquet
 from actors.storage.store_file import StoreFile
 
 _DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_2 = 0, 2, 3
@@ -34,8 +36,10 @@ encoding, and those of the levels (v1), or their sizes and whether the values ar
 `parquet.thrift` of Apache Parquet."""
 _HEADER_BYTES = (2**10, 2**16, 2**20)
 _RLE = 3
-_CODECS = {"LZ4": "lz4_raw"}
-"""Parquet's codecs that pyarrow has by another name."""
+_UNCOMPRESSED = 0
+_CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
+"""Parquet's codecs, as pyarrow calls them."""
+_LONGEST_NAME = 200
 _OLD_WRITERS_MORE_BYTES = 100
 """pyarrow reads so many bytes more of a column by a writer that left its dictionary out of the size."""
 
@@ -55,6 +59,7 @@ class _ColumnWalk:
 
     Attributes:
         chunk: What the footer says of it.
+        path: Its name, with dots.
         has_levels: Whether its values have definition levels.
         start: Where the chunk begins.
         next: Position of the next header.
@@ -64,7 +69,8 @@ class _ColumnWalk:
         empty_pages: Number of pages without values until there.
     """
 
-    chunk: Any
+    chunk: ColumnChunk
+    path: str
     has_levels: bool
     start: int
     next: int
@@ -94,7 +100,7 @@ class PageWatch(StoreFile):
         self.size_bytes = file.seek(0, 2)
         file.seek(0)
 
-    def watch(self, metadata: Any, group: int, columns: Iterable[int]) -> int:
+    def watch(self, parquet: OpenParquet, group: int, columns: Iterable[int]) -> int:
         """Check the pages of these columns of a row group, none of which is in a list, from now on.
 
         Returns:
@@ -104,7 +110,7 @@ class PageWatch(StoreFile):
             ShardError: The first page of one is a bomb or damaged.
             StoreError: The store failed.
         """
-        self._walks = [self._walk(metadata, group, column) for column in columns]
+        self._walks = [self._walk(parquet, group, column) for column in columns]
         for walk in self._walks:
             if walk.values_left > 0:
                 self._check_page(walk)
@@ -126,27 +132,26 @@ class PageWatch(StoreFile):
         self._file.seek(position)
         return super().read(size)
 
-    def _walk(self, metadata: Any, group: int, column: int) -> _ColumnWalk:
-        rows, chunk = metadata.row_group(group).num_rows, metadata.row_group(group).column(column)
-        if chunk.num_values != rows:
+    def _walk(self, parquet: OpenParquet, group: int, column: int) -> _ColumnWalk:
+        rows, chunks = parquet.groups[group].rows, parquet.groups[group].columns
+        metadata = parquet.file.metadata
+        described = metadata.schema.column(column)
+        name = clean_text(described.path)[:_LONGEST_NAME]
+        if column >= len(chunks):
+            raise ShardError(f"damaged: row group {group} has no column {name!r}")
+        chunk = chunks[column]
+        end = chunk.start + chunk.size_bytes
+        if not 0 <= chunk.start <= end <= self.size_bytes:
+            raise ShardError(
+                f"damaged: column {name!r} is said to be at bytes {chunk.start} to {end} of {self.size_bytes}"
+            )
+        if chunk.values != rows:
             # Lists are not read.
-            raise ShardError(
-                f"damaged: column {chunk.path_in_schema!r} has {chunk.num_values} values in {rows} rows"
-            )
-        start = chunk.data_page_offset
-        # As pyarrow takes it.
-        if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
-            start = chunk.dictionary_page_offset
-        end = start + chunk.total_compressed_size
-        if not 0 <= start <= end <= self.size_bytes:
-            raise ShardError(
-                f"damaged: column {chunk.path_in_schema!r} is said to be at bytes {start} to {end} of "
-                f"{self.size_bytes}"
-            )
+            raise ShardError(f"damaged: column {name!r} has {chunk.values} values in {rows} rows")
         if "parquet-mr" in (metadata.created_by or ""):
             end += _OLD_WRITERS_MORE_BYTES
-        has_levels = metadata.schema.column(column).max_definition_level > 0
-        return _ColumnWalk(chunk, has_levels, start, start, end, chunk.num_values)
+        has_levels = described.max_definition_level > 0
+        return _ColumnWalk(chunk, name, has_levels, chunk.start, chunk.start, end, rows)
 
     def _check_page(self, walk: _ColumnWalk) -> None:
         try:
@@ -163,7 +168,7 @@ class PageWatch(StoreFile):
             walk.empty_pages += page.values == 0
         except ThriftError as error:
             raise ShardError(
-                f"damaged: the page at byte {walk.next} of column {walk.chunk.path_in_schema!r}: {error}"
+                f"damaged: the page at byte {walk.next} of column {walk.path!r}: {error}"
             ) from error
         walk.next = page.content_at + page.compressed_bytes
 
@@ -199,7 +204,7 @@ class PageWatch(StoreFile):
         self._file.seek(page.content_at)
         content = super().read(page.compressed_bytes)
         levels = page.details.get(5, 0) + page.details.get(6, 0) if is_new else 0
-        codec = walk.chunk.compression if page.details.get(7, True) else "UNCOMPRESSED"
+        codec = walk.chunk.codec if page.details.get(7, True) else _UNCOMPRESSED
         values = _decompressed(content[levels:], codec, max(0, page.size_bytes - levels))
         if not is_new and walk.has_levels:
             if page.details.get(3) != _RLE:
@@ -211,6 +216,8 @@ class PageWatch(StoreFile):
 def _check_place(page: _Page, walk: _ColumnWalk) -> None:
     if page.kind == _DICTIONARY_PAGE and walk.next != walk.start:
         raise ThriftError("a dictionary is not the first page")
+    if page.content_at + page.compressed_bytes > walk.end:
+        raise ThriftError(f"it has {page.compressed_bytes} bytes, more than are left of its column")
     if page.kind in _DATA_PAGES and page.values > walk.values_left:
         raise ThriftError(f"it has {page.values} values for {walk.values_left} rows")
     if walk.empty_pages > _EMPTY_PAGES:
@@ -226,13 +233,13 @@ def _check_size(page: _Page) -> None:
         )
 
 
-def _decompressed(data: bytes, codec: str, size_bytes: int) -> bytes:
-    if codec == "UNCOMPRESSED":
+def _decompressed(data: bytes, codec: int, size_bytes: int) -> bytes:
+    if codec == _UNCOMPRESSED:
         return data
+    if codec not in _CODECS:
+        raise ThriftError(f"it is compressed by codec {codec}, which isn't read")
     try:
-        decompressed: bytes = pa.Codec(_CODECS.get(codec, codec.lower())).decompress(
-            data, size_bytes, asbytes=True
-        )
+        decompressed: bytes = pa.Codec(_CODECS[codec]).decompress(data, size_bytes, asbytes=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ThriftError(f"it can't be decompressed ({error})") from error
     return decompressed

@@ -81,14 +81,10 @@ def _tar_bounds(shard: Shard, max_bytes: int) -> list[tuple[int, int | None, int
 
 def _row_group_sizes(file: IO[bytes]) -> Sequence[int]:
     try:
-        metadata = open_parquet(StoreFile(file)).metadata
+        groups = open_parquet(StoreFile(file)).groups
     except (ShardError, pa.ArrowException, OSError):
         return []
-    sizes = []
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        sizes.append(sum(group.column(c).total_compressed_size for c in range(group.num_columns)))
-    return sizes
+    return [sum(max(0, column.size_bytes) for column in group.columns) for group in groups]
 
 
 def _entry_sizes(file: IO[bytes]) -> Sequence[int]:

@@ -5,121 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pyarrow as pa
-
 from tests.corpus.kinds import BadShard
 from tests.support import bad_inputs as bad
 from tests.support import thrift_compact as t
+from tests.support.parquet_bytes import (
+    DELTA_LENGTHS,
+    DELTA_PREFIXES,
+    DICTIONARY,
+    FIXED_BINARY,
+    chunk,
+    column,
+    file_of,
+    group_of,
+    lengths,
+    lengths_of,
+    levels,
+    page,
+    plain,
+    schema_of,
+)
 from tests.support.thrift_compact import Struct
 
 _GIB_2 = 2**31 - 1
-_PLAIN, _RLE, _DELTA_LENGTHS, _DELTA_PREFIXES, _DICTIONARY = 0, 3, 6, 7, 8
-_CODECS = {"": 0, "snappy": 1, "gzip": 2, "zstd": 6}
-_BINARY, _FIXED_BINARY = 6, 7
 _LARGE_BYTES = 2**25
-
-
-def column(name: bytes, kind: int = _BINARY, length: int | None = None, repetition: int = 1) -> Struct:
-    """Return a column of the schema; it is optional."""
-    found: Struct = {1: (t.I32, kind), 3: (t.I32, repetition), 4: (t.BINARY, name)}
-    return found if length is None else found | {2: (t.I32, length)}
-
-
-def group_of(name: bytes, children: int, repetition: int = 1) -> Struct:
-    """Return a struct of the schema."""
-    return {3: (t.I32, repetition), 4: (t.BINARY, name), 5: (t.I32, children)}
-
-
-def _schema(*elements: Struct) -> list[Struct]:
-    return [group_of(b"schema", len(elements), 0), *elements]
-
-
-def plain(*values: bytes) -> bytes:
-    """Return values in the encoding PLAIN."""
-    return b"".join(len(value).to_bytes(4, "little") + value for value in values)
-
-
-def levels(count: int, level: int = 1) -> bytes:
-    """Return a definition level that is repeated."""
-    run = t.varint(count << 1) + bytes([level])
-    return len(run).to_bytes(4, "little") + run
-
-
-def lengths(total: int, first: int = 0) -> bytes:
-    """Return one number that is repeated, delta-encoded in one block."""
-    block = max(128, -(-total // 128) * 128)
-    head = t.varint(block) + t.varint(4) + t.varint(total) + t.varint(first << 1)
-    return head + bytes(5) if total > 1 else head
-
-
-def page(
-    data: bytes,
-    values: int,
-    encoding: int = _PLAIN,
-    kind: int = 0,
-    codec: str = "",
-    says: int | None = None,
-    more: Struct | None = None,
-) -> bytes:
-    """Return a page with its header.
-
-    Args:
-        data: Levels and values.
-        values: The number of values that it states.
-        encoding: Of the values.
-        kind: 0 for data, 2 for a dictionary, 3 for data in version 2 (without levels).
-        codec: How it is compressed; empty for none.
-        says: The size that it states, if that is a lie.
-        more: Further fields of the header.
-    """
-    content = pa.Codec(codec).compress(data, asbytes=True) if codec else data
-    size = len(data) if says is None else says
-    header: Struct = {1: (t.I32, kind), 2: (t.I32, size), 3: (t.I32, len(content))}
-    head: Struct = {1: (t.I32, values), 2: (t.I32, encoding)}
-    if kind == 0:
-        header[5] = (t.STRUCT, head | {3: (t.I32, _RLE), 4: (t.I32, _RLE)})
-    elif kind == 2:
-        header[7] = (t.STRUCT, head)
-    else:
-        version_2 = {2: 0, 3: values, 4: encoding, 5: 0, 6: 0}
-        header[8] = (t.STRUCT, {1: (t.I32, values)} | {n: (t.I32, v) for n, v in version_2.items()})
-    return t.encode(header | (more or {})) + content
-
-
-def chunk(pages: bytes, rows: int, at: int = 4, name: bytes = b"image", **says: Any) -> Struct:
-    """Return what a footer says of a column: the truth, in PLAIN, unless `says` has something else."""
-    size = says.get("size", len(pages))
-    found: Struct = {
-        1: (t.I32, says.get("kind", _BINARY)),
-        2: (t.LIST, (t.I32, [says.get("encoding", _PLAIN), _RLE])),
-        3: (t.LIST, (t.BINARY, name.split(b"."))),
-        4: (t.I32, _CODECS[says.get("codec", "")]),
-        5: (t.I64, says.get("values", rows)),
-        6: (t.I64, size),
-        7: (t.I64, size),
-        9: (t.I64, at),
-    }
-    if "dictionary_at" in says:
-        found[11] = (t.I64, says["dictionary_at"])
-    if "statistics" in says:
-        found[12] = (t.STRUCT, says["statistics"])
-    return {2: (t.I64, at), 3: (t.STRUCT, found)}
-
-
-def file_of(
-    pages: bytes, chunks: list[Struct], rows: int, schema: list[Struct] | None = None, groups: int = 1
-) -> bytes:
-    """Return a file of these pages, and of row groups that all refer to them."""
-    group: Struct = {1: (t.LIST, (t.STRUCT, chunks)), 2: (t.I64, len(pages)), 3: (t.I64, rows)}
-    footer = t.encode(
-        {
-            1: (t.I32, 2),
-            2: (t.LIST, (t.STRUCT, schema or _schema(column(b"image")))),
-            3: (t.I64, rows * groups),
-            4: (t.LIST, (t.STRUCT, [group] * groups)),
-        }
-    )
-    return b"PAR1" + pages + footer + len(footer).to_bytes(4, "little") + b"PAR1"
 
 
 def images(pages: bytes, rows: int, groups: int = 1, **says: Any) -> bytes:
@@ -144,7 +52,7 @@ def _beside(camera: bytes, element: Struct, rows: int = 1, name: bytes = b"camer
     """
     good = page(levels(rows) + plain(*[bad.jpeg()] * rows), rows)
     chunks = [chunk(good, rows), chunk(camera, rows, at=4 + len(good), name=name, **says)]
-    return file_of(good + camera, chunks, rows, _schema(column(b"image"), element))
+    return file_of(good + camera, chunks, rows, schema_of(column(b"image"), element))
 
 
 def _list_of_nulls() -> bytes:
@@ -178,13 +86,19 @@ def _dictionary_bomb() -> bytes:
     """Return a file of 24 rows of the same 32 MiB, in a dictionary that the footer doesn't mention."""
     dictionary = page(plain(bytes(_LARGE_BYTES)), 1, kind=2, codec="zstd")
     rows = levels(24) + b"\1" + t.varint(24 << 1) + b"\0"
-    return images(dictionary + page(rows, 24, _DICTIONARY, codec="zstd"), 24, codec="zstd")
+    return images(dictionary + page(rows, 24, DICTIONARY, codec="zstd"), 24, codec="zstd")
 
 
 def _two_dictionaries() -> bytes:
     rows = levels(1) + b"\1" + t.varint(1 << 1) + b"\0"
     dictionary = page(plain(bad.jpeg()), 1, kind=2)
-    return images(dictionary + page(rows, 1, _DICTIONARY) + dictionary + page(rows, 1, _DICTIONARY), 2)
+    return images(dictionary + page(rows, 1, DICTIONARY) + dictionary + page(rows, 1, DICTIONARY), 2)
+
+
+def _endless() -> bytes:
+    header, start = t.decode(one_image(codec="zstd"))
+    header[3] = (t.I32, _GIB_2)
+    return t.encode(header) + one_image(codec="zstd")[start:]
 
 
 def _sizes_twice() -> bytes:
@@ -200,23 +114,18 @@ def _shared_prefixes() -> bytes:
     size = 30 * 2**20
     prefixes = lengths_of(0, *[size] * 15)
     suffixes = lengths_of(size, *[0] * 15)
-    data = page(levels(16) + prefixes + suffixes + bytes(size), 16, _DELTA_PREFIXES, codec="zstd")
-    return images(data, 16, codec="zstd", encoding=_DELTA_PREFIXES)
+    data = page(levels(16) + prefixes + suffixes + bytes(size), 16, DELTA_PREFIXES, codec="zstd")
+    return images(data, 16, codec="zstd", encoding=DELTA_PREFIXES)
 
 
-def lengths_of(first: int, *others: int) -> bytes:
-    """Return delta-encoded lengths: any first one, and others that are equal."""
-    (other,) = set(others)
-    delta = other - first
-    least = min(delta, 0)
-    widths, bits = bytes(4), b""
-    if delta > 0 or len(others) > 1:
-        # The first group of 32 deltas has 32 bits for each.
-        widths = bytes([32, 0, 0, 0])
-        deltas = [delta, *[0] * (len(others) - 1)]
-        bits = b"".join((d - least).to_bytes(4, "little") for d in deltas).ljust(128, b"\0")
-    head = t.varint(128) + t.varint(4) + t.varint(len(others) + 1) + t.varint(t.zigzag(first))
-    return head + t.varint(t.zigzag(least)) + widths + bits
+def _changedschema_of(element: int, field: int, value: int) -> bytes:
+    """Return a file with statistics, and with another number in its schema."""
+    good = bad.parquet({"image": [bad.jpeg()], "camera": ["a"]})
+    at = len(good) - 8 - int.from_bytes(good[-8:-4], "little")
+    footer, _ = t.decode(good, at)
+    footer[2][1][1][element][field] = (t.I32, value)
+    changed = t.encode(footer)
+    return good[:at] + changed + len(changed).to_bytes(4, "little") + b"PAR1"
 
 
 def _deep_footer() -> bytes:
@@ -262,13 +171,18 @@ LYING_PARQUETS = (
         for codec in ("snappy", "gzip", "zstd")
     ),
     _fails("page of a negative size", lambda: images(one_image(says=-1), 1), "sizes that no page has"),
+    _fails(
+        "page that states 2 GiB of compressed data",
+        lambda: images(_endless(), 1, codec="zstd"),
+        "more than are left",
+    ),
     _fails("page with two sizes", _sizes_twice, "out of order"),
     _fails(
         "page header of 2 MiB", lambda: images(one_image(more={9: (t.BINARY, bytes(2**21))}), 1), "truncated"
     ),
     _fails(
         "page with more values than rows",
-        lambda: images(page(levels(2**28) + lengths(2**28), 2**28, _DELTA_LENGTHS), 1),
+        lambda: images(page(levels(2**28) + lengths(2**28), 2**28, DELTA_LENGTHS), 1),
         "for 1 rows",
     ),
     _fails(
@@ -290,15 +204,15 @@ LYING_PARQUETS = (
     ),
     _fails(
         "2 billion lengths in a page of a value",
-        lambda: images(page(levels(1) + lengths(_GIB_2), 1, _DELTA_LENGTHS), 1, encoding=_DELTA_LENGTHS),
+        lambda: images(page(levels(1) + lengths(_GIB_2), 1, DELTA_LENGTHS), 1, encoding=DELTA_LENGTHS),
         "lengths for 1 values",
     ),
     _fails(
         "2 billion lengths in a compressed page",
         lambda: images(
-            page(levels(1) + lengths(_GIB_2), 1, _DELTA_LENGTHS, codec="zstd"),
+            page(levels(1) + lengths(_GIB_2), 1, DELTA_LENGTHS, codec="zstd"),
             1,
-            encoding=_DELTA_LENGTHS,
+            encoding=DELTA_LENGTHS,
             codec="zstd",
         ),
         "lengths for 1 values",
@@ -306,7 +220,7 @@ LYING_PARQUETS = (
     _fails(
         "2 billion lengths after those of prefixes",
         lambda: images(
-            page(levels(1) + lengths(1) + lengths(_GIB_2), 1, _DELTA_PREFIXES), 1, encoding=_DELTA_PREFIXES
+            page(levels(1) + lengths(1) + lengths(_GIB_2), 1, DELTA_PREFIXES), 1, encoding=DELTA_PREFIXES
         ),
         "lengths for 1 values",
     ),
@@ -331,11 +245,10 @@ LYING_PARQUETS = (
             one_image(),
             [chunk(one_image(), 1), chunk(one_image(), 1, name=b"label")],
             1,
-            _schema(column(b"image"), column(b"label")),
+            schema_of(column(b"image"), column(b"label")),
         ),
     ),
     _fails("column behind the end", lambda: images(one_image(), 1, at=2**40), "is said to be at bytes"),
-    _fails("column before the start", lambda: images(one_image(), 1, at=-100), "damaged"),
     _fails("column of an exabyte", lambda: images(one_image(), 1, size=2**60), "is said to be at bytes"),
     _done(
         "statistics that lie",
@@ -345,6 +258,8 @@ LYING_PARQUETS = (
             statistics={1: (t.BINARY, b"z"), 2: (t.BINARY, b"a"), 3: (t.I64, 2**60), 4: (t.I64, -1)},
         ),
     ),
+    _fails("camera of another type than its statistics", lambda: _changedschema_of(2, 1, 1), "damaged"),
+    _fails("image that is never null, with counts of nulls", lambda: _changedschema_of(1, 3, 0), "damaged"),
     _fails(
         "schema of 10,000 levels",
         lambda: file_of(
@@ -370,7 +285,7 @@ LYING_PARQUETS = (
     ),
     _fails(
         "only a column with a name of a megabyte",
-        lambda: file_of(one_image(), [chunk(one_image(), 1)], 1, _schema(column(b"n" * 10**6))),
+        lambda: file_of(one_image(), [chunk(one_image(), 1)], 1, schema_of(column(b"n" * 10**6))),
         "has no column 'image'",
     ),
     _done(
@@ -382,7 +297,7 @@ LYING_PARQUETS = (
     ),
     _done(
         "camera of 2 GiB in each row",
-        lambda: _beside(page(levels(1, 0), 1), column(b"camera", _FIXED_BINARY, _GIB_2), kind=_FIXED_BINARY),
+        lambda: _beside(page(levels(1, 0), 1), column(b"camera", FIXED_BINARY, _GIB_2), kind=FIXED_BINARY),
     ),
     _done("camera that is a list of 2 billion nulls", _list_of_nulls),
     _fails(

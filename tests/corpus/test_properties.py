@@ -7,10 +7,11 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from hypothesis import given
@@ -18,7 +19,9 @@ from hypothesis import strategies as st
 
 from actors.corrections.decision_log import read_decisions
 from actors.errors import ConfigError, FrameError, OutputError, ShardError
-from actors.gemini.api.answer import read_answer
+from actors.gemini.api.answer import GeminiAnswer, read_answer
+from actors.gemini.api.batch_jobs import read_results
+from actors.gemini.api.error_responses import Refusal, Scrubber, meaning_of
 from actors.read.frame_decoder import decode_frame
 from actors.read.parquet_frames import read_parquet
 from actors.read.settings import InputSettings
@@ -26,7 +29,7 @@ from actors.read.sidecars import parse_sidecar
 from actors.read.tar_frames import read_tar
 from actors.read.tar_members import find_member
 from actors.read.zip_frames import read_zip
-from actors.records import Shard, ShardFormat
+from actors.records import LONGEST_REASON, Shard, ShardFormat
 from actors.storage.object_store import ObjectStore
 from jobs.exchange.importing import compare
 from jobs.exchange.tools import TOOLS
@@ -36,7 +39,9 @@ from tests.corpus import decisions
 from tests.corpus.answers import GOOD, SCHEMA
 from tests.corpus.damage import as_json, changed, damaged, few, values
 from tests.corpus.images import many_scans
+from tests.corpus.parquets import written
 from tests.support import bad_inputs as bad
+from tests.support import thrift_compact
 from tests.support.exchange import export_of, saved
 from tests.support.gemini_asking import single
 
@@ -87,6 +92,59 @@ def test_a_damaged_shard_gives_frames_within_the_limits_and_then_its_error(name,
             if frame.error is None:
                 keys.append(frame.key)
     assert len(set(keys)) == len(keys)
+
+
+PARQUETS = {
+    "plain": bad.parquet({"image": [bad.jpeg(seed=n) for n in range(4)], "camera": ["a", "b", "c", None]}, 2),
+    "dictionary": written(pa.table({"image": [bad.jpeg()] * 9, "camera": ["a"] * 9}), compression="zstd"),
+    **{
+        encoding: written(
+            pa.table({"image": [bad.jpeg(seed=n) for n in range(4)]}),
+            use_dictionary=False,
+            column_encoding=encoding,
+            data_page_version=version,
+        )
+        for encoding, version in (("DELTA_LENGTH_BYTE_ARRAY", "1.0"), ("DELTA_BYTE_ARRAY", "2.0"))
+    },
+}
+EXTREMES = (-1, 0, 1, 2, 6, 7, 8, 127, 2**16, 2**27, 2**31 - 1, 2**31, 2**40, 2**62, -(2**63))
+MOST_OF_PYARROW = 2**29
+
+
+@st.composite
+def lying(draw: st.DrawFn, content: bytes) -> bytes:
+    """Draw a Parquet file in whose footer or page headers a number is another one."""
+    footer_at = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    footer, _ = thrift_compact.decode(content, footer_at)
+    pages, at = [], 4
+    while at < footer_at:
+        header, start = thrift_compact.decode(content, at)
+        # After the last page there may be indexes of pages, which are no headers.
+        if 3 not in header or header[3][0] != thrift_compact.I32:
+            break
+        at = start + header[3][1]
+        pages.append((header, content[start:at]))
+    lies = draw(st.lists(st.sampled_from(EXTREMES), min_size=1, max_size=3))
+    for lie in lies:
+        struct = draw(st.sampled_from([footer, *(header for header, _ in pages)]))
+        last, key = draw(st.sampled_from(list(thrift_compact.numbers(struct))))
+        last[key] = (last[key][0], lie)
+    body = b"PAR1" + b"".join(thrift_compact.encode(header) + data for header, data in pages)
+    written_footer = thrift_compact.encode(footer)
+    body = body.ljust(footer_at, b"\0")
+    return body + written_footer + len(written_footer).to_bytes(4, "little") + b"PAR1"
+
+
+@few
+@given(st.data())
+@pytest.mark.parametrize("name", PARQUETS)
+def test_a_lying_parquet_file_takes_little_memory(name, data):
+    content = data.draw(lying(PARQUETS[name]))
+    most = max(pa.default_memory_pool().max_memory(), MOST_OF_PYARROW)
+    with may_be_refused(ShardError):
+        for frame in read_parquet(io.BytesIO(content), shard_of("parquet", content, "parquet"), LIMITS):
+            frame.key.encode()
+    assert pa.default_memory_pool().max_memory() <= most
 
 
 @few
@@ -175,8 +233,28 @@ RESPONSE = {
     **gemini_says("{}"),
     "usageMetadata": {"promptTokenCount": 1},
     "modelVersion": "m",
+    "responseId": "r",
     "promptFeedback": {"blockReason": "SAFETY"},
 }
+ERROR = {
+    "code": 400,
+    "message": "m",
+    "status": "INVALID_ARGUMENT",
+    "details": [
+        {"@type": "x.ErrorInfo", "reason": "r"},
+        {"@type": "x.QuotaFailure", "violations": [{"quotaId": "q", "quotaValue": "1"}]},
+        {"@type": "x.RetryInfo", "retryDelay": "1s"},
+        {"@type": "x.BadRequest", "fieldViolations": [{"field": "f"}]},
+    ],
+}
+
+
+def can_be_written(found: GeminiAnswer) -> bool:
+    """Return whether an answer has an outcome that tables and journals can hold."""
+    (annotation,) = found.annotations.values()
+    json.dumps([asdict(annotation), found.model_version, found.response_id], ensure_ascii=False).encode()
+    numbers = (found.usage.input, found.usage.output, found.usage.thinking)
+    return all(0 <= number < 2**31 for number in numbers) and len(annotation.reason or "") <= LONGEST_REASON
 
 
 @few
@@ -185,6 +263,28 @@ def test_a_response_of_any_shape_is_an_outcome(body):
     found = read_answer(body if isinstance(body, dict) else {}, single(), SCHEMA)
     (annotation,) = found.annotations.values()
     assert annotation.status in ("invalid", "blocked", "truncated", "error")
+    assert can_be_written(found)
+
+
+@few
+@given(changed(ERROR), st.sampled_from([200, 400, 401, 403, 404, 429, 500, 503]))
+def test_an_error_of_any_shape_is_one_of_ours_and_can_be_written(error, code):
+    found = meaning_of(code, {"error": error}, {}, "a model", Scrubber("key"))
+    said = found.reason if isinstance(found, Refusal) else str(found)
+    assert len(said.encode()) < 3000
+
+
+@few
+@given(st.data())
+def test_a_line_of_any_shape_gives_each_request_its_outcome(data):
+    request = single()
+    line = {"key": request.key, "response": RESPONSE, "error": ERROR}
+    del line[data.draw(st.sampled_from(["response", "error"]))]
+    strategy = st.one_of(as_json(changed(line)), damaged(json.dumps(line).encode()))
+    lines = data.draw(strategy).split(b"\n")
+    ((asked, found),) = read_results(lines, [request], SCHEMA, Scrubber("key"))
+    assert asked == request
+    assert can_be_written(found)
 
 
 @few

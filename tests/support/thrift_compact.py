@@ -6,6 +6,7 @@ a Python list. Source: the specification of the compact protocol in Apache Thrif
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
@@ -43,6 +44,18 @@ def decode(data: bytes, start: int = 0) -> tuple[Struct, int]:
             value, at = _decode_value(kind, data, at)
         struct[number] = (kind, value)
     return struct, at + 1
+
+
+def numbers(struct: Struct) -> Iterator[tuple[Struct, int]]:
+    """Yield where the integers of a struct are: the struct within it, and the number of the field."""
+    for number, (kind, value) in struct.items():
+        if kind in (I16, I32, I64):
+            yield struct, number
+        elif kind == STRUCT:
+            yield from numbers(value)
+        elif kind == LIST and value[0] == STRUCT:
+            for item in value[1]:
+                yield from numbers(item)
 
 
 def _encode_value(kind: int, value: Any) -> bytes:
