@@ -7,14 +7,14 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import pytest
 from filelock import FileLock
 
 from tests.servers.seaweedfs import S3Server, find_weed, seaweedfs
-from tests.support import fork_server, job, ray_cluster
+from tests.support import fork_server, forked_export, job, ray_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -155,6 +155,9 @@ def browser() -> Iterator[Browser]:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Begin the session whose test processes share what is imported, unless pytest-xdist started this one."""
+    # Otherwise the threads of torch wait in loops for cores that other test processes use: a small network
+    # took four times the CPU seconds.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     is_started_by_xdist = hasattr(config, "workerinput")
     if not is_started_by_xdist:
         config.add_cleanup(fork_server.begin_session())
@@ -179,12 +182,55 @@ def _stop_processes() -> Iterator[None]:
     yield
     ray_cluster.stop()
     fork_server.stop("commands")
+    fork_server.stop("exports")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fork_exports() -> Iterator[None]:
+    """Let the exports that a test process asks for be made in processes that are forked."""
+    from actors.detect import weights
+
+    run_program = weights._run_program
+
+    def run_forking(*given: Any) -> str | None:
+        server = fork_server.fork_server("exports")
+        server.wait_until_ready()
+        os.environ[forked_export.SOCKET_VARIABLE] = server.socket
+        return run_program(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "_PROGRAM", forked_export.EXPORT_SCRIPT)
+        patch.setattr(weights, "_run_program", run_forking)
+        yield
+
+
+_LONG_MODULES = frozenset(
+    {
+        "commit/test_crop_retention.py",
+        "erase/test_erase.py",
+        "gemini/test_quota_days.py",
+        "jobs/test_consolidation.py",
+        "jobs/test_consolidation_stores.py",
+        "jobs/test_evaluate.py",
+        "jobs/test_plan_reasons.py",
+        "report/test_report.py",
+        "serve/test_api.py",
+        "serve/test_page.py",
+        "serve/test_page_decisions.py",
+        "smolvlm/test_guided_decoding.py",
+    }
+)
+"""Modules of many short tests that take more than 25 CPU seconds together."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest tests first, so that no process is left alone with one of them at the end."""
     items.sort(
-        key=lambda item: (item.get_closest_marker("ray") is None, item.get_closest_marker("slow") is None)
+        key=lambda item: (
+            item.get_closest_marker("ray") is None,
+            item.get_closest_marker("slow") is None,
+            "/".join(item.path.parts[-2:]) not in _LONG_MODULES,
+        )
     )
 
 

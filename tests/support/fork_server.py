@@ -33,8 +33,8 @@ from tests.support.forks_of_jobs import JobServers
 
 _REPO_ROOT = Path(__file__).resolve().parents[2]
 
-Kind = Literal["commands", "runs", "workers"]
-"""What the processes are: commands that need no Ray, runs on Ray, or workers of Ray."""
+Kind = Literal["commands", "exports", "runs", "workers"]
+"""What the processes are: commands that need no Ray, exports of detectors, runs on Ray, or workers of Ray."""
 
 _COMMANDS = (
     "actors.commit.committer",
@@ -91,10 +91,19 @@ _WORKERS = (
 
 _IMPORTED: dict[str, tuple[str, ...]] = {
     "commands": _COMMANDS,
+    "exports": ("onnxslim", "torchvision", "ultralytics.engine.exporter", "ultralytics.models"),
     "runs": _COMMANDS + _RUNS,
     "workers": _WORKERS,
 }
 
+
+_EXPORTING = {
+    "ULTRALYTICS_SAFE_LOAD": "1",
+    "YOLO_AUTOINSTALL": "false",
+    "YOLO_OFFLINE": "1",
+    "YOLO_VERBOSE": "false",
+}
+"""Variables that ultralytics reads when it is imported; `export_checkpoint.py` sets them, too."""
 
 _SESSION = "SHOPFRAME_TEST_FORKS"
 """The variable with the process id of the session and its folder, which its test processes inherit."""
@@ -114,6 +123,9 @@ def _importing(kind: Kind) -> str:
     """
     session, _, folder = os.environ[_SESSION].partition(" ")
     path = Path(folder, kind)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if kind == "exports":
+        environment |= {**_EXPORTING, "YOLO_CONFIG_DIR": folder}
     with FileLock(f"{path}.lock"):
         if not path.exists():
             with socket.socket(socket.AF_UNIX) as listening:
@@ -125,7 +137,7 @@ def _importing(kind: Kind) -> str:
                     cwd=_REPO_ROOT,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    env={**os.environ, "OMP_NUM_THREADS": "1"},
+                    env=environment,
                     pass_fds=[descriptor],
                     start_new_session=True,
                 )
