@@ -96,7 +96,7 @@ def _digits(value: float) -> str:
     size = abs(value)
     if not size < 100 or value.is_integer():
         return f"{value:,.0f}"
-    return f"{value:.{1 if size >= 10 else 2 if size >= 1 else 3}f}"
+    return f"{value:.{1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.01 else 4}f}"
 
 
 def _limit(value: float) -> str:

@@ -59,7 +59,7 @@ def test_a_quick_run_judges_nothing(value):
     [
         ({"value": 2.3456, "unit": "times", "at_least": 4.6}, ("2.35 times", "at least 4.6")),
         ({"value": 22.63, "unit": "s", "at_most": 8}, ("22.6 s", "at most 8")),
-        ({"value": 0.00321, "at_most": 0.006}, ("0.003", "at most 0.006")),
+        ({"value": 0.00621, "at_most": 0.006}, ("0.0062", "at most 0.006")),
         ({"value": 1480.2, "unit": "MB", "at_most": 1500}, ("1,480 MB", "at most 1,500")),
         ({"value": 95.8, "unit": "%", "at_least": 93, "at_most": 97}, ("95.8 %", "93 to 97")),
         ({"value": 7, "at_least": 7, "at_most": 7}, ("7", "7")),
