@@ -33,6 +33,7 @@ from tests.support.online_asking import StandingClock
 pytestmark = pytest.mark.timeout(600)
 
 ALL = (*GEMINI_TEXTS, *GEMINI_RESPONSES)
+SOME = (*GEMINI_TEXTS[::6], *GEMINI_RESPONSES[::3])
 
 
 def crop_of(number: int) -> str:
@@ -74,6 +75,21 @@ def test_a_bad_response_costs_only_its_crop(tmp_path):
             tmp_path, server.base_url, persons_per_request=1, requests_per_minute=10_000, clock=clock
         )
     check(tmp_path, ALL)
+
+
+def test_a_bad_response_costs_only_its_crop_among_others_in_its_request(tmp_path):
+    kinds, among = SOME, 8
+    g.write_backlog(tmp_path, shards=1, persons=among * len(kinds))
+    with gemini_server() as server:
+        server.bodies = {crop_of(among * number): kind.body for number, kind in enumerate(kinds)}
+        clock = StandingClock(server.clock)
+        without_ray.gemini(
+            tmp_path, server.base_url, persons_per_request=4, requests_per_minute=10_000, clock=clock
+        )
+    found = {crop: row["status"] for crop, row in outcomes_of(tmp_path).items()}
+    expected = {crop_of(number): "ok" for number in range(among * len(kinds))}
+    assert found == expected | {crop_of(among * number): kind.status for number, kind in enumerate(kinds)}
+    assert g.outcomes(tmp_path).total() == len(expected)
 
 
 def test_an_error_or_none_about_one_crop_costs_only_its_crop(tmp_path):
@@ -145,7 +161,6 @@ def test_a_bad_chat_completion_costs_only_its_crop(monkeypatch):
         assert all(0 <= share <= 1 for share in bad.confidence.values())
 
 
-SOME = (*GEMINI_TEXTS[::6], *GEMINI_RESPONSES[::3])
 SOME_COMPLETIONS = CHAT_COMPLETIONS[::3]
 
 
