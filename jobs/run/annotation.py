@@ -26,6 +26,7 @@ from jobs.run.presence import working
 from jobs.run.resolve import Resolved, with_network, with_tower
 from jobs.run.run_log import RunLog, log, run_log, warn
 from jobs.run.run_record import write_run
+from jobs.run.stage_resources import check_reachable
 from jobs.run.summary import print_summary
 from jobs.run.totals import Totals
 from jobs.run.vision_tower import choose_tower
@@ -64,6 +65,8 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
         prepared = prepare_run(found, output, scope, annotator, keep_index=True)
         if resolved.gemini is not None and prepared.backlog is not None and prepared.has_work:
             check_key(settings.gemini, resolved.gemini)
+        if prepared.has_work:
+            check_reachable(settings)
         _check_pattern(settings, found.shards, prepared.plan)
         resolved, prepared = _with_network(settings, resolved, prepared, output, terminal)
         resolved, prepared = _with_tower(settings, resolved, prepared, output, terminal)

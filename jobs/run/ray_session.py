@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import signal
-import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,12 +23,10 @@ import conf
 import jobs
 from actors.errors import ConfigError, StalledError
 from jobs.run import supervision
-from jobs.run.stage_resources import Reach, plan_resources, ray_address
+from jobs.run.stage_resources import Reach, check_reachable, plan_resources, ray_address
 from jobs.settings import Settings
 
 log = logging.getLogger("shopframe")
-
-_REACHABLE_S = 10.0
 
 _STARTS = 3
 """How often a local Ray is started if its node isn't up in time."""
@@ -80,7 +77,7 @@ def ray_session(settings: Settings) -> Iterator[Session]:
         for name in _UNREAD_STATISTICS:
             os.environ.setdefault(name, "0")
     else:
-        _check_reachable(address)
+        check_reachable(settings)
     environment = dict(settings.ray.runtime_env)
     if address != "local" and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
         environment.setdefault("py_modules", [actors, jobs, conf])
@@ -193,17 +190,3 @@ def _is_slow_start(error: BaseException) -> bool:
 def _start_patiently(**options: Any) -> None:
     """Start Ray or connect to it. On a busy machine the first start of a node may take too long."""
     ray.init(**options)
-
-
-def _check_reachable(address: str) -> None:
-    """Check that the cluster accepts connections. Ray itself would retry for minutes without a message."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHABLE_S).close()
-    except OSError as error:
-        raise ConfigError(
-            f"ray.address: can't use {address}: {error}; start the cluster, or unset ray.address and "
-            "RAY_ADDRESS to run on this machine"
-        ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from dataclasses import dataclass, replace
 
 from actors.actor_bounds import ActorBounds
@@ -37,6 +38,9 @@ _BLOCKS_PER_DETECTOR = 4
 """Memory of a detector for a shard, in sizes of the largest block."""
 _ANNOTATOR_BYTES = 2 * 2**30
 """Memory of an annotator without a shard: torch and the default model in float32."""
+
+_REACHABLE_S = 10.0
+"""Seconds in which a cluster has to accept a connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,27 @@ def uses_cluster(settings: Settings) -> bool:
 def ray_address(settings: Settings) -> str:
     """Return the address of the cluster, or "local"."""
     return settings.ray.address or os.environ.get("RAY_ADDRESS") or "local"
+
+
+def check_reachable(settings: Settings) -> None:
+    """Check that the cluster, if there is one, accepts connections.
+
+    Ray itself would retry for minutes without a message.
+
+    Raises:
+        ConfigError: The cluster can't be reached.
+    """
+    address = ray_address(settings)
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHABLE_S).close()
+    except OSError as error:
+        raise ConfigError(
+            f"ray.address: can't use {address}: {error}; start the cluster, or unset ray.address and "
+            "RAY_ADDRESS to run on this machine"
+        ) from error
 
 
 def plan_resources(
