@@ -32,6 +32,8 @@ DOWN_S = (0.0, 10.0)
 
 _NODE = f"--object-store-memory={100 << 20}", "--num-gpus=0", "--node-ip-address=127.0.0.1"
 
+_HEAD_STARTS = 10
+
 _ALONE = "unshare", "--pid", "--fork", "--mount-proc", "--kill-child"
 """Runs a command that sees only its own processes, as on a machine of its own, and ends them with itself."""
 
@@ -115,14 +117,16 @@ def _machine(log: Path, *command: object, **variables: str) -> subprocess.Popen[
 
 
 def _start_head(log: Path, port: int, redis: str) -> subprocess.Popen[str]:
+    """Start the head, and again if that fails, as a service manager does: Ray waits 30 s for its node."""
     ray_start = sys.executable, "-m", "ray.scripts.scripts", "start"
     options = "--head", "--block", f"--port={port}", "--num-cpus=0", "--include-dashboard=false"
-    head = _machine(log, *ray_start, *options, *_NODE, RAY_REDIS_ADDRESS=redis)
-    deadline = time.monotonic() + 240
-    while "Ray runtime started" not in log.read_text() and time.monotonic() < deadline:
-        assert head.poll() is None, log.read_text()
-        time.sleep(0.1)
-    return head
+    for _ in range(_HEAD_STARTS):
+        head = _machine(log, *ray_start, *options, *_NODE, RAY_REDIS_ADDRESS=redis)
+        while head.poll() is None:
+            if "Ray runtime started" in log.read_text():
+                return head
+            time.sleep(0.1)
+    raise AssertionError(log.read_text())
 
 
 def _kill(machine: subprocess.Popen[str]) -> None:
