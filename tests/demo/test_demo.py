@@ -50,9 +50,9 @@ OTHERWISE = (
     "smolvlm.actors=2",
     "smolvlm.batch_size=1",
     "input.key_column=frame_key",
-    f"input.frames_per_shard={FRAMES_PER_SHARD}",
+    f"input.frames_per_shard={FRAMES_PER_SHARD // 2}",
 )
-"""Settings that must not change a row: two actors a stage, and one crop at a time."""
+"""Settings that must not change a row: two actors a stage, one crop at a time, two shards of loose images."""
 
 
 @pytest.fixture(scope="module")
