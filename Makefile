@@ -12,6 +12,9 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test test-fast test-interop torture check bench s3 lock clean
 
+# Where this is set, each process compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 # uv is itself pinned; it installs what requirements.lock names, and nothing else. It compiles nothing: that took 90 CPU
 # seconds, and the first imports of all that the tests import, a third of the modules, take 22 more without it.
 $(VENV)/.installed: requirements.lock pyproject.toml

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from actors.actor_bounds import ONE, ActorBounds
 from actors.attributes import AttributeSchema
@@ -112,6 +112,14 @@ class SmolVLMSettings(Section):
     def can_use_tower(self, engine: str) -> bool:
         """Return whether a network of OpenVINO can be the vision tower of an engine."""
         return engine in ("auto", "guided") and self.gpus_per_actor == 0 and not self.split_image
+
+    @field_validator("batch_size", mode="wrap")
+    @classmethod
+    def _says_what_a_batch_may_be(cls, value: object, validate: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return validate(value)
+        except ValidationError as error:
+            raise ValueError(f"must be auto or a number from 1 to 1024 (it is {value!r})") from error
 
     @model_validator(mode="after")
     def _has_a_gpu_for_float16(self) -> Self:

@@ -28,6 +28,7 @@ OTHER_VALUES: dict[str, Any] = {
     "roi.static": [{"mode": "include", "rectangle": [0, 0, 1, 1]}],
     "roi.dynamic.scope": "shard",
     "smolvlm.engine": "server",
+    "smolvlm.batch_size": 7,
     "smolvlm.dtype": "bfloat16",
     "smolvlm.image_size_px": 128,
     "smolvlm.vision": "torch",

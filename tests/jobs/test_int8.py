@@ -96,6 +96,8 @@ def test_a_network_that_was_quantised_badly_is_refused(scenes, cache, tmp_path):
     """Frames without light say nothing about the values that the network meets by day."""
     source, output = spoiled(scenes, tmp_path / "in"), tmp_path / "out"
     arguments = ["annotate", "--output", output, *options(source, cache, "int8")]
+    # The address of a cluster would be tried first. No Ray is started for a run that is refused.
+    arguments += ["--set", "ray.address=local"]
     with refusing_proxy() as proxy:
         variables = {**job.NO_RAY, **proxy.environment, "HOME": str(tmp_path)}
         done = job.shopframe(*arguments, environment=variables)

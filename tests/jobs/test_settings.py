@@ -174,6 +174,16 @@ def test_a_credential_in_the_runtime_environment_is_refused_without_its_value(na
     assert fine.settings.ray.runtime_env == {"env_vars": {"TOKENIZERS_PARALLELISM": "true"}}
 
 
+@pytest.mark.parametrize("size", ["autox", "0", "1025", "1.5"])
+def test_a_batch_of_another_size_is_refused_in_one_line(size: str):
+    with pytest.raises(ConfigError) as wrong:
+        load_settings((), [f"smolvlm.batch_size={size}"])
+    assert str(wrong.value).startswith(
+        "--set smolvlm.batch_size: must be auto or a number from 1 to 1024 (it is "
+    )
+    assert "\n" not in str(wrong.value)
+
+
 def test_what_is_wrong_with_a_whole_section_names_what_was_set_in_it():
     with pytest.raises(ConfigError) as wrong:
         load_settings((), ["smolvlm.engine=server", "smolvlm.batch_size=4"])

@@ -160,7 +160,9 @@ def ray_workers(title: str) -> set[int]:
     leaves out those that were there before its run.
     """
     started = descendants(os.getpid()) | descendants(fork_server("workers").wait_until_ready())
-    return {pid for pid, found in started.items() if "ray::" in found and title in found}
+    found = {pid for pid, of_pid in started.items() if "ray::" in of_pid and title in of_pid}
+    # What a worker starts has the worker's title until it runs its own program.
+    return {pid for pid in found if not any(pid in descendants(other) for other in found - {pid})}
 
 
 def descendants(driver: int) -> dict[int, str]:
