@@ -48,10 +48,20 @@ RATE_LIMITS = {
     "rate_header": (False, 20.0, None),
     "rate_in_200": (False, 20.0, "GenerateRequestsPerMinutePerProjectPerModel-FreeTier"),
 }
-TRANSIENT = ("internal", "unavailable", "bad_gateway", "error_in_200", "not_json", "json_list")
+TRANSIENT = (
+    "internal",
+    "unavailable",
+    "bad_gateway",
+    "error_in_200",
+    "not_json",
+    "json_list",
+    "json_true",
+    "json_number",
+)
 REFUSED = {
     "invalid_key": "GEMINI_API_KEY",
     "unauthorized": "GEMINI_API_KEY",
+    "gateway_unauthorized": "GEMINI_API_KEY",
     "forbidden": "GEMINI_API_KEY",
     "unknown_model": "gemini.model",
     "location": "region",

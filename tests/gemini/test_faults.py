@@ -173,6 +173,28 @@ def test_a_wrong_key_or_model_stops_the_job_with_the_remedy(faulty, fault):
     assert leaked == []
 
 
+def test_a_key_that_is_refused_in_the_middle_stops_the_job_with_the_remedy_and_keeps_the_answers(tmp_path):
+    output = tmp_path / "out"
+    gemini_job.write_backlog(output, shards=2, persons=4)
+    recorded = (output / "run.json").read_bytes()
+    # The first crop of the second shard is in the second request.
+    refusal = Fault("invalid_key", None, image_sha256=crop_sha256(jpeg(4, 16, 32)))
+    given = {"persons_per_request": 4, "requests_per_minute": 1000, "max_in_flight": 1}
+    with gemini_server(faults=[refusal]) as server:
+        done = without_ray.gemini(output, server.base_url, expect=2, **given)
+        said = done.stdout + done.stderr
+        assert "set GEMINI_API_KEY to a valid key" in " ".join(said.split())
+        assert "Traceback" not in said
+        assert KEY not in said
+        assert [seen.status for seen in server.journal] == [200, 400]
+        assert (output / "run.json").read_bytes() == recorded
+        assert job.table(output, gemini_job.ANSWERS)["status"].to_pylist() == ["ok"] * 4
+        server.script.faults.clear()
+        without_ray.gemini(output, server.base_url, **given)
+        assert set(gemini_job.answered(server.journal).values()) == {1}
+    assert gemini_job.outcomes(output) == {"ok": 8}
+
+
 @pytest.mark.parametrize("fault", REFUSED)
 def test_a_refusal_of_all_requests_stops_the_stage_and_is_nobodys_outcome(tmp_path, monkeypatch, fault):
     with gemini_server(faults=[Fault(fault, None)]) as server:

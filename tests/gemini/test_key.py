@@ -13,7 +13,8 @@ from actors.errors import ConfigError, GeminiRefusedError, GeminiUnavailableErro
 from actors.gemini.api.client import GeminiClient, read_api_key
 from actors.gemini.settings import resolve_gemini
 from tests.servers.gemini_faults import Fault
-from tests.servers.gemini_server import gemini_server
+from tests.servers.gemini_server import KEY, gemini_server
+from tests.support import gemini_job, without_ray
 from tests.support.gemini_asking import SCHEMA, asking, settings_for, single
 
 
@@ -83,3 +84,42 @@ def test_the_key_comes_from_its_variable_whatever_google_variables_say(monkeypat
 
         (annotation,) = asyncio.run(run()).annotations.values()
     assert annotation.status == "ok"
+
+
+@pytest.mark.parametrize(
+    "answer", ["gateway_unauthorized", "json_true", "json_number", "json_list", "internal"]
+)
+def test_a_run_begins_where_the_model_is_not_described(tmp_path, answer):
+    """A gateway may permit requests about persons only, and say so in its own words or in none."""
+    output = tmp_path / "out"
+    gemini_job.write_backlog(output, shards=1, persons=2)
+    with gemini_server(faults=[Fault(answer, None, where="model")]) as server:
+        without_ray.gemini(output, server.base_url)
+    assert gemini_job.outcomes(output) == {"ok": 2}
+    assert "the key was not checked: " in (output / "processing.log").read_text()
+
+
+@pytest.mark.parametrize("answer", ["invalid_key", "unauthorized", "forbidden"])
+def test_a_run_ends_where_the_key_is_refused_in_the_words_of_google(tmp_path, answer):
+    output = tmp_path / "out"
+    gemini_job.write_backlog(output, shards=1, persons=2)
+    with gemini_server(faults=[Fault(answer, None, where="model")]) as server:
+        done = without_ray.gemini(output, server.base_url, expect=2)
+        assert server.journal == []
+    assert "GEMINI_API_KEY" in done.stderr
+    assert "persons for Gemini" not in done.stdout + done.stderr
+
+
+def test_an_error_that_no_one_foresaw_does_not_keep_a_run_from_beginning(tmp_path, monkeypatch):
+    async def fail(_: GeminiClient) -> None:
+        raise RuntimeError(f"the session of {KEY} is closed")
+
+    monkeypatch.setattr(GeminiClient, "check", fail)
+    output = tmp_path / "out"
+    gemini_job.write_backlog(output, shards=1, persons=2)
+    with gemini_server() as server:
+        without_ray.gemini(output, server.base_url)
+    assert gemini_job.outcomes(output) == {"ok": 2}
+    said = (output / "processing.log").read_text()
+    assert "the key was not checked: RuntimeError" in said
+    assert KEY not in said

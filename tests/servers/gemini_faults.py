@@ -45,7 +45,8 @@ class Fault:
         min_crops: Minimum number of images in a request.
         image_sha256: SHA-256 of an image that a request must contain; None allows any images.
         where: "online" for generateContent, "batch" for lines of a batch, "any" for both, "count" for
-            countTokens, "files" for uploads and downloads of files, "batches" for batch jobs.
+            countTokens, "files" for uploads and downloads of files, "batches" for batch jobs, "model" for
+            the model's description.
         retry_after_s: Time that a 429 or 503 tells the client to wait.
         seconds: Duration of a hang, after which the connection is dropped; None means until the server
             stops.
@@ -180,6 +181,7 @@ ERRORS: dict[str, Callable[[Fault, str], Reply]] = {
     "bad_gateway": lambda fault, key: Reply(502, "<html><title>502 Bad Gateway</title></html>"),
     "invalid_key": _invalid_key,
     "unauthorized": _plain(401, "UNAUTHENTICATED", "Request had invalid authentication credentials."),
+    "gateway_unauthorized": lambda fault, key: Reply(401, "<html><title>401 Unauthorized</title></html>"),
     "forbidden": _plain(403, "PERMISSION_DENIED", "The caller does not have permission."),
     "unknown_model": _plain(404, "NOT_FOUND", "models/x is not found for API version v1beta."),
     "location": _plain(400, "FAILED_PRECONDITION", "User location is not supported for the API use."),
@@ -189,6 +191,8 @@ ERRORS: dict[str, Callable[[Fault, str], Reply]] = {
     "rate_in_200": lambda fault, _: Reply(200, _quota(_MINUTE)(fault, "").body),
     "not_json": lambda fault, _: Reply(200, "<html>please log in</html>"),
     "json_list": lambda fault, _: Reply(200, []),
+    "json_true": lambda fault, _: Reply(200, True),
+    "json_number": lambda fault, _: Reply(200, 7),
 }
 """For each kind of fault, the response that replaces the answer."""
 

@@ -305,6 +305,9 @@ class GeminiServer:
 
     async def _model(self, http: web.Request) -> web.StreamResponse:
         name = http.match_info["model"]
+        fault = self.script.next(None, "model")
+        if fault:
+            return ERRORS[fault.kind](fault, key_of(http)).http()
         return web.json_response({"name": f"models/{name}", "version": "001", "displayName": name})
 
     async def _list_models(self, _: web.Request) -> web.StreamResponse:

@@ -259,7 +259,8 @@ class GeminiClient:
                 was_sent=was_sent,
                 may_be_billed=was_sent,
             )
-        except (ValueError, RecursionError):
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
+            # The SDK takes for granted that a body is a JSON object with the fields that it knows.
             return GeminiUnavailableError(f"{asked}: Gemini's response can't be read", may_be_billed=True)
         response = getattr(found, "sdk_http_response", None)
         self._time.observe(getattr(response, "headers", None) or {}, sent_at)

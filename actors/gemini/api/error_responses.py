@@ -41,8 +41,9 @@ _LONGEST_MESSAGE = 300
 _KEY_REASONS = frozenset({"API_KEY_INVALID", "API_KEY_SERVICE_BLOCKED", "API_KEY_IP_ADDRESS_BLOCKED"})
 """Values of `ErrorInfo.reason` for a key that doesn't work. Their status is 400 or 403."""
 
-_NOT_PERMITTED = "PERMISSION_DENIED"
-"""Google's status for a key that may not be used. A 403 of a gateway need not be about the key."""
+_KEY_STATUSES = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
+"""Google's statuses for a key that is unknown or may not be used. A 401 or 403 of a gateway has neither, and
+need not be about the key: a gateway may permit some paths only."""
 
 _REMEDIES: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "set GEMINI_API_KEY to a valid key (aistudio.google.com/apikey)",
@@ -83,7 +84,7 @@ def meaning_of(
         return GeminiUnavailableError(said, retry_after_s)
     if any(str(info.get("reason")) in _KEY_REASONS for info in _details(error, "ErrorInfo")):
         return GeminiKeyError(f"{said}; {_REMEDIES[HTTPStatus.UNAUTHORIZED]}", code, False)
-    if code == HTTPStatus.UNAUTHORIZED or error.get("status") == _NOT_PERMITTED:
+    if str(error.get("status")) in _KEY_STATUSES:
         return GeminiKeyError(f"{said}; {_REMEDIES.get(code, _REMEDIES[HTTPStatus.FORBIDDEN])}", code, False)
     if code in _REMEDIES:
         return GeminiRefusedError(f"{said}; {_REMEDIES[HTTPStatus(code)]}", code, False)
