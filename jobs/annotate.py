@@ -57,15 +57,15 @@ def annotate(
         scope = "force"
     from jobs.run.left_as_found import left_as_found
 
-    with left_as_found(loaded.settings.output.uri):
+    with left_as_found(loaded.settings.output.uri) as run_id:
         if dry_run:
             from jobs.run.dry_run import dry_run as try_run
 
-            try_run(loaded, scope, retry_annotator)
+            try_run(loaded, scope, retry_annotator, run_id)
             return
         from jobs.run.annotation import annotate_input
 
-        all_done = annotate_input(loaded, scope, retry_annotator)
+        all_done = annotate_input(loaded, scope, retry_annotator, run_id)
     raise typer.Exit(command.EXIT_DONE if all_done else command.EXIT_SOME_FAILED)
 
 

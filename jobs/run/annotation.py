@@ -35,13 +35,14 @@ from jobs.run.wrap_up import wrap_up
 from jobs.settings import LoadedSettings, Settings
 
 
-def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) -> bool:
+def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None, run_id: str) -> bool:
     """Annotate every shard of the input that is not done yet.
 
     Args:
         loaded: The settings. `input.uri` and `output.uri` are required.
         scope: Which shards to do again.
         annotator: The annotator to ask again, with scope "annotator".
+        run_id: Id of the run, for its log.
 
     Returns:
         Whether everything that could be done is done. False if shards failed or were postponed, or if Gemini
@@ -56,7 +57,7 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None) 
     settings = loaded.settings
     output, warning = check_places(loaded)
     totals = Totals()
-    with run_log(output) as opened, working(output):
+    with run_log(output, run_id) as opened, working(output):
         terminal = opened.terminal
         warn(warning, terminal)
         log.info("start", extra={"input": settings.input.uri, "version": version("shopframe")})

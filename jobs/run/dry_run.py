@@ -88,7 +88,7 @@ def _reuse_s(reuse: ReuseSettings) -> float:
     return reuse.reuse or _REUSE_S
 
 
-def dry_run(loaded: LoadedSettings, scope: Scope, annotator: str | None) -> None:
+def dry_run(loaded: LoadedSettings, scope: Scope, annotator: str | None, run_id: str) -> None:
     """Print what is read from ten keys, what a run would do and why, and what the ROI decides on a sample.
 
     The ROI is also drawn on this sample of the input.
@@ -97,6 +97,7 @@ def dry_run(loaded: LoadedSettings, scope: Scope, annotator: str | None) -> None
         loaded: The settings.
         scope: Which shards the run would do again.
         annotator: The annotator that the run would ask again, with scope "annotator".
+        run_id: Id of the dry run, for its log.
 
     Raises:
         ConfigError: If settings, models, input or output can't be used.
@@ -104,7 +105,7 @@ def dry_run(loaded: LoadedSettings, scope: Scope, annotator: str | None) -> None
     """
     settings = loaded.settings
     output, warning = check_places(loaded)
-    with run_log(output) as opened:
+    with run_log(output, run_id) as opened:
         terminal = opened.terminal
         warn(warning, terminal)
         log.info("dry run", extra={"input": settings.input.uri})

@@ -7,6 +7,7 @@ another. Object stores can't append, so there each run writes objects of its own
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import threading
@@ -38,8 +39,7 @@ class LogFile(logging.Handler):
 
     def __init__(self, store: ObjectStore) -> None:
         super().__init__()
-        path = Path(store.full(layout.LOG))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path = Path(store.full(layout.LOG))
         self._fd = _open(path)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         try:
@@ -56,6 +56,11 @@ class LogFile(logging.Handler):
         """Append a line."""
         # A full disk is reported by the commits. A report from here would go into the log again.
         with suppress(OSError):
+            if os.fstat(self._fd).st_nlink == 0:
+                # A run that was refused has deleted the log, in which this one had not written yet.
+                opened = _open(self._path)
+                os.close(self._fd)
+                self._fd = opened
             os.write(self._fd, f"{self.format(record)}\n".encode())
 
     def close(self) -> None:
@@ -65,7 +70,36 @@ class LogFile(logging.Handler):
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Another run that was refused may delete the folder while it is empty.
+        with suppress(FileNotFoundError):
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+
+def delete_log_of(path: Path, run_id: str) -> None:
+    """Delete a log on a disk if all of its lines are those of one run, which has ended.
+
+    Args:
+        path: The log. It need not exist.
+        run_id: Id of the run.
+    """
+    try:
+        log_file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with log_file:
+        fcntl.flock(log_file, fcntl.LOCK_EX)
+        if {_run_of(line) for line in log_file} == {run_id}:
+            path.unlink(missing_ok=True)
+
+
+def _run_of(line: bytes) -> object:
+    try:
+        parsed = json.loads(line)
+    except ValueError:
+        return None
+    return parsed.get("run_id") if isinstance(parsed, dict) else None
 
 
 class LogSegments(logging.Handler):

@@ -36,13 +36,17 @@ class RunLog:
 
 
 @contextmanager
-def run_log(store: ObjectStore) -> Iterator[RunLog]:
+def run_log(store: ObjectStore, run_id: str | None = None) -> Iterator[RunLog]:
     """Write the run's log to the output, so that the terminal shows only messages for the user.
 
     Standard error is redirected: whatever Python and native libraries write there becomes log lines. Each
     line has the id of its run and the name of the machine that logged it.
+
+    Args:
+        store: The output.
+        run_id: Id of the run, by default a new one.
     """
-    run_id = layout.new_run_id()
+    run_id = run_id or layout.new_run_id()
     handler = LogFile(store) if store.is_local else LogSegments(store, run_id)
     handler.setFormatter(JsonLines(run_id))
     root = logging.getLogger()

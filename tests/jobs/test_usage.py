@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
 
+from actors.errors import ConfigError, ShardError, ShardUnavailableError, StoreError
+from actors.log_lines import JsonLines
 from actors.storage.object_store import ObjectStore
 from jobs import cli, command
+from jobs.run.left_as_found import _has_only_a_log, left_as_found
+from jobs.run.log_files import LogFile
+from jobs.run.run_log import log, run_log
 from tests.support import job
 from tests.support.committed import Found, write_output
 from tests.support.job import Models
@@ -71,6 +79,71 @@ def test_a_refused_run_leaves_an_output_as_it_found_it(tmp_path, capsys, monkeyp
         assert "check input.uri" in refused(capsys, monkeypatch, "annotate", *given)
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
     assert job.bytes_of(tmp_path / "here", ".").keys() == {"processing.log"}
+
+
+def begin_and_end(output: Path, error: type[Exception], meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Begin a run that logs a line and makes folders, and end it with an error."""
+    with left_as_found(str(output)) as run_id:
+        with run_log(ObjectStore(str(output)), run_id):
+            log.info("first")
+            (output / "some" / "folder").mkdir(parents=True)
+        meanwhile()
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error", [ConfigError, ShardError, ShardUnavailableError, StoreError, PermissionError, ValueError]
+)
+def test_an_error_that_ends_a_run_before_it_has_written_leaves_no_folder(tmp_path, error):
+    with pytest.raises(error):
+        begin_and_end(tmp_path / "new" / "out", error)
+    # An error that nobody foresaw leaves its log.
+    assert (tmp_path / "new").exists() == (error is ValueError)
+
+
+def test_a_refused_run_deletes_no_line_of_another_one(tmp_path):
+    output = tmp_path / "out"
+
+    def run_another() -> None:
+        with run_log(ObjectStore(str(output))):
+            log.info("second")
+
+    with pytest.raises(ConfigError):
+        begin_and_end(output, ConfigError, run_another)
+    assert {"first", "second"} <= messages(output)
+
+
+def test_a_run_that_has_opened_its_log_beside_a_refused_one_keeps_it(tmp_path):
+    output = tmp_path / "out"
+    opened: list[LogFile] = []
+    with pytest.raises(ConfigError):
+        begin_and_end(output, ConfigError, lambda: opened.append(LogFile(ObjectStore(str(output)))))
+    assert not output.exists()
+    (second,) = opened
+    second.setFormatter(JsonLines("second"))
+    second.handle(logging.makeLogRecord({"msg": "second"}))
+    second.close()
+    assert messages(output) == {"second"}
+
+
+def test_what_another_run_writes_at_the_last_moment_stays(tmp_path, monkeypatch):
+    output = tmp_path / "out"
+
+    def look_and_be_late(folder: Path) -> bool:
+        found = _has_only_a_log(folder)
+        (folder / "commits").mkdir()
+        (folder / "commits" / "a.json").write_bytes(b"{}")
+        return found
+
+    monkeypatch.setattr("jobs.run.left_as_found._has_only_a_log", look_and_be_late)
+    with pytest.raises(ConfigError):
+        begin_and_end(output, ConfigError)
+    assert job.bytes_of(output, ".") == {"commits/a.json": b"{}"}
+
+
+def messages(output: Path) -> set[str]:
+    lines = (output / "processing.log").read_text().splitlines()
+    return {json.loads(line)["message"] for line in lines}
 
 
 def test_an_output_that_cannot_be_written_is_refused(source, tmp_path, models: Models, capsys, monkeypatch):
