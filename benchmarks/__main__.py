@@ -88,12 +88,18 @@ def _run(name: str, options: list[str], file: Path, limit_s: float) -> str:
     except KeyboardInterrupt:
         _stop(process)
         raise
+    finally:
+        # A server or a Ray that a failed benchmark has left would take part in the next measurement. This
+        # comes also after a second interrupt, which ends the patience.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     return f"exit code {code}" if code else ""
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    # Most benchmarks clean up after the first of these, and the others end what is left.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+    """Give a benchmark time to clean up after itself. Most do after the first signal."""
+    for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with suppress(subprocess.TimeoutExpired):
@@ -111,7 +117,7 @@ def main() -> int:
     file = given.to or REPOSITORY / "out" / "benchmarks" / f"{datetime.now():%Y-%m-%d-%H%M%S}.jsonl"
     file = file.resolve()
     file.parent.mkdir(parents=True, exist_ok=True)
-    earlier = len(read_figures(file))
+    begin = file.stat().st_size if file.exists() else 0
     failed: dict[str, str] = {}
     is_interrupted = False
     os.environ[FIGURES_FILE] = str(file)
@@ -132,7 +138,7 @@ def main() -> int:
     console = Console()
     if not console.is_terminal:
         console.width = _TABLE_WIDTH
-    print_table(console, read_figures(file)[earlier:])
+    print_table(console, read_figures(file, begin))
     console.print(f"figures: {file}", soft_wrap=True, highlight=False)
     for name, reason in failed.items():
         console.print(f"benchmarks.{name} has failed: {reason}", soft_wrap=True, highlight=False)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, computed_field
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -50,7 +50,8 @@ class Figure(BaseModel):
         machine: The CPU.
     """
 
-    model_config = ConfigDict(frozen=True)
+    # As null, a value that is not a number would be read as one that could not be measured.
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     benchmark: str
     what: str
@@ -159,16 +160,37 @@ class Figures:
         explained = f" ({note})" if note else ""
         print(f"  {what:54} {figure.shown_value():>12}{aimed}{verdict}{explained}", flush=True)
         if path := os.environ.get(FIGURES_FILE):
-            with Path(path).open("a", encoding="utf-8") as file:
-                file.write(figure.model_dump_json() + "\n")
+            _append(Path(path), figure)
         return figure
 
 
-def read_figures(path: Path) -> list[Figure]:
-    """Return the figures of a file in the order in which they were measured; none if there is no file."""
+def _append(path: Path, figure: Figure) -> None:
+    with path.open("ab+") as file:
+        # A benchmark that was killed may have left half a line.
+        file.seek(-1 if file.tell() else 0, os.SEEK_END)
+        begins = file.read(1) in (b"", b"\n")
+        file.write((b"" if begins else b"\n") + figure.model_dump_json().encode() + b"\n")
+
+
+def read_figures(path: Path, begin: int = 0) -> list[Figure]:
+    """Return the figures of a file in the order in which they were measured; none if there is no file.
+
+    A line that is no figure, such as the half of one that a killed benchmark has left, is said and left out.
+
+    Args:
+        path: The file.
+        begin: Bytes to skip.
+    """
     if not path.exists():
         return []
-    return [Figure.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    found = []
+    for line in path.read_bytes()[begin:].split(b"\n"):
+        try:
+            found += [Figure.model_validate_json(line)] if line else []
+        except ValidationError:
+            said = line.decode(errors="replace")
+            print(f"{path}: a line that is no figure was left out: {said}", flush=True)
+    return found
 
 
 def print_table(console: Console, figures: Sequence[Figure]) -> None:

@@ -251,7 +251,8 @@ def rates(samples: Sequence[Sample], drivers_killed: Sequence[float] = ()) -> li
 
     Args:
         samples: What was seen.
-        drivers_killed: When the driver was killed. The time from then to the next commit isn't counted.
+        drivers_killed: When the driver was killed. The time from then to the next commit isn't counted. Of
+            kills that come before the same commit, only the first one says how much is left out.
     """
     found = []
     for number in sorted({sample.run for sample in samples}):
@@ -260,11 +261,12 @@ def rates(samples: Sequence[Sample], drivers_killed: Sequence[float] = ()) -> li
         if len(commits) < 2:
             continue
         (_, start), (_, end) = commits[0], commits[-1]
-        lost_s = sum(
-            next(s.at_s for a, s in commits if a.at_s >= killed) - killed
-            for killed in drivers_killed
-            if start.at_s <= killed < commits[-1][0].at_s
-        )
+        lost_s, counted_until_s = 0.0, start.at_s
+        for killed in sorted(drivers_killed):
+            if start.at_s <= killed < commits[-1][0].at_s:
+                back_s = next(s.at_s for a, s in commits if a.at_s >= killed)
+                lost_s += back_s - max(killed, counted_until_s)
+                counted_until_s = back_s
         found.append(60 * (end.shards - start.shards) / (end.at_s - start.at_s - lost_s))
     return found
 

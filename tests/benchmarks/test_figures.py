@@ -88,6 +88,33 @@ def test_figures_are_printed_and_kept_as_they_come(tmp_path, monkeypatch, capsys
     ]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 0.1, None])
+def test_a_figure_that_is_read_again_has_the_same_verdict(tmp_path, monkeypatch, value):
+    file = tmp_path / "figures.jsonl"
+    monkeypatch.setenv(FIGURES_FILE, str(file))
+    kept = Figures("b").add("w", value, at_least=1, at_most=2)
+    (found,) = read_figures(file)
+    assert found.model_dump_json() == kept.model_dump_json()
+    assert (found.value is None) == (value is None)
+    assert found.verdict == ("not measured" if value is None else "MISSED")
+
+
+@pytest.mark.parametrize("half", [b'{"benchmark": "b", "wh', '{"what": "é'.encode()[:-1], b"[]\n", b"\n\n"])
+def test_half_a_line_costs_no_other_figure(tmp_path, monkeypatch, capsys, half):
+    file = tmp_path / "figures.jsonl"
+    monkeypatch.setenv(FIGURES_FILE, str(file))
+    figures = Figures("b")
+    first = figures.add("first", 1.0, note="one\u2028two")
+    with file.open("ab") as opened:
+        opened.write(half)
+    second = figures.add("second", 2.0)
+    capsys.readouterr()
+    assert read_figures(file) == [first, second]
+    said = capsys.readouterr().out
+    assert ("a line that is no figure was left out" in said) == bool(half.strip())
+    assert read_figures(file, begin=file.stat().st_size) == []
+
+
 def test_the_table_names_the_machine_and_every_figure():
     sink = io.StringIO()
     both = [figure(4.7, unit="times", at_least=4.6), figure(None, at_least=1.2, note="Daft isn't installed")]

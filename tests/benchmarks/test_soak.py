@@ -22,5 +22,13 @@ def test_the_start_of_a_driver_after_a_kill_is_not_counted():
     assert rates(course, drivers_killed=[2, 111]) == rates(course) == pytest.approx([63])
 
 
+def test_the_time_after_two_kills_without_a_commit_in_between_is_left_out_once():
+    course = seen(1, {0: 0, 10: 5, 41: 55, 81: 55, 110: 60, 112: 105, 150: 155})
+    assert rates(course, drivers_killed=[80, 42, 60]) == pytest.approx([60 * 150 / (140 - 68)])
+    # Nobody saw whether the commit between 81 and 110 came before the kill at 109.
+    assert rates(course, drivers_killed=[42, 109]) == pytest.approx([60 * 150 / (140 - 70)])
+    assert rates(course, drivers_killed=[42, 111]) == pytest.approx([60 * 150 / (140 - 68 - 39)])
+
+
 def test_a_run_without_two_commits_has_no_rate():
     assert rates(seen(1, {0: 0, 10: 5, 20: 5})) == []
