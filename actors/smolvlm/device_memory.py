@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from actors.smolvlm.fitting_batches import USUAL, FittingBatches
+from actors.smolvlm.fitting_batches import BATCH_BYTES, MOST, USUAL, FittingBatches
 from actors.smolvlm.settings import SmolVLMSettings
 
 
@@ -40,14 +40,18 @@ class CudaMemory:
         return int(torch.cuda.max_memory_allocated()) - self._before
 
 
-def batches_for(settings: SmolVLMSettings, release: Callable[[], None] = lambda: None) -> FittingBatches:
+def batches_for(
+    settings: SmolVLMSettings, picture_bytes: int, release: Callable[[], None] = lambda: None
+) -> FittingBatches:
     """Return the batches that the settings ask for.
 
     Args:
         settings: The annotator's settings.
+        picture_bytes: The most bytes that the pixels of a crop take, prepared for the model.
         release: Frees what the model keeps between batches.
     """
     if settings.batch_size != "auto":
         return FittingBatches(settings.batch_size, release)
+    most = max(1, min(MOST, BATCH_BYTES // max(1, picture_bytes)))
     memory = CudaMemory(settings.gpus_per_actor) if settings.gpus_per_actor > 0 else None
-    return FittingBatches(USUAL, release, memory)
+    return FittingBatches(min(USUAL, most), release, memory, most)

@@ -16,6 +16,18 @@ USUAL = 16
 MOST = 256
 """The most crops in a batch that is sized by free memory. A GPU is busy with fewer."""
 
+BATCH_BYTES = 1 << 30
+"""The most bytes that the pixels of a batch whose size isn't set take in the memory of the machine."""
+
+AHEAD = 64
+"""The most crops that are prepared for the next batch while the model works on one."""
+
+AHEAD_BYTES = 256 << 20
+"""The most bytes that their pixels take."""
+
+MOST_PIXELS_BYTES = 2 * BATCH_BYTES + AHEAD_BYTES
+"""The most bytes of pixels at a time: those of a batch, crop by crop and together, and those ahead."""
+
 LARGER_AFTER = 16
 """Batches that fit before a larger one is tried, after memory ran out. It doubles whenever that one fails."""
 
@@ -49,7 +61,11 @@ class FittingBatches:
     """
 
     def __init__(
-        self, size: int, release: Callable[[], None] = lambda: None, memory: DeviceMemory | None = None
+        self,
+        size: int,
+        release: Callable[[], None] = lambda: None,
+        memory: DeviceMemory | None = None,
+        most: int = MOST,
     ) -> None:
         """Begin with the given size.
 
@@ -57,8 +73,10 @@ class FittingBatches:
             size: Number of crops in a batch, at first.
             release: Frees what the model keeps between batches.
             memory: Memory by which batches are sized after the first one; None keeps the size.
+            most: The most crops in a batch that is sized by memory.
         """
         self.size = size
+        self._most = most
         self._wanted = size
         self._release = release
         self._memory = memory
@@ -118,7 +136,7 @@ class FittingBatches:
         answers = answer(batch)
         each = max(1, self._memory.peak_bytes() // len(batch))
         self._memory = None
-        self._wanted = self.size = max(1, min(MOST, int(_SHARE * free) // each))
+        self._wanted = self.size = max(1, min(self._most, int(_SHARE * free) // each))
         log.info("batches of %d crops, of %.0f MiB each", self.size, each / (1 << 20))
         return answers
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _NOT_FOR_GENERATION = ("labels",)
 """What a processor returns for training."""
 
+_LARGE_PX = 512
+"""Longest side of a crop by default (`crops.max_side_px`)."""
+
 _LONGEST_ESCAPE = len(r"\ud83d\ude00")
 
 
@@ -46,7 +49,6 @@ class GenerateEngine:
 
         self._settings = settings
         self._schema = schema
-        self._batches = batches_for(settings)
         self._model, self._processor = load_model(settings, resolved)
         self._is_square = self._model.config.model_type in GUIDED_ARCHITECTURES
         if self._is_square:
@@ -58,7 +60,7 @@ class GenerateEngine:
         padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_ids[0]
         try:
             self._text = self._prompt_text(resolved.prompt)
-            self._check_picture()
+            picture_bytes = self._check_picture()
             self._grammar = SchemaGrammar(
                 tokenizer,
                 self._model.get_output_embeddings().weight.shape[0],
@@ -71,6 +73,7 @@ class GenerateEngine:
                 f"smolvlm.model: {resolved.source} can't be used by engine generate: its processor or "
                 f"tokenizer fails: {type(error).__name__}: {error}"
             ) from error
+        self._batches = batches_for(settings, picture_bytes)
         # A checkpoint's own settings may ask for sampling or for penalties.
         self._model.generation_config = GenerationConfig(
             do_sample=False,
@@ -149,17 +152,23 @@ class GenerateEngine:
         )
         return text
 
-    def _check_picture(self) -> None:
+    def _check_picture(self) -> int:
         """Check that the prompt shows a picture, which a template for text only would leave out.
+
+        Returns:
+            How many bytes the pixels of a large crop take in float32. A square has the most tiles.
 
         Raises:
             ValueError: It doesn't.
         """
+        import torch
         from PIL import Image
 
-        inputs = self._inputs([Image.new("RGB", (64, 128))])
+        inputs = self._inputs([Image.new("RGB", (_LARGE_PX, _LARGE_PX))])
         if not any("pixel" in name or "image" in name for name in inputs):
             raise ValueError("the processor returns no picture")
+        tensors = [value for value in inputs.values() if isinstance(value, torch.Tensor)]
+        return 4 * sum(tensor.numel() for tensor in tensors if tensor.is_floating_point())
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> list[int]:

@@ -13,6 +13,7 @@ from actors.records import Annotation
 from actors.smolvlm.answer_grammar import answer_grammar
 from actors.smolvlm.crop_pictures import decode_crop, in_its_square, set_tiles
 from actors.smolvlm.device_memory import batches_for
+from actors.smolvlm.fitting_batches import AHEAD, AHEAD_BYTES
 from actors.smolvlm.loaded_model import load_model
 from actors.smolvlm.settings import ResolvedSmolVLM, SmolVLMSettings
 from actors.smolvlm.tokenization import check_tokenization
@@ -61,7 +62,8 @@ class GuidedEngine:
         grammar = answer_grammar(schema, tokenize)
         self._text = self._prompt_text(resolved.prompt)
         self._prefix = tokenize(self._text.partition("<image>")[0])
-        check_tokenization(schema, grammar, tokenize, self._prefix, self._any_prompt())
+        prompt, self._picture_bytes = self._largest_picture()
+        check_tokenization(schema, grammar, tokenize, self._prefix, prompt)
         vocabulary = model.lm_head.weight.shape[0]
         writer = (
             ReasoningWriter(tokenizer, vocabulary, settings.reasoning_max_tokens)
@@ -70,7 +72,7 @@ class GuidedEngine:
         )
         self.model = model
         self._decoder = GuidedDecoder(model, grammar, self._prefix, writer)
-        self._batches = batches_for(settings, self._decoder.release)
+        self._batches = batches_for(settings, self._picture_bytes, self._decoder.release)
 
     def annotate(
         self,
@@ -81,21 +83,12 @@ class GuidedEngine:
 
         The outcome is "ok", or "error" if a crop can't be decoded or doesn't fit into memory by itself.
         """
-        found: list[Annotation | None] = [None] * len(crops)
+        found: list[Annotation] = []
         for start, prepared in self._prepare(crops):
-            groups: dict[tuple[int, ...], list[int]] = {}
-            for offset, item in enumerate(prepared):
-                if isinstance(item, Annotation):
-                    found[start + offset] = item
-                else:
-                    # All rows of a batch must have the same token ids; they differ only with tiles.
-                    groups.setdefault(item.ids, []).append(offset)
-            for ids, offsets in groups.items():
-                pixels = [item.pixels for i in offsets if isinstance(item := prepared[i], _Prepared)]
-                for offset, answer in zip(offsets, self._answer(ids, pixels), strict=True):
-                    found[start + offset] = answer
-            answered(start, [a for a in found[start : start + len(prepared)] if a is not None])
-        return [annotation for annotation in found if annotation is not None]
+            answers = self._answer_all(prepared)
+            found += answers
+            answered(start, answers)
+        return found
 
     @property
     def vision(self) -> Vision:
@@ -111,6 +104,19 @@ class GuidedEngine:
         prepared = [self._prepare_one(crop) for crop in crops]
         return [item.pixels for item in prepared if isinstance(item, _Prepared)]
 
+    def _answer_all(self, prepared: Sequence[_Prepared | Annotation]) -> list[Annotation]:
+        """Return the annotation of each crop of a batch."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for offset, item in enumerate(prepared):
+            if isinstance(item, _Prepared):
+                # All rows of a batch must have the same token ids; they differ only with tiles.
+                groups.setdefault(item.ids, []).append(offset)
+        found = dict(enumerate(prepared))
+        for ids, offsets in groups.items():
+            pixels = [item.pixels for i in offsets if isinstance(item := prepared[i], _Prepared)]
+            found |= zip(offsets, self._answer(ids, pixels), strict=True)
+        return [item for item in found.values() if isinstance(item, Annotation)]
+
     def _answer(self, ids: Sequence[int], pixels: Sequence[Tensor]) -> list[Annotation]:
         """Answer any number of crops with the same token ids, in batches that fit into memory."""
         import torch
@@ -124,9 +130,10 @@ class GuidedEngine:
         return self._batches.run(pixels, decode)
 
     def _prepare(self, crops: Sequence[bytes]) -> Iterator[tuple[int, list[_Prepared | Annotation]]]:
-        """Yield each batch with the position of its first crop.
+        """Yield each batch with the position of its first crop, and empty it afterwards.
 
-        The next batch is decoded while the caller works on the current one.
+        Some of the next batch is prepared while the caller works on the current one. A batch is emptied
+        before more is prepared, so that the pixels of two batches are never there together.
         """
         import torch
 
@@ -137,12 +144,14 @@ class GuidedEngine:
             start = begun = 0
             while start < len(crops):
                 size = self._batches.size
-                until = start + 2 * size
+                until = start + size + min(size, AHEAD, AHEAD_BYTES // self._picture_bytes)
                 waiting.extend(pool.submit(self._prepare_one, crop) for crop in crops[begun:until])
                 begun = max(begun, min(until, len(crops)))
                 batch = [waiting.popleft().result() for _ in range(min(size, len(waiting)))]
+                answered = start + len(batch)
                 yield start, batch
-                start += len(batch)
+                batch.clear()
+                start = answered
 
     def _prepare_one(self, crop: bytes) -> _Prepared | Annotation:
         image = decode_crop(crop)
@@ -152,13 +161,15 @@ class GuidedEngine:
         inputs = self._processor(text=self._text, images=[image], return_tensors="pt")
         return _Prepared(tuple(inputs["input_ids"][0].tolist()), inputs["pixel_values"][0])
 
-    def _any_prompt(self) -> list[int]:
-        """Return the token ids of the prompt with some picture."""
+    def _largest_picture(self) -> tuple[list[int], int]:
+        """Return the token ids of the prompt with a picture, and the most bytes that a picture's pixels take.
+
+        Of all shapes, a square has the most tiles.
+        """
         from PIL import Image
 
         inputs = self._processor(text=self._text, images=[Image.new("RGB", (64, 64))], return_tensors="pt")
-        ids: list[int] = inputs["input_ids"][0].tolist()
-        return ids
+        return inputs["input_ids"][0].tolist(), inputs["pixel_values"].nbytes
 
     def _prompt_text(self, prompt: str) -> str:
         content = [{"type": "text", "text": prompt}, {"type": "image"}]

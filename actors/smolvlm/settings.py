@@ -56,8 +56,8 @@ class SmolVLMSettings(Section):
     batch_size: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         "auto",
         description="Number of crops per forward pass. `auto` is 16 on a CPU, and on a GPU as many as free "
-        "memory allows after a first batch of 16, at most 256. It is halved if memory runs out, and grows "
-        "again later. Answers don't depend on it.",
+        "memory allows after a first batch of 16, at most 256 and 1 GiB of pixels. It is halved if memory "
+        "runs out, and grows again later. Answers don't depend on it.",
     )
     actors: ActorBounds = Field(
         ONE,

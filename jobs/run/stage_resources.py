@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from actors.actor_bounds import ActorBounds
 from actors.errors import ConfigError
+from actors.smolvlm.fitting_batches import MOST_PIXELS_BYTES
 from actors.stages import Resources
 from jobs.settings import Settings
 
@@ -37,7 +38,8 @@ _DETECTOR_BYTES = 450 * 10**6
 _BLOCKS_PER_DETECTOR = 4
 """Memory of a detector for a shard, in sizes of the largest block."""
 _ANNOTATOR_BYTES = 2 * 2**30
-"""Memory of an annotator without a shard: torch and the default model in float32."""
+"""Memory of an annotator without a shard: torch and the default model in float32, and small batches. One with
+a GPU has larger batches, whose pixels it prepares in the memory of its node, too."""
 
 _REACHABLE_S = 10.0
 """Seconds in which a cluster has to accept a connection."""
@@ -163,7 +165,7 @@ def _plan_cluster(settings: Settings, cpus: float, gpus: float, reach: Reach) ->
         annotate = replace(
             _annotate(settings, annotators, cpus=_ANNOTATOR_CPUS),
             bounds=bounds,
-            memory_bytes=_ANNOTATOR_BYTES + block_bytes if reach.states_memory else None,
+            memory_bytes=_annotator_bytes(settings) if reach.states_memory else None,
             node_resource=vlm.node_resource,
         )
     commits = _COMMITS[1] * _CLUSTER_COMMIT_CPUS
@@ -206,6 +208,11 @@ def _plan_cluster(settings: Settings, cpus: float, gpus: float, reach: Reach) ->
 def _fitting_annotators(settings: Settings, gpus: float) -> int:
     each = settings.smolvlm.gpus_per_actor
     return max(1, int(gpus // each)) if each > 0 else 1
+
+
+def _annotator_bytes(settings: Settings) -> int:
+    pixels_bytes = MOST_PIXELS_BYTES if settings.smolvlm.gpus_per_actor > 0 else 0
+    return _ANNOTATOR_BYTES + settings.crops.max_block_bytes + pixels_bytes
 
 
 def _bounded(bounds: ActorBounds, most: int | None) -> ActorBounds:

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from actors.actor_bounds import ActorBounds
 from actors.errors import ConfigError
+from actors.smolvlm.fitting_batches import AHEAD_BYTES, BATCH_BYTES
 from jobs.run.stage_resources import Reach, plan_resources
 from jobs.settings import Settings, load_settings
 
@@ -107,6 +108,16 @@ def test_workers_of_a_cluster_reserve_what_they_use(elsewhere, threads):
     assert planned.annotate is not None
     assert planned.annotate.memory_bytes is not None
     assert planned.annotate.memory_bytes >= settings.crops.max_block_bytes
+
+
+def test_an_annotator_with_a_gpu_reserves_memory_for_the_pixels_of_its_batches(elsewhere):
+    by_gpus = [
+        plan_resources(_settings(f"smolvlm.gpus_per_actor={gpus}"), 64, 1).annotate for gpus in (0, 0.5)
+    ]
+    without, with_one = (stage.memory_bytes for stage in by_gpus if stage is not None)
+    assert without is not None
+    assert with_one is not None
+    assert with_one - without >= 2 * BATCH_BYTES + AHEAD_BYTES
 
 
 def test_no_memory_is_reserved_where_the_autoscaler_could_not_tell_which_node_has_it(elsewhere):

@@ -7,7 +7,7 @@ import torch
 
 from actors.records import Annotation
 from actors.smolvlm.device_memory import batches_for
-from actors.smolvlm.fitting_batches import LARGER_AFTER, MOST, USUAL, FittingBatches
+from actors.smolvlm.fitting_batches import BATCH_BYTES, LARGER_AFTER, MOST, USUAL, FittingBatches
 from actors.smolvlm.settings import SmolVLMSettings
 
 MIB = 1 << 20
@@ -94,6 +94,18 @@ def test_the_last_batch_of_a_shard_does_not_count_as_one_that_fits():
 
 
 def test_on_a_cpu_auto_is_the_usual_size():
-    batches = batches_for(SmolVLMSettings())
+    batches = batches_for(SmolVLMSettings(), MIB)
     assert run(batches, 3 * USUAL) == [USUAL] * 3
-    assert run(batches_for(SmolVLMSettings(batch_size=7)), 14) == [7, 7]
+    assert run(batches_for(SmolVLMSettings(batch_size=7), MIB), 14) == [7, 7]
+
+
+def test_the_pixels_of_an_automatic_batch_fit_into_their_bytes():
+    memory = Memory(4000 * MIB, MIB)
+    batches = FittingBatches(USUAL, memory=memory, most=20)
+    assert run(batches, USUAL + 60, memory=memory) == [USUAL, 20, 20, 20]
+    for tile_px, tiles in ((512, 1), (512, 17), (1024, 17), (20_000, 1)):
+        picture_bytes = tiles * 3 * tile_px**2 * 4
+        size = batches_for(SmolVLMSettings(), picture_bytes).size
+        assert size == 1 or size * picture_bytes <= BATCH_BYTES
+        assert batches_for(SmolVLMSettings(batch_size=1000), picture_bytes).size == 1000
+    assert batches_for(SmolVLMSettings(), 1025 * MIB).size == 1

@@ -6,7 +6,10 @@ import json
 import shutil
 import threading
 import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from pydantic import ValidationError
 from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
 from actors.errors import ConfigError, WeightsError
+from actors.smolvlm import guided_engine
 from actors.smolvlm.guided_engine import GuidedEngine
 from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from tests.support.tiny_smolvlm import TINY, make_smolvlm, make_tiny_smolvlm
@@ -283,6 +287,51 @@ def limit_batches(annotator, largest, error):
     return seen
 
 
+@pytest.fixture
+def submitted(monkeypatch):
+    """A list to which each crop is added as soon as it is given to a thread to be prepared."""
+    found = []
+
+    class Counting(ThreadPoolExecutor):
+        def submit(self, work, crop):
+            found.append(crop)
+            return super().submit(work, crop)
+
+    monkeypatch.setattr(guided_engine, "ThreadPoolExecutor", Counting)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("limits", "ahead"),
+    [({}, 6), ({"AHEAD": 2}, 2), ({"AHEAD_BYTES": 4 * 64 * 64 * 3 * 4 + 1}, 4), ({"AHEAD_BYTES": 1}, 0)],
+)
+def test_few_crops_are_prepared_ahead(folder, schema, submitted, monkeypatch, limits, ahead):
+    for name, value in limits.items():
+        monkeypatch.setattr(guided_engine, name, value)
+    annotator = make_annotator(folder, schema, batch_size=6)
+    counts = []
+    answers = annotator.annotate(make_crops(20), lambda *_: counts.append(len(submitted)))
+    assert counts == [min(20, done + ahead) for done in (6, 12, 18, 24)]
+    assert [a.status for a in answers] == ["ok"] * 20
+
+
+def test_the_pixels_of_a_batch_are_gone_before_more_are_prepared(folder, schema, monkeypatch):
+    annotator = make_annotator(folder, schema, batch_size=6)
+    prepare, made, left = annotator._prepare_one, [], []
+
+    def prepare_and_look(crop):
+        left.append(sum(pixels() is not None for pixels in made))
+        prepared = prepare(crop)
+        made.append(weakref.ref(prepared.pixels))
+        return prepared
+
+    monkeypatch.setattr(annotator, "_prepare_one", prepare_and_look)
+    monkeypatch.setattr(guided_engine, "AHEAD", 0)
+    assert len(annotator.annotate(make_crops(18))) == 18
+    # A thread may hold the last one that it has prepared for a moment longer.
+    assert max(left) <= 5 + 2
+
+
 def raise_cuda_error():
     raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
 
@@ -300,6 +349,30 @@ def test_out_of_memory_halves_the_batch_and_goes_on(folder, schema, error):
     answers = annotator.annotate(crops)
     assert seen == [16, 8, 4, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]
     assert [a.status for a in answers] == ["ok"] * 20
+    assert [a.values for a in answers] == [a.values for a in expected]
+    for one, other in zip(answers, expected, strict=True):
+        assert one.confidence == pytest.approx(other.confidence, abs=2e-6)
+
+
+def test_each_crop_has_its_own_answer_while_batches_shrink_and_grow(folder, schema):
+    crops = make_crops(40)
+    crops[7] = crops[23] = b"not an image"
+    expected = make_annotator(folder, schema).annotate(crops)
+    assert len({str(answer.confidence) for answer in expected}) == 39
+    annotator = make_annotator(folder, schema, batch_size=12)
+    annotator._batches._larger_after = 1
+    seen = limit_batches(annotator, 5, raise_cuda_error)
+    starts = []
+
+    def note(start, answers):
+        starts.append((start, len(answers)))
+
+    answers = annotator.annotate(crops, note)
+    sizes = [size for _, size in starts]
+    assert {a < b for a, b in pairwise(sizes)} == {True, False}, "batches grow and shrink"
+    assert [start for start, _ in starts] == [sum(sizes[:n]) for n in range(len(sizes))]
+    assert max(seen) > 5
+    assert [a.status for a in answers] == [a.status for a in expected]
     assert [a.values for a in answers] == [a.values for a in expected]
     for one, other in zip(answers, expected, strict=True):
         assert one.confidence == pytest.approx(other.confidence, abs=2e-6)
