@@ -127,8 +127,12 @@ def test_the_network_is_kept_in_the_output_for_all_later_runs(scenes, cache, tmp
     persons = job.table(output, "persons").num_rows
     assert persons > 80
 
-    # A run with nothing to do changes nothing; without nncf's seconds it can only follow the record.
-    without_ray.command("annotate", "--output", output, *options(scenes, cache, "int8"))
+    # A run with nothing to do changes nothing; without Ray and nncf's seconds it can only follow the record.
+    idle = job.shopframe(
+        "annotate", "--output", output, *options(scenes, cache, "int8"), environment=job.NO_RAY
+    )
+    assert idle.returncode == 0, idle.stdout + idle.stderr
+    assert "starting Ray" not in idle.stdout + idle.stderr
     assert json.loads((output / "run.json").read_bytes())["models"]["detector"] == recorded
 
     for precision in ("int8", "auto"):
