@@ -13,7 +13,16 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from actors.errors import ShardError
-from actors.read.compact_thrift import BINARY, I32, I64, ThriftError, Wanted, read_struct
+from actors.read.compact_thrift import (
+    BINARY,
+    I32,
+    I64,
+    UNCOUNTED,
+    ThriftError,
+    TooLongThriftError,
+    Wanted,
+    read_struct,
+)
 from actors.storage.store_file import StoreFile
 
 _BUFFER_BYTES = 2**20
@@ -22,18 +31,22 @@ _TAIL = 8
 
 _FOOTER_BYTES = 2**20
 _FOOTER_SHARE = 0.01
-"""A footer is taken if it is as short as this, or such a share of its file. pyarrow takes more than 200 times
-its size if it is made of empty structs."""
+"""Besides the statistics of columns, a footer may have this many bytes, or such a share of its file. pyarrow
+takes more than 200 times its size if it is made of empty structs."""
+_WHOLE_FOOTER_BYTES = 128 * 2**20
+"""With statistics, a footer may have this many bytes. Some writers put the least and the greatest value into
+them, which are two whole images for each row group. Opening the file takes three times their size."""
 _PATH_BYTES = 16 * 2**20
 """pyarrow keeps the path of each column. Thousands of columns can share parents with long names."""
 
 _FOOTER: Wanted = {
     2: [{4: BINARY, 5: I32}],
-    4: [{1: [{3: {4: I32, 5: I64, 7: I64, 9: I64, 11: I64}}], 3: I64}],
+    4: [{1: [{3: {4: I32, 5: I64, 7: I64, 9: I64, 11: I64, 12: UNCOUNTED}}], 3: I64}],
 }
 """Of the footer: the name and the number of children of each element of the schema, parents first; for each
 row group its number of rows, and for each of its columns the codec, the number of values, the compressed size
-and the positions of data and dictionary. Source: `parquet.thrift` of Apache Parquet."""
+and the positions of data and dictionary. The statistics aren't read. Source: `parquet.thrift` of Apache
+Parquet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +76,11 @@ class RowGroup:
 
 @dataclass(frozen=True, slots=True)
 class OpenParquet:
-    """A Parquet file and what its footer says of its row groups."""
+    """A Parquet file, what its footer says of its row groups, and the path of each of the schema's leaves."""
 
     file: pq.ParquetFile
     groups: tuple[RowGroup, ...]
+    paths: tuple[tuple[str, ...], ...]
 
 
 def open_parquet(file: StoreFile) -> OpenParquet:
@@ -77,13 +91,13 @@ def open_parquet(file: StoreFile) -> OpenParquet:
         ArrowException, OSError: It isn't Parquet, or is damaged.
         StoreError: The store failed.
     """
-    footer = _read_footer(file)
-    if footer is None:
+    groups = _read_groups(file)
+    if groups is None:
         # pyarrow says what it is instead.
         pq.ParquetFile(file)
         raise ShardError("not Parquet: it has no footer")
     opened = pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
-    return OpenParquet(opened, tuple(_row_group(group) for group in footer.get(4, ())))
+    return OpenParquet(opened, groups, tuple(map(tuple, opened.reader.column_paths)))
 
 
 def _row_group(group: dict[int, Any]) -> RowGroup:
@@ -98,27 +112,35 @@ def _column(described: dict[int, int]) -> ColumnChunk:
     return ColumnChunk(described.get(4, -1), described.get(5, -1), start, described.get(7, -1))
 
 
-def _read_footer(file: StoreFile) -> dict[int, Any] | None:
+def _read_groups(file: StoreFile) -> tuple[RowGroup, ...] | None:
+    """Return what the footer says of the row groups, or None if there is no footer."""
     size_bytes = file.seek(0, 2)
     file.seek(max(0, size_bytes - _TAIL))
     tail = file.read(_TAIL)
     footer_bytes = int.from_bytes(tail[:4], "little")
-    found = None
+    groups = None
     if tail[4:] == b"PAR1" and footer_bytes <= size_bytes - _TAIL:
-        if footer_bytes > max(_FOOTER_BYTES, _FOOTER_SHARE * size_bytes):
+        most_bytes = int(max(_FOOTER_BYTES, _FOOTER_SHARE * size_bytes))
+        if footer_bytes > max(_WHOLE_FOOTER_BYTES, most_bytes):
             raise ShardError(
-                f"its footer has {footer_bytes} of {size_bytes} bytes, which is too much for images; write "
-                "larger row groups"
+                f"its footer has {footer_bytes} bytes, of {_WHOLE_FOOTER_BYTES} that it may have; write "
+                "larger row groups, or no statistics of images"
             )
         file.seek(size_bytes - _TAIL - footer_bytes)
         try:
-            found, _ = read_struct(file.read(footer_bytes), _FOOTER)
+            found, _ = read_struct(file.read(footer_bytes), _FOOTER, most_bytes=most_bytes)
+        except TooLongThriftError as error:
+            raise ShardError(
+                f"its footer has more than {most_bytes} of {size_bytes} bytes besides statistics, which is "
+                "too much for images; write larger row groups"
+            ) from error
         except ThriftError as error:
             raise ShardError(f"not Parquet, or damaged: the footer can't be read: {error}") from error
         if _path_bytes(found.get(2, [])) > _PATH_BYTES:
             raise ShardError(f"the names of its columns have more than {_PATH_BYTES} bytes")
+        groups = tuple(_row_group(group) for group in found.get(4, ()))
     file.seek(0)
-    return found
+    return groups
 
 
 def _path_bytes(elements: Sequence[dict[int, Any]]) -> int:

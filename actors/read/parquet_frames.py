@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -13,12 +13,11 @@ from actors.errors import ShardError
 from actors.read.expansion import check_expansion
 from actors.read.file_names import SeenKeys, clean_text, size_error
 from actors.read.parquet_file import OpenParquet, open_parquet
-from actors.read.parquet_pages import PageWatch
+from actors.read.parquet_pages import ROWS_AT_ONCE, PageWatch
 from actors.read.settings import InputSettings
 from actors.read.sidecars import parse_facts
 from actors.records import Frame, Shard
 
-_ROWS_AT_ONCE = 16
 _BATCH_BYTES = 32 * 2**20
 _LEAST_ROW_BYTES = 640
 """What a row counts as, even if it is null, so that a few bytes aren't billions of frames: 100,000 rows are
@@ -48,11 +47,11 @@ class _Columns:
     image_fields: tuple[str, ...]
     unread: dict[str, UnreadableValue]
 
-    def read(self) -> list[str]:
-        """Return what is read, as names with dots for fields of structs."""
-        image = [f"{self.image}.{field}" for field in self.image_fields] or [self.image]
+    def read(self) -> list[tuple[str, ...]]:
+        """Return what is read, as paths: the name, and the field of a struct."""
+        image: list[tuple[str, ...]] = [(self.image, field) for field in self.image_fields] or [(self.image,)]
         facts = [self.key, self.camera, self.captured_at]
-        return list(dict.fromkeys([*image, *(name for name in facts if name and name not in self.unread)]))
+        return [*image, *((name,) for name in facts if name and name not in self.unread)]
 
 
 def read_parquet(file: IO[bytes], shard: Shard, settings: InputSettings) -> Iterator[Frame]:
@@ -114,22 +113,18 @@ def _check_rows(rows_of: list[int], file_bytes: int) -> None:
 
 
 def _batches(
-    parquet: OpenParquet, watch: PageWatch, group: int, names: list[str]
+    parquet: OpenParquet, watch: PageWatch, group: int, paths: Sequence[tuple[str, ...]]
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a group, at least 1 and at most 16 at once.
 
-    A column's dictionary has each value once, so a batch of rows can be many times as large as the group.
+    Columns are given by their paths, because names may have dots. A column's dictionary has each value once,
+    so a batch of rows can be many times as large as the group.
     """
-    schema = parquet.file.metadata.schema
-    columns = [
-        number
-        for number in range(len(schema))
-        if any(f"{schema.column(number).path}.".startswith(f"{name}.") for name in names)
-    ]
+    columns = [number for number, path in enumerate(parquet.paths) if path in paths]
     dictionary_bytes = watch.watch(parquet, group, columns)
-    at_once = min(_ROWS_AT_ONCE, max(1, _BATCH_BYTES // max(1, dictionary_bytes)))
+    at_once = min(ROWS_AT_ONCE, max(1, _BATCH_BYTES // max(1, dictionary_bytes)))
     left = parquet.groups[group].rows
-    for batch in parquet.file.iter_batches(at_once, [group], names, use_threads=False):
+    for batch in parquet.file.reader.iter_batches(at_once, [group], columns, use_threads=False):
         left -= batch.num_rows
         yield batch
     if left:
@@ -191,7 +186,9 @@ def _is_plain(kind: pa.DataType) -> bool:
         return _is_plain(kind.value_type)
     if pa.types.is_fixed_size_binary(kind):
         return bool(kind.byte_width <= _WIDEST_VALUE)
-    return not (pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType))
+    if isinstance(kind, pa.BaseExtensionType):
+        return _is_plain(kind.storage_type)
+    return not pa.types.is_nested(kind)
 
 
 def _shown(text: str) -> str:
@@ -220,7 +217,7 @@ def _keys_before(
         return seen
     stop = row_number + count
     for group in groups:
-        for batch in _batches(parquet, watch, group, [columns.key]):
+        for batch in _batches(parquet, watch, group, [(columns.key,)]):
             for value in map(_value_of, batch.column(0)):
                 if row_number == stop:
                     return seen
@@ -241,9 +238,13 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
 
 
 def _value_of(scalar: pa.Scalar) -> Any:
+    if isinstance(scalar, pa.StructScalar) and scalar.is_valid:
+        return {name: _value_of(value) for name, value in scalar.items()}
     try:
         return scalar.as_py()
     except UnicodeDecodeError:
+        if isinstance(scalar, pa.DictionaryScalar | pa.ExtensionScalar):
+            return _value_of(scalar.value)
         return scalar.as_buffer().to_pybytes().decode("utf-8", "surrogateescape")
     except (ValueError, OverflowError, KeyError):
         # An unknown time zone is a KeyError.

@@ -14,8 +14,17 @@ from typing import IO
 import pyarrow as pa
 
 from actors.errors import ShardError
-from actors.read.compact_thrift import I32, TRUE, ThriftError, TruncatedThriftError, Wanted, read_struct
-from actors.read.delta_lengths import DELTA_BYTE_ARRAY, DELTA_LENGTH_BYTE_ARRAY, check_lengths
+from actors.read import hadoop_lz4
+from actors.read.compact_thrift import (
+    I32,
+    TRUE,
+    UNCOUNTED,
+    ThriftError,
+    TruncatedThriftError,
+    Wanted,
+    read_struct,
+)
+from actors.read.delta_lengths import DELTA_BYTE_ARRAY, DELTA_LENGTH_BYTE_ARRAY, check_lengths, largest_run
 from actors.read.expansion import check_expansion
 from actors.read.file_names import clean_text
 from actors.read.parquet_file import ColumnChunk, OpenParquet
@@ -27,16 +36,19 @@ _HEADER: Wanted = {
     1: I32,
     2: I32,
     3: I32,
-    5: {1: I32, 2: I32, 3: I32, 4: I32},
+    5: {1: I32, 2: I32, 3: I32, 4: I32, 5: UNCOUNTED},
     7: {1: I32},
-    8: {1: I32, 4: I32, 5: I32, 6: I32, 7: TRUE},
+    8: {1: I32, 4: I32, 5: I32, 6: I32, 7: TRUE, 8: UNCOUNTED},
 }
 """Of a page's header: type, size before and after compression, and the header of its type: number of values,
-encoding, and those of the levels (v1), or their sizes and whether the values are compressed (v2). Source:
-`parquet.thrift` of Apache Parquet."""
-_HEADER_BYTES = (2**10, 2**16, 2**20)
+encoding, and those of the levels (v1), or their sizes and whether the values are compressed (v2). The
+statistics aren't read. Source: `parquet.thrift` of Apache Parquet."""
+_HEADER_BYTES = (2**10, 2**16, 2**20, 2**24)
+"""How much is read of a header, until it is whole. pyarrow reads as much: statistics can have two images."""
+_MOST_HEADER_BYTES = 2**20
+"""How much a header may have besides statistics."""
 _RLE = 3
-_UNCOMPRESSED = 0
+_UNCOMPRESSED, _HADOOP_LZ4 = 0, 5
 _CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 """Parquet's codecs, as pyarrow calls them."""
 _LONGEST_NAME = 200
@@ -49,8 +61,9 @@ _PAGE_TIMES = 4
 _VALUE_BYTES = 32
 """What pyarrow takes for a dictionary's value, besides its content."""
 _EMPTY_PAGES = 1000
-_PREFIXED_BYTES = 8 * 2**20
-"""Values that share prefixes can each be as large as their page, and 16 are read at once."""
+ROWS_AT_ONCE = 16
+"""How many rows are read at once. Values that share prefixes can each be as large as their page, and are held
+besides it."""
 
 
 @dataclass(slots=True)
@@ -177,7 +190,7 @@ class PageWatch(StoreFile):
             self._file.seek(walk.next)
             data = super().read(most)
             try:
-                found, length = read_struct(data, _HEADER)
+                found, length = read_struct(data, _HEADER, most_bytes=_MOST_HEADER_BYTES)
             except TruncatedThriftError:
                 if len(data) < most or most == _HEADER_BYTES[-1]:
                     raise
@@ -196,13 +209,8 @@ class PageWatch(StoreFile):
         encoding = page.details.get(4 if is_new else 2)
         if encoding not in (DELTA_LENGTH_BYTE_ARRAY, DELTA_BYTE_ARRAY):
             return
-        if encoding == DELTA_BYTE_ARRAY and page.size_bytes > _PREFIXED_BYTES:
-            raise ThriftError(
-                f"it has {page.size_bytes} bytes in DELTA_BYTE_ARRAY, of which a page may have "
-                f"{_PREFIXED_BYTES}; write it in PLAIN"
-            )
         self._file.seek(page.content_at)
-        content = super().read(page.compressed_bytes)
+        content = memoryview(super().read(page.compressed_bytes))
         levels = page.details.get(5, 0) + page.details.get(6, 0) if is_new else 0
         codec = walk.chunk.codec if page.details.get(7, True) else _UNCOMPRESSED
         values = _decompressed(content[levels:], codec, max(0, page.size_bytes - levels))
@@ -211,6 +219,8 @@ class PageWatch(StoreFile):
                 raise ThriftError("its levels are in an encoding that is read no more")
             values = values[4 + int.from_bytes(values[:4], "little") :]
         check_lengths(values, encoding, page.values)
+        if encoding == DELTA_BYTE_ARRAY and page.size_bytes * ROWS_AT_ONCE > _most_bytes(page):
+            _check_run(largest_run(values, ROWS_AT_ONCE) + page.size_bytes, page)
 
 
 def _check_place(page: _Page, walk: _ColumnWalk) -> None:
@@ -226,20 +236,33 @@ def _check_place(page: _Page, walk: _ColumnWalk) -> None:
 
 def _check_size(page: _Page) -> None:
     size = page.size_bytes + (page.values * _VALUE_BYTES if page.kind == _DICTIONARY_PAGE else 0)
-    if size > max(_PAGE_BYTES, _PAGE_TIMES * page.compressed_bytes):
+    if size > _most_bytes(page):
         raise ShardError(
             f"expands to {size} bytes in one page, from {page.compressed_bytes}: more than {_PAGE_TIMES} "
             "times its size, so it isn't made of images; write smaller pages, or without compression"
         )
 
 
-def _decompressed(data: bytes, codec: int, size_bytes: int) -> bytes:
+def _check_run(size: int, page: _Page) -> None:
+    if size > _most_bytes(page):
+        raise ThriftError(
+            f"it and {ROWS_AT_ONCE} of its values, which share prefixes (DELTA_BYTE_ARRAY), have {size} "
+            f"bytes, of which they may have {_most_bytes(page)}; write it in PLAIN"
+        )
+
+
+def _most_bytes(page: _Page) -> int:
+    return max(_PAGE_BYTES, _PAGE_TIMES * page.compressed_bytes)
+
+
+def _decompressed(data: memoryview, codec: int, size_bytes: int) -> memoryview:
     if codec == _UNCOMPRESSED:
         return data
-    if codec not in _CODECS:
+    if codec not in (*_CODECS, _HADOOP_LZ4):
         raise ThriftError(f"it is compressed by codec {codec}, which isn't read")
     try:
-        decompressed: bytes = pa.Codec(_CODECS[codec]).decompress(data, size_bytes, asbytes=True)
+        if codec == _HADOOP_LZ4:
+            return memoryview(hadoop_lz4.decompress(data, size_bytes))
+        return memoryview(pa.Codec(_CODECS[codec]).decompress(data, size_bytes, asbytes=True))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ThriftError(f"it can't be decompressed ({error})") from error
-    return decompressed

@@ -178,7 +178,12 @@ LYING_PARQUETS = (
     ),
     _fails("page with two sizes", _sizes_twice, "out of order"),
     _fails(
-        "page header of 2 MiB", lambda: images(one_image(more={9: (t.BINARY, bytes(2**21))}), 1), "truncated"
+        "page header of 32 MiB", lambda: images(one_image(more={9: (t.BINARY, bytes(2**25))}), 1), "truncated"
+    ),
+    _fails(
+        "page header of 2 MiB without statistics",
+        lambda: images(one_image(more={9: (t.BINARY, bytes(2**21))}), 1),
+        "more bytes than it may have",
     ),
     _fails(
         "page with more values than rows",
@@ -224,6 +229,16 @@ LYING_PARQUETS = (
         ),
         "lengths for 1 values",
     ),
+    _fails(
+        "2 billion lengths in LZ4 of Hadoop",
+        lambda: images(
+            page(levels(1) + lengths(_GIB_2), 1, DELTA_LENGTHS, codec="lz4 of hadoop"),
+            1,
+            encoding=DELTA_LENGTHS,
+            codec="lz4 of hadoop",
+        ),
+        "lengths for 1 values",
+    ),
     _fails("16 values that share 30 MiB", _shared_prefixes, "DELTA_BYTE_ARRAY"),
     _fails(
         "2 billion rows of nulls in some bytes",
@@ -234,6 +249,25 @@ LYING_PARQUETS = (
     _fails("more rows than its pages have", lambda: images(one_image(), 3, values=3), "damaged"),
     _fails("row group of 300,000 empty columns", lambda: _empty_chunks(300_000), "damaged"),
     _fails("row groups of a million empty columns", lambda: _empty_chunks(1_000_000), "its footer has"),
+    _fails(
+        "statistics of a million empty structs",
+        lambda: images(one_image(), 1, statistics={9: (t.LIST, (t.STRUCT, [{}] * 1_100_000))}),
+        "its footer has",
+    ),
+    _fails(
+        "footer with a name of 2 MiB",
+        lambda: file_of(one_image(), [chunk(one_image(), 1)], 1, schema_of(column(b"n" * 2**21))),
+        "its footer has",
+    ),
+    _fails(
+        "footer with statistics of 130 MiB",
+        lambda: images(one_image(), 1, statistics={1: (t.BINARY, bytes(130 * 2**20))}),
+        "its footer has",
+    ),
+    _done(
+        "footer with statistics of 20 MiB",
+        lambda: images(one_image(), 1, statistics={1: (t.BINARY, bytes(20 * 2**20))}),
+    ),
     _fails(
         "a thousand row groups of the same 1 MiB",
         lambda: images(page(levels(1) + plain(bytes(2**20)), 1, codec="zstd"), 1, groups=1000, codec="zstd"),

@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import io
+import uuid
 from collections.abc import Iterator
 
+import deltalake
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from actors.errors import ShardError
-from actors.read.compact_thrift import ThriftError, TruncatedThriftError, read_struct
+from actors.read.compact_thrift import (
+    UNCOUNTED,
+    ThriftError,
+    TooLongThriftError,
+    TruncatedThriftError,
+    read_struct,
+)
 from actors.read.parquet_frames import read_parquet
 from actors.read.settings import InputSettings
 from actors.records import Frame, Shard
 from tests.support import thrift_compact as t
+from tests.support.parquet_bytes import (
+    DELTA_LENGTHS,
+    DELTA_PREFIXES,
+    chunk,
+    file_of,
+    lengths_of,
+    levels,
+    page,
+    plain,
+)
 
 ROWS = 50
 IMAGES = [bytes([number]) * (100 + number) for number in range(ROWS)]
@@ -99,6 +118,109 @@ def test_names_of_columns_are_listed_shortly():
     assert len(str(raised.value)) < 1000
 
 
+def noise(count: int, size: int) -> list[bytes]:
+    """Return values that can't be compressed and share 20 bytes, as JPEGs of one camera do."""
+    generator = np.random.default_rng(5)
+    return [b"the header of a JPEG" + generator.bytes(size - 20) for _ in range(count)]
+
+
+@pytest.mark.parametrize("rows", [None, 10, 1])
+def test_footers_of_delta_tables_have_whole_images_and_are_read(rows, tmp_path):
+    images = noise(20, 700_000)
+    how = deltalake.WriterProperties(compression="ZSTD", max_row_group_size=rows)
+    deltalake.write_deltalake(tmp_path, pa.table({"image": images}), writer_properties=how)
+    (path,) = tmp_path.glob("*.parquet")
+    content = path.read_bytes()
+    assert int.from_bytes(content[-8:-4], "little") > 1_400_000
+    assert sorted(frame.data for frame in frames_of(content)) == sorted(images)
+
+
+@pytest.mark.parametrize("kind", [0, 3])
+def test_the_least_and_the_greatest_image_in_the_header_of_a_page_are_read(kind):
+    (image,) = noise(1, 1_400_000)
+    # Version 2 has the length of its levels in the header.
+    level = levels(1) if kind == 0 else levels(1)[4:]
+    data = level + plain(image)
+    header, start = t.decode(page(data, 1, kind=kind))
+    statistics = (t.STRUCT, {5: (t.BINARY, image), 6: (t.BINARY, image)})
+    if kind == 0:
+        header[5][1][5] = statistics
+    else:
+        header[8][1].update({5: (t.I32, len(level)), 8: statistics})
+    pages = t.encode(header) + data
+    assert start < 100 < 2_800_000 < len(pages) - len(data)
+    assert [frame.data for frame in frames_of(file_of(pages, [chunk(pages, 1)], 1))] == [image]
+
+
+def test_keys_that_are_uuids_and_cameras_in_json_are_read():
+    numbers = [uuid.UUID(int=n + 2**100) for n in range(3)]
+    keys = pa.array([number.bytes for number in numbers], pa.uuid())
+    cameras = pa.array(['"till"', None, '{"a": 1}'], pa.json_())
+    found = frames_of(written({"image": IMAGES[:3], "key": keys, "camera": cameras}), key_column="key")
+    assert [frame.key for frame in found] == [str(number) for number in numbers]
+    assert [frame.camera for frame in found] == ['"till"', None, '{"a": 1}']
+    assert [frame.note for frame in found] == [None] * 3
+
+
+def test_texts_that_are_not_utf8_are_read_in_any_type():
+    text = pa.array([b"a\xff"]).cast(pa.string(), safe=False)
+    for camera in (text, text.dictionary_encode(), pa.json_().wrap_array(text)):
+        (frame,) = frames_of(written({"image": IMAGES[:1], "camera": camera}))
+        assert (frame.data, frame.camera) == (IMAGES[0], r"a\udcff")
+    path = pa.StructArray.from_arrays([pa.array([None], pa.binary()), text], ["bytes", "path"])
+    (frame,) = frames_of(written({"image": path}))
+    assert "only a path" in frame.error
+
+
+def test_a_column_whose_name_begins_as_that_of_the_image_is_not_read():
+    beside = {"image.boxes": [[1, 2]] * 3, "image.bytes": [[b"x"] * 2] * 3, "key.of": [[1, 2]] * 3}
+    content = written({"image": IMAGES[:3], "key": KEYS[:3], **beside})
+    assert [frame.data for frame in frames_of(content, key_column="key")] == IMAGES[:3]
+    rows = [{"bytes": image, "path": "x"} for image in IMAGES[:3]]
+    content = written({"image": rows, "key": KEYS[:3], **beside})
+    assert [frame.data for frame in frames_of(content, key_column="key")] == IMAGES[:3]
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_large_pages_of_images_that_share_a_prefix_are_read(version):
+    images = noise(40, 300_000)
+    content = written(
+        {"image": images},
+        use_dictionary=False,
+        column_encoding={"image": "DELTA_BYTE_ARRAY"},
+        data_page_version=version,
+        data_page_size=2**26,
+        compression="zstd",
+    )
+    assert [frame.data for frame in frames_of(content)] == images
+
+
+def test_large_pages_of_images_that_are_all_the_same_are_read():
+    images = noise(1, 10_000_000) * 3 + noise(2, 100)[1:] * 1000 + noise(1, 300_000) * 200
+    content = written(
+        {"image": images},
+        use_dictionary=False,
+        column_encoding={"image": "DELTA_BYTE_ARRAY"},
+        data_page_size=2**30,
+    )
+    assert len(content) < 2**24
+    assert [frame.data for frame in frames_of(content)] == images
+
+
+@pytest.mark.parametrize("number", [1, 20])
+@pytest.mark.parametrize("codec", ["lz4 of hadoop", "lz4_raw"])
+@pytest.mark.parametrize("encoding", [DELTA_LENGTHS, DELTA_PREFIXES])
+def test_lz4_of_hadoop_is_read_with_and_without_its_sizes(encoding, codec, number):
+    images = [bytes(range(100)) * 3] * number
+    lengths = lengths_of(300, *[300] * number)
+    ends = lengths_of(0, *[0] * number) + lengths if encoding == DELTA_PREFIXES else lengths
+    data = levels(number + 1) + ends + b"".join(images) + images[0]
+    pages = page(data, number + 1, encoding, codec=codec)
+    says = {"encoding": encoding, "codec": "lz4 of hadoop"}
+    content = file_of(pages, [chunk(pages, number + 1, **says)], number + 1)
+    assert [frame.data for frame in frames_of(content)] == [*images, images[0]]
+
+
 # --- the reader of Thrift ---
 
 
@@ -119,6 +241,17 @@ def test_a_struct_is_read_as_far_as_it_is_wanted():
     assert end == len(data)
     assert found == {1: 5, 2: 2**40, 3: 4, 4: True, 20: {1: -7}, 21: [{1: -7}, {}]}
     assert read_struct(data, {}, 6) == ({}, end)
+
+
+def test_a_struct_has_as_many_bytes_as_it_may_have_without_uncounted_texts():
+    data = t.encode(
+        {1: (t.STRUCT, {2: (t.LIST, (t.BINARY, [bytes(900)] * 2))}), 2: (t.BINARY, bytes(50)), 3: (t.I32, 1)}
+    )
+    counted = len(data) - 1800
+    assert read_struct(b"  " + data, {1: UNCOUNTED, 3: t.I32}, 2, counted) == ({3: 1}, len(data) + 2)
+    for wanted, most in (({1: UNCOUNTED}, counted - 1), ({2: UNCOUNTED}, counted), ({}, len(data) - 1)):
+        with pytest.raises(TooLongThriftError):
+            read_struct(data, wanted, most_bytes=most)
 
 
 def test_a_struct_that_is_cut_anywhere_is_truncated():

@@ -11,7 +11,7 @@ from tests.support.thrift_compact import Struct
 
 PLAIN, RLE, DELTA_LENGTHS, DELTA_PREFIXES, DICTIONARY = 0, 3, 6, 7, 8
 BINARY, FIXED_BINARY = 6, 7
-_CODECS = {"": 0, "snappy": 1, "gzip": 2, "zstd": 6}
+_CODECS = {"": 0, "snappy": 1, "gzip": 2, "lz4 of hadoop": 5, "zstd": 6, "lz4_raw": 7}
 
 
 def column(name: bytes, kind: int = BINARY, length: int | None = None, repetition: int = 1) -> Struct:
@@ -68,7 +68,7 @@ def page(
         says: The size that it states, if that is a lie.
         more: Further fields of the header.
     """
-    content = pa.Codec(codec).compress(data, asbytes=True) if codec else data
+    content = _compressed(data, codec)
     size = len(data) if says is None else says
     header: Struct = {1: (t.I32, kind), 2: (t.I32, size), 3: (t.I32, len(content))}
     head: Struct = {1: (t.I32, values), 2: (t.I32, encoding)}
@@ -80,6 +80,16 @@ def page(
         version_2 = {2: 0, 3: values, 4: encoding, 5: 0, 6: 0}
         header[8] = (t.STRUCT, {1: (t.I32, values)} | {n: (t.I32, v) for n, v in version_2.items()})
     return t.encode(header | (more or {})) + content
+
+
+def _compressed(data: bytes, codec: str) -> bytes:
+    if codec != "lz4 of hadoop":
+        return pa.Codec(codec).compress(data, asbytes=True) if codec else data
+    # Blocks of any size, each after its sizes.
+    blocks = [data[at : at + 1000] for at in range(0, len(data), 1000)]
+    packed = [(block, _compressed(block, "lz4_raw")) for block in blocks]
+    sizes = [len(block).to_bytes(4, "big") + len(short).to_bytes(4, "big") for block, short in packed]
+    return b"".join(size + short for size, (_, short) in zip(sizes, packed, strict=True))
 
 
 def chunk(pages: bytes, rows: int, at: int = 4, name: bytes = b"image", **says: Any) -> Struct:
