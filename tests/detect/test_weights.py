@@ -87,8 +87,10 @@ def test_weights_that_are_not_there_are_named(weights, cache, tmp_path):
         resolve(settings_for(weights, cache))
 
 
-def test_a_file_that_is_no_checkpoint_is_refused(cache, tmp_path):
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
     import torch
+
+    cache = tmp_path / "cache"
 
     contents = {"text.pt": b"not a network", "empty.pt": b""}
     for name, content in contents.items():

@@ -114,7 +114,11 @@ def test_two_runs_at_once_on_a_bucket_keep_their_logs_and_a_killed_one_what_it_s
     job.write_shards(tmp_path / "in", "abc")
     store = ObjectStore(f"{bucket}/out")
     given = ["--input", tmp_path / "in", "--output", store.uri, *models.options(smolvlm=False)]
+    before = job.ray_workers("(detect)")
     killed = job.start("annotate", *given)
+    # Without its detectors it can't end before its log is sent for the first time.
+    for detector in job.wait_for(lambda: job.ray_workers("(detect)") - before, killed):
+        os.kill(detector, signal.SIGSTOP)
     assert job.wait_for(lambda: list(store.list(layout.LOGS)), killed)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait(60)

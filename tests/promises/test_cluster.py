@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,11 @@ from tests.support.job import Models
 from tests.support.outcomes import assert_whole, outcome
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+
+def at_work(actors: list[ray_cluster.Actor]) -> list[ray_cluster.Actor]:
+    """Return the actors that are processing something, as their processes' titles say."""
+    return [actor for actor in actors if ".submit" in Path(f"/proc/{actor.pid}/cmdline").read_text()]
 
 
 def test_a_node_that_joins_is_used_and_one_that_dies_costs_nothing(models: Models, tmp_path):
@@ -26,9 +32,10 @@ def test_a_node_that_joins_is_used_and_one_that_dies_costs_nothing(models: Model
             "annotate", "--input", source, "--output", output, *options, "--set", "detector.actors=auto",
             environment={"RAY_ADDRESS": str(cluster.address)},
         )  # fmt: skip
-        (stopped,) = job.wait_for(lambda: ray_cluster.actors(cluster, "detect"), run)
-        # The only detector stops, so the run can't end before it has used the node that joins. It does so at
-        # once: the first commit may come when all other shards are detected.
+        (stopped,) = job.wait_for(lambda: at_work(ray_cluster.actors(cluster, "detect")), run)
+        # The only detector stops, so the run can't end before it has used the node that joins. It stops with
+        # its first parcel: the first commit may come when all other shards are detected, and the pool doesn't
+        # grow while Ray waits for an actor to start.
         os.kill(stopped.pid, signal.SIGSTOP)
         joined = ray_cluster.add_node(cluster, num_cpus=2)
         committed = len(job.records(output))
