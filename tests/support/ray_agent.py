@@ -9,9 +9,7 @@ It imports little, because it runs twice for each node.
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 import sys
 from pathlib import Path
 
@@ -38,19 +36,11 @@ def _have_no_ports() -> None:
         pass
 
 
-def _become_forked() -> int:
-    """Fork the program with the arguments of this process, and return its exit code when it has ended."""
-    asked = {"arguments": sys.argv[1:], "environment": dict(os.environ), "folder": os.getcwd()}
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(os.environ[SOCKET_VARIABLE])
-        socket.send_fds(connection, [json.dumps(asked).encode() + b"\n"], [0, 1, 2])
-        with connection.makefile() as lines:
-            _process_id, code = next(lines), next(lines)
-    return int(code)
-
-
 if __name__ == "__main__":
     if sys.argv[1].endswith("dashboard/agent.py"):
         _have_no_ports()
     else:
-        sys.exit(_become_forked())
+        # The folder of a script is where its imports are looked for first.
+        from forked_program import run_forked
+
+        sys.exit(run_forked(os.environ[SOCKET_VARIABLE], sys.argv[1:]))
