@@ -109,6 +109,15 @@ def _sizes_twice() -> bytes:
     return images(t.encode(header)[:-1] + second + b"\0" + good[end:], 1, codec="zstd")
 
 
+def _many_lengths(codec: str) -> bytes:
+    return images(
+        page(levels(1) + lengths(_GIB_2), 1, DELTA_LENGTHS, codec=codec),
+        1,
+        encoding=DELTA_LENGTHS,
+        codec=codec,
+    )
+
+
 def _shared_prefixes() -> bytes:
     """Return a file of 16 values, each of which is the first one of 30 MiB."""
     size = 30 * 2**20
@@ -214,12 +223,7 @@ LYING_PARQUETS = (
     ),
     _fails(
         "2 billion lengths in a compressed page",
-        lambda: images(
-            page(levels(1) + lengths(_GIB_2), 1, DELTA_LENGTHS, codec="zstd"),
-            1,
-            encoding=DELTA_LENGTHS,
-            codec="zstd",
-        ),
+        lambda: _many_lengths("zstd"),
         "lengths for 1 values",
     ),
     _fails(
@@ -231,12 +235,7 @@ LYING_PARQUETS = (
     ),
     _fails(
         "2 billion lengths in LZ4 of Hadoop",
-        lambda: images(
-            page(levels(1) + lengths(_GIB_2), 1, DELTA_LENGTHS, codec="lz4 of hadoop"),
-            1,
-            encoding=DELTA_LENGTHS,
-            codec="lz4 of hadoop",
-        ),
+        lambda: _many_lengths("lz4 of hadoop"),
         "lengths for 1 values",
     ),
     _fails("16 values that share 30 MiB", _shared_prefixes, "DELTA_BYTE_ARRAY"),
