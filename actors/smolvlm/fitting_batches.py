@@ -154,7 +154,7 @@ class FittingBatches:
             self._larger_after *= 2
         self._fitted, self._is_larger = 0, False
         self.size = crops // 2
-        # What is free now, another process may have left or taken in a hurry.
+        # Memory that ran out is no time to measure how much is free.
         self._memory = None
         log.warning("out of memory with %d crops; batches now have %d", crops, self.size)
 
