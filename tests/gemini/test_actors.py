@@ -23,11 +23,20 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 SHARDS, A_SHARD = 6, 50
 
 
+def kill_new(name: str, before: set[str]) -> int:
+    """Kill the actors of this class that weren't known before, and return their number."""
+    alive = ray_cluster.actors(ray_cluster.session_cluster(), name)
+    killed = {actor.pid for actor in alive if actor.id not in before}
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    return len(killed)
+
+
 @pytest.mark.parametrize("actor", ["OnlineAnnotator", pytest.param("DrainActor", marks=pytest.mark.long)])
 def test_an_actor_that_is_killed_comes_back_and_the_job_goes_on(tmp_path, actor):
     output = tmp_path / "out"
     gemini_job.write_backlog(output, SHARDS, A_SHARD)
-    before = job.ray_workers(f"::{actor}")
+    before = ray_cluster.known_actors(ray_cluster.session_cluster())
     with gemini_server(clock=ServerClock(speed=0)) as server:
         process = gemini_job.start(
             output,
@@ -38,11 +47,9 @@ def test_an_actor_that_is_killed_comes_back_and_the_job_goes_on(tmp_path, actor)
             persons_per_request=1,
         )
         assert job.wait_for(lambda: len(server.journal) >= 20, process)
-        killed = job.ray_workers(f"::{actor}") - before
-        for pid in killed:
-            os.kill(pid, signal.SIGKILL)
+        killed = kill_new(actor, before)
         done = job.finish(process)
-    assert len(killed) == 1
+    assert killed == 1
     assert done.returncode == 0, done.stdout + done.stderr
     assert gemini_job.outcomes(output) == {"ok": SHARDS * A_SHARD}
     answered = gemini_job.answered(server.journal)
@@ -53,7 +60,7 @@ def test_an_actor_that_is_killed_comes_back_and_the_job_goes_on(tmp_path, actor)
 
 def test_a_batch_annotator_that_is_killed_comes_back_and_finishes_its_job(tmp_path):
     gemini_job.write_backlog(tmp_path, shards=2, persons=8)
-    before = job.ray_workers("::BatchAnnotator")
+    before = ray_cluster.known_actors(ray_cluster.session_cluster())
     with gemini_server(batch_delay_s=3600) as server:
         process = gemini_job.start(
             tmp_path,
@@ -63,12 +70,10 @@ def test_a_batch_annotator_that_is_killed_comes_back_and_finishes_its_job(tmp_pa
             **{"batch.poll_s": 0.3},
         )
         assert job.wait_for(lambda: server.batches.jobs, process)
-        killed = job.ray_workers("::BatchAnnotator") - before
-        for pid in killed:
-            os.kill(pid, signal.SIGKILL)
+        killed = kill_new("BatchAnnotator", before)
         server.clock.advance(3600)
         done = job.finish(process)
-        assert len(killed) == 1
+        assert killed == 1
         assert done.returncode == 0, done.stdout + done.stderr
         assert len(server.batches.jobs) == 1, "the job must be found again, not submitted twice"
     first, *_ = map(json.loads, (tmp_path / "processing.log").read_text().splitlines())

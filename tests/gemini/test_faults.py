@@ -177,8 +177,7 @@ def test_a_key_that_is_refused_in_the_middle_stops_the_job_with_the_remedy_and_k
     output = tmp_path / "out"
     gemini_job.write_backlog(output, shards=2, persons=4)
     recorded = (output / "run.json").read_bytes()
-    # The first crop of the second shard is in the second request.
-    refusal = Fault("invalid_key", None, image_sha256=crop_sha256(jpeg(4, 16, 32)))
+    refusal = Fault("invalid_key", None, after=1)
     given = {"persons_per_request": 4, "requests_per_minute": 1000, "max_in_flight": 1}
     with gemini_server(faults=[refusal]) as server:
         done = without_ray.gemini(output, server.base_url, expect=2, **given)

@@ -42,6 +42,7 @@ class Fault:
     Attributes:
         kind: One of `KINDS`.
         times: Number of times that the fault strikes; None means no limit.
+        after: Number of requests that pass first, of those that the fault applies to.
         min_crops: Minimum number of images in a request.
         image_sha256: SHA-256 of an image that a request must contain; None allows any images.
         where: "online" for generateContent, "batch" for lines of a batch, "any" for both, "count" for
@@ -56,6 +57,7 @@ class Fault:
 
     kind: str
     times: int | None = 1
+    after: int = 0
     min_crops: int = 0
     image_sha256: str | None = None
     where: str = "any"
@@ -94,6 +96,9 @@ class FaultScript:
         now = self.clock.now()
         for fault in self.faults:
             if fault.fits(request, where, now):
+                if fault.after:
+                    fault.after -= 1
+                    continue
                 if fault.times is not None:
                     fault.times -= 1
                 return fault

@@ -97,8 +97,9 @@ def add_node(cluster: Cluster, **node: object) -> Node:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """An actor that is alive: its process, and the id of its node."""
+    """An actor that is alive: its id, its process, and the id of its node."""
 
+    id: str
     pid: int
     node: str
 
@@ -107,11 +108,16 @@ def actors(cluster: Cluster, title: str, node: Node | None = None) -> list[Actor
     """Return the actors that are alive and whose class has a name with the given text, on one node or any."""
     table = cluster.global_state.actor_table(None).values()
     found = [
-        Actor(entry["Pid"], entry["Address"]["NodeID"])
+        Actor(entry["ActorID"], entry["Pid"], entry["Address"]["NodeID"])
         for entry in table
         if entry["State"] == "ALIVE" and title in entry["ActorClassName"]
     ]
     return [actor for actor in found if node is None or actor.node == node.node_id]
+
+
+def known_actors(cluster: Cluster) -> set[str]:
+    """Return the ids of all actors, also of those that Ray still restarts though their run has ended."""
+    return set(cluster.global_state.actor_table(None))
 
 
 def kill_node(cluster: Cluster, node: Node, workers: list[Actor]) -> None:
@@ -122,8 +128,8 @@ def kill_node(cluster: Cluster, node: Node, workers: list[Actor]) -> None:
             os.kill(worker.pid, signal.SIGKILL)
 
 
-def address() -> str:
-    """Return the address of the session's cluster, for `RAY_ADDRESS`; start the cluster if needed.
+def session_cluster() -> Cluster:
+    """Return the session's cluster; start it if needed.
 
     Nodes read credentials of a bucket from their environment, so a test that has set them gets the cluster
     that was started with the same ones.
@@ -131,7 +137,12 @@ def address() -> str:
     known = frozenset(item for item in os.environ.items() if item[0].startswith("AWS_"))
     if known not in _started:
         _started[known] = new_cluster(num_cpus=_CPUS)
-    return str(_started[known].address)
+    return _started[known]
+
+
+def address() -> str:
+    """Return the address of the session's cluster, for `RAY_ADDRESS`; start the cluster if needed."""
+    return str(session_cluster().address)
 
 
 def worker_lines() -> list[dict[str, Any]]:
