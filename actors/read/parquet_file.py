@@ -36,17 +36,22 @@ takes more than 200 times its size if it is made of empty structs."""
 _WHOLE_FOOTER_BYTES = 128 * 2**20
 """With statistics, a footer may have this many bytes. Some writers put the least and the greatest value into
 them, which are two whole images for each row group. Opening the file takes three times their size."""
+_ARROW_SCHEMA_BYTES = 384 * 2**10
+"""pyarrow's own schema may have this many bytes, which suffice for a thousand columns. Its parts can be
+shared, so that pyarrow takes up to 1.1 KiB for each byte."""
+_ARROW_SCHEMA = b"ARROW:schema"
 _PATH_BYTES = 16 * 2**20
 """pyarrow keeps the path of each column. Thousands of columns can share parents with long names."""
 
 _FOOTER: Wanted = {
     2: [{4: BINARY, 5: I32}],
     4: [{1: [{3: {4: I32, 5: I64, 7: I64, 9: I64, 11: I64, 12: UNCOUNTED}}], 3: I64}],
+    5: [{1: BINARY, 2: BINARY}],
 }
 """Of the footer: the name and the number of children of each element of the schema, parents first; for each
 row group its number of rows, and for each of its columns the codec, the number of values, the compressed size
-and the positions of data and dictionary. The statistics aren't read. Source: `parquet.thrift` of Apache
-Parquet."""
+and the positions of data and dictionary. The statistics aren't read. The lengths of key and value of its
+metadata. Source: `parquet.thrift` of Apache Parquet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +133,8 @@ def _read_groups(file: StoreFile) -> tuple[RowGroup, ...] | None:
             )
         file.seek(size_bytes - _TAIL - footer_bytes)
         try:
-            found, _ = read_struct(file.read(footer_bytes), _FOOTER, most_bytes=most_bytes)
+            footer = file.read(footer_bytes)
+            found, _ = read_struct(footer, _FOOTER, most_bytes=most_bytes)
         except TooLongThriftError as error:
             raise ShardError(
                 f"its footer has more than {most_bytes} of {size_bytes} bytes besides statistics, which is "
@@ -138,9 +144,21 @@ def _read_groups(file: StoreFile) -> tuple[RowGroup, ...] | None:
             raise ShardError(f"not Parquet, or damaged: the footer can't be read: {error}") from error
         if _path_bytes(found.get(2, [])) > _PATH_BYTES:
             raise ShardError(f"the names of its columns have more than {_PATH_BYTES} bytes")
+        _check_arrow_schema(found.get(5, []), footer)
         groups = tuple(_row_group(group) for group in found.get(4, ()))
     file.seek(0)
     return groups
+
+
+def _check_arrow_schema(metadata: Sequence[dict[int, Any]], footer: bytes) -> None:
+    if _ARROW_SCHEMA not in footer:
+        return
+    size = max((pair.get(2, 0) for pair in metadata if pair.get(1) == len(_ARROW_SCHEMA)), default=0)
+    if size > _ARROW_SCHEMA_BYTES:
+        raise ShardError(
+            f"{_ARROW_SCHEMA.decode()} in its footer has {size} bytes, of {_ARROW_SCHEMA_BYTES} that it may "
+            "have; write fewer columns, or leave it out (store_schema=False in pyarrow)"
+        )
 
 
 def _path_bytes(elements: Sequence[dict[int, Any]]) -> int:

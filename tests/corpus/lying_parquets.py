@@ -24,6 +24,7 @@ from tests.support.parquet_bytes import (
     plain,
     schema_of,
 )
+from tests.support.shared_arrow_schema import shared_arrow_schema
 from tests.support.thrift_compact import Struct
 
 _GIB_2 = 2**31 - 1
@@ -140,6 +141,12 @@ def _changedschema_of(element: int, field: int, value: int) -> bytes:
 def _deep_footer() -> bytes:
     footer = b"\x19" * 100_000
     return b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1"
+
+
+def _shared_schema(fields: int) -> bytes:
+    good = one_image()
+    metadata = {b"ARROW:schema": shared_arrow_schema(fields)}
+    return file_of(good, [chunk(good, 1)], 1, metadata=metadata)
 
 
 def _empty_chunks(count: int) -> bytes:
@@ -311,6 +318,10 @@ LYING_PARQUETS = (
         "negative number of children",
     ),
     _fails("footer of 100,000 lists in lists", _deep_footer, "nested too deep"),
+    _fails(
+        "75,000 structs of Arrow that are the same one", lambda: _shared_schema(75_000), "that it may have"
+    ),
+    _done("73,000 structs of Arrow that are the same one", lambda: _shared_schema(73_000)),
     _fails("20,000 columns with paths of 400 KB", _long_paths, "names of its columns"),
     _done(
         "column with a name of a megabyte",

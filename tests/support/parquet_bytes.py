@@ -113,9 +113,15 @@ def chunk(pages: bytes, rows: int, at: int = 4, name: bytes = b"image", **says: 
 
 
 def file_of(
-    pages: bytes, chunks: list[Struct], rows: int, schema: list[Struct] | None = None, groups: int = 1
+    pages: bytes,
+    chunks: list[Struct],
+    rows: int,
+    schema: list[Struct] | None = None,
+    groups: int = 1,
+    metadata: dict[bytes, bytes] | None = None,
 ) -> bytes:
     """Return a file of these pages, and of row groups that all refer to them."""
+    pairs = [{1: (t.BINARY, key), 2: (t.BINARY, value)} for key, value in (metadata or {}).items()]
     group: Struct = {1: (t.LIST, (t.STRUCT, chunks)), 2: (t.I64, len(pages)), 3: (t.I64, rows)}
     footer = t.encode(
         {
@@ -123,6 +129,7 @@ def file_of(
             2: (t.LIST, (t.STRUCT, schema or schema_of(column(b"image")))),
             3: (t.I64, rows * groups),
             4: (t.LIST, (t.STRUCT, [group] * groups)),
+            5: (t.LIST, (t.STRUCT, pairs)),
         }
     )
     return b"PAR1" + pages + footer + len(footer).to_bytes(4, "little") + b"PAR1"
