@@ -63,14 +63,16 @@ $(INTEROP)/.installed: tests/interop/requirements.txt | $(VENV)/.installed
 test-interop: $(INTEROP)/.installed
 	PYTHONPATH=. $(INTEROP)/bin/python -m pytest -c tests/interop/pytest.ini --rootdir . --confcutdir tests/interop tests/interop
 
-# Rounds of faults, each with another seed; a short round is part of `make test`.
+# Rounds of faults, each with another seed; a short round is part of `make test`. What fails doesn't stop the others.
 ROUNDS ?= 10
 SEED ?= 1
 torture: $(VENV)/.installed
-	FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) $(BIN)/python -m pytest -s -m long --ignore tests/faults
-	FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED) $(BIN)/python -m pytest -s tests/faults
-	FAULT_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest --hypothesis-seed=$(SEED) tests/corpus/test_properties.py
-	FAULT_ROUNDS=$(ROUNDS) $(MAKE) test-interop
+	export FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED); failed=0; \
+	$(BIN)/python -m pytest -s -m long --ignore tests/faults || failed=1; \
+	$(BIN)/python -m pytest -s tests/faults || failed=1; \
+	$(BIN)/python -m pytest --hypothesis-seed=$(SEED) tests/corpus/test_properties.py || failed=1; \
+	$(MAKE) test-interop || failed=1; \
+	exit $$failed
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
