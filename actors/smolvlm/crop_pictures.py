@@ -10,6 +10,11 @@ from actors.smolvlm.settings import SmolVLMSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
+
+UNSCALED = {"do_rescale": False, "do_normalize": False, "do_pad": False}
+"""Arguments with which the processor of a SmolVLM or Idefics3 returns the pixels of a crop's tiles as bytes,
+which are a quarter of what a worker would otherwise keep ahead and send to a GPU."""
 
 _GREY = (127, 127, 127)
 """Colour of the bars beside a letterboxed crop: about 0 after the processor's normalisation to -1..1."""
@@ -64,3 +69,26 @@ def set_tiles(processor: Any, model: Any, side_px: int, split: bool) -> None:
     images.do_resize = split
     vision = model.config.vision_config
     processor.image_seq_len = (side_px // vision.patch_size // model.config.scale_factor) ** 2
+
+
+def normalised(pixels: Tensor, processor: Any) -> Tensor:
+    """Return pixels as a SmolVLM or Idefics3 takes them, on their device.
+
+    Args:
+        pixels: (..., 3, height, width) uint8.
+        processor: The model's processor, which says how.
+
+    Returns:
+        The same shape in float32.
+    """
+    images = processor.image_processor
+    tiles = images.rescale_and_normalize(
+        pixels.flatten(0, -4),
+        images.do_rescale,
+        images.rescale_factor,
+        images.do_normalize,
+        images.image_mean,
+        images.image_std,
+    )
+    found: Tensor = tiles.float().view(pixels.shape)
+    return found

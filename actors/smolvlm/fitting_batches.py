@@ -19,7 +19,7 @@ MOST = 256
 BATCH_BYTES = 1 << 30
 """The most bytes that the pixels of a batch whose size isn't set take in the memory of the machine."""
 
-AHEAD = 64
+AHEAD = MOST
 """The most crops that are prepared for the next batch while the model works on one."""
 
 AHEAD_BYTES = 256 << 20

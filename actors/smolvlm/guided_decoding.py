@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,16 +30,14 @@ from torch.nn.functional import pad
 
 from actors.attribute import AttributeValue
 from actors.records import Distribution
-from actors.smolvlm.answer_grammar import AnswerGrammar, Slot
+from actors.smolvlm.answer_grammar import AnswerGrammar
 from actors.smolvlm.key_values import KeyValueBuffer
 from actors.smolvlm.output_head import OutputHead
 from actors.smolvlm.reasoning import ReasoningWriter
+from actors.smolvlm.slot_tensors import SlotTensors
 
-INTEGERS_KEPT = 8
-"""Number of values of an integer whose probabilities are kept."""
-
-Vision = Callable[[Tensor], Sequence[Tensor]]
-"""Turns pictures (rows, tiles, 3, height, width) into the features of each row, (tokens, width)."""
+Vision = Callable[[Tensor], Tensor]
+"""Turns pictures (rows, tiles, 3, height, width) into the features of each row, (rows, tokens, width)."""
 
 _DIGITS = 6
 """Digits to which probabilities in a distribution are rounded."""
@@ -52,7 +50,7 @@ class GuidedAnswer:
     Attributes:
         values: Value by attribute name.
         distribution: Values with their probabilities by attribute name, the likeliest first: all values of a
-            category or boolean, and the INTEGERS_KEPT likeliest ones of an integer.
+            category or boolean, and the likeliest ones of an integer.
         confidence: Probability (0..1) of the value by attribute name.
         reasoning: The explanation, if enabled.
     """
@@ -88,14 +86,14 @@ class GuidedDecoder:
             prefix: Token ids with which every prompt begins, before its image.
             reasoning: Writer of the reasoning; None for answers without one.
         """
-        self._tower = model.model.get_image_features
+        self._tower, self._connector = model.model.vision_model, model.model.connector
         self.vision: Vision = self._own_vision
         self._text = model.model.text_model
         self._embed = model.get_input_embeddings()
         self._image_token = model.config.image_token_id
         self._device = model.device
         self._head = OutputHead(model.lm_head.weight)
-        self._slots = [_SlotTensors.of(slot, self._device) for slot in grammar.slots]
+        self._slots = [SlotTensors.of(slot, self._device) for slot in grammar.slots]
         self._constraints: dict[int, list[tuple[int, Tensor]]] = defaultdict(list)
         for found in grammar.constraints:
             table = torch.tensor(found.allowed, device=self._device)
@@ -119,8 +117,24 @@ class GuidedDecoder:
         Raises:
             torch.OutOfMemoryError: The batch is too large; call `release` and try a smaller one.
         """
+        likeliest, texts = self._decode(tail, pixel_values)
+        # Without reasoning, the host waits for the device only here.
+        listed = [(shares.tolist(), order.tolist()) for shares, order in likeliest]
+        return [
+            self._answer([(shares[row], order[row]) for shares, order in listed], text)
+            for row, text in enumerate(texts)
+        ]
+
+    def _decode(
+        self, tail: Sequence[int], pixel_values: Tensor
+    ) -> tuple[list[tuple[Tensor, Tensor]], Sequence[str | None]]:
+        """Return the likeliest values of each slot with their probabilities, and the reasonings.
+
+        Without reasonings, nothing here may wait for the device, whose work is then queued for all passes
+        while it still looks at the pictures.
+        """
         batch = self._begin(len(pixel_values), len(tail))
-        lead = self._embed_tail(torch.tensor(tail, device=self._device), pixel_values)
+        lead = self._embed_tail(tail, pixel_values)
         chosen: list[Tensor] = []
         likeliest: list[tuple[Tensor, Tensor]] = []
         for index, slot in enumerate(self._slots):
@@ -134,16 +148,10 @@ class GuidedDecoder:
             shares, order = probabilities.sort(dim=1, descending=True, stable=True)
             chosen.append(order[:, 0])
             likeliest.append((shares[:, : slot.kept], order[:, : slot.kept]))
-        texts: list[str | None] = [None] * len(pixel_values)
-        if self._reasoning is not None:
-            batch.append_value(self._slots[-1], chosen[-1])
-            texts = list(self._write_reasoning(batch, self._reasoning))
-        # Without reasoning, the host waits for the device only here: nothing above reads a value.
-        listed = [(shares.tolist(), order.tolist()) for shares, order in likeliest]
-        return [
-            self._answer([(shares[row], order[row]) for shares, order in listed], text)
-            for row, text in enumerate(texts)
-        ]
+        if self._reasoning is None:
+            return likeliest, [None] * len(pixel_values)
+        batch.append_value(self._slots[-1], chosen[-1])
+        return likeliest, self._write_reasoning(batch, self._reasoning)
 
     def release(self) -> None:
         """Free the memory of the key-value buffer."""
@@ -184,17 +192,24 @@ class GuidedDecoder:
         allowed = torch.stack(tables).all(dim=0)
         return allowed | ~allowed.any(dim=1, keepdim=True)
 
-    def _own_vision(self, pixel_values: Tensor) -> Sequence[Tensor]:
-        seen = self._tower(pixel_values.to(self._device, self._embed.weight.dtype))
-        return cast("Sequence[Tensor]", seen.pooler_output)
+    def _own_vision(self, pixel_values: Tensor) -> Tensor:
+        # `get_image_features` of the model looks for padding, of which there is none here, and waits for the
+        # device before it returns.
+        tiles = pixel_values.to(self._device, self._embed.weight.dtype).flatten(0, 1)
+        features: Tensor = self._connector(self._tower(pixel_values=tiles).last_hidden_state)
+        return features.reshape(len(pixel_values), -1, features.shape[-1])
 
-    def _embed_tail(self, ids: Tensor, pixel_values: Tensor) -> Tensor:
+    def _embed_tail(self, tail: Sequence[int], pixel_values: Tensor) -> Tensor:
+        ids = torch.tensor(tail, device=self._device)
+        # A mask of the image's tokens would be counted on the device, and the host would wait for that.
+        columns = [column for column, token in enumerate(tail) if token == self._image_token]
+        places = torch.tensor(columns, device=self._device)
         features = self.vision(pixel_values)
         embedded: Tensor = self._embed(ids).expand(len(features), -1, -1).clone()
-        embedded[:, ids == self._image_token] = torch.stack(list(features)).to(embedded.dtype)
+        embedded[:, places] = features.to(embedded.device, embedded.dtype)
         return embedded
 
-    def _run_slot(self, batch: _Batch, lead: Tensor, slot: _SlotTensors) -> Tensor:
+    def _run_slot(self, batch: _Batch, lead: Tensor, slot: SlotTensors) -> Tensor:
         """Run one pass; return the states after the forced text and each node, (rows, 1 + nodes, width)."""
         rows = len(lead)
         embedded = torch.cat([lead, self._embed(slot.ids).expand(rows, -1, -1)], dim=1)
@@ -245,97 +260,6 @@ class GuidedDecoder:
         return GuidedAnswer(values, distribution, confidence, reasoning)
 
 
-@dataclass(frozen=True, slots=True)
-class _SlotTensors:
-    """The tensors of a slot on the device.
-
-    Attributes:
-        name: Name of the attribute.
-        values: Allowed values of the attribute.
-        ids: (forced + nodes,) int64, token ids of the forced text and of the inner nodes.
-        node_depths: (nodes,) int64, positions after the last forced token, from 1.
-        node_mask: (nodes, nodes) bool, True if the column's node is the row's node or one of its ancestors.
-        edge_nodes: (edges,) int64, index of the state that predicts the edge: 0 is the state after the forced
-            text, the states of the nodes follow.
-        edge_tokens: (edges,) int64, the token of each edge.
-        routes: (values, edges) float32, 1 if the value takes the edge.
-        paths: (values, depth) int64, tokens of each value, padded on the left with 0.
-        path_valid: (values, depth) bool, False where `paths` is padded.
-        columns: Maximum number of columns that a pass for this slot writes.
-        kept: Number of values whose probabilities are kept.
-    """
-
-    name: str
-    values: tuple[AttributeValue, ...]
-    ids: Tensor
-    node_depths: Tensor
-    node_mask: Tensor
-    edge_nodes: Tensor
-    edge_tokens: Tensor
-    routes: Tensor
-    paths: Tensor
-    path_valid: Tensor
-    columns: int
-    kept: int
-
-    @classmethod
-    def of(cls, slot: Slot, device: torch.device) -> _SlotTensors:
-        nodes = len(slot.nodes)
-        depths = torch.zeros(nodes, dtype=torch.long)
-        mask = torch.eye(nodes, dtype=torch.bool)
-        for index, (parent, _) in enumerate(slot.nodes):
-            depths[index] = 1 if parent < 0 else depths[parent] + 1
-            if parent >= 0:
-                mask[index] |= mask[parent]
-        routes = torch.zeros(len(slot.values), len(slot.edges))
-        paths = torch.zeros(len(slot.values), slot.depth, dtype=torch.long)
-        valid = torch.zeros(len(slot.values), slot.depth, dtype=torch.bool)
-        for index, (route, path) in enumerate(zip(slot.routes, slot.paths, strict=True)):
-            routes[index, list(route)] = 1
-            paths[index, slot.depth - len(path) :] = torch.tensor(path)
-            valid[index, slot.depth - len(path) :] = True
-        return cls(
-            name=slot.name,
-            values=slot.values,
-            ids=torch.tensor([*slot.forced, *(token for _, token in slot.nodes)], device=device),
-            node_depths=depths.to(device),
-            node_mask=mask.to(device),
-            edge_nodes=torch.tensor([node + 1 for node, _ in slot.edges], device=device),
-            edge_tokens=torch.tensor([token for _, token in slot.edges], device=device),
-            routes=routes.to(device),
-            paths=paths.to(device),
-            path_valid=valid.to(device),
-            columns=len(slot.forced) + nodes + slot.depth,
-            kept=INTEGERS_KEPT if slot.is_integer else len(slot.values),
-        )
-
-    def probabilities(self, hidden: Tensor, head: OutputHead, allowed: Tensor | None = None) -> Tensor:
-        """Return the probability of each value among those that are allowed.
-
-        Args:
-            hidden: States after the forced text and each node, (rows, 1 + nodes, width).
-            head: The model's head.
-            allowed: The values that the rules leave, (rows, values) bool; None leaves all.
-
-        Returns:
-            (rows, values) float32; 0 for values that aren't allowed.
-        """
-        scores = self._scores(hidden, head)
-        if allowed is not None:
-            scores = scores.masked_fill(~allowed, float("-inf"))
-        return torch.softmax(scores, dim=1)
-
-    def _scores(self, hidden: Tensor, head: OutputHead) -> Tensor:
-        """Return the logarithm of each value's probability, but for a term that all have in common."""
-        if len(self.node_depths) == 0:
-            # A single token decides, so the sum over the vocabulary cancels out and only edges are needed.
-            return head.logits(hidden[:, 0], self.edge_tokens) @ self.routes.T
-        # The states are flattened because a product over three dimensions uses a slow batched kernel.
-        logits = head.logits(hidden.flatten(0, 1)).view(*hidden.shape[:2], -1)
-        edges = logits[:, self.edge_nodes, self.edge_tokens] - logits.logsumexp(-1)[:, self.edge_nodes]
-        return edges @ self.routes.T
-
-
 class _Batch:
     """The state of a batch: which columns of the buffer are valid for each row, and how long each row is."""
 
@@ -349,7 +273,7 @@ class _Batch:
         self._length = torch.full((rows,), buffer.used, device=device)
         self._padded = torch.ones(rows, 0, dtype=torch.bool, device=device)
 
-    def append_value(self, slot: _SlotTensors, chosen: Tensor) -> None:
+    def append_value(self, slot: SlotTensors, chosen: Tensor) -> None:
         """Begin the next pass with the values chosen in a slot, (rows,) int64 indices."""
         self.value_ids = slot.paths[chosen]
         self._padded = slot.path_valid[chosen]
@@ -366,7 +290,7 @@ class _Batch:
         Args:
             columns: Number of tokens in sequence, the padded value first.
             node_depths: Depths of the trie nodes that follow the tokens.
-            node_mask: Which node sees which other nodes, as in `_SlotTensors`.
+            node_mask: Which node sees which other nodes, as in `SlotTensors`.
 
         Returns:
             Positions (rows, queries) and mask (rows, 1, queries, columns).

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from actors.attributes import AttributeSchema
 from actors.records import Annotation
 from actors.smolvlm.answer_grammar import answer_grammar
-from actors.smolvlm.crop_pictures import decode_crop, in_its_square, set_tiles
+from actors.smolvlm.crop_pictures import UNSCALED, decode_crop, in_its_square, normalised, set_tiles
 from actors.smolvlm.device_memory import batches_for
 from actors.smolvlm.fitting_batches import AHEAD, AHEAD_BYTES
 from actors.smolvlm.loaded_model import load_model
@@ -19,6 +19,7 @@ from actors.smolvlm.settings import ResolvedSmolVLM, SmolVLMSettings
 from actors.smolvlm.tokenization import check_tokenization
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
     from actors.smolvlm.guided_decoding import Vision
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A crop ready for the model: token ids of its prompt, and pixels, (tiles, 3, height, width) float32."""
+    """A crop ready for the model: token ids of its prompt, and pixels, (tiles, 3, height, width) uint8."""
 
     ids: tuple[int, ...]
     pixels: Tensor
@@ -46,6 +47,8 @@ class GuidedEngine:
             WeightsError: The files can't be loaded on this machine.
             TokenizationError: The tokenizer doesn't suit guided decoding.
         """
+        from PIL import Image
+
         from actors.smolvlm.guided_decoding import GuidedDecoder
         from actors.smolvlm.key_values import GROUPED_ATTENTION
         from actors.smolvlm.reasoning import ReasoningWriter
@@ -62,8 +65,9 @@ class GuidedEngine:
         grammar = answer_grammar(schema, tokenize)
         self._text = self._prompt_text(resolved.prompt)
         self._prefix = tokenize(self._text.partition("<image>")[0])
-        prompt, self._picture_bytes = self._largest_picture()
-        check_tokenization(schema, grammar, tokenize, self._prefix, prompt)
+        largest = self._in_tiles(Image.new("RGB", (64, 64)))
+        self._ids, self._picture_bytes = largest.ids, largest.pixels.nbytes
+        check_tokenization(schema, grammar, tokenize, self._prefix, largest.ids)
         vocabulary = model.lm_head.weight.shape[0]
         writer = (
             ReasoningWriter(tokenizer, vocabulary, settings.reasoning_max_tokens)
@@ -100,9 +104,12 @@ class GuidedEngine:
         self._decoder.vision = vision
 
     def pictures(self, crops: Sequence[bytes]) -> list[Tensor]:
-        """Return the pixels of the crops that can be decoded, each (tiles, 3, height, width) float32."""
+        """Return the pixels of the crops that can be decoded, each (tiles, 3, height, width) float32.
+
+        They are normalised as the model takes them.
+        """
         prepared = [self._prepare_one(crop) for crop in crops]
-        return [item.pixels for item in prepared if isinstance(item, _Prepared)]
+        return [normalised(item.pixels, self._processor) for item in prepared if isinstance(item, _Prepared)]
 
     def _answer_all(self, prepared: Sequence[_Prepared | Annotation]) -> list[Annotation]:
         """Return the annotation of each crop of a batch."""
@@ -122,7 +129,8 @@ class GuidedEngine:
         import torch
 
         def decode(batch: Sequence[Tensor]) -> list[Annotation]:
-            decoded = self._decoder.decode(ids[len(self._prefix) :], torch.stack(list(batch)))
+            pixels = normalised(torch.stack(list(batch)).to(self.model.device), self._processor)
+            decoded = self._decoder.decode(ids[len(self._prefix) :], pixels)
             return [
                 Annotation("ok", None, a.values, a.confidence, a.reasoning, a.distribution) for a in decoded
             ]
@@ -154,22 +162,24 @@ class GuidedEngine:
                 start = answered
 
     def _prepare_one(self, crop: bytes) -> _Prepared | Annotation:
+        import torch
+
         image = decode_crop(crop)
         if isinstance(image, Annotation):
             return image
         image = in_its_square(image, self._settings)
-        inputs = self._processor(text=self._text, images=[image], return_tensors="pt")
-        return _Prepared(tuple(inputs["input_ids"][0].tolist()), inputs["pixel_values"][0])
+        if self._settings.split_image:
+            return self._in_tiles(image)
+        # The prompt is the same for all crops, and would take half of the time.
+        tiles = self._processor.image_processor([[image]], **UNSCALED)["pixel_values"][0]
+        return _Prepared(self._ids, torch.stack(tiles))
 
-    def _largest_picture(self) -> tuple[list[int], int]:
-        """Return the token ids of the prompt with a picture, and the most bytes that a picture's pixels take.
+    def _in_tiles(self, image: Image) -> _Prepared:
+        """Prepare a picture and its prompt, whose tokens depend on the tiles. A square has the most tiles."""
+        import torch
 
-        Of all shapes, a square has the most tiles.
-        """
-        from PIL import Image
-
-        inputs = self._processor(text=self._text, images=[Image.new("RGB", (64, 64))], return_tensors="pt")
-        return inputs["input_ids"][0].tolist(), inputs["pixel_values"].nbytes
+        inputs = self._processor(text=self._text, images=[image], images_kwargs=UNSCALED)
+        return _Prepared(tuple(inputs["input_ids"][0]), torch.stack(inputs["pixel_values"][0]))
 
     def _prompt_text(self, prompt: str) -> str:
         content = [{"type": "text", "text": prompt}, {"type": "image"}]

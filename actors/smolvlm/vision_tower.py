@@ -113,11 +113,11 @@ class VisionTower:
         compiled = core.compile_model(core.read_model(files[0], files[1]), "CPU", settings)
         self._request = compiled.create_infer_request()
 
-    def __call__(self, pixels: Tensor) -> list[Tensor]:
-        """Map pictures (rows, 1, 3, side, side) to the features of each, (tokens, width) float32."""
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Map pictures (rows, 1, 3, side, side) to the features of each, (rows, tokens, width) float32."""
         found = []
         for picture in pixels[:, 0]:
             self._request.get_input_tensor(0).data[0] = picture.float().numpy()
             self._request.infer()
             found.append(torch.from_numpy(self._request.get_output_tensor(0).data[0].copy()))
-        return found
+        return torch.stack(found)

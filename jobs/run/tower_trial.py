@@ -215,7 +215,7 @@ class _Watched:
     vision: Vision
     features: list[Tensor] = field(default_factory=list)
 
-    def __call__(self, pixels: Tensor) -> Sequence[Tensor]:
+    def __call__(self, pixels: Tensor) -> Tensor:
         found = self.vision(pixels)
         self.features += found
         return found
@@ -268,7 +268,7 @@ def _seconds(
     few = crops[:_TIMED_CROPS]
     pictures = torch_one.pictures(few)
     # The text model takes as long on any features.
-    features = [torch_one.vision(pictures[0][None])[0]]
+    features = torch_one.vision(pictures[0][None])
 
     def see(vision: Vision) -> None:
         for picture in pictures:
@@ -276,7 +276,7 @@ def _seconds(
 
     def write(engine: GuidedEngine) -> None:
         own = engine.vision
-        engine.vision = lambda pixels: features * len(pixels)
+        engine.vision = lambda pixels: features.expand(len(pixels), -1, -1)
         engine.annotate(few)
         engine.vision = own
 

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from actors.attribute_settings import SchemaSettings
 from actors.attributes import AttributeSchema
 from actors.smolvlm.answer_grammar import answer_grammar
+from actors.smolvlm.crop_pictures import letterboxed, set_tiles
+from actors.smolvlm.guided_decoding import GuidedDecoder
 from actors.smolvlm.guided_engine import GuidedEngine
 from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from tests.support.tiny_smolvlm import make_tiny_smolvlm
@@ -112,7 +115,8 @@ class BruteForce:
     def log_probability(self, crop, before, value):
         prepared = self.annotator._prepare_one(crop)
         ids = [*prepared.ids, *before, *value]
-        logits = self.model(input_ids=torch.tensor([ids]), pixel_values=prepared.pixels[None]).logits[0]
+        (pixels,) = self.annotator.pictures([crop])
+        logits = self.model(input_ids=torch.tensor([ids]), pixel_values=pixels[None]).logits[0]
         scores = logits.float().log_softmax(-1)
         first = len(ids) - len(value)
         return sum(scores[first + i - 1, token].item() for i, token in enumerate(value))
@@ -199,6 +203,61 @@ def test_answers_do_not_depend_on_batch_size_or_neighbours(folder, changes):
                 assert other.values == one.values
                 assert other.reasoning == one.reasoning
                 assert other.confidence == pytest.approx(one.confidence, abs=2e-6)
+
+
+@pytest.mark.parametrize("split_image", [False, True])
+def test_pictures_and_features_are_those_of_transformers(folder, split_image):
+    from transformers import AutoProcessor
+
+    crops = make_crops(6)
+    annotator = make_annotator(folder, split_image=split_image)
+    processor = AutoProcessor.from_pretrained(folder)
+    set_tiles(processor, annotator.model, 64, split_image)
+    shown = []
+    for crop, pixels in zip(crops, annotator.pictures(crops), strict=True):
+        image = Image.open(io.BytesIO(crop))
+        image = image if split_image else letterboxed(image)
+        expected = processor(text="<image>", images=[image], return_tensors="pt")["pixel_values"][0]
+        assert torch.equal(pixels, expected)
+        shown.append(pixels[-2:])
+    assert {len(pixels) for pixels in shown} == {2 if split_image else 1}
+    with torch.inference_mode():
+        seen = annotator.model.model.get_image_features(torch.stack(shown)).pooler_output
+        assert torch.equal(annotator.vision(torch.stack(shown)), torch.stack(list(seen)))
+
+
+class Masks(TorchDispatchMode):
+    """Keeps the names of operations that select by a mask, whose size a host waits for."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if by_mask or name in {"masked_select", "nonzero"}:
+            self.found.append(name)
+        return operation(*args, **kwargs or {})
+
+
+def test_nothing_waits_for_the_device_between_pictures_and_answers(folder):
+    schema = AttributeSchema(SchemaSettings())
+    tokenizer, encode = tokenizer_of(folder)
+    tail = [tokenizer.convert_tokens_to_ids("<image>")] * 4 + encode("and a question")
+    # Tensors on "meta" have no content, so where the host looks at one, this fails.
+    decoder = GuidedDecoder(
+        make_annotator(folder).model.to("meta"), answer_grammar(schema, encode), encode("a prompt")
+    )
+    decoder.vision = lambda pixels: torch.empty(len(pixels), 4, 64, device="meta")
+    with torch.inference_mode(), Masks() as masks:
+        answers, _ = decoder._decode(tail, torch.empty(3, 1, 3, 64, 64, device="meta"))
+        assert [order.shape[0] for _, order in answers] == [3] * len(schema)
+        assert masks.found == []
+        assert len(torch.zeros(3)[torch.zeros(3, dtype=torch.bool)]) == 0
+        assert masks.found == ["index"]
 
 
 def test_the_same_batch_gives_the_same_bits(folder):

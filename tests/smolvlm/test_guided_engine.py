@@ -303,7 +303,7 @@ def submitted(monkeypatch):
 
 @pytest.mark.parametrize(
     ("limits", "ahead"),
-    [({}, 6), ({"AHEAD": 2}, 2), ({"AHEAD_BYTES": 4 * 64 * 64 * 3 * 4 + 1}, 4), ({"AHEAD_BYTES": 1}, 0)],
+    [({}, 6), ({"AHEAD": 2}, 2), ({"AHEAD_BYTES": 4 * 64 * 64 * 3 + 1}, 4), ({"AHEAD_BYTES": 1}, 0)],
 )
 def test_few_crops_are_prepared_ahead(folder, schema, submitted, monkeypatch, limits, ahead):
     for name, value in limits.items():
@@ -424,7 +424,7 @@ def test_a_crop_keeps_its_shape_between_grey_bars_unless_it_is_to_be_stretched(f
     Image.new("RGB", (170, 512), "white").save(sink, "JPEG", quality=100)
 
     def columns(**changes):
-        [tile] = make_annotator(folder, schema, **changes)._prepare_one(sink.getvalue()).pixels
+        [[tile]] = make_annotator(folder, schema, **changes).pictures([sink.getvalue()])
         assert tile.shape == (3, 64, 64)
         assert float((tile - tile[:, :1]).abs().max()) < 0.02
         return tile[0, 0].tolist()
