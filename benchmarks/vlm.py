@@ -12,7 +12,8 @@ On a CPU in float32, the same annotator with its vision tower in OpenVINO is com
     e  accuracy of the demo's model on drawn people, per attribute    at most 0.5 points less
 
 `d` counts the fastest of the precisions that `smolvlm.vision=auto` tries. What vision and the rest take by
-themselves says where the time goes. Random weights say nothing about answers, so that is `e`.
+themselves says where the time goes, and so does the share of the time in which the device computes at all.
+Random weights say nothing about answers, so that is `e`.
 
 The model has the architecture of SmolVLM2-256M and random weights, so nothing is downloaded. The time of
 a forward pass doesn't depend on the weights. `c` is measured with an empty prompt, which is stricter: a
@@ -46,6 +47,7 @@ from actors.smolvlm.guided_decoding import Vision
 from actors.smolvlm.guided_engine import GuidedEngine
 from actors.smolvlm.settings import SmolVLMSettings, resolve_smolvlm
 from actors.smolvlm.vision_tower import VisionTower
+from benchmarks.busy_share import busy_share
 from benchmarks.figures import Figures
 from benchmarks.machine import describe_cpu
 from benchmarks.tower_accuracy import losses
@@ -123,7 +125,7 @@ class Bench:
         self._model = model.to(device).eval()
 
     def guided(self, crops: list[bytes]) -> None:
-        """Ask with guided decoding, as the job does."""
+        """Ask any number of crops with guided decoding, as the job does."""
         answers = self._annotator.annotate(crops)
         assert [answer.status for answer in answers] == ["ok"] * len(crops)
 
@@ -238,7 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, help="crops in a batch; by default 8, and 64 on a GPU")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
     parser.add_argument(
@@ -248,6 +250,7 @@ def main() -> None:
         "--quick", action="store_true", help="check that everything runs, with a tiny model; don't measure"
     )
     given = parser.parse_args()
+    given.batch = given.batch or (64 if given.device == "cuda" else 8)
     crops = crops_of_people(given.batch)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         schema = AttributeSchema(SchemaSettings())
@@ -273,6 +276,12 @@ def main() -> None:
         ):
             note = f"{guided_s:.3f} against {reference_s:.3f} s a crop"
             figures.add(what, reference_s / guided_s, "times", at_least=wanted, note=note)
+        batches = 4 if given.device == "cuda" else 1
+        figures.add(
+            f"   share of the time in which the {given.device.upper()} computes",
+            busy_share(lambda: bench.guided(crops * batches), given.device),
+            note=f"guided, {batches} batches of {given.batch}",
+        )
         if given.device == "cpu" and given.dtype != "bfloat16":
             compare_towers(figures, bench, crops, given.rounds)
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.support import job, without_ray
+from tests.support import job, ray_cluster, without_ray
 from tests.support.job import Models
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -204,8 +204,8 @@ def test_a_model_that_no_node_can_load_stops_the_run_and_fails_no_shard(run):
 
 @pytest.mark.long
 def test_a_node_on_which_the_model_does_not_load_is_left(run, cluster):
-    cluster.add_node(num_cpus=4, object_store_memory=200 * 2**20)
-    cluster.add_node(num_cpus=4, object_store_memory=200 * 2**20)
+    ray_cluster.add_node(cluster, num_cpus=4)
+    ray_cluster.add_node(cluster, num_cpus=4)
     cluster.wait_for_nodes()
     run.with_faults(
         ONE_BAD_NODE, "--force", "--set", "smolvlm.enabled=false", "--set", "run.max_worker_starts=2",
