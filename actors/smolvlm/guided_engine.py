@@ -65,6 +65,7 @@ class GuidedEngine:
         grammar = answer_grammar(schema, tokenize)
         self._text = self._prompt_text(resolved.prompt)
         self._prefix = tokenize(self._text.partition("<image>")[0])
+        # Of all shapes, a square has the most tiles.
         largest = self._in_tiles(Image.new("RGB", (64, 64)))
         self._ids, self._picture_bytes = largest.ids, largest.pixels.nbytes
         check_tokenization(schema, grammar, tokenize, self._prefix, largest.ids)
@@ -170,12 +171,12 @@ class GuidedEngine:
         image = in_its_square(image, self._settings)
         if self._settings.split_image:
             return self._in_tiles(image)
-        # The prompt is the same for all crops, and would take half of the time.
+        # The prompt is the same for all crops, and so are its tokens.
         tiles = self._processor.image_processor([[image]], **UNSCALED)["pixel_values"][0]
         return _Prepared(self._ids, torch.stack(tiles))
 
     def _in_tiles(self, image: Image) -> _Prepared:
-        """Prepare a picture and its prompt, whose tokens depend on the tiles. A square has the most tiles."""
+        """Prepare a picture and its prompt, whose tokens depend on the tiles."""
         import torch
 
         inputs = self._processor(text=self._text, images=[image], images_kwargs=UNSCALED)
