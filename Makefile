@@ -60,18 +60,21 @@ $(INTEROP)/.installed: tests/interop/requirements.txt | $(VENV)/.installed
 	$(BIN)/uv pip install --quiet --python $(INTEROP)/bin/python --no-deps annomate-mcp==0.1.0
 	touch $@
 
+PYTEST_INTEROP := PYTHONPATH=. $(INTEROP)/bin/python -m pytest -c tests/interop/pytest.ini --rootdir . \
+	--confcutdir tests/interop tests/interop
 test-interop: $(INTEROP)/.installed
-	PYTHONPATH=. $(INTEROP)/bin/python -m pytest -c tests/interop/pytest.ini --rootdir . --confcutdir tests/interop tests/interop
+	$(PYTEST_INTEROP)
 
-# Rounds of faults, each with another seed; a short round is part of `make test`. What fails doesn't stop the others.
+# Rounds of faults, each with another seed; a short round is part of `make test`. A part that fails doesn't stop the
+# next ones, and make fails at the end.
 ROUNDS ?= 10
 SEED ?= 1
-torture: $(VENV)/.installed
-	export FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED); failed=0; \
+torture: $(VENV)/.installed $(INTEROP)/.installed
+	trap 'exit 130' INT; export FAULT_ROUNDS=$(ROUNDS) FAULT_SEED=$(SEED); failed=0; \
 	$(BIN)/python -m pytest -s -m long --ignore tests/faults || failed=1; \
 	$(BIN)/python -m pytest -s tests/faults || failed=1; \
 	$(BIN)/python -m pytest --hypothesis-seed=$(SEED) tests/corpus/test_properties.py || failed=1; \
-	$(MAKE) test-interop || failed=1; \
+	$(PYTEST_INTEROP) || failed=1; \
 	exit $$failed
 
 check: $(VENV)/.installed

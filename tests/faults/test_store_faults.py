@@ -26,7 +26,7 @@ from tests.support.outcomes import assert_whole, outcome
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SHARES = {"stale listing": 0.5, "error after success": 0.2, "reset after success": 0.2}
-"""Shares of the requests to which a fault can happen that have it, for what few requests can have."""
+"""The share of requests that get a fault, for those faults that only few requests can have."""
 
 RUNS = 12
 """How often the command is given at most."""
