@@ -59,7 +59,8 @@ def test_people_in_the_same_clothes_who_stand_in_the_same_place_are_not_alike(se
 
 def test_the_same_picture_is_wholly_alike_and_the_order_does_not_matter(seen):
     one, other = picture_of(seen.crops[0]), picture_of(seen.crops[1])
-    assert similarity(one, one) == 1
+    # OpenCV computes in float32, on each CPU in its own order.
+    assert similarity(one, one) == pytest.approx(1, abs=1e-5)
     assert similarity(one, other) == similarity(other, one)
 
 
