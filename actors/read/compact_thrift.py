@@ -21,6 +21,7 @@ text, TRUE for a truth value, a mapping for a struct, a list with a mapping for 
 that is UNCOUNTED isn't read, and its texts don't count towards the bytes that the struct may have."""
 
 _MOST_LEVELS = 64
+_LARGEST_FIELD = 2**15 - 1
 
 
 class ThriftError(ValueError):
@@ -94,8 +95,7 @@ class _Reader:
             else:
                 number, at = read_varint(data, at)
                 number = signed(number)
-            if number <= before:
-                raise ThriftError("its fields are out of order")
+            _check_number(number, before)
             wish = wanted.get(number)
             if wish is None:
                 at = self._skip(kind, at, level)
@@ -130,7 +130,7 @@ class _Reader:
 
     def _read_structs(self, wanted: Wanted, at: int, level: int) -> tuple[list[dict[int, Any]], int]:
         inner, count, at = _list_head(self._data, at)
-        if inner != STRUCT:
+        if count and inner != STRUCT:
             raise ThriftError("a list has elements of another type")
         found = []
         for _ in range(count):
@@ -182,6 +182,14 @@ def _skip_integers(data: bytes, at: int, count: int) -> int:
             at += 1
         at += 1
     return at
+
+
+def _check_number(number: int, before: int) -> None:
+    if number <= before:
+        raise ThriftError("its fields are out of order")
+    if number > _LARGEST_FIELD:
+        # Other readers keep 16 bits of it, and take it for another field.
+        raise ThriftError(f"it has a field {number}")
 
 
 def _check_level(level: int) -> None:

@@ -6,9 +6,10 @@ process, since `RowGroupMetaData.column` doesn't catch `parquet::ParquetExceptio
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any, cast
 
 import pyarrow.parquet as pq
 
@@ -36,10 +37,11 @@ takes more than 200 times its size if it is made of empty structs."""
 _WHOLE_FOOTER_BYTES = 128 * 2**20
 """With statistics, a footer may have this many bytes. Some writers put the least and the greatest value into
 them, which are two whole images for each row group. Opening the file takes three times their size."""
-_ARROW_SCHEMA_BYTES = 384 * 2**10
-"""pyarrow's own schema may have this many bytes, which suffice for a thousand columns. Its parts can be
-shared, so that pyarrow takes up to 1.1 KiB for each byte."""
-_ARROW_SCHEMA = b"ARROW:schema"
+_ARROW_SCHEMA_BYTES = 8 * 2**10
+"""pyarrow's own schema in a footer isn't looked at if it has more bytes. Its parts can be shared, and a name
+is copied for each reference to it, so that what pyarrow takes grows with the square of its size."""
+_ARROW_SCHEMA, _UNKNOWN = b"ARROW:schema", b"ARROW:ignore"
+"""The name of pyarrow's schema, and one of the same length that pyarrow doesn't know."""
 _PATH_BYTES = 16 * 2**20
 """pyarrow keeps the path of each column. Thousands of columns can share parents with long names."""
 
@@ -80,6 +82,33 @@ class RowGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class _Footer:
+    """What a footer says, and the positions of names that pyarrow must not see."""
+
+    groups: tuple[RowGroup, ...]
+    hidden: tuple[int, ...]
+
+
+class _Hiding(StoreFile):
+    """A Parquet file in whose footer the name of pyarrow's schema is another one."""
+
+    def __init__(self, file: StoreFile, hidden: tuple[int, ...]) -> None:
+        super().__init__(cast("IO[bytes]", file))
+        self._hidden = hidden
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as a file does. Raises what its file raises."""
+        position = self.tell()
+        data = self._file.read(size)
+        for name_at in self._hidden:
+            start, stop = max(name_at, position), min(name_at + len(_UNKNOWN), position + len(data))
+            if start < stop:
+                shown = _UNKNOWN[start - name_at : stop - name_at]
+                data = data[: start - position] + shown + data[stop - position :]
+        return data
+
+
+@dataclass(frozen=True, slots=True)
 class OpenParquet:
     """A Parquet file, what its footer says of its row groups, and the path of each of the schema's leaves."""
 
@@ -96,13 +125,14 @@ def open_parquet(file: StoreFile) -> OpenParquet:
         ArrowException, OSError: It isn't Parquet, or is damaged.
         StoreError: The store failed.
     """
-    groups = _read_groups(file)
-    if groups is None:
+    footer = _read_footer(file)
+    if footer is None:
         # pyarrow says what it is instead.
         pq.ParquetFile(file)
         raise ShardError("not Parquet: it has no footer")
-    opened = pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
-    return OpenParquet(opened, groups, tuple(map(tuple, opened.reader.column_paths)))
+    shown = _Hiding(file, footer.hidden) if footer.hidden else file
+    opened = pq.ParquetFile(shown, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+    return OpenParquet(opened, footer.groups, tuple(map(tuple, opened.reader.column_paths)))
 
 
 def _row_group(group: dict[int, Any]) -> RowGroup:
@@ -117,13 +147,13 @@ def _column(described: dict[int, int]) -> ColumnChunk:
     return ColumnChunk(described.get(4, -1), described.get(5, -1), start, described.get(7, -1))
 
 
-def _read_groups(file: StoreFile) -> tuple[RowGroup, ...] | None:
-    """Return what the footer says of the row groups, or None if there is no footer."""
+def _read_footer(file: StoreFile) -> _Footer | None:
+    """Return what the footer says, or None if there is none."""
     size_bytes = file.seek(0, 2)
     file.seek(max(0, size_bytes - _TAIL))
     tail = file.read(_TAIL)
     footer_bytes = int.from_bytes(tail[:4], "little")
-    groups = None
+    read = None
     if tail[4:] == b"PAR1" and footer_bytes <= size_bytes - _TAIL:
         most_bytes = int(max(_FOOTER_BYTES, _FOOTER_SHARE * size_bytes))
         if footer_bytes > max(_WHOLE_FOOTER_BYTES, most_bytes):
@@ -131,9 +161,10 @@ def _read_groups(file: StoreFile) -> tuple[RowGroup, ...] | None:
                 f"its footer has {footer_bytes} bytes, of {_WHOLE_FOOTER_BYTES} that it may have; write "
                 "larger row groups, or no statistics of images"
             )
-        file.seek(size_bytes - _TAIL - footer_bytes)
+        begin = size_bytes - _TAIL - footer_bytes
+        file.seek(begin)
+        footer = file.read(footer_bytes)
         try:
-            footer = file.read(footer_bytes)
             found, _ = read_struct(footer, _FOOTER, most_bytes=most_bytes)
         except TooLongThriftError as error:
             raise ShardError(
@@ -144,21 +175,23 @@ def _read_groups(file: StoreFile) -> tuple[RowGroup, ...] | None:
             raise ShardError(f"not Parquet, or damaged: the footer can't be read: {error}") from error
         if _path_bytes(found.get(2, [])) > _PATH_BYTES:
             raise ShardError(f"the names of its columns have more than {_PATH_BYTES} bytes")
-        _check_arrow_schema(found.get(5, []), footer)
         groups = tuple(_row_group(group) for group in found.get(4, ()))
+        read = _Footer(groups, tuple(begin + at for at in _large_arrow_schemas(found.get(5, []), footer)))
     file.seek(0)
-    return groups
+    return read
 
 
-def _check_arrow_schema(metadata: Sequence[dict[int, Any]], footer: bytes) -> None:
-    if _ARROW_SCHEMA not in footer:
-        return
-    size = max((pair.get(2, 0) for pair in metadata if pair.get(1) == len(_ARROW_SCHEMA)), default=0)
-    if size > _ARROW_SCHEMA_BYTES:
-        raise ShardError(
-            f"{_ARROW_SCHEMA.decode()} in its footer has {size} bytes, of {_ARROW_SCHEMA_BYTES} that it may "
-            "have; write fewer columns, or leave it out (store_schema=False in pyarrow)"
-        )
+def _large_arrow_schemas(metadata: Sequence[dict[int, Any]], footer: bytes) -> list[int]:
+    """Return where a footer has the name of pyarrow's schema, if a value of such a name is large.
+
+    Args:
+        metadata: The lengths of key and value of the footer's metadata.
+        footer: The footer.
+    """
+    values = (pair.get(2, 0) for pair in metadata if pair.get(1) == len(_ARROW_SCHEMA))
+    if max(values, default=0) <= _ARROW_SCHEMA_BYTES:
+        return []
+    return [found.start() for found in re.finditer(re.escape(_ARROW_SCHEMA), footer)]
 
 
 def _path_bytes(elements: Sequence[dict[int, Any]]) -> int:

@@ -128,14 +128,22 @@ def _shared_prefixes() -> bytes:
     return images(data, 16, codec="zstd", encoding=DELTA_PREFIXES)
 
 
-def _changedschema_of(element: int, field: int, value: int) -> bytes:
-    """Return a file with statistics, and with another number in its schema."""
-    good = bad.parquet({"image": [bad.jpeg()], "camera": ["a"]})
+def _with_footer(good: bytes, change: Callable[[Struct], None]) -> bytes:
+    """Return a file with a footer that is changed."""
     at = len(good) - 8 - int.from_bytes(good[-8:-4], "little")
     footer, _ = t.decode(good, at)
-    footer[2][1][1][element][field] = (t.I32, value)
+    change(footer)
     changed = t.encode(footer)
     return good[:at] + changed + len(changed).to_bytes(4, "little") + b"PAR1"
+
+
+def _changedschema_of(element: int, field: int, value: int) -> bytes:
+    """Return a file with statistics, and with another number in its schema."""
+
+    def change(footer: Struct) -> None:
+        footer[2][1][1][element][field] = (t.I32, value)
+
+    return _with_footer(bad.parquet({"image": [bad.jpeg()], "camera": ["a"]}), change)
 
 
 def _deep_footer() -> bytes:
@@ -143,10 +151,26 @@ def _deep_footer() -> bytes:
     return b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1"
 
 
-def _shared_schema(fields: int) -> bytes:
+def _shared_schema(fields: int, name_bytes: int = 1) -> bytes:
     good = one_image()
-    metadata = {b"ARROW:schema": shared_arrow_schema(fields)}
+    metadata = {b"ARROW:schema": shared_arrow_schema(fields, name_bytes)}
     return file_of(good, [chunk(good, 1)], 1, metadata=metadata)
+
+
+def _hidden_schema() -> bytes:
+    """Return a file with metadata in a field of which readers with 16 bits think that it is field 5."""
+
+    def change(footer: Struct) -> None:
+        footer[2**16 + 5] = footer.pop(5)
+
+    return _with_footer(_shared_schema(75_000), change)
+
+
+def _typeless_metadata() -> bytes:
+    def change(footer: Struct) -> None:
+        footer[5] = (t.LIST, (0, []))
+
+    return _with_footer(images(one_image(), 1), change)
 
 
 def _empty_chunks(count: int) -> bytes:
@@ -318,10 +342,14 @@ LYING_PARQUETS = (
         "negative number of children",
     ),
     _fails("footer of 100,000 lists in lists", _deep_footer, "nested too deep"),
-    _fails(
-        "75,000 structs of Arrow that are the same one", lambda: _shared_schema(75_000), "that it may have"
+    _done("75,000 references to one struct of Arrow", lambda: _shared_schema(75_000)),
+    _done(
+        "36,000 references to one struct of Arrow, whose name has 100 kB",
+        lambda: _shared_schema(36_000, 100_000),
     ),
-    _done("73,000 structs of Arrow that are the same one", lambda: _shared_schema(73_000)),
+    _done("850 references to one struct of Arrow, whose name has 2 kB", lambda: _shared_schema(850, 2000)),
+    _fails("metadata in a field of 17 bits", _hidden_schema, "it has a field 65541"),
+    _done("no metadata, of no type", _typeless_metadata),
     _fails("20,000 columns with paths of 400 KB", _long_paths, "names of its columns"),
     _done(
         "column with a name of a megabyte",

@@ -12,14 +12,14 @@ _CHILDREN = 14
 """The flatbuffers verifier of Arrow refuses more."""
 
 
-def shared_arrow_schema(fields: int) -> bytes:
+def shared_arrow_schema(fields: int, name_bytes: int = 1) -> bytes:
     """Return a schema with this many structs of 14 columns, as the value of ARROW:schema in a Parquet footer.
 
-    Each struct is one reference of four bytes. Source of the tables: `Schema.fbs` and `Message.fbs` of Apache
-    Arrow.
+    Each struct is one reference of four bytes, and all names are the same one. Source of the tables:
+    `Schema.fbs` and `Message.fbs` of Apache Arrow.
     """
     builder = Builder()
-    name = builder.CreateString("a")
+    name = builder.CreateString("a" * name_bytes)
     builder.StartObject(2)
     builder.PrependInt32Slot(0, 32, 0)
     integer = builder.EndObject()
