@@ -75,7 +75,7 @@ def normalised(pixels: Tensor, processor: Any) -> Tensor:
     """Return pixels as a SmolVLM or Idefics3 takes them, on their device.
 
     Args:
-        pixels: (..., 3, height, width) uint8.
+        pixels: (..., tiles, 3, height, width) uint8.
         processor: The model's processor, which says how.
 
     Returns:

@@ -130,8 +130,8 @@ class GuidedDecoder:
     ) -> tuple[list[tuple[Tensor, Tensor]], Sequence[str | None]]:
         """Return the likeliest values of each slot with their probabilities, and the reasonings.
 
-        Without reasonings, nothing here may wait for the device, whose work is then queued for all passes
-        while it still looks at the pictures.
+        Without reasonings, nothing may wait for the device once it looks at the pictures: meanwhile the
+        passes are queued, as many as its driver keeps.
         """
         batch = self._begin(len(pixel_values), len(tail))
         lead = self._embed_tail(tail, pixel_values)

@@ -66,7 +66,7 @@ class GuidedEngine:
         self._text = self._prompt_text(resolved.prompt)
         self._prefix = tokenize(self._text.partition("<image>")[0])
         # Of all shapes, a square has the most tiles.
-        largest = self._in_tiles(Image.new("RGB", (64, 64)))
+        largest = self._with_prompt(Image.new("RGB", (64, 64)))
         self._ids, self._picture_bytes = largest.ids, largest.pixels.nbytes
         check_tokenization(schema, grammar, tokenize, self._prefix, largest.ids)
         vocabulary = model.lm_head.weight.shape[0]
@@ -130,8 +130,11 @@ class GuidedEngine:
         import torch
 
         def decode(batch: Sequence[Tensor]) -> list[Annotation]:
-            pixels = normalised(torch.stack(list(batch)).to(self.model.device), self._processor)
-            decoded = self._decoder.decode(ids[len(self._prefix) :], pixels)
+            shown = normalised(torch.stack(list(batch)).to(self.model.device), self._processor)
+            if self._settings.gpus_per_actor:
+                # They stay on the GPU until the batch is answered, and the model takes no more digits.
+                shown = shown.to(self.model.dtype)
+            decoded = self._decoder.decode(ids[len(self._prefix) :], shown)
             return [
                 Annotation("ok", None, a.values, a.confidence, a.reasoning, a.distribution) for a in decoded
             ]
@@ -170,12 +173,12 @@ class GuidedEngine:
             return image
         image = in_its_square(image, self._settings)
         if self._settings.split_image:
-            return self._in_tiles(image)
+            return self._with_prompt(image)
         # The prompt is the same for all crops, and so are its tokens.
         tiles = self._processor.image_processor([[image]], **UNSCALED)["pixel_values"][0]
         return _Prepared(self._ids, torch.stack(tiles))
 
-    def _in_tiles(self, image: Image) -> _Prepared:
+    def _with_prompt(self, image: Image) -> _Prepared:
         """Prepare a picture and its prompt, whose tokens depend on the tiles."""
         import torch
 

@@ -235,7 +235,7 @@ class Masks(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         name = operation.overloadpacket.__name__
-        by_mask = name.startswith("index") and any(
+        by_mask = name in {"index", "index_put", "index_put_", "_index_put_impl_"} and any(
             index is not None and index.dtype == torch.bool for index in args[1]
         )
         if by_mask or name in {"masked_select", "nonzero"}:
@@ -243,7 +243,7 @@ class Masks(TorchDispatchMode):
         return operation(*args, **kwargs or {})
 
 
-def test_nothing_waits_for_the_device_between_pictures_and_answers(folder):
+def test_the_passes_of_an_answer_do_not_wait_for_the_device(folder):
     schema = AttributeSchema(SchemaSettings())
     tokenizer, encode = tokenizer_of(folder)
     tail = [tokenizer.convert_tokens_to_ids("<image>")] * 4 + encode("and a question")
