@@ -76,6 +76,7 @@ class GuidedDecoder:
         grammar: AnswerGrammar,
         prefix: Sequence[int],
         reasoning: ReasoningWriter | None = None,
+        is_compiled: bool = False,
     ) -> None:
         """Prepare the slots and run the shared prefix once.
 
@@ -85,6 +86,7 @@ class GuidedDecoder:
             grammar: The slots of the answer.
             prefix: Token ids with which every prompt begins, before its image.
             reasoning: Writer of the reasoning; None for answers without one.
+            is_compiled: Whether passes are compiled. Batches should then have the same number of rows.
         """
         self._tower, self._connector = model.model.vision_model, model.model.connector
         self.vision: Vision = self._own_vision
@@ -101,6 +103,8 @@ class GuidedDecoder:
         self._reasoning = reasoning
         self._reasoning_forced = torch.tensor(grammar.reasoning, device=self._device)
         self._prefix = self._run_prefix(torch.tensor([prefix], device=self._device))
+        self._is_compiled = is_compiled
+        self._pass = self._text if not is_compiled else _compiled(self._text, len(grammar.slots))
         self._buffer: KeyValueBuffer | None = None
 
     @torch.inference_mode()
@@ -166,6 +170,10 @@ class GuidedDecoder:
         if self._buffer is None or not self._buffer.fits(rows, columns):
             self._buffer = None
             self._buffer = KeyValueBuffer(self._prefix, rows, columns)
+            if self._is_compiled:
+                self._buffer.stay()
+        if self._is_compiled:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         self._buffer.begin(rows)
         return _Batch(self._buffer, rows, self._device)
 
@@ -215,7 +223,7 @@ class GuidedDecoder:
         embedded = torch.cat([lead, self._embed(slot.ids).expand(rows, -1, -1)], dim=1)
         nodes = len(slot.node_depths)
         positions, mask = batch.layout(embedded.shape[1] - nodes, slot.node_depths, slot.node_mask)
-        hidden: Tensor = self._text(
+        hidden: Tensor = self._pass(
             inputs_embeds=embedded,
             attention_mask=mask,
             position_ids=positions,
@@ -258,6 +266,16 @@ class GuidedDecoder:
         values = {name: shares[0][0] for name, shares in distribution.items()}
         confidence = {slot.name: shares[0] for slot, (shares, _) in zip(self._slots, likeliest, strict=True)}
         return GuidedAnswer(values, distribution, confidence, reasoning)
+
+
+def _compiled(text: Any, passes: int) -> Any:
+    """Return a text model of which torch.compile makes a program for each pass, with fixed shapes."""
+    from torch._dynamo import config
+
+    # Each pass has shapes of its own, for a batch of one size. More sizes come when memory runs out.
+    config.recompile_limit = max(config.recompile_limit, 8 * passes)
+    mode = "reduce-overhead" if text.device.type == "cuda" else None
+    return torch.compile(text, dynamic=False, mode=mode)
 
 
 class _Batch:

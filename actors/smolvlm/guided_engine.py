@@ -76,7 +76,7 @@ class GuidedEngine:
             else None
         )
         self.model = model
-        self._decoder = GuidedDecoder(model, grammar, self._prefix, writer)
+        self._decoder = GuidedDecoder(model, grammar, self._prefix, writer, settings.compile)
         self._batches = batches_for(settings, self._picture_bytes, self._decoder.release)
 
     def annotate(
@@ -130,11 +130,14 @@ class GuidedEngine:
         import torch
 
         def decode(batch: Sequence[Tensor]) -> list[Annotation]:
-            shown = normalised(torch.stack(list(batch)).to(self.model.device), self._processor)
+            crops = list(batch)
+            if self._settings.compile:
+                crops += crops[-1:] * (self._batches.size - len(crops))
+            shown = normalised(torch.stack(crops).to(self.model.device), self._processor)
             if self._settings.gpus_per_actor:
                 # They stay on the GPU until the batch is answered, and the model takes no more digits.
                 shown = shown.to(self.model.dtype)
-            decoded = self._decoder.decode(ids[len(self._prefix) :], shown)
+            decoded = self._decoder.decode(ids[len(self._prefix) :], shown)[: len(batch)]
             return [
                 Annotation("ok", None, a.values, a.confidence, a.reasoning, a.distribution) for a in decoded
             ]

@@ -48,6 +48,12 @@ class KeyValueBuffer(Cache):  # type: ignore[misc]
         self.rows = rows
         self.used = self.prefix_columns
 
+    def stay(self) -> None:
+        """Tell torch.compile that this memory stays where it is, so that CUDA graphs may write to it."""
+        for layer in self.layers:
+            torch._dynamo.mark_static_address(layer.keys)
+            torch._dynamo.mark_static_address(layer.values)
+
     def fits(self, rows: int, columns: int) -> bool:
         """Return whether a batch with the given numbers of rows and columns fits into the buffer."""
         return rows <= self.capacity[0] and columns <= self.capacity[1]

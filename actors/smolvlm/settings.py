@@ -85,6 +85,12 @@ class SmolVLMSettings(Section):
         "where nncf is installed, before the first run over 2,000 frames or more, and takes it if answers "
         "about 64 people of the input agree with torch's and it is faster. `openvino` insists on it.",
     )
+    compile: bool = Field(
+        False,
+        description="Whether torch.compile makes one program of each pass of guided decoding, on a GPU as a "
+        "CUDA graph. It takes minutes in each worker, needs a number as the `batch_size`, and fills smaller "
+        "batches up to it. It was never tried on a GPU.",
+    )
     reasoning: bool = Field(
         False, description="Whether a short explanation follows each answer, which is slow."
     )
@@ -125,6 +131,12 @@ class SmolVLMSettings(Section):
     def _has_a_gpu_for_float16(self) -> Self:
         if self.dtype == "float16" and self.gpus_per_actor == 0:
             raise ValueError("dtype float16 is for GPUs: set gpus_per_actor, or use float32 or bfloat16")
+        return self
+
+    @model_validator(mode="after")
+    def _compiles_for_one_size(self) -> Self:
+        if self.compile and (self.batch_size == "auto" or self.engine not in ("auto", "guided")):
+            raise ValueError("compile is for guided decoding with a batch_size that is a number, such as 64")
         return self
 
     @model_validator(mode="after")

@@ -58,6 +58,7 @@ OTHER_VALUES: dict[str, Any] = {
 """Another value for settings that have no obvious one."""
 
 NEEDS = {
+    "smolvlm.compile": "smolvlm.batch_size=8",
     "annotate.reuse_overlap": "annotate.reuse=10",
     "annotate.reuse_similarity": "annotate.reuse=10",
     "smolvlm.engine": "smolvlm.server.base_url=http://127.0.0.1:9/v1",

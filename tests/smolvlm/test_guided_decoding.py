@@ -3,11 +3,14 @@
 import io
 import json
 import random
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
+from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from actors.attribute_settings import SchemaSettings
@@ -258,6 +261,35 @@ def test_the_passes_of_an_answer_do_not_wait_for_the_device(folder):
         assert masks.found == []
         assert len(torch.zeros(3)[torch.zeros(3, dtype=torch.bool)]) == 0
         assert masks.found == ["index"]
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.long)])
+def test_compiled_passes_give_the_same_answers_in_batches_of_one_size(folder, monkeypatch, backend):
+    # Also without a compiler of C++ behind it, torch.compile traces each pass and runs its program instead.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    attributes = {name: ODD_SCHEMA[name] for name in ("sport", "year")}
+    crops = make_crops(5)
+    expected = make_annotator(folder, attributes, batch_size=3).annotate(crops)
+    compiled = make_annotator(folder, attributes, batch_size=3, compile=True)
+    rows = []
+    decode = compiled._decoder.decode
+    monkeypatch.setattr(
+        compiled._decoder, "decode", lambda tail, pixels: rows.append(len(pixels)) or decode(tail, pixels)
+    )
+    counters.clear()
+    answers = compiled.annotate(crops)
+    assert rows == [3, 3]
+    assert counters["stats"]["unique_graphs"] == len(attributes)
+    assert not counters["graph_break"]
+    for one, other in zip(expected, answers, strict=True):
+        assert other.values == one.values
+        assert other.confidence == pytest.approx(one.confidence, abs=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": "auto"}, {"batch_size": 8, "engine": "generate"}])
+def test_compiling_needs_guided_decoding_and_one_size(wrong):
+    with pytest.raises(ValidationError, match="compile is for guided decoding with a batch_size"):
+        SmolVLMSettings(compile=True, **wrong)
 
 
 def test_the_same_batch_gives_the_same_bits(folder):
