@@ -115,8 +115,8 @@ def test_two_runs_at_once_on_a_bucket_keep_their_logs_and_a_killed_one_what_it_s
     store = ObjectStore(f"{bucket}/out")
     given = ["--input", tmp_path / "in", "--output", store.uri, *models.options(smolvlm=False)]
     before = job.ray_workers("(detect)")
-    killed = job.start("annotate", *given)
-    # Without its detectors it can't end before its log is sent for the first time.
+    # Without its only detector it can't end before its log is sent for the first time.
+    killed = job.start("annotate", *given, "--set", "detector.actors=1")
     for detector in job.wait_for(lambda: job.ray_workers("(detect)") - before, killed):
         os.kill(detector, signal.SIGSTOP)
     assert job.wait_for(lambda: list(store.list(layout.LOGS)), killed)
