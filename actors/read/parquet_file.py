@@ -6,7 +6,6 @@ process, since `RowGroupMetaData.column` doesn't catch `parquet::ParquetExceptio
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, Any, cast
@@ -83,29 +82,33 @@ class RowGroup:
 
 @dataclass(frozen=True, slots=True)
 class _Footer:
-    """What a footer says, and the positions of names that pyarrow must not see."""
+    """What a footer says, its position, and whether pyarrow must not see its own schema in it."""
 
     groups: tuple[RowGroup, ...]
-    hidden: tuple[int, ...]
+    begin: int
+    hides_schema: bool
 
 
 class _Hiding(StoreFile):
     """A Parquet file in whose footer the name of pyarrow's schema is another one."""
 
-    def __init__(self, file: StoreFile, hidden: tuple[int, ...]) -> None:
+    def __init__(self, file: StoreFile, footer_at: int) -> None:
         super().__init__(cast("IO[bytes]", file))
-        self._hidden = hidden
+        self._footer_at = footer_at
 
     def read(self, size: int = -1) -> bytes:
         """Read as a file does. Raises what its file raises."""
         position = self.tell()
         data = self._file.read(size)
-        for name_at in self._hidden:
-            start, stop = max(name_at, position), min(name_at + len(_UNKNOWN), position + len(data))
-            if start < stop:
-                shown = _UNKNOWN[start - name_at : stop - name_at]
-                data = data[: start - position] + shown + data[stop - position :]
-        return data
+        stop = position + len(data)
+        if stop <= self._footer_at:
+            return data
+        # A name may begin before what is read, or end after it.
+        before = min(position, len(_ARROW_SCHEMA))
+        self.seek(position - before)
+        around = self._file.read(before + len(data) + len(_ARROW_SCHEMA))
+        self.seek(stop)
+        return around.replace(_ARROW_SCHEMA, _UNKNOWN)[before : before + len(data)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ def open_parquet(file: StoreFile) -> OpenParquet:
         # pyarrow says what it is instead.
         pq.ParquetFile(file)
         raise ShardError("not Parquet: it has no footer")
-    shown = _Hiding(file, footer.hidden) if footer.hidden else file
+    shown = _Hiding(file, footer.begin) if footer.hides_schema else file
     opened = pq.ParquetFile(shown, pre_buffer=False, buffer_size=_BUFFER_BYTES)
     return OpenParquet(opened, footer.groups, tuple(map(tuple, opened.reader.column_paths)))
 
@@ -163,9 +166,8 @@ def _read_footer(file: StoreFile) -> _Footer | None:
             )
         begin = size_bytes - _TAIL - footer_bytes
         file.seek(begin)
-        footer = file.read(footer_bytes)
         try:
-            found, _ = read_struct(footer, _FOOTER, most_bytes=most_bytes)
+            found, _ = read_struct(file.read(footer_bytes), _FOOTER, most_bytes=most_bytes)
         except TooLongThriftError as error:
             raise ShardError(
                 f"its footer has more than {most_bytes} of {size_bytes} bytes besides statistics, which is "
@@ -176,22 +178,19 @@ def _read_footer(file: StoreFile) -> _Footer | None:
         if _path_bytes(found.get(2, [])) > _PATH_BYTES:
             raise ShardError(f"the names of its columns have more than {_PATH_BYTES} bytes")
         groups = tuple(_row_group(group) for group in found.get(4, ()))
-        read = _Footer(groups, tuple(begin + at for at in _large_arrow_schemas(found.get(5, []), footer)))
+        read = _Footer(groups, begin, _has_large_schema(found.get(5, [])))
     file.seek(0)
     return read
 
 
-def _large_arrow_schemas(metadata: Sequence[dict[int, Any]], footer: bytes) -> list[int]:
-    """Return where a footer has the name of pyarrow's schema, if a value of such a name is large.
+def _has_large_schema(metadata: Sequence[dict[int, Any]]) -> bool:
+    """Return whether a value is large whose name is as long as that of pyarrow's schema.
 
     Args:
         metadata: The lengths of key and value of the footer's metadata.
-        footer: The footer.
     """
     values = (pair.get(2, 0) for pair in metadata if pair.get(1) == len(_ARROW_SCHEMA))
-    if max(values, default=0) <= _ARROW_SCHEMA_BYTES:
-        return []
-    return [found.start() for found in re.finditer(re.escape(_ARROW_SCHEMA), footer)]
+    return max(values, default=0) > _ARROW_SCHEMA_BYTES
 
 
 def _path_bytes(elements: Sequence[dict[int, Any]]) -> int:
