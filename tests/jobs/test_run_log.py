@@ -113,17 +113,22 @@ def test_two_runs_at_once_on_a_bucket_keep_their_logs_and_a_killed_one_what_it_s
 ):
     job.write_shards(tmp_path / "in", "abc")
     store = ObjectStore(f"{bucket}/out")
-    given = ["--input", tmp_path / "in", "--output", store.uri, *models.options(smolvlm=False)]
+    given = ["--output", store.uri, *models.options(smolvlm=False)]
+    # Without its only detector it can't end before its log is sent for the first time. Its shards are large
+    # enough that the detector is stopped before it has done them.
+    job.write_shards(tmp_path / "large", "defg", frames=40)
     before = job.ray_workers("(detect)")
-    # Without its only detector it can't end before its log is sent for the first time.
-    killed = job.start("annotate", *given, "--set", "detector.actors=1")
-    for detector in job.wait_for(lambda: job.ray_workers("(detect)") - before, killed):
+    killed = job.start("annotate", "--input", tmp_path / "large", *given, "--set", "detector.actors=1")
+    stopped = job.wait_for(lambda: job.ray_workers("(detect)") - before, killed)
+    assert stopped
+    for detector in stopped:
         os.kill(detector, signal.SIGSTOP)
     assert job.wait_for(lambda: list(store.list(layout.LOGS)), killed)
+    assert killed.poll() is None
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait(60)
     (first,) = logs_of(store)
-    two = [job.start("annotate", *given, "--force") for _ in range(2)]
+    two = [job.start("annotate", "--input", tmp_path / "in", *given, "--force") for _ in range(2)]
     done = [job.finish(process) for process in two]
     logs = logs_of(store)
     # Both do every shard; each shard counts for the one that commits it first.

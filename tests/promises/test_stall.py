@@ -16,7 +16,8 @@ from tests.support.job import Models
 @pytest.mark.timeout(600)
 def test_a_stalled_job_names_what_is_stuck_and_a_rerun_finishes_it(models: Models, tmp_path):
     source, output = tmp_path / "in", tmp_path / "out"
-    job.write_shards(source, "ab")
+    # Large enough that the detector is stopped before it has done them.
+    job.write_shards(source, "ab", frames=60)
     options = models.options(smolvlm=False)
     deadlines = ["--set", "run.stall_warning_s=40", "--set", "run.stall_fail_s=50"]
     before = job.ray_workers("MapBatches(detect)")

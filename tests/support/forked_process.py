@@ -7,10 +7,11 @@ import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import IO
 
 from tests.support.fork_server import ForkServer, ask
-from tests.support.forks import read_line
+from tests.support.forks import DUMP_SIGNAL, read_line
 
 
 class ForkedProcess:
@@ -78,8 +79,11 @@ class ForkedProcess:
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Read the standard output and error to their ends, wait, and return both.
 
+        A process that doesn't end in time is killed.
+
         Raises:
-            subprocess.TimeoutExpired: If the process still runs after so many seconds.
+            subprocess.TimeoutExpired: If the process still runs after so many seconds. Its notes are what the
+                process has printed, with what each of its threads was doing.
         """
         found: dict[IO[str], str] = {}
 
@@ -94,7 +98,18 @@ class ForkedProcess:
         ]
         for reader in readers:
             reader.start()
-        self.wait(timeout)
+        try:
+            self.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            self.send_signal(DUMP_SIGNAL)
+            with suppress(subprocess.TimeoutExpired):
+                self.wait(2)
+            self.kill()
+            for reader in readers:
+                reader.join(10)
+            for printed in found.values():
+                error.add_note(printed)
+            raise
         for reader in readers:
             reader.join(timeout)
             if reader.is_alive():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -12,6 +14,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
+
+DUMP_SIGNAL = signal.SIGUSR1
+"""A forked process prints what its threads are doing when it gets this signal."""
 
 
 class Children:
@@ -99,6 +104,7 @@ def become(asked: dict[str, Any], streams: list[int]) -> None:
     take_environment(asked)
     os.chdir(asked["folder"])
     sys.argv = asked["arguments"]
+    faulthandler.register(DUMP_SIGNAL)
 
 
 def take_environment(asked: dict[str, Any]) -> None:

@@ -28,6 +28,9 @@ may_use_ray = False
 NO_RAY = {"RAY_ADDRESS": "127.0.0.1:1"}
 """Environment of a run that must do without Ray. It fails if it tries to connect."""
 
+_SERVER = "tests.support.fork_server"
+"""Text in the title of a process that forks others."""
+
 ROW_KEYS = ["shard_id", "frame_key", "person_index"]
 
 
@@ -159,25 +162,42 @@ def ray_workers(title: str) -> set[int]:
     The title of a worker names its actor. Workers of an ended run may still be there for a moment, so a test
     leaves out those that were there before its run.
     """
-    started = descendants(os.getpid()) | descendants(fork_server("workers").wait_until_ready())
-    found = {pid for pid, of_pid in started.items() if "ray::" in of_pid and title in of_pid}
+    titles, parents = _processes()
+    # The servers of all test processes descend from whichever of them needed the imports first.
+    own = {child: parent for child, parent in parents.items() if _SERVER not in titles[child]}
+    started = _below(os.getpid(), own)
+    for kind in ("runs", "workers"):
+        started |= _below(fork_server(kind).wait_until_ready(), parents)
+    found = {pid for pid in started if "ray::" in titles.get(pid, "") and title in titles[pid]}
     # What a worker starts has the worker's title until it runs its own program.
-    return {pid for pid in found if not any(pid in descendants(other) for other in found - {pid})}
+    return {pid for pid in found if not any(pid in _below(other, parents) for other in found - {pid})}
 
 
 def descendants(driver: int) -> dict[int, str]:
     """Return the titles of a process and of all its descendants, by process id."""
+    titles, parents = _processes()
+    return {pid: titles.get(pid, "") for pid in _below(driver, parents)}
+
+
+def _processes() -> tuple[dict[int, str], dict[int, int]]:
+    """Return the titles of all processes and their parents, by process id."""
     titles, parents = {}, {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            titles[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            title = (entry / "cmdline").read_text().replace("\0", " ")
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except (OSError, ValueError):
             continue
-    found = {driver}
+        titles[int(entry.name)], parents[int(entry.name)] = title, parent
+    return titles, parents
+
+
+def _below(root: int, parents: Mapping[int, int]) -> set[int]:
+    """Return a process and all its descendants."""
+    found = {root}
     while grown := {child for child, parent in parents.items() if parent in found} - found:
         found |= grown
-    return {pid: titles.get(pid, "") for pid in found}
+    return found
 
 
 def shopframe(
