@@ -128,7 +128,7 @@ class AttemptTracker:
         self._store_requests: Counter[tuple[str, str]] = Counter()
 
     def start_together(self, stage: str, shard_ids: Sequence[str], node_id: str, worker_id: str) -> bool:
-        """Record that a worker on a node has all shards of a parcel.
+        """Record that a worker on a node has all shards of a parcel, and begins with the first.
 
         Returns:
             False if a worker has died with them. Nothing is recorded then, and each must be started by itself
@@ -138,16 +138,20 @@ class AttemptTracker:
         if any(before):
             self._deaths[stage] += 1
             return False
-        for shard_id in shard_ids:
-            self._started[stage, shard_id] = _Started(node_id, worker_id, Deaths(), is_begun=False)
+        for number, shard_id in enumerate(shard_ids):
+            self._started[stage, shard_id] = _Started(node_id, worker_id, Deaths(), is_begun=number == 0)
         self._steps += 1
         return True
 
     def begin(self, stage: str, shard_id: str) -> None:
-        """Record that the worker begins with a shard of its parcel."""
-        waiting = self._started.get((stage, shard_id))
-        if waiting is not None:
-            self._started[stage, shard_id] = replace(waiting, is_begun=True, since=time.monotonic())
+        """Record that the worker has begun with a shard of its parcel, and is done with those before."""
+        begun = self._started.get((stage, shard_id))
+        if begun is None:
+            return
+        for key, other in self._started.items():
+            if other.is_begun and key[0] == stage and other.worker_id == begun.worker_id:
+                self._started[key] = replace(other, is_begun=False)
+        self._started[stage, shard_id] = replace(begun, is_begun=True, since=time.monotonic())
 
     def start(self, stage: str, shard_id: str, node_id: str, worker_id: str) -> Deaths:
         """Record that a worker on a node starts a shard, and return how many died of the shard before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from actors.attempt_tracker import AttemptTracker, Deaths
 from actors.records import Shard
 from actors.shard_block import ShardTask, from_parcel, parcel_of_tasks, to_parcel
 from jobs.run.parcels import ParcelLimits, limits_of, parcels
+from tests.support import job, ray_cluster
 
 
 def task(name: str, size: int = 1000) -> ShardTask:
@@ -62,7 +64,7 @@ def tracker() -> AttemptTracker:
 def test_shards_whose_worker_dies_are_started_by_themselves_until_it_is_known_which_one_it_dies_of(tracker):
     here = ("node", "w1")
     assert tracker.start_together("detect", ["a", "b", "c"], *here)
-    assert tracker.snapshot().in_flight == ()
+    assert [one.shard_id for one in tracker.snapshot().in_flight] == ["a"]
     tracker.begin("detect", "b")
     assert [one.shard_id for one in tracker.snapshot().in_flight] == ["b"]
     assert tracker.snapshot().in_progress == {"detect": 1}
@@ -81,9 +83,59 @@ def test_shards_whose_worker_dies_are_started_by_themselves_until_it_is_known_wh
 
 def test_a_parcel_that_was_finished_is_started_together_again(tracker):
     assert tracker.start_together("detect", ["a", "b"], "node", "w1")
-    tracker.begin("detect", "a")
+    tracker.begin("detect", "b")
     steps = tracker.snapshot().steps
     tracker.finish("detect", ["a", "b"], {("in", "read"): 2})
     assert tracker.snapshot().steps > steps
     assert tracker.start_together("annotate", ["a", "b"], "node", "w1")
     assert tracker.start_together("detect", ["a", "b"], "node", "w1")
+
+
+# The real graph on real workers. Only the work is made up: shards say which ones the tracker takes to be in
+# progress, and the second of each parcel waits until it is the one.
+_WAITING = """
+import json
+import sys
+import time
+
+import ray
+
+from actors.attempt_tracker import start_tracker
+from actors.commit.accounting import ShardSummary
+from actors.records import Shard
+from actors.shard_block import ShardTask
+from actors.stage_workers import StageContext
+from actors.stages import BlockStage, Resources
+from jobs.run.graph import run_graph
+
+ray.init(address=sys.argv[1], log_to_driver=False)
+tracker = start_tracker()
+tasks = [ShardTask(Shard(name, f"in/{name}", "webdataset", "e", 1), "detect") for name in "abcdefgh"]
+
+
+def commit(block, report_progress):
+    name = block.task.shard.shard_id
+    deadline = time.monotonic() + 20
+    while True:
+        told = [(one.stage, one.shard_id) for one in ray.get(tracker.snapshot.remote()).in_flight]
+        if name in "aceg" or told == [("commit", name)] or time.monotonic() > deadline:
+            return block.committed(ShardSummary(name, "done", error=json.dumps(told)).to_json())
+        time.sleep(0.05)
+
+
+stages = [BlockStage("commit", Resources(workers=1), commit, keeps_state=False)]
+summaries = list(run_graph(tasks, stages, StageContext(tracker, 3)))
+print(json.dumps({s.shard_id: json.loads(s.error) for s in summaries}))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_the_shard_of_a_parcel_that_takes_long_is_the_one_in_progress(tmp_path):
+    script = tmp_path / "waiting.py"
+    script.write_text(_WAITING)
+    done = job.finish(job.start_program(script, ray_cluster.address()))
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    # The first of each parcel is known at once, and the second of it a second later.
+    assert said == {name: [["commit", name]] for name in "abcdefgh"}
