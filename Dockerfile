@@ -32,7 +32,8 @@ COPY --from=packages /usr/local /usr/local
 USER 1000:1000
 ENV HOME=/home/shopframe \
     PYTHONUNBUFFERED=1 \
-    RAY_USAGE_STATS_ENABLED=0
+    RAY_USAGE_STATS_ENABLED=0 \
+    RAY_worker_niceness=5
 WORKDIR /home/shopframe
 CMD ["shopframe", "--help"]
 

@@ -216,6 +216,8 @@ class StageWorker:
         self._context = context
         self._is_suspect = False
         log_as_worker(context.run_id, context.tracker.log.remote)
+        # Linux has a niceness for each thread, and those that the models start inherit it.
+        os.nice(stage.niceness)
         try:
             if stage.resources.gpus > 0 and stage.resources.gpu_setting:
                 require_cuda(stage.resources.gpu_setting)

@@ -25,6 +25,10 @@ from actors.storage.object_store import ObjectStore
 
 ALL_WORK: tuple[Work, ...] = ("detect", "annotate", "write")
 
+_DETECTOR_NICENESS = 10
+"""Where detectors and annotators share cores, shards that were begun are finished first. Otherwise detectors
+run ahead, with more shards in memory, and at the end of the run their cores have nothing to do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Resources:
@@ -70,6 +74,7 @@ class BlockStage:
         keeps_state: Whether the workers are actors, which keep a model from shard to shard, or tasks.
         concerns: Kinds of work that the stage takes part in; it passes other blocks on unchanged.
         takes_failed: Whether the stage also processes blocks with an error.
+        niceness: By how much the niceness of its actors is raised, as by `nice(1)`, where cores are short.
     """
 
     name: str
@@ -79,6 +84,7 @@ class BlockStage:
     keeps_state: bool = True
     concerns: tuple[Work, ...] = ALL_WORK
     takes_failed: bool = False
+    niceness: int = 0
 
 
 def detect_stage(
@@ -100,7 +106,8 @@ def detect_stage(
         retained_since: Persons of frames before this time are left out.
     """
     work = partial(_detect, detector, crop_restorer, output, retained_since)
-    return BlockStage("detect", resources, work, prepare=detector.load if loads_model else _nothing)
+    prepare = detector.load if loads_model else _nothing
+    return BlockStage("detect", resources, work, prepare, niceness=_DETECTOR_NICENESS)
 
 
 def _nothing() -> None:

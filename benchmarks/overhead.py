@@ -45,6 +45,8 @@ from benchmarks.machine import describe_cpu
 
 _MIB = 1 << 20
 _MODELS = 2
+_FRAME_BYTES = 100_000
+"""Size of a frame's file. A large shard has 6.4 MB, so it isn't taken for a small one."""
 SETTINGS = (
     f"detector.weights={REPOSITORY / 'demo/models/detector.pt'}",
     "detector.precision=float32",
@@ -76,21 +78,22 @@ class Kind:
         return _MODELS * self.frames * self.model_s / cores
 
 
-def write_shards(folder: Path, shards: int, frames: int, first: int = 0) -> None:
-    """Write tars of small JPEGs, no two alike, so that none passes for a frame of a still camera.
+def write_shards(folder: Path, shards: int, frames: int, first: int = 0, frame_bytes: int = 0) -> None:
+    """Write tars of small pictures, no two alike, so that none passes for a frame of a still camera.
 
     Args:
         folder: A folder that doesn't exist yet.
         shards: Number of tars.
         frames: Number of frames of each.
         first: Number of the first tar.
+        frame_bytes: Least size of a frame's file, which zeros after the JPEG fill up.
     """
     folder.mkdir()
     content = cv2.imencode(".jpg", np.full((64, 64, 3), 114, np.uint8))[1].tobytes()
     for shard in range(first, first + shards):
         with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
             for frame in range(frames):
-                data = content + f"{shard} {frame}".encode()
+                data = (content + f"{shard} {frame}".encode()).ljust(frame_bytes, b"\0")
                 member = tarfile.TarInfo(f"{frame:05d}.jpg")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
@@ -99,7 +102,7 @@ def write_shards(folder: Path, shards: int, frames: int, first: int = 0) -> None
 def measure(kind: Kind, folder: Path, rounds: int) -> JobRun:
     """Run the job over a kind of shards, and return the run that was fastest between its commits."""
     source = folder / f"{kind.name}-{kind.shards}"
-    write_shards(source, kind.shards, kind.frames)
+    write_shards(source, kind.shards, kind.frames, frame_bytes=_FRAME_BYTES)
     variables = {"FIXED_MODEL_S": str(kind.model_s)}
     runs = []
     for turn in range(rounds):

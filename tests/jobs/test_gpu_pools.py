@@ -45,6 +45,7 @@ def test_a_worker_without_its_gpu_stops_the_run_with_one_sentence(
 # because a real model would need a real GPU.
 _PLACED = """
 import json
+import os
 import sys
 from dataclasses import replace
 
@@ -62,7 +63,8 @@ from jobs.run.graph import run_graph
 def where(stage):
     def work(block, report_progress):
         gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
-        return replace(block, timings_s={**block.timings_s, f"{stage} gpus": len(gpus)})
+        told = {f"{stage} gpus": len(gpus), f"{stage} niceness": os.nice(0)}
+        return replace(block, timings_s={**block.timings_s, **told})
 
     return work
 
@@ -73,7 +75,7 @@ def commit(block, report_progress):
 
 
 stages = [
-    BlockStage("detect", Resources(workers=2, gpus=0.5), where("detect")),
+    BlockStage("detect", Resources(workers=2, gpus=0.5), where("detect"), niceness=2),
     BlockStage("annotate", Resources(workers=1, gpus=1), where("annotate")),
     BlockStage("commit", Resources(workers=2, cpus=0.25), commit, keeps_state=False),
 ]
@@ -84,7 +86,7 @@ print(json.dumps({s.shard_id: json.loads(s.error) for s in summaries}))
 """
 
 
-def test_stages_get_the_gpus_that_they_ask_for_and_every_shard_passes_whole(gpu_cluster, tmp_path):
+def test_stages_get_gpus_and_niceness_as_they_say_and_every_shard_passes_whole(gpu_cluster, tmp_path):
     script = tmp_path / "placed.py"
     script.write_text(_PLACED)
     done = job.finish(job.start_program(script, gpu_cluster.address))
@@ -93,3 +95,4 @@ def test_stages_get_the_gpus_that_they_ask_for_and_every_shard_passes_whole(gpu_
     assert sorted(found) == list("abcde")
     for shard in found.values():
         assert (shard["detect gpus"], shard["annotate gpus"]) == (1, 1)
+        assert shard["detect niceness"] == shard["annotate niceness"] + 2
