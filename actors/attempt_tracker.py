@@ -143,13 +143,13 @@ class AttemptTracker:
         self._steps += 1
         return True
 
-    def begin(self, stage: str, shard_id: str) -> None:
-        """Record that the worker has begun with a shard of its parcel, and is done with those before."""
+    def begin(self, stage: str, shard_id: str, worker_id: str) -> None:
+        """Record that a worker has begun with a shard of its parcel, and is done with those before."""
         begun = self._started.get((stage, shard_id))
-        if begun is None:
+        if begun is None or begun.worker_id != worker_id:
             return
         for key, other in self._started.items():
-            if other.is_begun and key[0] == stage and other.worker_id == begun.worker_id:
+            if other.is_begun and key[0] == stage and other.worker_id == worker_id:
                 self._started[key] = replace(other, is_begun=False)
         self._started[stage, shard_id] = replace(begun, is_begun=True, since=time.monotonic())
 

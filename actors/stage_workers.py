@@ -126,7 +126,7 @@ class _Parcel:
         self._begun = shard_ids
         done: list[ShardBlock] = []
         fault: str | None = None
-        with _InProgress(tracker, name, shard_ids[0]) as in_progress:
+        with _InProgress(tracker, name, shard_ids[0], self._here[1]) as in_progress:
             for block in blocks:
                 if fault is not None:
                     reason = f"{name}: not begun after a fault of another shard: {fault}"
@@ -263,18 +263,22 @@ class _InProgress:
         tracker: The tracker, which knows that the first shard has begun.
         stage: Name of the stage.
         first: Id of the first shard.
+        worker_id: Id of this worker.
 
     Attributes:
         shard_id: Id of the shard in progress; assign the next one.
     """
 
-    def __init__(self, tracker: Any, stage: str, first: str) -> None:
+    def __init__(self, tracker: Any, stage: str, first: str, worker_id: str) -> None:
         self.shard_id = first
         self._tracker = tracker
         self._stage = stage
+        self._worker_id = worker_id
         self._ended = threading.Event()
-        # A shard that hangs can't tell by itself that it was begun.
-        self._telling = threading.Thread(target=self._tell_regularly, name="in-progress", daemon=True)
+        # A thread, because a shard that hangs can't tell that it was begun.
+        self._telling = threading.Thread(
+            target=self._tell_regularly, args=(first,), name="in-progress", daemon=True
+        )
 
     def __enter__(self) -> Self:
         self._telling.start()
@@ -284,12 +288,11 @@ class _InProgress:
         self._ended.set()
         self._telling.join()
 
-    def _tell_regularly(self) -> None:
-        told = self.shard_id
+    def _tell_regularly(self, told: str) -> None:
         while not self._ended.wait(_REPORT_EVERY_S):
             current = self.shard_id
             if current != told:
-                self._tracker.begin.remote(self._stage, current)
+                self._tracker.begin.remote(self._stage, current, self._worker_id)
                 told = current
 
 

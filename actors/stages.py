@@ -74,7 +74,7 @@ class BlockStage:
         keeps_state: Whether the workers are actors, which keep a model from shard to shard, or tasks.
         concerns: Kinds of work that the stage takes part in; it passes other blocks on unchanged.
         takes_failed: Whether the stage also processes blocks with an error.
-        niceness: By how much the niceness of its actors is raised, as by `nice(1)`, where cores are short.
+        niceness: Is added to the niceness of its actors, so that other stages get cores first.
     """
 
     name: str

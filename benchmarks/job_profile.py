@@ -7,6 +7,7 @@ Threads that wait are left out. Two profiles are taken: until the first commit, 
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -27,7 +28,6 @@ _SAMPLES_PER_S = 10
 _FUNCTIONS = 8
 _LEAST_SHARE = 0.02
 """Share of a process's samples from which on a function is printed."""
-_NICENESS = 15
 _LAST_LINES = 3
 _PATIENCE_S = 60
 _PHASES = ("until the first commit", "from the first commit on")
@@ -118,11 +118,15 @@ class JobProfile:
         program = _py_spy()
         if program is None or self._stacks(pid).exists():
             return
+        try:
+            # With a better niceness, the sampler would get a core before the process.
+            niceness = os.getpriority(os.PRIO_PROCESS, pid)
+        except ProcessLookupError:
+            return
         options = ["--nonblocking", "--function", "--full-filenames", "--format", "raw"]
         with self._log(self._phase).open("wb") as said:
             self._samplers[pid] = subprocess.Popen(
-                # Ray's workers have this niceness. With a better one, it would be the first to get a core.
-                ["nice", "-n", str(_NICENESS), program, "record", "--pid", str(pid), *options,
+                ["nice", "-n", str(niceness), program, "record", "--pid", str(pid), *options,
                  "--rate", str(_SAMPLES_PER_S), "--output", str(self._stacks(pid))],
                 stdin=subprocess.DEVNULL, stdout=said, stderr=said,
             )  # fmt: skip

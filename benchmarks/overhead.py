@@ -46,7 +46,7 @@ from benchmarks.machine import describe_cpu
 _MIB = 1 << 20
 _MODELS = 2
 _FRAME_BYTES = 100_000
-"""Size of a frame's file. A large shard has 6.4 MB, so it isn't taken for a small one."""
+"""Size of a frame's file. A large shard has 6.4 MB, more than a parcel may have, so it travels alone."""
 SETTINGS = (
     f"detector.weights={REPOSITORY / 'demo/models/detector.pt'}",
     "detector.precision=float32",
@@ -86,7 +86,7 @@ def write_shards(folder: Path, shards: int, frames: int, first: int = 0, frame_b
         shards: Number of tars.
         frames: Number of frames of each.
         first: Number of the first tar.
-        frame_bytes: Least size of a frame's file, which zeros after the JPEG fill up.
+        frame_bytes: Minimum size of a frame's file. Zeros after the JPEG pad it.
     """
     folder.mkdir()
     content = cv2.imencode(".jpg", np.full((64, 64, 3), 114, np.uint8))[1].tobytes()

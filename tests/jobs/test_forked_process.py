@@ -23,47 +23,21 @@ def test_a_forked_command_does_what_a_started_one_does(tmp_path):
     assert "no run.json here" in forked.stderr
 
 
-_OTHER_TEST_PROCESS = """
-import os
-import sys
-from tests.support.fork_server import fork_server
-from tests.support.forked_process import ForkedProcess
-
-worker = ForkedProcess(fork_server("runs"), [sys.argv[1]], os.environ, ".")
-print(worker.stdout.readline(), flush=True)
-sys.stdin.read()
-worker.kill()
-"""
-
-_WORKER = """
-import time
-import ray._raylet
-
-ray._raylet.setproctitle("ray::MapBatches(pretended)")
-print("there", flush=True)
-time.sleep(100)
-"""
-
-
-@pytest.mark.ray
-def test_a_test_process_finds_its_own_ray_workers_only(tmp_path):
-    script = tmp_path / "worker.py"
-    script.write_text(_WORKER)
-    # The process that forks the servers of both is now a child of this one.
-    own = job.start_program(script)
-    other = subprocess.Popen(
-        [sys.executable, "-c", _OTHER_TEST_PROCESS, script],
-        cwd=job.REPO_ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert own.stdout.readline() == other.stdout.readline() == "there\n"
-    try:
-        assert job.ray_workers("pretended") == {own.pid}
-    finally:
-        own.kill()
-        other.communicate(timeout=60)
+def test_a_test_process_finds_its_own_processes_only():
+    server = "python -m tests.support.fork_server workers"
+    tree = {
+        2: (1, "pytest"), 3: (1, "pytest"),
+        # Imports for both, was started by the first, and forked a server for each.
+        20: (2, server), 21: (20, server), 22: (20, server),
+        # A process of one job with its workers, for each.
+        211: (21, server), 212: (211, "ray::detect"), 221: (22, server), 222: (221, "ray::detect"),
+        # A worker that Ray has started in its own way.
+        23: (2, "raylet"), 231: (23, "ray::detect"),
+    }  # fmt: skip
+    parents = {pid: parent for pid, (parent, _) in tree.items()}
+    titles = {pid: title for pid, (_, title) in tree.items()}
+    assert job.own_processes(2, [21], titles, parents) == {2, 23, 231, 21, 211, 212}
+    assert job.own_processes(3, [22], titles, parents) == {3, 22, 221, 222}
 
 
 def test_a_process_that_takes_too_long_is_killed_and_tells_what_it_did(tmp_path):

@@ -65,7 +65,7 @@ def test_shards_whose_worker_dies_are_started_by_themselves_until_it_is_known_wh
     here = ("node", "w1")
     assert tracker.start_together("detect", ["a", "b", "c"], *here)
     assert [one.shard_id for one in tracker.snapshot().in_flight] == ["a"]
-    tracker.begin("detect", "b")
+    tracker.begin("detect", "b", "w1")
     assert [one.shard_id for one in tracker.snapshot().in_flight] == ["b"]
     assert tracker.snapshot().in_progress == {"detect": 1}
     # The worker dies, and nobody knows of which shard.
@@ -81,9 +81,25 @@ def test_shards_whose_worker_dies_are_started_by_themselves_until_it_is_known_wh
     assert tracker.snapshot().in_flight == ()
 
 
+def test_a_worker_has_one_shard_in_progress_whatever_others_do(tracker):
+    def in_flight() -> set[tuple[str, str]]:
+        return {(one.stage, one.shard_id) for one in tracker.snapshot().in_flight}
+
+    for stage, names, worker in (("detect", "ab", "w1"), ("detect", "cd", "w2"), ("commit", "ef", "w1")):
+        assert tracker.start_together(stage, list(names), "node", worker)
+    assert in_flight() == {("detect", "a"), ("detect", "c"), ("commit", "e")}
+    tracker.begin("detect", "b", "w1")
+    assert in_flight() == {("detect", "b"), ("detect", "c"), ("commit", "e")}
+    # A worker that has died meanwhile, and one whose parcel is finished.
+    tracker.begin("detect", "d", "w0")
+    tracker.finish("detect", ["a", "b"], {})
+    tracker.begin("detect", "a", "w1")
+    assert in_flight() == {("detect", "c"), ("commit", "e")}
+
+
 def test_a_parcel_that_was_finished_is_started_together_again(tracker):
     assert tracker.start_together("detect", ["a", "b"], "node", "w1")
-    tracker.begin("detect", "b")
+    tracker.begin("detect", "b", "w1")
     steps = tracker.snapshot().steps
     tracker.finish("detect", ["a", "b"], {("in", "read"): 2})
     assert tracker.snapshot().steps > steps
@@ -91,8 +107,8 @@ def test_a_parcel_that_was_finished_is_started_together_again(tracker):
     assert tracker.start_together("detect", ["a", "b"], "node", "w1")
 
 
-# The real graph on real workers. Only the work is made up: shards say which ones the tracker takes to be in
-# progress, and the second of each parcel waits until it is the one.
+# The real graph on real workers. Only the work is made up: each shard waits until it is the only one that the
+# tracker takes to be in progress, and says which ones it did.
 _WAITING = """
 import json
 import sys
@@ -118,7 +134,7 @@ def commit(block, report_progress):
     deadline = time.monotonic() + 20
     while True:
         told = [(one.stage, one.shard_id) for one in ray.get(tracker.snapshot.remote()).in_flight]
-        if name in "aceg" or told == [("commit", name)] or time.monotonic() > deadline:
+        if told == [("commit", name)] or time.monotonic() > deadline:
             return block.committed(ShardSummary(name, "done", error=json.dumps(told)).to_json())
         time.sleep(0.05)
 
@@ -137,5 +153,5 @@ def test_the_shard_of_a_parcel_that_takes_long_is_the_one_in_progress(tmp_path):
     done = job.finish(job.start_program(script, ray_cluster.address()))
     assert done.returncode == 0, done.stdout + done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
-    # The first of each parcel is known at once, and the second of it a second later.
+    # The first of each parcel is known when the parcel is, and the second from the worker's thread.
     assert said == {name: [["commit", name]] for name in "abcdefgh"}

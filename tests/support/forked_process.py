@@ -79,7 +79,7 @@ class ForkedProcess:
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Read the standard output and error to their ends, wait, and return both.
 
-        A process that doesn't end in time is killed.
+        A process that doesn't end in time is killed with its process group.
 
         Raises:
             subprocess.TimeoutExpired: If the process still runs after so many seconds. Its notes are what the
@@ -104,7 +104,8 @@ class ForkedProcess:
             self.send_signal(DUMP_SIGNAL)
             with suppress(subprocess.TimeoutExpired):
                 self.wait(2)
-            self.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
             for reader in readers:
                 reader.join(10)
             for printed in found.values():

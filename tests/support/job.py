@@ -162,15 +162,29 @@ def ray_workers(title: str) -> set[int]:
     The title of a worker names its actor. Workers of an ended run may still be there for a moment, so a test
     leaves out those that were there before its run.
     """
+    servers = [fork_server("runs").wait_until_ready(), fork_server("workers").wait_until_ready()]
     titles, parents = _processes()
-    # The servers of all test processes descend from whichever of them needed the imports first.
-    own = {child: parent for child, parent in parents.items() if _SERVER not in titles[child]}
-    started = _below(os.getpid(), own)
-    for kind in ("runs", "workers"):
-        started |= _below(fork_server(kind).wait_until_ready(), parents)
+    started = own_processes(os.getpid(), servers, titles, parents)
     found = {pid for pid in started if "ray::" in titles.get(pid, "") and title in titles[pid]}
     # What a worker starts has the worker's title until it runs its own program.
     return {pid for pid in found if not any(pid in _below(other, parents) for other in found - {pid})}
+
+
+def own_processes(
+    own: int, servers: Sequence[int], titles: Mapping[int, str], parents: Mapping[int, int]
+) -> set[int]:
+    """Return the processes that a test process has started, without those of other test processes.
+
+    The servers that fork for all test processes descend from whichever of them needed the imports first.
+
+    Args:
+        own: The test process.
+        servers: Those that fork for it.
+        titles: The titles of all processes, by process id.
+        parents: The parents of all processes.
+    """
+    started = _below(own, {pid: parent for pid, parent in parents.items() if _SERVER not in titles[pid]})
+    return started.union(*(_below(server, parents) for server in servers))
 
 
 def descendants(driver: int) -> dict[int, str]:
