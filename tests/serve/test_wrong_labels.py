@@ -188,6 +188,9 @@ def correct_in_page(browser: Browser, store: Store) -> None:
             name = re.compile(f"^{title}")
             page.get_by_role("button", name=name).press("Enter")
             expect(page.get_by_role("button", name=name)).to_have_attribute("aria-current", "page")
+            # The names are drawn again with their sizes, and the next key goes to the same one.
+            expect(page.locator("#left")).to_be_visible()
+            expect(page.get_by_role("button", name=name)).to_be_focused()
             page.get_by_role("button", name="Begin with the first").press("Enter")
             look_through(page, set(IN_PAGE) & set(PLANTED[queue]))
             page.keyboard.press("Escape")

@@ -97,8 +97,9 @@ async function show() {
     }
     if (wasOpen && state.person === null) {
       showWall(turns);
-      await around();
+      // At once, because later the focus may be somewhere else by a key that was pressed meanwhile.
       byId("wall").querySelector(`[data-id="${returnTo}"] .open`)?.focus();
+      await around();
     }
   } catch (error) {
     say(error.message, true);

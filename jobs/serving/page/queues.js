@@ -12,6 +12,7 @@ export function showQueues(actions) {
       const size = state.about.sizes[queue.name];
       return element("button", {
         type: "button",
+        "data-key": `queue ${queue.name}`,
         "aria-current": state.queue === queue.name ? "page" : null,
         on: { click: () => actions.queue(queue.name) },
       }, element("span", { text: queue.title }), size === undefined ? null : element("span", { class: "number", text: count(size) }));
@@ -38,7 +39,7 @@ export async function showQueue(actions) {
       parts.push(element("p", { class: "quiet", text: "What the next hundred are expected to change is known after the first decisions here." }));
     }
     if (state.wall.length) {
-      parts.push(element("button", { type: "button", class: "primary", text: "Begin with the first", on: { click: () => actions.open(state.wall[0]) } }));
+      parts.push(element("button", { type: "button", class: "primary", "data-key": "begin", text: "Begin with the first", on: { click: () => actions.open(state.wall[0]) } }));
     }
   }
   fill(byId("queue"), ...parts);
@@ -57,6 +58,6 @@ function drawing(actions) {
   },
     element("label", { for: "audit-size", text: "Persons" }), size,
     element("label", { for: "audit-seed", text: "Sample number" }), seed,
-    element("button", { type: "submit", text: "Draw" }),
+    element("button", { type: "submit", "data-key": "draw", text: "Draw" }),
     element("span", { class: "quiet", text: `The same number draws the same persons again.${probability}${byValues}` }));
 }
