@@ -52,7 +52,8 @@ def open_person(page: Page, number: int) -> None:
 
 def drag_a_box(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
     """Drag from one place of the frame to another, in shares of its width and height."""
-    page.wait_for_function("document.querySelector('.frame img').naturalWidth === 2000")
+    # Not wait_for_function: it evaluates text in the page, whose policy forbids that.
+    expect(page.locator(".frame img")).to_have_js_property("naturalWidth", 2000)
     page.locator(".frame").scroll_into_view_if_needed()
     area = page.locator(".layer").bounding_box()
     page.mouse.move(area["x"] + area["width"] * start[0], area["y"] + area["height"] * start[1])

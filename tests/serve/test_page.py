@@ -57,7 +57,7 @@ def test_what_is_typed_and_focused_stays_when_the_charts_are_drawn_again(page: P
 def test_thumbnails_are_shown(page: Page):
     image = page.locator("#wall .tile img").first
     expect(image).to_be_visible()
-    page.wait_for_function("document.querySelector('#wall img').naturalHeight === 256")
+    expect(image).to_have_js_property("naturalHeight", 256)
 
 
 def test_text_of_the_data_never_becomes_markup(page: Page):
