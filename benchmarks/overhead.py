@@ -7,6 +7,7 @@ the pipeline's own: reading tars, cutting crops, passing blocks, looking for kno
     large shards     40 of 64 frames with a person each, 20 ms a model and picture
     small shards     2,000 of one frame with one person, 2 ms a model and picture
 
+A frame's file has 100 kB, so that a large shard isn't taken for a small one that travels with others.
 The time of a shard is that between the commits of a run, without the first tenth of them. That leaves out the
 start and the end of the run; the wait for the first commit has a table, from a run over 200 small shards.
 The models use the cores that the pipeline needs too, so nothing of its work is hidden:
@@ -46,7 +47,7 @@ from benchmarks.machine import describe_cpu
 _MIB = 1 << 20
 _MODELS = 2
 _FRAME_BYTES = 100_000
-"""Size of a frame's file. A large shard has 6.4 MB, more than a parcel may have, so it travels alone."""
+"""Size of a frame's file. A large shard then has 6.4 MB; a parcel may have 2 MiB."""
 SETTINGS = (
     f"detector.weights={REPOSITORY / 'demo/models/detector.pt'}",
     "detector.precision=float32",
