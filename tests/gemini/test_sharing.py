@@ -40,7 +40,7 @@ def test_two_jobs_share_the_quota_and_lose_nobody(tmp_path):
         ]
         ended = [job.finish(process) for process in both]
     assert [seen for seen in server.journal if seen.status != 200] == []
-    assert gemini_job.most_in_a_minute(server.counted) <= A_MINUTE
+    assert gemini_job.most_in_a_minute(seen.at for seen in server.counted) <= A_MINUTE
     assert len(server.counted) == A_DAY
     assert [done.returncode for done in ended] == [0, 0], ended
     said = [" ".join(done.stdout.split()) for done in ended]
@@ -104,13 +104,14 @@ def test_a_job_goes_on_when_the_one_is_killed_that_started_the_actor_they_share(
 
 
 def test_llmock_refuses_nothing_when_its_limit_is_the_configured_one(tmp_path):
-    """llmock allows 9 requests at first and one more every 6.7 s; Shopframe's windows last 62 s.
+    """llmock allows 10 requests at first and one more every 6 s; Shopframe's windows last 62 s.
 
-    The ninth is the list of models, which llmock counts like a question, and Google doesn't.
+    Two of the 10 are about models, which llmock counts like questions, and Google doesn't: the check of the
+    key, and the list of models, which is requested within an hour of midnight Pacific time only.
     """
     output = tmp_path / "out"
     gemini_job.write_backlog(output, 2, 8)
-    with llmock_process("--rpm", "9") as server:
+    with llmock_process("--rpm", "10") as server:
         # Its own answers would all be invalid for one reason, which would stop the stage.
         server.script(*({"type": "reply", "text": text} for text in ("I can't tell.", "{}") * 8))
         without_ray.gemini(
@@ -125,4 +126,5 @@ def test_llmock_refuses_nothing_when_its_limit_is_the_configured_one(tmp_path):
             entry for entry in server.get("requests")["requests"] if "generateContent" in json.dumps(entry)
         ]
     assert [entry["status"] for entry in seen] == [200] * 16
+    assert gemini_job.most_in_a_minute([entry["started_at"] for entry in seen]) == 8
     assert gemini_job.outcomes(output) == {"invalid": 16}

@@ -106,9 +106,9 @@ def answered(seen: Iterable[Seen]) -> Counter[str]:
     return Counter(image for one in seen if one.status == 200 for image in one.images)
 
 
-def most_in_a_minute(seen: Iterable[Seen]) -> int:
-    """Return the largest number of requests in any 60 s."""
-    times = sorted(one.at for one in seen)
+def most_in_a_minute(times: Iterable[float]) -> int:
+    """Return the largest number of requests in any 60 s, where each time is that of one, in seconds."""
+    times = sorted(times)
     return max(sum(start <= at < start + 60 for at in times) for start in times)
 
 
