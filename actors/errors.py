@@ -7,7 +7,8 @@
     │   │   └── TokenizationError  a model's tokenizer doesn't suit the engine that is to run it
     │   ├── OutputError            the output can't be written
     │   └── GeminiRefusedError     Gemini refuses the key, model or settings; its stage stops
-    │       └── GeminiKeyError     Gemini refuses the key
+    │       ├── GeminiKeyError     Gemini refuses the key
+    │       └── GeminiModelError   Gemini doesn't have the model
     ├── ShardError                 the content of one shard can't be used; the shard is recorded as failed
     ├── ShardUnavailableError      one shard can't be processed now; its commit stays as it is
     │   └── CropRestoreError       crops were not kept and can't be cut again
@@ -70,6 +71,10 @@ class GeminiRefusedError(ConfigError):
 
 class GeminiKeyError(GeminiRefusedError):
     """Gemini refuses the key."""
+
+
+class GeminiModelError(GeminiRefusedError):
+    """Gemini doesn't have the model."""
 
 
 class ShardError(ShopframeError):

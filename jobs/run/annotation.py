@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from actors.errors import StalledError, StoreError
-from actors.gemini.api.key_check import check_key
+from actors.gemini.api.access_check import check_access
 from actors.gemini.backlog.selection import Backlog
 from actors.gemini.gemini_run import GeminiRun
 from actors.records import Shard
@@ -65,7 +65,7 @@ def annotate_input(loaded: LoadedSettings, scope: Scope, annotator: str | None, 
         settings, resolved = found.settings, found.resolved
         prepared = prepare_run(found, output, scope, annotator, keep_index=True)
         if resolved.gemini is not None and prepared.backlog is not None and prepared.has_work:
-            check_key(settings.gemini, resolved.gemini)
+            check_access(settings.gemini, resolved.gemini)
         if prepared.has_work:
             check_reachable(settings)
         _check_pattern(settings, found.shards, prepared.plan)

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from actors.attributes import AttributeSchema
 from actors.errors import ConfigError
+from actors.gemini.api.access_check import check_access
 from actors.gemini.api.client import read_api_key
-from actors.gemini.api.key_check import check_key
 from actors.gemini.backlog.listing import WaitingShards
 from actors.gemini.backlog.selection import Backlog
 from actors.gemini.gemini_run import GeminiRun
@@ -117,7 +117,7 @@ def drain(settings: Settings, clock: Clock | None = None, quota_reset: bool = Fa
             in_backlog.add(record, denied)
         waiting = in_backlog.in_order()
         if waiting:
-            check_key(settings.gemini, resolved)
+            check_access(settings.gemini, resolved)
         # `status` finds the quota by the settings of Gemini in this record.
         write_run(output, run_record)
         backlog = Backlog(output, settings.gemini, resolved, SETTLED, waiting)

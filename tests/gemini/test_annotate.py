@@ -16,7 +16,7 @@ from actors.fingerprint import crop_sha256
 from actors.log_lines import NODE
 from tests.servers.gemini_clock import ServerClock
 from tests.servers.gemini_faults import Fault
-from tests.servers.gemini_server import KEY, Seen, gemini_server
+from tests.servers.gemini_server import KEY, MODEL, Seen, gemini_server
 from tests.support import gemini_job, job, ray_cluster, without_ray
 from tests.support.job import Models
 from tests.support.metrics import read_metrics, total
@@ -259,16 +259,29 @@ def test_a_camera_that_is_permitted_later_is_asked_about_then(troubled):
     assert gemini_job.outcomes(troubled.output) == {"ok": len(crops(troubled.output))}
 
 
-def test_a_key_that_gemini_refuses_ends_the_run_before_ray_is_started(models: Models, tmp_path):
+@pytest.mark.parametrize(
+    ("key", "model", "remedy"),
+    [
+        (WRONG_KEY, MODEL, "set GEMINI_API_KEY to a valid key"),
+        (
+            KEY,
+            "gemini-3.5-flash-ltie",
+            f"check gemini.model, gemini.base_url and gemini.api_version; did you mean {MODEL}?",
+        ),
+    ],
+)
+def test_a_key_or_model_that_gemini_refuses_ends_the_run_before_ray_is_started(
+    models: Models, tmp_path, key, model, remedy
+):
     source, output = tmp_path / "in", tmp_path / "out"
     job.write_shards(source, "a")
     local = ["annotate", "--input", source, "--output", output, *models.options(smolvlm=False)]
     with gemini_server() as server:
-        asking = gemini_job.options(server.base_url)
+        asking = gemini_job.options(server.base_url, model=model)
         for arguments in ([*local, *asking], ["gemini", "--output", output, *asking]):
-            done = job.shopframe(*arguments, environment={**job.NO_RAY, "GEMINI_API_KEY": WRONG_KEY})
+            done = job.shopframe(*arguments, environment={**job.NO_RAY, "GEMINI_API_KEY": key})
             assert done.returncode == 2
-            assert "set GEMINI_API_KEY to a valid key" in done.stderr
+            assert remedy in " ".join(done.stderr.split())
             assert "starting Ray" not in done.stdout + done.stderr
             assert WRONG_KEY not in done.stdout + done.stderr
             if arguments[0] == "annotate":

@@ -96,7 +96,7 @@ def test_a_run_begins_where_the_model_is_not_described(tmp_path, answer):
     with gemini_server(faults=[Fault(answer, None, where="model")]) as server:
         without_ray.gemini(output, server.base_url)
     assert gemini_job.outcomes(output) == {"ok": 2}
-    assert "the key was not checked: " in (output / "processing.log").read_text()
+    assert "key and model were not checked: " in (output / "processing.log").read_text()
 
 
 @pytest.mark.parametrize("answer", ["invalid_key", "unauthorized", "forbidden"])
@@ -110,6 +110,28 @@ def test_a_run_ends_where_the_key_is_refused_in_the_words_of_google(tmp_path, an
     assert "persons for Gemini" not in done.stdout + done.stderr
 
 
+def test_a_run_ends_where_google_does_not_have_the_model_and_says_which_it_has(tmp_path):
+    output = tmp_path / "out"
+    gemini_job.write_backlog(output, shards=1, persons=2)
+    with gemini_server(models=("gemini-2.5-flash", "gemini-2.5-pro")) as server:
+        done = without_ray.gemini(output, server.base_url, expect=2, model="gemini-2.5-flahs")
+        another = without_ray.gemini(output, server.base_url, expect=2, model="another")
+        assert server.journal == []
+    said = " ".join(done.stderr.split())
+    assert "check gemini.model" in said
+    assert said.endswith("did you mean gemini-2.5-flash?")
+    assert "did you mean" not in another.stderr
+    assert "persons for Gemini" not in done.stdout + done.stderr
+
+
+def test_a_run_begins_where_a_model_has_no_description_of_its_own(tmp_path):
+    output = tmp_path / "out"
+    gemini_job.write_backlog(output, shards=1, persons=2)
+    with gemini_server(faults=[Fault("unknown_model", None, where="model")]) as server:
+        without_ray.gemini(output, server.base_url)
+    assert gemini_job.outcomes(output) == {"ok": 2}
+
+
 def test_an_error_that_no_one_foresaw_does_not_keep_a_run_from_beginning(tmp_path, monkeypatch):
     async def fail(_: GeminiClient) -> None:
         raise RuntimeError(f"the session of {KEY} is closed")
@@ -121,5 +143,5 @@ def test_an_error_that_no_one_foresaw_does_not_keep_a_run_from_beginning(tmp_pat
         without_ray.gemini(output, server.base_url)
     assert gemini_job.outcomes(output) == {"ok": 2}
     said = (output / "processing.log").read_text()
-    assert "the key was not checked: RuntimeError" in said
+    assert "key and model were not checked: RuntimeError" in said
     assert KEY not in said

@@ -171,6 +171,8 @@ class GeminiServer:
         model = request.match_info.get("model")
         if model is not None and model not in self.models:
             message = f"models/{model} is not found for API version {version}."
+            if request.method == "GET":
+                message = f"Model is not found: models/{model} for api version {version}"
             return error(404, "NOT_FOUND", message).http()
         try:
             return await handler(request)

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import SecretStr
 
 from actors.attributes import AttributeSchema
-from actors.errors import ConfigError, GeminiRateLimitedError, GeminiRefusedError, GeminiUnavailableError
+from actors.errors import (
+    ConfigError,
+    GeminiModelError,
+    GeminiRateLimitedError,
+    GeminiRefusedError,
+    GeminiUnavailableError,
+)
 from actors.gemini.api.answer import GeminiAnswer, is_other_model, read_answer, refused
 from actors.gemini.api.error_responses import GeminiError, Refusal, Scrubber, meaning_of
 from actors.gemini.api.packing import PackedRequest
@@ -186,7 +192,7 @@ class GeminiClient:
         return counted.total_tokens or 0
 
     async def check(self) -> None:
-        """Check that the server accepts the key and the model.
+        """Check that the server accepts the key and has the model.
 
         It requests the model's description, which costs no quota.
 
@@ -194,7 +200,23 @@ class GeminiClient:
             GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As in `ask`.
         """
         model = self.resolved.model
-        await self.call(self._sdk.models.get(model=model), model)
+        try:
+            await self.call(self._sdk.models.get(model=model), model)
+        except GeminiModelError:
+            # A name that Google forwards to another model may have no description, and still answer.
+            await self.call(self._sdk.models.count_tokens(model=model, contents="?"), model)
+
+    async def model_names(self) -> list[str]:
+        """Return the names of the models that the server has for this key. It costs no quota.
+
+        Raises:
+            GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As in `ask`.
+        """
+
+        async def listed() -> list[str]:
+            return [str(model.name).removeprefix("models/") async for model in await self._sdk.models.list()]
+
+        return await self.call(listed(), "the list of models")
 
     async def learn_time(self) -> None:
         """Let the clock learn the server's time, by a request that costs no quota.

@@ -15,6 +15,7 @@ from typing import Any
 
 from actors.errors import (
     GeminiKeyError,
+    GeminiModelError,
     GeminiRateLimitedError,
     GeminiRefusedError,
     GeminiUnavailableError,
@@ -45,6 +46,9 @@ _KEY_STATUSES = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 """Google's statuses for a key that is unknown or may not be used. A 401 or 403 of a gateway has neither, and
 need not be about the key: a gateway may permit some paths only."""
 
+_OF_MODEL = "models/"
+"""Google names a model that it doesn't have in this way. A gateway that has no such path doesn't."""
+
 _REMEDIES: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "set GEMINI_API_KEY to a valid key (aistudio.google.com/apikey)",
     HTTPStatus.PAYMENT_REQUIRED: "check the project's billing",
@@ -74,7 +78,8 @@ def meaning_of(
         An error to raise, or a refusal if only this request is at fault.
     """
     error = _error_of(details)
-    message = _shown(scrub(" ".join(str(error.get("message") or "no message").split())))
+    # Remedies follow the message in the same sentence.
+    message = _shown(scrub(" ".join(str(error.get("message") or "no message").split()))).rstrip(".")
     status = _shown(scrub(str(error.get("status") or "")))
     said = f"{asked}: Gemini answered {code} {status}".rstrip() + f": {message}"
     retry_after_s = _retry_after_s(error, headers)
@@ -86,6 +91,8 @@ def meaning_of(
         return GeminiKeyError(f"{said}; {_REMEDIES[HTTPStatus.UNAUTHORIZED]}", code, False)
     if str(error.get("status")) in _KEY_STATUSES:
         return GeminiKeyError(f"{said}; {_REMEDIES.get(code, _REMEDIES[HTTPStatus.FORBIDDEN])}", code, False)
+    if code == HTTPStatus.NOT_FOUND and error.get("status") == "NOT_FOUND" and _OF_MODEL in message:
+        return GeminiModelError(f"{said}; {_REMEDIES[HTTPStatus.NOT_FOUND]}", code, False)
     if code in _REMEDIES:
         return GeminiRefusedError(f"{said}; {_REMEDIES[HTTPStatus(code)]}", code, False)
     if error.get("status") == "FAILED_PRECONDITION":
