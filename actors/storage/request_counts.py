@@ -21,6 +21,11 @@ def counted_so_far() -> RequestCounts:
     return dict(_counted)
 
 
+def count_also(requests: RequestCounts) -> None:
+    """Count requests that another process has sent for this one."""
+    _counted.update(requests)
+
+
 class NewRequests:
     """The requests of this process that were not reported yet."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -149,14 +149,22 @@ def columns_of_file(store: ObjectStore, path: str) -> AnswerColumns:
         return AnswerColumns.from_json(json.loads(pq.read_metadata(stream).metadata[_COLUMNS_KEY]))
 
 
-class InOrder:
-    """Finds shards in a stream of them, in the order of the stream."""
+class _OfShard(Protocol):
+    @property
+    def shard_id(self) -> str: ...
 
-    def __init__(self, shards: Iterator[ReadShard]) -> None:
+
+_Item = TypeVar("_Item", bound=_OfShard)
+
+
+class InOrder(Generic[_Item]):
+    """Finds what is known of shards in a stream of it, in the order of the stream."""
+
+    def __init__(self, shards: Iterator[_Item]) -> None:
         self._shards = shards
         self._next = next(shards, None)
 
-    def find(self, shard_id: str) -> ReadShard | None:
+    def find(self, shard_id: str) -> _Item | None:
         """Return a shard, or None if the stream doesn't have it. It must be asked for every shard it has."""
         found = self._next
         if found is None or found.shard_id != shard_id:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import IO, Self, TypeVar
 
 import pyarrow as pa
@@ -150,6 +150,11 @@ class FinalValues:
     attributes: AttributeSchema
     consensus: Consensus
     decisions: Mapping[str, Sequence[Decision]]
+
+    def only(self, shard_ids: Iterable[str]) -> FinalValues:
+        """Return what the final values of some shards follow from."""
+        decided = {shard_id: self.decisions[shard_id] for shard_id in shard_ids if shard_id in self.decisions}
+        return replace(self, decisions=decided)
 
 
 def frame_rows(store: ObjectStore, record: CommitRecord) -> ShardRows:

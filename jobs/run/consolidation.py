@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
 
 import pyarrow as pa
 from deltalake import Schema
@@ -22,26 +19,18 @@ from actors.corrections.settings import ConsensusSettings
 from actors.errors import PreconditionError, StoreError
 from actors.fingerprint import fingerprint_of
 from actors.storage import layout
-from actors.storage.commit_record import CommitRecord, read_record
+from actors.storage.commit_record import CommitRecord
 from actors.storage.map_ahead import map_ahead
 from actors.storage.object_store import ObjectStore
 from actors.storage.record_index import list_records, read_some_records
 from actors.storage.snapshot_table import NewFile, Snapshot, SnapshotTable, check_supported
-from jobs.run.consolidated_file import (
-    UNREADABLE,
-    FileWriter,
-    InOrder,
-    ReadShard,
-    ShardEntry,
-    UnchangedRows,
-    columns_of_file,
-)
+from jobs.run.consolidated_file import UnchangedRows, columns_of_file
 from jobs.run.consolidated_groups import Dependencies, ShardGroup, shard_groups, with_decisions
+from jobs.run.consolidated_making import DAMAGE, FileMaker, Read, ReadOf
 from jobs.run.consolidated_rows import (
     FRAME_COLUMNS,
     AnswerColumns,
     FinalValues,
-    ShardRows,
     answer_columns,
     frame_rows,
     person_rows,
@@ -53,9 +42,6 @@ _EXPECTED_FROM = 64
 """Number of changed shards from which the columns of all are expected."""
 _ATTEMPTS = 10
 _WARNINGS = 5
-_DAMAGE = (FileNotFoundError, pa.ArrowInvalid)
-
-Read = Callable[[CommitRecord], ShardRows]
 
 
 @dataclass(slots=True)
@@ -174,7 +160,7 @@ def _consolidate(
     done.weighing = weighing.in_words(attributes.names)
     done.not_promised = weighing.broken_promises(attributes.names)
     frames = _Update(store, tables[0], of_frames, groups, done, Dependencies())
-    frames.write(FRAME_COLUMNS, lambda record: frame_rows(store, record))
+    frames.write(FRAME_COLUMNS, lambda _: partial(frame_rows, store))
     done.frames = frames.finish(keep_versions_days)
     decided = [with_decisions(group, final) for group in groups]
     persons = _Update(store, tables[1], of_persons, decided, done, Dependencies.of_persons(final))
@@ -238,19 +224,22 @@ class _Update:
         known = self._expected_columns()
         while True:
             columns = self._with_kept(known, attributes).person_columns(attributes)
-            written = self._write(columns, partial(person_rows, self._store, columns=columns, final=final))
+            written = self._write(columns, partial(self._person_rows, columns, final))
             if self._with_kept(written.answers, attributes).person_columns(attributes) == columns:
                 self._commit(written, made_for)
                 return
             known = written.answers
 
-    def write(self, columns: pa.Schema, read: Read) -> None:
+    def _person_rows(self, columns: pa.Schema, final: FinalValues, shard_ids: Sequence[str]) -> Read:
+        return partial(person_rows, self._store, columns=columns, final=final.only(shard_ids))
+
+    def write(self, columns: pa.Schema, read_of: ReadOf) -> None:
         """Write rows with columns that are known.
 
         Raises:
             PreconditionError: Another consolidation was faster.
         """
-        self._commit(self._write(columns, read), made_for="")
+        self._commit(self._write(columns, read_of), made_for="")
 
     def _is_current(self, made_for: str) -> bool:
         """Return whether nothing that the rows and their columns depend on has changed."""
@@ -262,14 +251,14 @@ class _Update:
         replaced = map(self._table.path_of, self._replaced if self._changed else ())
         return UnchangedRows(self._store, replaced, self._depends.made_with)
 
-    def _entry(self, shard_id: str, etag: str) -> ShardEntry | None:
-        return self._unchanged.entry(shard_id, self._depends.made_of(shard_id, etag))
-
     def _expected_columns(self) -> AnswerColumns:
         known = AnswerColumns()
         to_read: list[str] = []
         for group in self._changed:
-            entries = {shard_id: self._entry(shard_id, etag) for shard_id, etag in group.records}
+            entries = {
+                shard_id: self._unchanged.entry(shard_id, self._depends.made_of(shard_id, etag))
+                for shard_id, etag in group.records
+            }
             for entry in {entry.columns: entry for entry in entries.values() if entry is not None}.values():
                 known.update(entry.answers())
             if len(to_read) < _EXPECTED_FROM:
@@ -292,14 +281,29 @@ class _Update:
             union.update(content)
         return union
 
-    def _write(self, columns: pa.Schema, read: Read) -> _Written:
+    def _write(self, columns: pa.Schema, read_of: ReadOf) -> _Written:
         """Write the files of changed groups, or of all groups if the columns change."""
         schema = Schema.from_arrow(columns)
         changed, kept = self._changed, self._kept
         if schema != self._snapshot.schema:
             changed, kept = list(self._groups), {}
+        maker = FileMaker(
+            self._store,
+            self._table.folder,
+            self._snapshot.version,
+            columns,
+            self._depends,
+            read_of,
+            self._unchanged,
+            self._done.shards,
+        )
         answers = AnswerColumns()
-        added = list(self._files(changed, columns, read, answers))
+        added = []
+        for made in maker.make(changed):
+            self._done.incomplete.update(made.incomplete)
+            self._done.lost.update(made.lost)
+            answers.update(made.answers)
+            added.append(made.file)
         return _Written(schema, added, tuple(kept.values()), answers)
 
     def _commit(self, new: _Written, made_for: str) -> None:
@@ -321,73 +325,6 @@ class _Update:
     def _columns_of(self, record: CommitRecord) -> AnswerColumns:
         try:
             found = read_current(self._store, record, lambda newest: answer_columns(self._store, newest))
-        except _DAMAGE:
+        except DAMAGE:
             found = None
         return AnswerColumns() if found is None else found[1]
-
-    def _files(
-        self, groups: Sequence[ShardGroup], columns: pa.Schema, read: Read, answers: AnswerColumns
-    ) -> Iterator[NewFile]:
-        """Write the files of some groups, and add the columns of their annotations tables to `answers`."""
-        entries = {
-            shard_id: entry if (entry := self._entry(shard_id, etag)) and entry.schema == columns else None
-            for group in groups
-            for shard_id, etag in group.records
-        }
-        to_read = [shard_id for shard_id, entry in entries.items() if entry is None]
-        records = read_some_records(self._store, to_read, self._done.shards, keep_index=True)
-        shards = InOrder(map_ahead(lambda record: self._shard(record, read), records))
-        with tempfile.TemporaryDirectory(prefix="shopframe-consolidated-") as folder:
-            path = Path(folder, "rows.parquet")
-            for group in groups:
-                members = (
-                    shards.find(shard_id) if entry is None else self._unchanged_shard(entry, read)
-                    for shard_id, entry in ((shard_id, entries[shard_id]) for shard_id in group.shard_ids)
-                )
-                found = (member for member in members if member is not None)
-                first = next(found, None)
-                if first is not None:
-                    yield self._file(group, itertools.chain([first], found), columns, path, answers)
-
-    def _unchanged_shard(self, entry: ShardEntry, read: Read) -> ReadShard | None:
-        try:
-            return ReadShard(entry.shard_id, entry.attempt_id, self._unchanged.read(entry))
-        except UNREADABLE:
-            found = read_record(self._store, entry.shard_id)
-            return None if found is None else self._shard(found[0], read)
-
-    def _shard(self, record: CommitRecord, read: Read) -> ReadShard:
-        try:
-            found = read_current(self._store, record, read)
-        except _DAMAGE as error:
-            return ReadShard(record.shard_id, damage=f"{type(error).__name__}: {error}")
-        if found is None:
-            return ReadShard(record.shard_id)
-        newest, rows = found
-        return ReadShard(newest.shard_id, newest.attempt_id, rows)
-
-    def _file(
-        self,
-        group: ShardGroup,
-        shards: Iterator[ReadShard],
-        columns: pa.Schema,
-        path: Path,
-        answers: AnswerColumns,
-    ) -> NewFile:
-        digest, etags = group.digest, dict(group.records)
-        with FileWriter(path, columns, self._depends.made_with) as file:
-            for shard in shards:
-                if shard.damage is not None:
-                    self._done.incomplete[shard.shard_id] = shard.damage
-                    # Under another digest the file is out of date until nothing is missing.
-                    digest = hashlib.sha256(f"{digest} without {shard.shard_id}".encode()).hexdigest()[:16]
-                if shard.found is None:
-                    continue
-                if shard.found.lost:
-                    self._done.lost[shard.shard_id] = shard.found.lost
-                made_of = self._depends.made_of(shard.shard_id, etags[shard.shard_id])
-                file.add(shard.shard_id, shard.attempt_id, made_of, shard.found)
-        answers.update(file.columns)
-        name = layout.snapshot_file(group.shard_ids[0], digest, self._snapshot.version)
-        self._store.upload(self._table.path_of(name), path)
-        return NewFile(name, path.stat().st_size, file.rows, file.shard_ids)
