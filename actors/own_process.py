@@ -1,4 +1,4 @@
-"""Call a function in a process of its own, whose memory and libraries are gone after it, or in several."""
+"""Call a function in new processes: once in one, whose memory is gone afterwards, or often in several."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Generic, TypeVar
 
 from actors.errors import WeightsError
 from actors.telemetry import refuse_telemetry
@@ -49,8 +51,8 @@ def map_in_processes(
     """Apply a function of a module in new processes, and yield the results in the order of the arguments.
 
     At most two arguments for each process are held in memory or in progress. If a process dies, for example
-    because memory is short, the function is called in this process for all arguments that are left, so it
-    must be possible to call it again.
+    because memory is short, or can't be started, the function is called in this process for all arguments
+    that are left, so it must be possible to call it again. After an error the processes end at once.
 
     Args:
         function: The function.
@@ -58,47 +60,65 @@ def map_in_processes(
         processes: Number of processes.
     """
     context = multiprocessing.get_context("spawn")
-    pending: deque[tuple[_Argument, Future[_Result] | None]] = deque()
-    with ProcessPoolExecutor(processes, context, initializer=_end_with_parent) as pool:
-        try:
-            for argument in arguments:
-                pending.append((argument, _submitted(pool, function, argument)))
-                if len(pending) >= 2 * processes:
-                    yield _result_of(function, *pending.popleft())
-            while pending:
-                yield _result_of(function, *pending.popleft())
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _submitted(
-    pool: ProcessPoolExecutor, function: Callable[[_Argument], _Result], argument: _Argument
-) -> Future[_Result] | None:
+    theirs, ours = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(processes, context, initializer=_end_with_parent, initargs=(theirs,))
+    work = _PoolWork(pool, function)
     try:
-        return pool.submit(function, argument)
-    except BrokenProcessPool:
-        return None
+        for argument in arguments:
+            work.begin(argument)
+            if len(work.pending) >= 2 * processes:
+                yield work.next_result()
+        while work.pending:
+            yield work.next_result()
+    except BaseException:
+        # The work in progress may take long, and nobody needs it any more.
+        ours.close()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        ours.close()
+        theirs.close()
 
 
-def _result_of(
-    function: Callable[[_Argument], _Result], argument: _Argument, future: Future[_Result] | None
-) -> _Result:
-    if future is not None:
+class _PoolWork(Generic[_Argument, _Result]):
+    """Calls of a function by the processes of a pool, or by this one if they don't get them done."""
+
+    def __init__(self, pool: ProcessPoolExecutor, function: Callable[[_Argument], _Result]) -> None:
+        self.pending: deque[tuple[_Argument, Future[_Result] | None]] = deque()
+        self._pool = pool
+        self._function = function
+        self._has_warned = False
+
+    def begin(self, argument: _Argument) -> None:
+        future = None
         try:
-            return future.result()
-        except BrokenProcessPool as error:
-            log.warning("a process of several died; its work is done by one: %s", error)
-    return function(argument)
+            future = self._pool.submit(self._function, argument)
+        except (BrokenProcessPool, OSError) as error:
+            self._warn(error)
+        self.pending.append((argument, future))
+
+    def next_result(self) -> _Result:
+        argument, future = self.pending.popleft()
+        if future is not None:
+            try:
+                return future.result()
+            except BrokenProcessPool as error:
+                self._warn(error)
+        return self._function(argument)
+
+    def _warn(self, error: Exception) -> None:
+        if not self._has_warned:
+            log.warning("one of several processes died, so the rest is done by a single one: %s", error)
+        self._has_warned = True
 
 
-def _end_with_parent() -> None:
-    """End this process when its parent ends, and leave it to the parent what Ctrl-C means."""
+def _end_with_parent(pipe: Connection) -> None:
+    """Leave Ctrl-C to the parent, and end when it closes the other end of the pipe, or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
 
     def end() -> None:
-        parent.join()
+        with suppress(EOFError):
+            pipe.recv()
         os._exit(1)
 
     threading.Thread(target=end, daemon=True).start()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import multiprocessing.popen_spawn_posix
 import os
 import signal
 import subprocess
@@ -66,10 +66,21 @@ def test_what_a_function_raises_is_raised_here():
 
 def test_the_work_of_a_process_that_died_is_done_here(caplog):
     assert list(map_in_processes(square_or_die, range(12), 2)) == [number**2 for number in range(12)]
-    assert "a process of several died" in caplog.text
+    assert caplog.text.count("one of several processes died") == 1
 
 
-def test_processes_leave_ctrl_c_to_their_parent_and_end_with_it(tmp_path):
+def test_without_processes_the_work_is_done_here(monkeypatch):
+    def launch(*_: object) -> None:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(multiprocessing.popen_spawn_posix.Popen, "_launch", launch)
+    assert list(map_in_processes(square, range(6), 2)) == [number**2 for number in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_processes_leave_ctrl_c_to_their_parent_and_end_with_it(tmp_path, end, code):
     script = (
         "from actors.own_process import map_in_processes\n"
         "from tests.test_own_process import sleep_long\n"
@@ -80,15 +91,14 @@ def test_processes_leave_ctrl_c_to_their_parent_and_end_with_it(tmp_path):
     try:
         assert job.wait_for(lambda: len([*tmp_path.iterdir()]) == 2, parent)
         pids = [int(path.name) for path in tmp_path.iterdir()]
-        os.killpg(parent.pid, signal.SIGINT)
-        time.sleep(1)
-        assert len([*tmp_path.iterdir()]) == 2
-        parent.kill()
-        parent.wait(30)
+        # A terminal sends Ctrl-C to all of them.
+        (os.killpg if end == signal.SIGINT else os.kill)(parent.pid, end)
+        assert parent.wait(60) == code
         deadline = time.monotonic() + 30
         while any(map(_is_running, pids)) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not any(map(_is_running, pids))
+        assert len([*tmp_path.iterdir()]) == 2, "interrupted"
     finally:
         for pid in (parent.pid, *pids):
             with suppress(ProcessLookupError):

@@ -14,16 +14,18 @@ from actors.records import RequestCounts
 from actors.storage.store_errors import THROTTLED
 
 _counted: Counter[tuple[str, str]] = Counter()
+_counted_elsewhere: Counter[tuple[str, str]] = Counter()
+"""Kept apart, because a thread of fsspec adds to the other."""
 
 
 def counted_so_far() -> RequestCounts:
-    """Return the requests of this process since its start."""
-    return dict(_counted)
+    """Return the requests of this process since its start, and those that others have sent for it."""
+    return dict(_counted + _counted_elsewhere)
 
 
 def count_also(requests: RequestCounts) -> None:
     """Count requests that another process has sent for this one."""
-    _counted.update(requests)
+    _counted_elsewhere.update(requests)
 
 
 class NewRequests:
@@ -34,7 +36,7 @@ class NewRequests:
 
     def take(self) -> RequestCounts:
         """Return what has been counted since the last call."""
-        now = Counter(_counted)
+        now = Counter(counted_so_far())
         new, self._reported = now - self._reported, now
         return dict(new)
 

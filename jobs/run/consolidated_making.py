@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -61,6 +62,7 @@ class _Plan:
         made_with: As in `FileWriter`.
         made_of: What the rows of each shard follow from.
         read: Reads the rows of a shard.
+        scratch: A folder on a local disk.
     """
 
     store: ObjectStore
@@ -71,6 +73,7 @@ class _Plan:
     made_with: str
     made_of: Mapping[str, str]
     read: Read
+    scratch: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class MadeFile:
         answers: The columns of the annotations tables that its rows come from.
         incomplete: Maps a shard that is left out to what is damaged.
         lost: Decisions that find no person, by shard.
-        requests: The requests to the store, if `_make_alone` has made the file.
+        requests: The requests to the store, if another process has made the file.
     """
 
     file: NewFile
@@ -101,7 +104,7 @@ class FileMaker:
         version: The table's version that the new one follows.
         columns: The columns.
         depends: What the rows follow from beside the records.
-        read_of: Returns what reads the rows of some shards. Both can be pickled.
+        read_of: Returns what reads the rows of some shards. What it returns can be pickled.
         unchanged: The rows of shards that haven't changed.
         records: Number of all records.
     """
@@ -133,10 +136,11 @@ class FileMaker:
         cores: int = joblib.cpu_count()
         shards = sum(len(group.records) for group in new)
         processes = min(cores, _MOST_PROCESSES, shards // _SHARDS_PER_PROCESS)
-        if processes > 1:
-            yield from self._make_in_processes(new, processes)
-            groups = [group for group in groups if any(self._entries(group).values())]
-        yield from self._make_here(groups)
+        with tempfile.TemporaryDirectory(prefix="shopframe-consolidated-") as scratch:
+            if processes > 1:
+                yield from self._make_in_processes(new, scratch, processes)
+                groups = [group for group in groups if any(self._entries(group).values())]
+            yield from self._make_here(groups, scratch)
 
     def _entries(self, group: ShardGroup) -> dict[str, ShardEntry | None]:
         """Return what an old file has of each shard, or None if the shard has to be read."""
@@ -146,7 +150,7 @@ class FileMaker:
             found[shard_id] = entry if entry is not None and entry.schema == self._columns else None
         return found
 
-    def _plan(self, group: ShardGroup) -> _Plan:
+    def _plan(self, group: ShardGroup, scratch: str) -> _Plan:
         return _Plan(
             self._store,
             self._folder,
@@ -156,6 +160,7 @@ class FileMaker:
             self._depends.made_with,
             {shard_id: self._depends.made_of(shard_id, etag) for shard_id, etag in group.records},
             self._read_of(group.shard_ids),
+            scratch,
         )
 
     def _records(self, groups: Sequence[ShardGroup]) -> Iterator[CommitRecord]:
@@ -164,11 +169,13 @@ class FileMaker:
         ]
         return read_some_records(self._store, ids, self._number_of_records, keep_index=True)
 
-    def _make_in_processes(self, groups: Sequence[ShardGroup], processes: int) -> Iterator[MadeFile]:
+    def _make_in_processes(
+        self, groups: Sequence[ShardGroup], scratch: str, processes: int
+    ) -> Iterator[MadeFile]:
         records = InOrder(self._records(groups))
         work = (
             (
-                self._plan(group),
+                self._plan(group, scratch),
                 [found for shard_id in group.shard_ids if (found := records.find(shard_id)) is not None],
             )
             for group in groups
@@ -178,10 +185,10 @@ class FileMaker:
                 count_also(made.requests)
                 yield made
 
-    def _make_here(self, groups: Sequence[ShardGroup]) -> Iterator[MadeFile]:
+    def _make_here(self, groups: Sequence[ShardGroup], scratch: str) -> Iterator[MadeFile]:
         shards = InOrder(map_ahead(self._read_shard, self._records(groups)))
         for group in groups:
-            plan = self._plan(group)
+            plan = self._plan(group, scratch)
             members = (
                 shards.find(shard_id) if entry is None else self._unchanged_shard(entry, plan.read)
                 for shard_id, entry in self._entries(group).items()
@@ -205,7 +212,9 @@ def _make_alone(work: tuple[_Plan, Sequence[CommitRecord]]) -> MadeFile | None:
     """Make a file from the records of all its shards, in a process that does nothing else meanwhile."""
     plan, records = work
     made = _make_file(plan, map_ahead(partial(_read_shard, plan.store, read=plan.read), records))
-    return None if made is None else replace(made, requests=_requests.take())
+    if made is None or multiprocessing.parent_process() is None:
+        return made
+    return replace(made, requests=_requests.take())
 
 
 def _make_file(plan: _Plan, shards: Iterable[ReadShard]) -> MadeFile | None:
@@ -215,22 +224,22 @@ def _make_file(plan: _Plan, shards: Iterable[ReadShard]) -> MadeFile | None:
     if first is None:
         return None
     digest, incomplete, lost = plan.group.digest, {}, {}
-    with tempfile.TemporaryDirectory(prefix="shopframe-consolidated-") as folder:
-        path = Path(folder, "rows.parquet")
-        with FileWriter(path, plan.columns, plan.made_with) as file:
-            for shard in itertools.chain([first], shards):
-                if shard.damage is not None:
-                    incomplete[shard.shard_id] = shard.damage
-                    # Under another digest the file is out of date until nothing is missing.
-                    digest = hashlib.sha256(f"{digest} without {shard.shard_id}".encode()).hexdigest()[:16]
-                if shard.found is None:
-                    continue
-                if shard.found.lost:
-                    lost[shard.shard_id] = shard.found.lost
-                file.add(shard.shard_id, shard.attempt_id, plan.made_of[shard.shard_id], shard.found)
-        name = layout.snapshot_file(plan.group.shard_ids[0], digest, plan.version)
-        plan.store.upload(f"{plan.folder}/{name}", path)
-        new = NewFile(name, path.stat().st_size, file.rows, file.shard_ids)
+    path = Path(plan.scratch, f"{digest}.parquet")
+    with FileWriter(path, plan.columns, plan.made_with) as file:
+        for shard in itertools.chain([first], shards):
+            if shard.damage is not None:
+                incomplete[shard.shard_id] = shard.damage
+                # Under another digest the file is out of date until nothing is missing.
+                digest = hashlib.sha256(f"{digest} without {shard.shard_id}".encode()).hexdigest()[:16]
+            if shard.found is None:
+                continue
+            if shard.found.lost:
+                lost[shard.shard_id] = shard.found.lost
+            file.add(shard.shard_id, shard.attempt_id, plan.made_of[shard.shard_id], shard.found)
+    name = layout.snapshot_file(plan.group.shard_ids[0], digest, plan.version)
+    plan.store.upload(f"{plan.folder}/{name}", path)
+    new = NewFile(name, path.stat().st_size, file.rows, file.shard_ids)
+    path.unlink()
     return MadeFile(new, file.columns, incomplete, lost)
 
 

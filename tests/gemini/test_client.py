@@ -63,6 +63,7 @@ REFUSED = {
     "unauthorized": "GEMINI_API_KEY",
     "gateway_unauthorized": "GEMINI_API_KEY",
     "forbidden": "GEMINI_API_KEY",
+    "gateway_not_found": "gemini.model",
     "unknown_model": "gemini.model",
     "location": "region",
     "bad_field": "change gemini.thinking_budget",

@@ -87,7 +87,8 @@ def test_the_key_comes_from_its_variable_whatever_google_variables_say(monkeypat
 
 
 @pytest.mark.parametrize(
-    "answer", ["gateway_unauthorized", "json_true", "json_number", "json_list", "internal"]
+    "answer",
+    ["gateway_unauthorized", "gateway_not_found", "json_true", "json_number", "json_list", "internal"],
 )
 def test_a_run_begins_where_the_model_is_not_described(tmp_path, answer):
     """A gateway may permit requests about persons only, and say so in its own words or in none."""
@@ -122,6 +123,21 @@ def test_a_run_ends_where_google_does_not_have_the_model_and_says_which_it_has(t
     assert said.endswith("did you mean gemini-2.5-flash?")
     assert "did you mean" not in another.stderr
     assert "persons for Gemini" not in done.stdout + done.stderr
+
+
+def test_a_model_is_refused_for_its_own_reason_whatever_is_wrong_with_the_list_of_models(
+    tmp_path, monkeypatch
+):
+    async def fail(_: GeminiClient) -> None:
+        raise RuntimeError(f"the session of {KEY} is closed")
+
+    monkeypatch.setattr(GeminiClient, "model_names", fail)
+    output = tmp_path / "out"
+    gemini_job.write_backlog(output, shards=1, persons=2)
+    with gemini_server() as server:
+        done = without_ray.gemini(output, server.base_url, expect=2, model="another")
+    assert "check gemini.model" in done.stderr
+    assert KEY not in done.stderr
 
 
 def test_a_run_begins_where_a_model_has_no_description_of_its_own(tmp_path):

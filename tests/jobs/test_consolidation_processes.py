@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import joblib
 import pytest
@@ -23,6 +27,8 @@ from tests.support.consolidating import BOX, FIRST, TABLES, consolidate, one, pe
 NAMES = [f"{first}{rest}" for first in FIRST for rest in ("", *(f"x{n}" for n in range(3)))]
 """Shards of three files."""
 
+MAKE_ALONE = consolidated_making._make_alone
+
 
 @pytest.fixture
 def made_by_processes(monkeypatch) -> list[int]:
@@ -39,6 +45,13 @@ def made_by_processes(monkeypatch) -> list[int]:
 
     monkeypatch.setattr(consolidated_making, "map_in_processes", counting)
     return files
+
+
+def make_or_die(work: Any) -> Any:
+    """Die in another process where it should make the second file, as if memory were short."""
+    if work[0].group.shard_ids[0] == FIRST[1] and multiprocessing.parent_process() is not None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return MAKE_ALONE(work)
 
 
 def decision(shard_id: str, box: tuple[float, ...]) -> Decision:
@@ -100,4 +113,18 @@ def test_the_requests_of_all_processes_are_counted(bucket, s3, made_by_processes
     assert made_by_processes == [3, 3]
     assert counted["PutObject", "ok"] >= 6
     # Delta Lake's own requests aren't counted.
-    assert 4 * len(NAMES) <= counted["GetObject", "ok"] <= seen["GET"]
+    assert 8 * len(NAMES) <= counted["GetObject", "ok"] <= seen["GET"]
+
+
+def test_a_process_that_dies_costs_no_row_and_no_request_is_counted_twice(
+    bucket, s3, made_by_processes, monkeypatch
+):
+    store = ObjectStore(f"{bucket}/out")
+    write_output(store, shards(NAMES))
+    monkeypatch.setattr(consolidated_making, "_make_alone", make_or_die)
+    before, seen_before = Counter(counted_so_far()), count_requests(s3.metrics_url)
+    done = consolidate(store)
+    counted = Counter(counted_so_far()) - before
+    assert made_by_processes == [3, 3]
+    assert (done.shards, done.persons, done.incomplete) == (len(NAMES), 2 * len(NAMES), {})
+    assert counted["GetObject", "ok"] <= (count_requests(s3.metrics_url) - seen_before)["GET"]

@@ -188,6 +188,7 @@ ERRORS: dict[str, Callable[[Fault, str], Reply]] = {
     "unauthorized": _plain(401, "UNAUTHENTICATED", "Request had invalid authentication credentials."),
     "gateway_unauthorized": lambda fault, key: Reply(401, "<html><title>401 Unauthorized</title></html>"),
     "forbidden": _plain(403, "PERMISSION_DENIED", "The caller does not have permission."),
+    "gateway_not_found": _plain(404, "NOT_FOUND", "No route for /v1beta/models/x"),
     "unknown_model": _plain(404, "NOT_FOUND", "models/x is not found for API version v1beta."),
     "location": _plain(400, "FAILED_PRECONDITION", "User location is not supported for the API use."),
     "bad_field": _bad_field,

@@ -25,8 +25,9 @@ _LONGEST_S = 10.0
 def check_access(settings: GeminiSettings, resolved: ResolvedGemini) -> None:
     """Ask for the model's description, which costs no quota, and refuse a key or model that Gemini refuses.
 
-    Any other answer, or none, is left to the first request about persons: Gemini may answer by then, and a
-    gateway may permit that request only.
+    A model without a description is refused only if Gemini doesn't count tokens for it either. Any other
+    answer, or none, is left to the first request about persons: Gemini may answer by then, and a gateway may
+    permit that request only.
 
     Raises:
         GeminiKeyError: Gemini refuses the key. The message names the variable and the remedy.
@@ -44,7 +45,9 @@ async def _check(settings: GeminiSettings, resolved: ResolvedGemini) -> None:
     except GeminiKeyError:
         raise
     except GeminiModelError as error:
-        raise GeminiModelError(f"{error}{await _meant(client)}", error.code, error.may_be_counted) from None
+        raise GeminiModelError(
+            f"{error}{await _suggestion(client)}", error.code, error.may_be_counted
+        ) from None
     except (GeminiRateLimitedError, GeminiRefusedError, GeminiUnavailableError) as error:
         log.info("key and model were not checked: %s", error)
     except Exception as error:  # noqa: BLE001  libraries that are not ours can raise anything
@@ -54,10 +57,11 @@ async def _check(settings: GeminiSettings, resolved: ResolvedGemini) -> None:
         await client.close()
 
 
-async def _meant(client: GeminiClient) -> str:
+async def _suggestion(client: GeminiClient) -> str:
     try:
-        names = await client.model_names()
-    except (GeminiRateLimitedError, GeminiRefusedError, GeminiUnavailableError):
+        async with asyncio.timeout(_LONGEST_S):
+            names = await client.model_names()
+    except Exception:  # noqa: BLE001  the run ends with the reason that it has, whatever happens here
         return ""
     near = difflib.get_close_matches(client.resolved.model, names, n=1)
     return f"; did you mean {near[0]}?" if near else ""

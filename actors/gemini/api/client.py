@@ -194,7 +194,7 @@ class GeminiClient:
     async def check(self) -> None:
         """Check that the server accepts the key and has the model.
 
-        It requests the model's description, which costs no quota.
+        It requests the model's description, and counts tokens where there is none. Neither costs quota.
 
         Raises:
             GeminiRateLimitedError, GeminiUnavailableError, GeminiRefusedError: As in `ask`.

@@ -46,8 +46,8 @@ _KEY_STATUSES = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 """Google's statuses for a key that is unknown or may not be used. A 401 or 403 of a gateway has neither, and
 need not be about the key: a gateway may permit some paths only."""
 
-_OF_MODEL = "models/"
-"""Google names a model that it doesn't have in this way. A gateway that has no such path doesn't."""
+_MODEL_NAME = re.compile(r"(?<![\w/])models/")
+"""Google names a model that it doesn't have in this way. A gateway may name its path."""
 
 _REMEDIES: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "set GEMINI_API_KEY to a valid key (aistudio.google.com/apikey)",
@@ -91,7 +91,7 @@ def meaning_of(
         return GeminiKeyError(f"{said}; {_REMEDIES[HTTPStatus.UNAUTHORIZED]}", code, False)
     if str(error.get("status")) in _KEY_STATUSES:
         return GeminiKeyError(f"{said}; {_REMEDIES.get(code, _REMEDIES[HTTPStatus.FORBIDDEN])}", code, False)
-    if code == HTTPStatus.NOT_FOUND and error.get("status") == "NOT_FOUND" and _OF_MODEL in message:
+    if code == HTTPStatus.NOT_FOUND and error.get("status") == "NOT_FOUND" and _MODEL_NAME.search(message):
         return GeminiModelError(f"{said}; {_REMEDIES[HTTPStatus.NOT_FOUND]}", code, False)
     if code in _REMEDIES:
         return GeminiRefusedError(f"{said}; {_REMEDIES[HTTPStatus(code)]}", code, False)
