@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import ray
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_fixed
 
 from actors.attributes import AttributeSchema
 from actors.commit.committer import Committer
@@ -45,6 +45,13 @@ _CALLS = 1000
 
 _NAME_TRIES = 20
 """Number of tries, a second apart, to start the actor while that of an ended job still has its name."""
+
+_MOST_LOSSES = 5
+"""How often the actor that works off shards may die with one, after Ray's own tries for it."""
+
+_LONGEST_AWAY_S = 300.0
+"""Seconds for which that actor may be away when everything else is done. A node that is gone is noticed
+sooner."""
 
 
 def start_annotator(
@@ -90,7 +97,7 @@ def start_annotator(
 
 @dataclass(frozen=True, slots=True)
 class _Claimed:
-    """A shard that another run has claimed, and the time to try again."""
+    """A shard to try again at a time: another run has claimed it, or the actor that had it was lost."""
 
     task: DrainTask
     claim: Claim
@@ -146,6 +153,7 @@ class BacklogWorker:
         self._committed: set[str] = set()
         self._running: dict[Any, DrainTask] = {}
         self._claimed: list[_Claimed] = []
+        self._losses: Counter[str] = Counter()
         self._finished = 0
         try:
             ray.get(self._annotator.begin.remote(run_id))
@@ -197,7 +205,11 @@ class BacklogWorker:
         ready, _ = ray.wait([*self._running], num_returns=len(self._running), timeout=timeout_s)
         finished = []
         for reference in ready:
-            task, drained = self._running.pop(reference), ray.get(reference)
+            task = self._running.pop(reference)
+            drained = self._get(reference, task)
+            if drained is None:
+                self._claimed.append(_Claimed(task, "unknown", time.monotonic() + BEAT_S))
+                continue
             self._finished += 1
             self.store_requests.update(drained.store_requests)
             _log(drained.lines)
@@ -208,6 +220,24 @@ class BacklogWorker:
             else:
                 self._claimed.append(_Claimed(task, drained.claim, time.monotonic() + BEAT_S))
         return finished
+
+    def _get(self, reference: Any, task: DrainTask) -> Drained | None:
+        """Return what was done, or None if the actor couldn't be reached or died, and Ray has given up.
+
+        Ray tries a few times, because a shard may be what kills the actor. If its node is gone, all tries can
+        be spent before Ray knows that, and starts the actor on another node.
+        """
+        try:
+            drained: Drained = ray.get(reference)
+        except ray.exceptions.RayActorError as error:
+            is_away = isinstance(error, ray.exceptions.ActorUnavailableError)
+            self._losses[task.shard_id] += not is_away
+            if error.actor_init_failed or self._losses[task.shard_id] > _MOST_LOSSES:
+                raise
+            with about_shard(task.shard_id):
+                log.warning("gemini: shard %s is tried again: %s", task.shard_id, error)
+            return None
+        return drained
 
     def finish(
         self, said: Callable[[GeminiRun, int], None], watch: StallWatch, poll_s: float = 0.5
@@ -231,7 +261,13 @@ class BacklogWorker:
             said(self.done, len(self._running) + len(self._offered) + len(self._later))
             self._look(watch)
         self.done.held = sum(claimed.claim == "theirs" for claimed in self._claimed)
-        self.done.spent, lines = ray.get(self._worker.finish.remote())
+        attempts = Retrying(
+            retry=retry_if_exception_type(ray.exceptions.ActorUnavailableError),
+            wait=wait_fixed(BEAT_S),
+            stop=stop_after_delay(_LONGEST_AWAY_S),
+            reraise=True,
+        )
+        self.done.spent, lines = attempts(lambda: ray.get(self._worker.finish.remote()))
         _log(lines)
         with suppress(ray.exceptions.RayActorError):  # The actor of another run may have ended with that run.
             self._take(ray.get(self._annotator.progress.remote()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from io import StringIO
 
 import pytest
@@ -15,7 +16,7 @@ from actors.storage.object_store import ObjectStore
 from jobs.run.output_status import output_status
 from jobs.run.summary import print_summary
 from tests.servers.gemini_clock import ServerClock
-from tests.servers.gemini_server import gemini_server
+from tests.servers.gemini_server import KEY, gemini_server
 from tests.support import gemini_job, job, ray_cluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -56,6 +57,40 @@ def test_an_actor_that_is_killed_comes_back_and_the_job_goes_on(tmp_path, actor)
     assert min(job.table(output, gemini_job.ANSWERS)["cost_usd"].to_pylist()) > 0
     # Only the request that was in flight when the actor was killed may be sent again.
     assert sum(answered.values()) - len(answered) <= 1
+
+
+def test_an_actor_that_cannot_be_reached_for_a_while_costs_no_shard(tmp_path):
+    """Its node may be gone long before Ray knows of it. Here, the raylet that would say so is stopped."""
+    output = tmp_path / "out"
+    gemini_job.write_backlog(output, SHARDS, 4)
+    cluster = ray_cluster.new_cluster(num_cpus=1)
+    try:
+        assert cluster.head_node is not None
+        (raylet,) = cluster.head_node.all_processes["raylet"]
+        with gemini_server(answer_s=(1.0, 1.0)) as server:
+            quota = {"requests_per_minute": 1000, "requests_per_day": None}
+            asking = gemini_job.options(server.base_url, persons_per_request=1, max_in_flight=4, **quota)
+            process = job.start(
+                "gemini", "--output", output, *asking,
+                environment={"RAY_ADDRESS": str(cluster.address), "GEMINI_API_KEY": KEY},
+            )  # fmt: skip
+            assert job.wait_for(lambda: server.journal, process)
+            (drain,) = ray_cluster.actors(cluster, "DrainActor")
+            os.kill(raylet.process.pid, signal.SIGSTOP)
+            try:
+                os.kill(drain.pid, signal.SIGKILL)
+                # Until Ray's own tries are spent.
+                time.sleep(8)
+            finally:
+                os.kill(raylet.process.pid, signal.SIGCONT)
+            done = job.finish(process)
+    finally:
+        cluster.shutdown()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "There are 1 retries remaining" in done.stdout + done.stderr, "Ray must have tried in vain"
+    assert gemini_job.outcomes(output) == {"ok": SHARDS * 4}
+    # Its answers were in the journal.
+    assert set(gemini_job.answered(server.journal).values()) == {1}
 
 
 def test_a_batch_annotator_that_is_killed_comes_back_and_finishes_its_job(tmp_path):
