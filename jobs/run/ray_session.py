@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,10 @@ class Session:
     cpus: float
     gpus: float
     reach: Reach
+
+
+_UNHEARD_S = 0.002
+"""Seconds for which the handler of SIGTERM may be away while Ray shuts down."""
 
 
 @contextmanager
@@ -115,7 +120,26 @@ def ray_session(settings: Settings) -> Iterator[Session]:
         yield Session(cpus, gpus, _reach(settings, up))
     # This is skipped after an error or interrupt: the thread that runs the graph may still be working, and
     # Ray ends the whole process if a thread uses it after shutdown. Ray's processes end with this one.
-    ray.shutdown()
+    _shut_down()
+
+
+def _shut_down() -> None:
+    """Shut Ray down, which takes a second, and have SIGTERM mean afterwards what it meant before.
+
+    Ray's libraries give the signal back to the kernel somewhere on the way, so that it would end the process
+    without a word, while Python still knows its handler.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        ray.shutdown()
+        return
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    with ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(ray.shutdown)
+        has_ended = False
+        while not has_ended:
+            has_ended = bool(wait([ending], timeout=_UNHEARD_S).done)
+            signal.signal(signal.SIGTERM, on_terminate)
+    ending.result()
 
 
 def ray_failed(error: ray.exceptions.RayError, when: str, log_uri: str) -> StalledError:
