@@ -164,14 +164,14 @@ def test_a_kill_costs_only_what_was_in_progress(
         after_s /= 2
     else:
         pytest.fail(f"{victim} was never there, or gone before its moment")
-    codes = [done.returncode]
+    first, codes = done, [done.returncode]
     while codes[-1] not in (0, EXIT_CONFIG) and len(codes) < RUNS:
         done, _ = give_the_command(kills=False)
         codes.append(done.returncode)
     print(f"{victim}, seed {seed}: killed after {after_s:.1f} s, exit codes {codes}")
     assert codes[-1] != EXIT_CONFIG, "a death is no wrong setting: " + done.stderr
     if DRIVERS.get(victim) in (signal.SIGTERM, signal.SIGINT):
-        assert codes[0] == EXIT_INTERRUPTED
+        assert codes[0] == EXIT_INTERRUPTED, first.stdout + first.stderr
     assert codes[-1] == 0, done.stdout + done.stderr
     assert_whole(str(output), undisturbed.expected)
 
