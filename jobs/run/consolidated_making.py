@@ -95,10 +95,11 @@ class MadeFile:
     requests: RequestCounts = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
 class FileMaker:
     """Makes new files of one table.
 
-    Args:
+    Attributes:
         store: The output.
         folder: The table's folder.
         version: The table's version that the new one follows.
@@ -109,25 +110,14 @@ class FileMaker:
         records: Number of all records.
     """
 
-    def __init__(
-        self,
-        store: ObjectStore,
-        folder: str,
-        version: int,
-        columns: pa.Schema,
-        depends: Dependencies,
-        read_of: ReadOf,
-        unchanged: UnchangedRows,
-        records: int,
-    ) -> None:
-        self._store = store
-        self._folder = folder
-        self._version = version
-        self._columns = columns
-        self._depends = depends
-        self._read_of = read_of
-        self._unchanged = unchanged
-        self._number_of_records = records
+    store: ObjectStore
+    folder: str
+    version: int
+    columns: pa.Schema
+    depends: Dependencies
+    read_of: ReadOf
+    unchanged: UnchangedRows
+    records: int
 
     def make(self, groups: Sequence[ShardGroup]) -> Iterator[MadeFile]:
         """Make the files of some groups, several at once where many shards have to be read."""
@@ -146,20 +136,20 @@ class FileMaker:
         """Return what an old file has of each shard, or None if the shard has to be read."""
         found: dict[str, ShardEntry | None] = {}
         for shard_id, etag in group.records:
-            entry = self._unchanged.entry(shard_id, self._depends.made_of(shard_id, etag))
-            found[shard_id] = entry if entry is not None and entry.schema == self._columns else None
+            entry = self.unchanged.entry(shard_id, self.depends.made_of(shard_id, etag))
+            found[shard_id] = entry if entry is not None and entry.schema == self.columns else None
         return found
 
     def _plan(self, group: ShardGroup, scratch: str) -> _Plan:
         return _Plan(
-            self._store,
-            self._folder,
-            self._version,
+            self.store,
+            self.folder,
+            self.version,
             group,
-            self._columns,
-            self._depends.made_with,
-            {shard_id: self._depends.made_of(shard_id, etag) for shard_id, etag in group.records},
-            self._read_of(group.shard_ids),
+            self.columns,
+            self.depends.made_with,
+            {shard_id: self.depends.made_of(shard_id, etag) for shard_id, etag in group.records},
+            self.read_of(group.shard_ids),
             scratch,
         )
 
@@ -167,7 +157,7 @@ class FileMaker:
         ids = [
             shard_id for group in groups for shard_id, entry in self._entries(group).items() if entry is None
         ]
-        return read_some_records(self._store, ids, self._number_of_records, keep_index=True)
+        return read_some_records(self.store, ids, self.records, keep_index=True)
 
     def _make_in_processes(
         self, groups: Sequence[ShardGroup], scratch: str, processes: int
@@ -198,14 +188,14 @@ class FileMaker:
                 yield made
 
     def _read_shard(self, record: CommitRecord) -> ReadShard:
-        return _read_shard(self._store, record, self._read_of([record.shard_id]))
+        return _read_shard(self.store, record, self.read_of([record.shard_id]))
 
     def _unchanged_shard(self, entry: ShardEntry, read: Read) -> ReadShard | None:
         try:
-            return ReadShard(entry.shard_id, entry.attempt_id, self._unchanged.read(entry))
+            return ReadShard(entry.shard_id, entry.attempt_id, self.unchanged.read(entry))
         except UNREADABLE:
-            found = read_record(self._store, entry.shard_id)
-            return None if found is None else _read_shard(self._store, found[0], read)
+            found = read_record(self.store, entry.shard_id)
+            return None if found is None else _read_shard(self.store, found[0], read)
 
 
 def _make_alone(work: tuple[_Plan, Sequence[CommitRecord]]) -> MadeFile | None:

@@ -125,12 +125,14 @@ def test_a_run_ends_where_google_does_not_have_the_model_and_says_which_it_has(t
     assert "persons for Gemini" not in done.stdout + done.stderr
 
 
+async def fail(_: GeminiClient) -> None:
+    """Raise an error that is not Shopframe's, and tells the key."""
+    raise RuntimeError(f"the session of {KEY} is closed")
+
+
 def test_a_model_is_refused_for_its_own_reason_whatever_is_wrong_with_the_list_of_models(
     tmp_path, monkeypatch
 ):
-    async def fail(_: GeminiClient) -> None:
-        raise RuntimeError(f"the session of {KEY} is closed")
-
     monkeypatch.setattr(GeminiClient, "model_names", fail)
     output = tmp_path / "out"
     gemini_job.write_backlog(output, shards=1, persons=2)
@@ -149,9 +151,6 @@ def test_a_run_begins_where_a_model_has_no_description_of_its_own(tmp_path):
 
 
 def test_an_error_that_no_one_foresaw_does_not_keep_a_run_from_beginning(tmp_path, monkeypatch):
-    async def fail(_: GeminiClient) -> None:
-        raise RuntimeError(f"the session of {KEY} is closed")
-
     monkeypatch.setattr(GeminiClient, "check", fail)
     output = tmp_path / "out"
     gemini_job.write_backlog(output, shards=1, persons=2)
